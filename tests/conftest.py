@@ -1,0 +1,59 @@
+"""What tests may need from the machine, and what happens where the machine lacks it.
+
+A test that needs more than Python says so with a marker, `needs_docker` for example. Where that is missing the test is
+skipped, and the last lines of the report count what was not run and why. `FOLKMOOT_REQUIRE=all` (or `docker,...`)
+turns those skips into errors: that is how the gate makes sure that nothing was left out.
+"""
+
+import functools
+import os
+import subprocess
+from collections import Counter
+
+import pytest
+
+BASE_IMAGES = ("folkmoot-base:debian12", "folkmoot-base:usrlocal")
+
+
+@functools.cache
+def docker_lacks() -> str | None:
+    """Return why container tests can't run here, None if they can."""
+    try:
+        command = ["docker", "image", "inspect", *BASE_IMAGES]
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{error}: run `make services`"
+    return f"{asked.stderr.strip().splitlines()[-1]}: run `make services`" if asked.returncode else None
+
+
+NEEDS = {"docker": docker_lacks}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for need in NEEDS:
+        config.addinivalue_line("markers", f"needs_{need}: skipped without {need}, unless FOLKMOOT_REQUIRE asks for it")
+    if unknown := required() - NEEDS.keys():
+        raise pytest.UsageError(f"FOLKMOOT_REQUIRE: unknown {sorted(unknown)}; known are all, {', '.join(NEEDS)}")
+
+
+def required() -> set[str]:
+    names = {name.strip() for name in os.environ.get("FOLKMOOT_REQUIRE", "").split(",")} - {""}
+    return set(NEEDS) if "all" in names else names
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for need, lacks in NEEDS.items():
+        if item.get_closest_marker(f"needs_{need}") and (reason := lacks()):
+            if need in required():
+                pytest.fail(f"FOLKMOOT_REQUIRE asks for {need}: {reason}", pytrace=False)
+            item.user_properties.append(("lacks", f"{need}: {reason}"))
+            pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    causes = Counter(text for report in skipped for name, text in report.user_properties if name == "lacks")
+    for cause, count in sorted(causes.items()):
+        need, reason = cause.split(": ", 1)
+        terminalreporter.write_line(f"not run for lack of {need}: {count} tests ({reason})", yellow=True)
