@@ -1,0 +1,19 @@
+"""What the command line decides for everything that is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Handed to every row and every limit, so that both work on the same image, size and disk.
+
+    `image` is a local image whose python3 can import grpc, None without an engine; `folder` is where services and
+    limits write, None for the temporary folder.
+    """
+
+    image: str | None = None
+    payload_bytes: int = 100_000_000
+    folder: Path | None = None
