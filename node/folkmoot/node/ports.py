@@ -1,0 +1,160 @@
+"""Where the two halves of the node meet.
+
+The executor knows runs, proofs and journals; runtimes, proxy and data know engines, sockets and files. Each side is written against the
+protocols of this file alone, so that a runtime can be a container engine or a plain process, and a run can be a test's.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from folkmoot.v1.proxy_service_pb2 import (
+    GetContextResponse,
+    LogLines,
+    ReadTableRequest,
+    ReceiveMessagesResponse,
+    RunResult,
+    SendMessageRequest,
+    SubtaskHead,
+    Table,
+)
+from folkmoot.v1.task_pb2 import ExitClass, Image, Isolation
+
+
+class RunPort(Protocol):
+    """What the proxy asks of one run. Errors are FolkmootErrors whose reasons proxy_service.proto lists per call."""
+
+    @property
+    def run_name(self) -> str:
+        """12 characters; names the socket folder and the container."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Data that the run may read."""
+
+    async def context(self) -> GetContextResponse:
+        """Wait until there is a run, and tell what it is."""
+
+    def read_input(self, offset: int) -> AsyncIterator[bytes]:
+        """Stream the verified, decrypted input from an offset on."""
+
+    def read_dependency(self, task_id: str) -> AsyncIterator[RunResult | bytes]:
+        """Stream results of a task that this one depends on: a run, then its content, then the next run."""
+
+    async def create_subtask(self, head: SubtaskHead, content: AsyncIterator[bytes]) -> str:
+        """Create a subtask, once per key, and give its task id."""
+
+    def watch_subtask(self, task_id: str, after_revision: int) -> AsyncIterator[RunResult | bytes]:
+        """Stream results of a subtask as its runs end: a run, then its content, then the next run."""
+
+    async def cancel_subtask(self, task_id: str) -> None:
+        """Cancel a subtask of this run."""
+
+    async def send_message(self, request: SendMessageRequest) -> None:
+        """Journal a message to a sibling run."""
+
+    def receive_messages(self, cursors: Mapping[str, int]) -> AsyncIterator[ReceiveMessagesResponse]:
+        """Stream messages of sibling runs; cursors give the last received sequence by organization."""
+
+    async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:
+        """Journal the result. The content raises if the stream broke before its digest; then there is no result."""
+
+    async def write_failure(self, message: str, reason: int) -> None:
+        """Journal what the algorithm says of its failure."""
+
+    async def report_progress(self, fraction: float, text: str) -> None:
+        """Tell how far the run is."""
+
+    async def log(self, lines: LogLines) -> None:
+        """Write lines to the run's log."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may use."""
+
+    memory_bytes: int
+    cpu_millis: int
+    run_time_seconds: int
+    pids: int = 256
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image that the runtime can start."""
+
+    image_id: str  # as the engine names it; the module's tree hash in a process
+    functions: tuple[str, ...] | None  # those that the image says it has; None: it does not say
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """Everything that a runtime needs to start a run."""
+
+    run_name: str
+    run_id: str
+    task_id: str
+    attempt: int
+    image: Image
+    image_id: str
+    module: str  # in the process runtime; empty in a container, whose image knows
+    socket_directory: Path  # holds proxy.sock
+    scratch: Path | None
+    limits: Limits
+    labels: Mapping[str, str] = field(default_factory=dict)  # put on the container, for re-adoption
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an algorithm ended."""
+
+    exit_class: ExitClass.ValueType  # UNSPECIFIED: code 0
+    code: int | None
+    detail: str  # the tail of its output: for the local log, and sealed in a failure; never for the server
+
+
+class Runtime(Protocol):
+    """Starts algorithms and tells how they ended."""
+
+    @property
+    def isolation(self) -> Isolation.ValueType:
+        """What keeps an algorithm apart."""
+
+    async def prepare(self, image: Image) -> PreparedImage:
+        """Get the image and check that it is the one. Errors: IMAGE_NOT_FOUND."""
+
+    async def start(self, start: RunStart) -> None:
+        """Start a run."""
+
+    async def wait(self, run_name: str) -> Exit:
+        """Wait for its end; for adopted ones too, and as often as wanted."""
+
+    async def stop(self, run_name: str) -> None:
+        """Kill it, if it is there."""
+
+    async def remove(self, run_name: str) -> None:
+        """Remove what is left of it, if anything is."""
+
+    async def adopt(self) -> frozenset[str]:
+        """Names of runs that are there after a restart, ended or not."""
+
+
+class Tables(Protocol):
+    """The data that one run may read."""
+
+    async def list_tables(self, labels: Sequence[str]) -> list[Table]:
+        """Describe the tables behind labels."""
+
+    def read(self, request: ReadTableRequest) -> AsyncIterator[bytes]:
+        """Stream a table as Arrow IPC."""
+
+
+class ProxyPort(Protocol):
+    """Serves ProxyService, one socket per run."""
+
+    async def open(self, port: RunPort, tables: Tables, directory: Path) -> None:
+        """Bind directory/proxy.sock, over a stale one too."""
+
+    async def close(self, run_name: str) -> None:
+        """Unbind a run's socket, if it is bound."""
