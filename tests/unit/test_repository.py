@@ -16,10 +16,11 @@ MAY_IMPORT = {
     "v1": set[str](),
     "trust": {"v1"},
     "algorithm": {"v1"},
-    "client": {"v1", "trust"},
-    "server": {"v1", "trust"},
-    "node": {"v1", "trust"},
-    "cli": {"v1", "trust", "client"},
+    "transport": {"v1", "trust"},
+    "client": {"v1", "trust", "transport", "algorithm"},
+    "server": {"v1", "trust", "transport", "cli"},
+    "node": {"v1", "trust", "transport", "algorithm", "cli"},
+    "cli": {"v1", "trust", "transport", "client", "algorithm"},
 }
 
 

@@ -1,0 +1,118 @@
+"""Payload transfer: envelopes of any size, in parts, resumed where they broke off, never limited by total time.
+
+`upload` returns when every part is durable at the server; `download` when every byte is at the sink. Both use at most a few frames
+of memory.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from folkmoot.transport import timeouts
+from folkmoot.transport.calls import TRANSIENT, pause_seconds, retrying
+from folkmoot.transport.limits import FRAME_BYTES
+from folkmoot.transport.status import error_from_rpc
+from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class Source(Protocol):
+    """Bytes that can be read anywhere; the trust package's envelope sources are such."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many there are."""
+
+    def read_at(self, offset: int, length: int, /) -> bytes:
+        """Those from an offset on."""
+
+
+async def upload(
+    stub: "payload_service_pb2_grpc.PayloadServiceAsyncStub",
+    source: Source,
+    envelope_digest: bytes,
+    *,
+    metadata: Callable[[], Metadata] = tuple,
+) -> None:
+    """Bring an envelope to the server, part by part; parts that are there already are not sent again.
+
+    `metadata` gives the call metadata (the token) anew for every call. Raises RemoteError.
+    """
+    begin = payload_service_pb2.ListMissingPartsRequest(envelope_digest=envelope_digest, size_bytes=source.size_bytes)
+    attempt = 0
+    while True:
+        state = await retrying(lambda: stub.ListMissingParts(begin, metadata=metadata(), timeout=timeouts.CALL_SECONDS))
+        if not state.missing_parts:
+            return
+        try:
+            for number in state.missing_parts:
+                await _upload_part(stub, source, envelope_digest, number, state.part_size_bytes, metadata())
+                attempt = 0
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() not in TRANSIENT:
+                raise error_from_rpc(error) from None
+            attempt += 1
+            await asyncio.sleep(pause_seconds(attempt))
+
+
+async def _upload_part(
+    stub: "payload_service_pb2_grpc.PayloadServiceAsyncStub",
+    source: Source,
+    envelope_digest: bytes,
+    number: int,
+    part_size_bytes: int,
+    metadata: Metadata,
+) -> None:
+    begin = number * part_size_bytes
+    end = min(begin + part_size_bytes, source.size_bytes)
+    digest = hashlib.sha256()
+    async with asyncio.timeout(timeouts.IDLE_SECONDS) as idle:
+        call = stub.UploadPart(metadata=metadata)
+        try:
+            header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
+            await call.write(payload_service_pb2.UploadPartRequest(header=header))
+            for offset in range(begin, end, FRAME_BYTES):
+                data = source.read_at(offset, min(FRAME_BYTES, end - offset))
+                digest.update(data)
+                await call.write(payload_service_pb2.UploadPartRequest(data=data))
+                idle.reschedule(asyncio.get_running_loop().time() + timeouts.IDLE_SECONDS)
+            await call.write(payload_service_pb2.UploadPartRequest(digest=digest.digest()))
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            pass  # The server has ended the call: awaiting it says why.
+        await call
+
+
+async def download(
+    stub: "payload_service_pb2_grpc.PayloadServiceAsyncStub",
+    envelope_digest: bytes,
+    *,
+    offset: int = 0,
+    metadata: Callable[[], Metadata] = tuple,
+) -> AsyncIterator[bytes]:
+    """Stream an envelope's bytes from an offset on, going on by itself after a cut. Raises RemoteError."""
+    attempt = 0
+    while True:
+        request = payload_service_pb2.DownloadPayloadRequest(envelope_digest=envelope_digest, offset=offset)
+        call = stub.DownloadPayload(request, metadata=metadata())
+        try:
+            while True:
+                async with asyncio.timeout(timeouts.IDLE_SECONDS):
+                    message = await call.read()
+                if not isinstance(message, payload_service_pb2.DownloadPayloadResponse):
+                    return
+                offset += len(message.data)
+                attempt = 0
+                yield message.data
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() not in TRANSIENT:
+                raise error_from_rpc(error) from None
+            attempt += 1
+            await asyncio.sleep(pause_seconds(attempt))
+        finally:
+            call.cancel()

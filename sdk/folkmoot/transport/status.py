@@ -1,0 +1,154 @@
+"""Errors on the wire: a `FolkmootError` becomes a gRPC status with google.rpc details, and a status becomes a `FolkmootError`.
+
+The catalogue in errors.proto gives each reason its status code and its advice, so neither is repeated in code.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2, options_pb2
+
+ERROR_DOMAIN = "folkmoot"
+_DETAILS_KEY = "grpc-status-details-bin"
+_PREFIX = "ERROR_REASON_"
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class RemoteError(FolkmootError):
+    """The other side refused; `code` is the canonical status, `reason` the catalogue's."""
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+
+class Unreachable(RemoteError):  # noqa: N818 - says what is the case
+    """The other side can't be reached, or does not answer; the same call may succeed later."""
+
+
+@cache
+def rule_of(reason: int) -> options_pb2.ErrorRule:
+    """The catalogue's line for a reason: its status code and its advice."""
+    value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(reason)
+    if value is None:
+        return options_pb2.ErrorRule(code=options_pb2.CODE_UNKNOWN)
+    return value.GetOptions().Extensions[options_pb2.error]
+
+
+def reason_name(reason: int) -> str:
+    """The reason as people see it: "TASK_NOT_FOUND"."""
+    value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(reason)
+    return value.name.removeprefix(_PREFIX) if value else f"REASON_{reason}"
+
+
+def reason_number(name: str) -> int:
+    """The reason that a name means; 0 if this release does not know it."""
+    value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_name.get(_PREFIX + name)
+    return value.number if value else 0
+
+
+def status_code(error: FolkmootError) -> grpc.StatusCode:
+    """The canonical status of an error."""
+    return _CODES.get(rule_of(error.reason).code, grpc.StatusCode.UNKNOWN)
+
+
+def rich_status(
+    error: FolkmootError, *, request_id: str = "", retry_after_seconds: float | None = None
+) -> status_pb2.Status:
+    """The status with ErrorInfo, BadRequest and RetryInfo as they apply. The message repeats the reason and says what to do."""
+    rule = rule_of(error.reason)
+    text = str(error).rstrip(". ")
+    status = status_pb2.Status(code=rule.code, message=f"{reason_name(error.reason)}: {text}. {rule.help}".strip())
+    metadata = dict(error.metadata)
+    if request_id:
+        metadata["request_id"] = request_id
+    details: list[Any] = [
+        error_details_pb2.ErrorInfo(reason=reason_name(error.reason), domain=ERROR_DOMAIN, metadata=metadata)
+    ]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+                    for field, description in error.violations
+                ]
+            )
+        )
+    if retry_after_seconds is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(retry_after_seconds * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    error: FolkmootError,
+    *,
+    request_id: str = "",
+    retry_after_seconds: float | None = None,
+) -> NoReturn:
+    """End a call with an error's status."""
+    status = rich_status(error, request_id=request_id, retry_after_seconds=retry_after_seconds)
+    await context.abort(
+        _CODES.get(status.code, grpc.StatusCode.UNKNOWN),
+        status.message,
+        trailing_metadata=((_DETAILS_KEY, status.SerializeToString()),),
+    )
+    raise AssertionError("abort returns to nobody")
+
+
+def error_from_rpc(rpc_error: grpc.aio.AioRpcError, *, server: str = "the server") -> RemoteError:
+    """What the other side said, as an error of ours; `server` names it when it can't be reached."""
+    info, violations = _details(rpc_error)
+    code = rpc_error.code()
+    message = rpc_error.details() or ""
+    if info is not None:
+        reason = reason_number(info.reason)
+        error = RemoteError(
+            reason,
+            message.removeprefix(f"{info.reason}: "),
+            metadata=dict(info.metadata),
+            violations=violations,
+        )
+    elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        error = Unreachable(
+            errors_pb2.ERROR_REASON_SHUTTING_DOWN, f"{server} can't be reached or does not answer ({message})"
+        )
+    else:
+        error = RemoteError(errors_pb2.ERROR_REASON_INTERNAL, f"{server} answered {code.name}: {message}")
+    error.code = code
+    return error
+
+
+def _details(
+    rpc_error: grpc.aio.AioRpcError,
+) -> tuple[error_details_pb2.ErrorInfo | None, tuple[tuple[str, str], ...]]:
+    info: error_details_pb2.ErrorInfo | None = None
+    violations: tuple[tuple[str, str], ...] = ()
+    for key, value in rpc_error.trailing_metadata() or ():
+        if key != _DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            status = status_pb2.Status.FromString(value)
+        except DecodeError:
+            return None, ()
+        for detail in status.details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo()
+                detail.Unpack(info)
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest()
+                detail.Unpack(bad)
+                violations = tuple((item.field, item.description) for item in bad.field_violations)
+    return (info if info is not None and info.domain == ERROR_DOMAIN else None), violations
