@@ -124,8 +124,14 @@ class Runtime(Protocol):
     async def prepare(self, image: Image) -> PreparedImage:
         """Get the image and check that it is the one. Errors: IMAGE_NOT_FOUND."""
 
+    def name_run(self) -> str:
+        """Name the next run: after a warm worker that waits behind its bound socket, or anew. No name is given twice."""
+
+    def scratch_path(self, scratch: Path) -> str:
+        """Where a run sees its job's scratch folder."""
+
     async def start(self, start: RunStart) -> None:
-        """Start a run."""
+        """Start a run whose socket is open. What fails because of the image or the machine, wait() tells as NOT_STARTED."""
 
     async def wait(self, run_name: str) -> Exit:
         """Wait for its end; for adopted ones too, and as often as wanted."""
@@ -154,7 +160,7 @@ class ProxyPort(Protocol):
     """Serves ProxyService, one socket per run."""
 
     async def open(self, port: RunPort, tables: Tables, directory: Path) -> None:
-        """Bind directory/proxy.sock, over a stale one too."""
+        """Bind directory/proxy.sock, over a stale one too; if a warm worker waits behind it, its run is this one."""
 
     async def close(self, run_name: str) -> None:
         """Unbind a run's socket, if it is bound."""
