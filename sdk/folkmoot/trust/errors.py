@@ -1,0 +1,184 @@
+"""The one tree of errors, all of whose reasons stand in the catalogue of the contract (ErrorReason).
+
+FolkmootError                    anything refused, with its reason
+└── TrustError                   refused because it is not proven
+    ├── Malformed                the bytes have a form that is not allowed
+    ├── SignatureInvalid         not signed by whom, or as what, it must be
+    ├── EnvelopeRejected         one word outward, the cause for the local log only
+    ├── KeyMismatch              a key is missing, unreadable, or another one
+    ├── FingerprintMissing       a collaboration is named without, or with a mistyped, fingerprint
+    ├── WrongCollaboration       a ledger is not the one that the fingerprint names
+    ├── OrganizationNotFound     no member has that name or address
+    ├── NodeNotApproved          the ledger does not admit the node
+    ├── InvitationInvalid        an invitation is void
+    ├── LedgerEntryInvalid       an entry does not follow from the ledger
+    ├── LedgerHeadMoved          another entry was faster
+    ├── LedgerUpgradeNeeded      an entry of a later release
+    ├── LedgerFork               two entries at one place
+    ├── TaskNotProven            a task is not signed as it must be
+    └── TaskExpired              a task's time is over
+
+An error's text is "REASON: what happened. What to do.", the last part taken from the catalogue.
+"""
+
+# Errors are named after their reasons in the catalogue, which say what is the matter without the word "error".
+# ruff: noqa: N818
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from folkmoot.v1 import options_pb2
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.options_pb2 import ErrorRule
+
+_PREFIX = "ERROR_REASON_"
+
+
+class FolkmootError(Exception):
+    """Something was refused.
+
+    `message` says what happened, in one sentence; `metadata` repeats its variable parts for programs; `violations` are
+    pairs of field path and description.
+    """
+
+    def __init__(
+        self,
+        reason: ErrorReason.ValueType,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = violations
+
+    @property
+    def reason_name(self) -> str:
+        """The reason as people and programs see it, such as "TASK_NOT_FOUND"."""
+        return reason_name(self.reason)
+
+    @property
+    def rule(self) -> ErrorRule:
+        """What the catalogue says about the reason: canonical status code and help."""
+        return catalogue_rule(self.reason)
+
+    def __str__(self) -> str:
+        return f"{self.reason_name}: {self.message.rstrip('.')}. {self.rule.help}".rstrip()
+
+
+def reason_name(reason: ErrorReason.ValueType) -> str:
+    """Return the reason without its prefix; a reason of a later release is given as its number."""
+    known = ErrorReason.DESCRIPTOR.values_by_number.get(reason)
+    return known.name.removeprefix(_PREFIX) if known else str(reason)
+
+
+def catalogue_rule(reason: ErrorReason.ValueType) -> ErrorRule:
+    """Return status code and help of a reason; empty for one of a later release."""
+    known = ErrorReason.DESCRIPTOR.values_by_number.get(reason)
+    return known.GetOptions().Extensions[options_pb2.error] if known else ErrorRule()
+
+
+class TrustError(FolkmootError):
+    """Refused because it is not proven. Each subclass has its own reason."""
+
+    REASON: ClassVar[ErrorReason.ValueType]
+
+    def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(self.REASON, message, metadata=metadata)
+
+
+class Malformed(TrustError):
+    """The bytes have a form, or a field has a value, that is not allowed."""
+
+    REASON = ErrorReason.ERROR_REASON_MALFORMED
+
+
+class SignatureInvalid(TrustError):
+    """A signature is not that of the expected key over the expected kind, collaboration and body."""
+
+    REASON = ErrorReason.ERROR_REASON_SIGNATURE_INVALID
+
+
+class EnvelopeRejected(TrustError):
+    """An envelope was not accepted. `cause_text` is for the local log: whoever sent the envelope must not learn it."""
+
+    REASON = ErrorReason.ERROR_REASON_ENVELOPE_REJECTED
+
+    def __init__(self, cause_text: str) -> None:
+        super().__init__("The envelope was not accepted.")
+        self.cause_text = cause_text
+
+
+class KeyMismatch(TrustError):
+    """A key is missing, unreadable, too weak, or not the one that is expected."""
+
+    REASON = ErrorReason.ERROR_REASON_KEY_MISMATCH
+
+
+class FingerprintMissing(TrustError):
+    """A collaboration is named without a fingerprint, or with a mistyped one."""
+
+    REASON = ErrorReason.ERROR_REASON_FINGERPRINT_MISSING
+
+
+class WrongCollaboration(TrustError):
+    """Something belongs to another collaboration than the one that was named."""
+
+    REASON = ErrorReason.ERROR_REASON_WRONG_COLLABORATION
+
+
+class OrganizationNotFound(TrustError):
+    """No member of the collaboration has that name or address."""
+
+    REASON = ErrorReason.ERROR_REASON_ORGANIZATION_NOT_FOUND
+
+
+class NodeNotApproved(TrustError):
+    """The ledger does not admit the node."""
+
+    REASON = ErrorReason.ERROR_REASON_NODE_NOT_APPROVED
+
+
+class InvitationInvalid(TrustError):
+    """An invitation is used, expired, or for something else."""
+
+    REASON = ErrorReason.ERROR_REASON_INVITATION_INVALID
+
+
+class LedgerEntryInvalid(TrustError):
+    """An entry does not follow from the ledger as it stands."""
+
+    REASON = ErrorReason.ERROR_REASON_LEDGER_ENTRY_INVALID
+
+
+class LedgerHeadMoved(TrustError):
+    """An entry was made for a head that is no longer the newest."""
+
+    REASON = ErrorReason.ERROR_REASON_LEDGER_HEAD_MOVED
+
+
+class LedgerUpgradeNeeded(TrustError):
+    """The ledger contains entries that this release does not understand."""
+
+    REASON = ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED
+
+
+class LedgerFork(TrustError):
+    """Two different entries stand at the same place of a ledger."""
+
+    REASON = ErrorReason.ERROR_REASON_LEDGER_FORK
+
+
+class TaskNotProven(TrustError):
+    """A task is not signed as it must be, or is not what was signed."""
+
+    REASON = ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
+
+
+class TaskExpired(TrustError):
+    """A task's time is over."""
+
+    REASON = ErrorReason.ERROR_REASON_TASK_EXPIRED
