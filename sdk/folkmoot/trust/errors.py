@@ -18,7 +18,7 @@ FolkmootError                    anything refused, with its reason
     ├── TaskNotProven            a task is not signed as it must be
     └── TaskExpired              a task's time is over
 
-An error's text is "REASON: what happened. What to do.", the last part taken from the catalogue.
+An error's text says what happened; `reason_name` and `help` give the catalogue's word for it and what to do.
 """
 
 # Errors are named after their reasons in the catalogue, which say what is the matter without the word "error".
@@ -29,27 +29,24 @@ from typing import ClassVar
 
 from folkmoot.v1 import options_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.options_pb2 import ErrorRule
-
-_PREFIX = "ERROR_REASON_"
 
 
 class FolkmootError(Exception):
     """Something was refused.
 
-    `message` says what happened, in one sentence; `metadata` repeats its variable parts for programs; `violations` are
-    pairs of field path and description.
+    `reason` is one of ErrorReason (or a number of a later release's); `message` says what happened, in a sentence;
+    `metadata` repeats its variable parts for programs; `violations` are pairs of field path and description.
     """
 
     def __init__(
         self,
-        reason: ErrorReason.ValueType,
+        reason: int,
         message: str,
         *,
         metadata: Mapping[str, str] | None = None,
         violations: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        super().__init__(reason, message)
+        super().__init__(message)
         self.reason = reason
         self.message = message
         self.metadata = dict(metadata or {})
@@ -57,28 +54,15 @@ class FolkmootError(Exception):
 
     @property
     def reason_name(self) -> str:
-        """The reason as people and programs see it, such as "TASK_NOT_FOUND"."""
-        return reason_name(self.reason)
+        """The reason as people and programs see it, such as "TASK_NOT_FOUND"; a later release's as its number."""
+        known = ErrorReason.DESCRIPTOR.values_by_number.get(self.reason)
+        return known.name.removeprefix("ERROR_REASON_") if known else str(self.reason)
 
     @property
-    def rule(self) -> ErrorRule:
-        """What the catalogue says about the reason: canonical status code and help."""
-        return catalogue_rule(self.reason)
-
-    def __str__(self) -> str:
-        return f"{self.reason_name}: {self.message.rstrip('.')}. {self.rule.help}".rstrip()
-
-
-def reason_name(reason: ErrorReason.ValueType) -> str:
-    """Return the reason without its prefix; a reason of a later release is given as its number."""
-    known = ErrorReason.DESCRIPTOR.values_by_number.get(reason)
-    return known.name.removeprefix(_PREFIX) if known else str(reason)
-
-
-def catalogue_rule(reason: ErrorReason.ValueType) -> ErrorRule:
-    """Return status code and help of a reason; empty for one of a later release."""
-    known = ErrorReason.DESCRIPTOR.values_by_number.get(reason)
-    return known.GetOptions().Extensions[options_pb2.error] if known else ErrorRule()
+    def help(self) -> str:
+        """What to do about it, as the catalogue says."""
+        known = ErrorReason.DESCRIPTOR.values_by_number.get(self.reason)
+        return known.GetOptions().Extensions[options_pb2.error].help if known else ""
 
 
 class TrustError(FolkmootError):
