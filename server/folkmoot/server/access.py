@@ -1,0 +1,88 @@
+"""Who may call what: read from the contract's `(folkmoot.v1.access)`, decided here, enforced by the interceptor.
+
+Default deny: a method that says nothing is refused to everybody. Health and reflection are not ours and can't say
+anything, so they are named here.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.descriptor import FileDescriptor
+
+from folkmoot.server.context import Caller
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import (
+    admin_service_pb2,
+    auth_service_pb2,
+    errors_pb2,
+    key_service_pb2,
+    payload_service_pb2,
+    task_service_pb2,
+)
+from folkmoot.v1 import options_pb2 as options
+
+FILES = tuple(
+    module.DESCRIPTOR
+    for module in (admin_service_pb2, auth_service_pb2, key_service_pb2, payload_service_pb2, task_service_pb2)
+)
+
+OPEN_TO_ANYONE = (
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/List",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+
+
+def table(files: Iterable[FileDescriptor] = FILES) -> Mapping[str, options.Access]:
+    """Return the access of each method, by its path."""
+    declared = {
+        f"/{service.full_name}/{method.name}": method.GetOptions().Extensions[options.access]
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
+        if method.GetOptions().HasExtension(options.access)
+    }
+    return declared | {path: options.Access(callers=[options.CALLER_ANYONE]) for path in OPEN_TO_ANYONE}
+
+
+def scope(caller: Caller, resource: options.Resource, operation: options.Operation) -> options.Scope | None:
+    """Return how far the caller's rules reach for this; None: they don't allow it at all."""
+    reaches = [rule.scope for rule in caller.rules if (rule.resource, rule.operation) == (resource, operation)]
+    return max(reaches, default=None)
+
+
+def check(caller: Caller, access: options.Access | None, method: str) -> None:
+    """Let the caller pass, or raise NOT_ALLOWED (TOKEN_INVALID if it did not authenticate)."""
+    if access is None:
+        raise not_allowed(f"{method} says nothing about who may call it, so nobody may.")
+    if options.CALLER_ANYONE in access.callers:
+        return
+    if caller.kind == options.CALLER_ANYONE:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_TOKEN_INVALID,
+            f"{method} needs a token. Log in and send it as metadata 'authorization: Bearer TOKEN'.",
+        )
+    if caller.kind not in access.callers:
+        kinds = " and ".join(_word(options.Caller.Name(kind)) for kind in access.callers)
+        raise not_allowed(f"{method} is for {kinds}, and you are {_word(options.Caller.Name(caller.kind))}.")
+    if caller.kind == options.CALLER_USER and access.resource and not scope(caller, access.resource, access.operation):
+        raise lacking(access.resource, access.operation)
+
+
+def lacking(resource: options.Resource, operation: options.Operation) -> FolkmootError:
+    """Return the error of a user that no rule allows this."""
+    rule = f"{options.Resource.Name(resource)} {options.Operation.Name(operation)}"
+    words = rule.replace("RESOURCE_", "").replace("OPERATION_", "")
+    return not_allowed(
+        f"No role of yours has the rule {words} with a scope that reaches this. Ask an administrator of your"
+        " organization for such a role."
+    )
+
+
+def not_allowed(text: str) -> FolkmootError:
+    """Return a refusal."""
+    return FolkmootError(errors_pb2.ERROR_REASON_NOT_ALLOWED, text)
+
+
+def _word(name: str) -> str:
+    return name.removeprefix("CALLER_").lower().replace("_", " ")

@@ -1,0 +1,69 @@
+"""Who is calling, and under which request id: set once by the interceptor, read by whoever serves the call."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from folkmoot.v1 import options_pb2 as options
+
+
+class Rule(NamedTuple):
+    """A permission: what may be done to which resource, how far."""
+
+    resource: options.Resource
+    operation: options.Operation
+    scope: options.Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller. What doesn't apply to its kind is empty."""
+
+    kind: options.Caller
+    user_id: str = ""
+    username: str = ""
+    organization_account_id: str = ""
+    organization_id: str = ""
+    """The organization's address; empty for users whose organization has not founded or asked to join anything."""
+    node_id: str = ""
+    genesis: bytes = b""
+    """The collaboration that a node authenticated for."""
+    session_id: str = ""
+    rules: frozenset[Rule] = frozenset()
+
+    @property
+    def organization(self) -> str:
+        """Name the caller's organization as the audit trail does: a user's account, a node's address."""
+        return self.organization_account_id or self.organization_id
+
+    @property
+    def created_by(self) -> str:
+        """Name the caller as the audit trail does."""
+        return self.user_id or self.node_id
+
+
+ANYONE = Caller(options.CALLER_ANYONE)
+
+_caller: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def caller() -> Caller:
+    """Return who makes the present call."""
+    return _caller.get()
+
+
+def request_id() -> str:
+    """Return the present call's request id."""
+    return _request_id.get()
+
+
+def enter(request: str) -> None:
+    """Begin a call: nobody is authenticated yet."""
+    _request_id.set(request)
+    _caller.set(ANYONE)
+
+
+def authenticated(who: Caller) -> None:
+    """Make the caller known to the rest of the present call."""
+    _caller.set(who)

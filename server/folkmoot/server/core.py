@@ -1,0 +1,55 @@
+"""What every part of the server is made from."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import structlog
+
+from folkmoot.server.config import Config
+from folkmoot.server.store.engine import Store
+from folkmoot.v1 import admin_service_pb2
+
+if TYPE_CHECKING:
+    from folkmoot.server.ledgers import Ledgers
+
+Clock = Callable[[], datetime]
+Random = Callable[[int], bytes]
+
+
+class NodeKey(NamedTuple):
+    """A node in a collaboration."""
+
+    genesis: bytes
+    node_id: str
+
+
+class ConnectionState(NamedTuple):
+    """Whether a node is connected, and since when, if that is known."""
+
+    connection: admin_service_pb2.Connection.ValueType
+    since: datetime | None
+
+
+class Connections(Protocol):
+    """Knows which nodes are connected."""
+
+    async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
+        """Tell the connection of each of the nodes; one that never attached may be left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Core:
+    """What services share: settings, store, ledgers, and the outside world as functions."""
+
+    config: Config
+    store: Store
+    ledgers: "Ledgers"
+    clock: Clock
+    random: Random
+    log: structlog.typing.FilteringBoundLogger
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server is about to stop: streams that wait for something end then, with SHUTTING_DOWN."""

@@ -1,0 +1,72 @@
+"""The audit trail: who did what, when, with which outcome.
+
+An event is inserted by the transaction that does the thing, so that neither exists without the other. Refusals are
+events too. What is recorded names things by id and digest; no secret, payload or free text goes in.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, insert
+
+from folkmoot.server import context
+from folkmoot.server.context import Caller
+from folkmoot.server.store import tables
+
+OK = "ok"
+DATA_VERSION = 1
+
+
+def record(
+    connection: Connection,
+    *,
+    intent: str,
+    caller: Caller,
+    data: Mapping[str, object],
+    now: datetime,
+    request_id: str,
+    outcome: str = OK,
+    genesis: bytes | None = None,
+) -> None:
+    """Insert an event into the present transaction.
+
+    `genesis` names the collaboration that it is about: then users who may see the collaboration's events see it.
+    """
+    connection.execute(
+        insert(tables.events).values(
+            intent=intent,
+            organization=caller.organization,
+            created_by=caller.created_by,
+            created_at=now,
+            data_version=DATA_VERSION,
+            data=json.dumps(data, sort_keys=True, separators=(",", ":")),
+            request_id=request_id,
+            outcome=outcome,
+            genesis=genesis,
+        )
+    )
+
+
+Recorder = Callable[[Connection], None]
+
+
+def prepare(
+    *, intent: str, data: Mapping[str, object], now: datetime, outcome: str = OK, genesis: bytes | None = None
+) -> Recorder:
+    """Return what records the present call: caller and request id are taken now, since writers run in other threads."""
+    who, request = context.caller(), context.request_id()
+
+    def recorder(connection: Connection) -> None:
+        record(
+            connection,
+            intent=intent,
+            caller=who,
+            data=data,
+            now=now,
+            request_id=request,
+            outcome=outcome,
+            genesis=genesis,
+        )
+
+    return recorder

@@ -1,0 +1,1 @@
+"""The contract's services: proto in, one domain call, proto out."""

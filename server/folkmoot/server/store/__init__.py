@@ -1,0 +1,1 @@
+"""Where rows live: tables, migrations, and the threads that read and write them."""

@@ -1,0 +1,193 @@
+"""Tables of accounts, ledgers and the audit trail.
+
+Ledger entries are the truth; `collaborations`, `members`, `nodes` and the state of `join_requests` are projections of
+them, written in the same transaction, for lists and joins. Tables of tasks and payloads are in `task_tables`.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment, kept as microseconds since 1970: the same in every database, with an order and a zone."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Refuse moments without a zone."""
+        del dialect
+        if value is None:
+            return None
+        return (value - EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Give the moment in UTC."""
+        del dialect
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+# ---- accounts ------------------------------------------------------------------------------------------------------
+
+setup = Table(
+    "setup",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # always 1: there is one set-up
+    Column("token_hash", LargeBinary, nullable=False),
+    Column("done_at", Instant),
+)
+
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("organization_account_id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    # The address, bound by the first founding entry or join request that the account brings.
+    Column("organization_id", String, unique=True),
+    Column("created_at", Instant, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", String, primary_key=True),
+    Column("username", String, nullable=False, unique=True),
+    Column("password_hash", String, nullable=False),
+    Column("organization_account_id", String, nullable=False),
+    Column("roles", Text, nullable=False),  # names, a JSON list in order
+    Column("created_at", Instant, nullable=False),
+    Index(None, "organization_account_id", "username"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", String, primary_key=True),
+    Column("user_id", String, nullable=False, index=True),
+    Column("refresh_hash", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+)
+
+login_failures = Table(
+    "login_failures",
+    metadata,
+    # Also names that nobody has: a lock-out must not tell which users exist.
+    Column("username", String, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", Instant),
+    Column("last_at", Instant, nullable=False, index=True),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("nonce", LargeBinary, primary_key=True),  # used ones, until they would be too old anyway
+    Column("expires_at", Instant, nullable=False, index=True),
+)
+
+# ---- ledgers -------------------------------------------------------------------------------------------------------
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+    Column("received_at", Instant, nullable=False),
+)
+
+collaborations = Table(
+    "collaborations",
+    metadata,
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("reference", String, nullable=False),
+    Column("encryption", Integer, nullable=False),
+    Column("head_sequence", BigInteger, nullable=False),
+    Column("head_hash", LargeBinary, nullable=False),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("organization_id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Index(None, "organization_id", "genesis"),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("node_id", String, primary_key=True),
+    Column("organization_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Index(None, "node_id", "genesis"),
+    Index(None, "organization_id", "genesis"),
+)
+
+join_requests = Table(
+    "join_requests",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("genesis", LargeBinary, nullable=False),
+    Column("organization_id", String, nullable=False),
+    Column("organization_account_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+    Column("state", Integer, nullable=False),  # JoinRequestState; expiry is read from expires_at
+    Column("submitted_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Index(None, "genesis", "submitted_at", "digest"),
+    Index(None, "genesis", "organization_id"),
+    Index(None, "organization_account_id", "state"),
+)
+
+# ---- audit trail ---------------------------------------------------------------------------------------------------
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("intent", String, nullable=False),
+    Column("organization", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("created_at", Instant, nullable=False, index=True),
+    Column("data_version", Integer, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("genesis", LargeBinary),  # the collaboration that it is about, if it is about one
+    Index(None, "intent", "sequence"),
+    Index(None, "organization", "sequence"),
+    Index(None, "created_by", "sequence"),
+    Index(None, "genesis", "sequence"),
+    sqlite_autoincrement=True,  # a number is never given twice, even if old events are removed one day
+)
