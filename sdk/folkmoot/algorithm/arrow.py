@@ -1,0 +1,144 @@
+"""Arrow by whichever library is there: pyarrow, polars, or the small nanoarrow.
+
+Three small implementations of one protocol; none is imported before a table is read or written, so that an algorithm
+without tables needs none of them. All three read the same stream to the same Python values (a test holds them to it).
+"""
+
+import importlib.util
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from folkmoot.algorithm.errors import ArrowLibraryMissing
+
+
+class Batches(NamedTuple):
+    """A stream of rows: the columns' names, and batches that give a column's values by its index, nulls as None."""
+
+    names: tuple[str, ...]
+    batches: Iterator[Callable[[int], list[Any]]]
+
+
+class ArrowLibrary(Protocol):
+    """What a library has to do for us."""
+
+    def read(self, source: BinaryIO) -> Batches:
+        """Read an Arrow IPC stream batch by batch."""
+        ...
+
+    def write(self, value: Any) -> bytes:
+        """Return a table of any library (Arrow's C stream) as an Arrow IPC stream."""
+        ...
+
+    def stream(self, source: BinaryIO) -> Any:
+        """Return an object that offers the IPC stream as Arrow's C stream."""
+        ...
+
+
+class PyArrow:
+    """By pyarrow: everything Arrow has."""
+
+    def read(self, source: BinaryIO) -> Batches:
+        """Read an Arrow IPC stream batch by batch."""
+        reader = self.stream(source)
+        return Batches(tuple(reader.schema.names), (self._values(batch) for batch in reader))
+
+    @staticmethod
+    def _values(batch: Any) -> Callable[[int], list[Any]]:
+        return lambda index: batch.column(index).to_pylist()
+
+    def write(self, value: Any) -> bytes:
+        """Return a table as an Arrow IPC stream."""
+        import pyarrow as pa
+        from pyarrow import ipc
+
+        reader = pa.RecordBatchReader.from_stream(value)
+        sink = pa.BufferOutputStream()
+        with ipc.new_stream(sink, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+    def stream(self, source: BinaryIO) -> Any:
+        """Return a RecordBatchReader."""
+        from pyarrow import ipc
+
+        return ipc.open_stream(source)
+
+
+class Polars:
+    """By polars: reads a stream as a whole."""
+
+    def read(self, source: BinaryIO) -> Batches:
+        """Read an Arrow IPC stream as one batch."""
+        frame = self.stream(source)
+        return Batches(tuple(frame.columns), iter([lambda index: frame.to_series(index).to_list()]))
+
+    def write(self, value: Any) -> bytes:
+        """Return a table as an Arrow IPC stream."""
+        import polars as pl
+
+        sink = io.BytesIO()
+        pl.DataFrame(value).write_ipc_stream(sink, compat_level=pl.CompatLevel.oldest())
+        return sink.getvalue()
+
+    def stream(self, source: BinaryIO) -> Any:
+        """Return a DataFrame."""
+        import polars as pl
+
+        return pl.read_ipc_stream(source, use_pyarrow=False)
+
+
+class NanoArrow:
+    """By nanoarrow: half a megabyte, reads and writes streams, nothing else."""
+
+    def read(self, source: BinaryIO) -> Batches:
+        """Read an Arrow IPC stream batch by batch."""
+        stream = self.stream(source)
+        names = tuple(field.name for field in stream.schema.fields)
+        return Batches(names, (self._values(chunk) for chunk in stream.iter_chunks()))
+
+    @staticmethod
+    def _values(chunk: Any) -> Callable[[int], list[Any]]:
+        return lambda index: chunk.child(index).to_pylist()
+
+    def write(self, value: Any) -> bytes:
+        """Return a table as an Arrow IPC stream."""
+        import nanoarrow
+        from nanoarrow.ipc import StreamWriter
+
+        sink = io.BytesIO()
+        with StreamWriter.from_writable(sink) as writer:
+            writer.write_stream(nanoarrow.ArrayStream(value))
+        return sink.getvalue()
+
+    def stream(self, source: BinaryIO) -> Any:
+        """Return an ArrayStream."""
+        import nanoarrow
+
+        return nanoarrow.ArrayStream.from_readable(source)
+
+
+# In the order of preference.
+LIBRARIES: Mapping[str, Callable[[], ArrowLibrary]] = {"pyarrow": PyArrow, "polars": Polars, "nanoarrow": NanoArrow}
+
+
+def installed() -> ArrowLibrary:
+    """Return the best library that is installed; ArrowLibraryMissing if there is none."""
+    for name, library in LIBRARIES.items():
+        if importlib.util.find_spec(name):
+            return library()
+    raise ArrowLibraryMissing(
+        "tables need a library for Arrow, and none is installed: add nanoarrow (small), polars or pyarrow to the "
+        "algorithm's requirements.txt"
+    )
+
+
+def is_table(value: object) -> bool:
+    """Return whether a value offers Arrow's C stream, as tables of all libraries do."""
+    return hasattr(type(value), "__arrow_c_stream__")
+
+
+def write(value: object) -> bytes:
+    """Return a table of any library as an Arrow IPC stream."""
+    return installed().write(value)
