@@ -1,0 +1,186 @@
+"""Tables of tasks, runs, what nodes are to be told, and payloads.
+
+Every thing that is pushed to somebody has a row here first: a stream that breaks, a server that is killed or a wake-up
+that gets lost costs time and nothing else. `position` is the order in which the server stored things, which lists follow.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from folkmoot.server.store.tables import Instant, metadata
+from folkmoot.v1.task_pb2 import RunState
+
+# Runs below are open, from here on they have ended. Part of the indexes that find open runs.
+FIRST_TERMINAL_STATE = int(RunState.RUN_STATE_COMPLETED)
+PENDING = int(RunState.RUN_STATE_PENDING)
+
+# ---- tasks ---------------------------------------------------------------------------------------------------------
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("task_id", String, nullable=False, unique=True),
+    Column("genesis", LargeBinary, nullable=False),
+    Column("job_id", String, nullable=False),
+    Column("parent_task_id", String),
+    Column("name", String, nullable=False),
+    Column("initiator_organization_id", String, nullable=False),
+    Column("created_by", String, nullable=False),  # the user's id at this server; empty for subtasks
+    Column("chain", LargeBinary, nullable=False),  # a TaskChain, as it came
+    Column("digest", LargeBinary, nullable=False),  # of the task's own spec
+    Column("result_receivers", Text, nullable=False),  # addresses, separated by spaces
+    Column("blocked", Boolean, nullable=False),  # tasks that it depends on are not completed
+    Column("created_at", Instant, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Index(None, "genesis", "position"),
+    Index(None, "job_id", "position"),
+    Index(None, "initiator_organization_id", "position"),
+    Index(None, "created_by", "position"),
+)
+Index(
+    "ix_tasks_parent_task_id",
+    tasks.c.parent_task_id,
+    sqlite_where=tasks.c.parent_task_id.is_not(None),
+    postgresql_where=tasks.c.parent_task_id.is_not(None),
+)
+
+task_dependencies = Table(
+    "task_dependencies",
+    metadata,
+    Column("task_id", String, primary_key=True),
+    Column("depends_on_task_id", String, primary_key=True, index=True),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("run_id", String, nullable=False, unique=True),
+    Column("task_id", String, nullable=False),
+    Column("organization_id", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", Integer, nullable=False),  # RunState
+    Column("link_id", Integer),  # the node that it is placed at, and belongs to once assigned_at is set
+    Column("input_digest", LargeBinary, nullable=False),
+    Column("cancelling", Boolean, nullable=False),  # its node was asked to end it
+    Column("exit_class", Integer, nullable=False),
+    Column("reason", Integer, nullable=False),
+    Column("rule", String, nullable=False),
+    Column("fraction", Float, nullable=False),
+    Column("waiting", LargeBinary),  # a Waiting, as the node says
+    Column("receipt", LargeBinary),  # a Signed
+    Column("result_digest", LargeBinary, nullable=False),
+    Column("result_size_bytes", BigInteger, nullable=False),
+    Column("progress_envelope", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("assigned_at", Instant),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("revision", BigInteger, nullable=False),
+    Index(None, "task_id", "revision"),
+    Index(None, "organization_id", "position"),
+)
+_pending = runs.c.state == PENDING
+_open = runs.c.state < FIRST_TERMINAL_STATE
+Index("ix_runs_pending_expires_at", runs.c.expires_at, sqlite_where=_pending, postgresql_where=_pending)
+Index("ix_runs_open_link_id", runs.c.link_id, sqlite_where=_open, postgresql_where=_open)
+
+scratch_bindings = Table(
+    "scratch_bindings",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("organization_id", String, primary_key=True),
+    Column("link_id", Integer, nullable=False),
+)
+
+run_logs = Table(
+    "run_logs",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),  # within the run, from 1
+    Column("attempt", Integer, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_at", Instant, nullable=False),
+)
+
+# ---- links to nodes ------------------------------------------------------------------------------------------------
+
+node_links = Table(
+    "node_links",
+    metadata,
+    Column("link_id", Integer, primary_key=True),
+    Column("genesis", LargeBinary, nullable=False),
+    Column("node_id", String, nullable=False),
+    Column("organization_id", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),  # grows with every attach; the newest session is the only live one
+    Column("last_sequence", BigInteger, nullable=False),  # of the newest delivery
+    Column("acknowledged", BigInteger, nullable=False),
+    Column("attached_at", Instant),
+    Column("away_since", Instant),  # null while attached, and before the first attach
+    Column("version", String, nullable=False),  # the node's release
+    Column("policy", LargeBinary, nullable=False),  # a PolicySummary, as the node says
+    Column("free_slots", Integer, nullable=False),
+    UniqueConstraint("genesis", "node_id"),
+    Index(None, "organization_id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    # Only what the node has not acknowledged. What a delivery says is read from the run and the message as they are now.
+    Column("link_id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Integer, nullable=False),  # deliveries.Kind
+    Column("run_id", String, nullable=False),
+    Column("message_id", Integer),
+)
+
+peer_messages = Table(
+    "peer_messages",
+    metadata,
+    Column("message_id", Integer, primary_key=True),
+    Column("from_run_id", String, nullable=False),
+    Column("to_run_id", String, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    UniqueConstraint("to_run_id", "from_run_id", "sequence"),
+)
+
+# ---- payloads ------------------------------------------------------------------------------------------------------
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("envelope_digest", LargeBinary, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sender_organization_id", String, nullable=False),  # only its users and nodes may upload
+    Column("readers", Text, nullable=False),  # addresses, separated by spaces
+    Column("envelope", LargeBinary),  # null: in the payload store
+    # From the envelope's own context, once it is complete. Not verified: whoever opens it does that.
+    Column("kind", Integer, nullable=False),
+    Column("task_id", String, nullable=False),
+    Column("run_id", String, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("completed_at", Instant),
+)
+
+payload_parts = Table(
+    "payload_parts",
+    metadata,
+    Column("envelope_digest", LargeBinary, primary_key=True),
+    Column("part_number", Integer, primary_key=True, autoincrement=False),
+)
