@@ -1,0 +1,202 @@
+"""node.toml: what a data station is, as frozen dataclasses.
+
+The dataclasses below are the one list of settings: names, types, defaults, choices and explanations stand in them and nowhere else.
+Reading is strict: a key that is missing, unknown or of a wrong form is refused with the file, the key, and what is allowed. Paths are
+relative to the file that names them.
+"""
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+
+from folkmoot.node.data.sources import Source, parse_sources
+from folkmoot.transport import ServerAddress
+from folkmoot.trust import FingerprintMissing, FolkmootError, Reference, parse_fingerprint
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.ledger_pb2 import Encryption
+
+MAX_SOCKET_PATH_BYTES = 107
+RUN_SOCKET = "/xxxxxxxxxxxx/proxy.sock"  # as long as what follows the runtime directory in a run's socket path
+
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a setting means and which values it takes; stands in the setting's annotation."""
+
+    explanation: str
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollaborationConfig:
+    """[[collaboration]]: one collaboration that the station serves."""
+
+    collaboration: Annotated[Reference, Setting("name@fingerprint, as a member told you")]
+    server: Annotated[str, Setting("host:port")]
+    node_key: Annotated[Path, Setting("file with the node's key")]
+    organization_key: Annotated[Path, Setting("file with the organization's key")]
+    policy: Annotated[Path, Setting("file with the policy")]
+    encryption: Annotated[str, Setting("as in the ledger", choices=("sealed", "plain"))]
+    organization: Annotated[str, Setting("the organization's address; `node join` writes it")] = ""
+    certificate_authority: Annotated[Path | None, Setting("PEM file; without it this machine's authorities")] = None
+    insecure: Annotated[bool, Setting("no TLS; only for a server on this machine")] = False
+    link: Annotated[str, Setting("exchange: for sites whose proxies end streams", choices=("stream", "exchange"))] = (
+        "stream"
+    )
+    runtime: Annotated[str, Setting("what keeps algorithms apart", choices=("docker", "process"))] = "docker"
+    slots: Annotated[int, Setting("runs that compute at the same time", minimum=1)] = 1
+    central_slots: Annotated[int, Setting("central functions that compute at the same time", minimum=1)] = 4
+    warm_workers: Annotated[int, Setting("workers that are started in advance and wait", minimum=0)] = 0
+    data: Annotated[Mapping[str, Source], Setting("what stands behind each label; see data/sources.py")] = field(
+        default_factory=dict
+    )
+
+    @property
+    def encryption_kind(self) -> Encryption.ValueType:
+        """The encryption as the ledger writes it."""
+        return Encryption.ENCRYPTION_SEALED if self.encryption == "sealed" else Encryption.ENCRYPTION_PLAIN
+
+    def server_address(self) -> ServerAddress:
+        """Where the server is and who vouches for it; reads the certificate file."""
+        authority = None if self.certificate_authority is None else self.certificate_authority.read_bytes()
+        return ServerAddress(self.server, certificate_authority=authority, insecure=self.insecure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """node.toml."""
+
+    state_directory: Annotated[Path, Setting("journal, ledgers, sealed payloads, scratch volumes")]
+    runtime_directory: Annotated[Path, Setting("sockets of runs; a short path")]
+    collaboration: Annotated[tuple[CollaborationConfig, ...], Setting("one block for each collaboration")]
+    keep_after_commit_days: Annotated[int, Setting("days to keep results that the server has", minimum=0)] = 7
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read node.toml; raise FolkmootError (INVALID_FIELD) naming the file, the key, and what is allowed."""
+    config = parse_config(read_toml(path), path)
+    longest = len(os.fsencode(config.runtime_directory)) + len(RUN_SOCKET)
+    if longest > MAX_SOCKET_PATH_BYTES:
+        raise refused(
+            path,
+            "runtime_directory",
+            f"is {longest - MAX_SOCKET_PATH_BYTES} characters too long for sockets below it; choose a shorter path",
+        )
+    return config
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raise FolkmootError if it is missing or no TOML."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path} does not exist") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path} can't be read: {error}") from None
+
+
+def parse_config(table: Mapping[str, Any], path: Path) -> NodeConfig:
+    """Turn what the file says into settings."""
+    config = read_settings(NodeConfig, table, path)
+    if not config.collaboration:
+        raise refused(path, "collaboration", "is missing; write a [[collaboration]] block for each collaboration")
+    names = [block.collaboration.genesis for block in config.collaboration]
+    if len(set(names)) < len(names):
+        raise refused(path, "collaboration", "names the same collaboration twice")
+    for number, block in enumerate(config.collaboration):
+        if block.insecure and block.certificate_authority is not None:
+            raise refused(
+                path, f"collaboration[{number}].insecure", "and certificate_authority exclude each other; remove one"
+            )
+        if block.organization:
+            parse_fingerprint(block.organization)
+    return config
+
+
+def read_settings(kind: type[_Settings], table: Mapping[str, Any], path: Path, prefix: str = "") -> _Settings:
+    """Fill a dataclass of settings from a TOML table; strict."""
+    settings = get_type_hints(kind, include_extras=True)
+    for key in table:
+        if key not in settings:
+            raise refused(path, prefix + key, f"is not known; known are {', '.join(settings)}")
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in table:
+            raise refused(path, prefix + item.name, f"is missing: {_setting(settings[item.name]).explanation}")
+    return kind(**{key: _value(settings[key], raw, path, prefix + key) for key, raw in table.items()})
+
+
+def refused(path: Path, key: str, what: str) -> FolkmootError:
+    """The error for a setting that can't be."""
+    return FolkmootError(
+        ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path}: {key} {what}", metadata={"file": str(path), "key": key}
+    )
+
+
+def _setting(annotation: Any) -> Setting:
+    declared: Setting = annotation.__metadata__[0]
+    return declared
+
+
+def _value(annotation: Any, raw: Any, path: Path, key: str) -> Any:
+    kind = annotation.__origin__
+    if kind is Reference:
+        return _reference(raw, path, key)
+    if kind in (Path, Path | None):
+        return path.parent / _checked(str, raw, path, key)
+    if kind in (str, int, bool):
+        return _plain(kind, _setting(annotation), raw, path, key)
+    if kind == tuple[str, ...]:
+        return tuple(_checked(str, item, path, key) for item in _checked(list, raw, path, key))
+    if get_origin(kind) is Mapping:
+        return _sources(raw, path, key)
+    if get_origin(kind) is tuple:
+        blocks = enumerate(_checked(list, raw, path, key))
+        return tuple(_table(kind.__args__[0], table, path, f"{key}[{number}]") for number, table in blocks)
+    return _table(kind, raw, path, key)
+
+
+def _table(kind: Any, raw: Any, path: Path, key: str) -> Any:
+    return read_settings(kind, _checked(dict, raw, path, key), path, f"{key}.")
+
+
+def _sources(raw: Any, path: Path, key: str) -> Mapping[str, Source]:
+    try:
+        return parse_sources(_checked(dict, raw, path, key), folder=path.parent)
+    except ValueError as error:
+        raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path}: {error}") from None
+
+
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
+
+
+def _checked(kind: type, raw: Any, path: Path, key: str) -> Any:
+    if type(raw) is not kind:
+        raise refused(path, key, f"must be {_KINDS[kind]}")
+    return raw
+
+
+def _plain(kind: type, declared: Setting, raw: Any, path: Path, key: str) -> Any:
+    value = _checked(kind, raw, path, key)
+    if declared.choices and value not in declared.choices:
+        raise refused(path, key, f"is {value!r}; allowed are {', '.join(declared.choices)}")
+    if declared.minimum is not None and value < declared.minimum:
+        raise refused(path, key, f"is {value}; at least {declared.minimum} is allowed")
+    return value
+
+
+def _reference(raw: Any, path: Path, key: str) -> Reference:
+    try:
+        return Reference.parse(_checked(str, raw, path, key))
+    except FolkmootError as error:
+        if isinstance(error, FingerprintMissing):
+            raise FingerprintMissing(f"{path}: {key}: {error.message}") from None
+        raise

@@ -1,0 +1,100 @@
+"""Compute slots: how many runs of a station compute at the same time.
+
+Promises: never more runs hold a slot than there are; who waits gets one in the order of task ids (which sort by time), so that tasks
+whose runs message each other start everywhere in the same order; a run that waits for others (subtask results, messages) lends its
+slot and takes one again before it goes on. Therefore one slot is enough for any nesting of tasks: whoever holds one is computing.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Slots:
+    """A number of slots and those who wait for one."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._free = number
+        self._order = itertools.count()
+        self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds."""
+        return self._free
+
+    async def take(self, task_id: str) -> None:
+        """Wait for a slot; the oldest task is served first."""
+        if self._free and not self._waiting:
+            self._free -= 1
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (task_id, next(self._order), granted))
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Give a slot back: to the oldest task that waits, if any does."""
+        self._free += 1
+        while self._waiting and self._free:
+            *_, granted = heapq.heappop(self._waiting)
+            if not granted.done():
+                self._free -= 1
+                granted.set_result(None)
+
+
+class Slot:
+    """One run's hold on a slot. `close` ends it, whatever is under way."""
+
+    def __init__(self, slots: Slots, task_id: str) -> None:
+        self._slots = slots
+        self._task_id = task_id
+        self._held = False
+        self._taking = asyncio.Lock()
+        self._retaking: set[asyncio.Task[None]] = set()
+
+    @property
+    def waits(self) -> bool:
+        """Whether asking for the slot now means waiting."""
+        return not self._held and self._slots.free == 0
+
+    async def take(self) -> None:
+        """Wait for the slot."""
+        async with self._taking:
+            if not self._held:
+                await self._slots.take(self._task_id)
+                self._held = True
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Lend the slot while the run waits for others, and take one again before it goes on.
+
+        A wait that the algorithm breaks off is not held up: the slot is then taken again beside it.
+        """
+        self._give_back()
+        try:
+            yield
+        except BaseException:
+            retaking = asyncio.create_task(self.take())
+            self._retaking.add(retaking)
+            retaking.add_done_callback(self._retaking.discard)
+            raise
+        await self.take()
+
+    def close(self) -> None:
+        """Give the slot back for good."""
+        for retaking in self._retaking:
+            retaking.cancel()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._slots.give_back()
