@@ -139,11 +139,3 @@ def timestamp(moment: datetime) -> Timestamp:
     result = Timestamp()
     result.FromDatetime(moment.astimezone(UTC))
     return result
-
-
-def moment(stamp: Timestamp) -> datetime:
-    """Return a message's time as UTC, to the microsecond; raise Malformed for one that no calendar has."""
-    try:
-        return stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise Malformed(f"A time is out of range: {stamp.seconds} s, {stamp.nanos} ns.") from error

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from folkmoot.trust.encoding import Random, digest, moment, serialize
+from folkmoot.trust.encoding import Random, digest, serialize
 from folkmoot.trust.envelope_format import (
     CHUNK_BYTES,
     LENGTH_BYTES,
@@ -40,6 +40,7 @@ from folkmoot.trust.envelope_format import (
 from folkmoot.trust.errors import EnvelopeRejected, Malformed
 from folkmoot.trust.keys import CONTENT_KEY_BYTES, DecryptionKey, SigningKey, key_id, wrap
 from folkmoot.trust.signed import sign, verify
+from folkmoot.trust.times import nanoseconds, nanoseconds_at
 from folkmoot.v1.envelope_pb2 import (
     EnvelopeContext,
     EnvelopeHeader,
@@ -232,7 +233,7 @@ def _check_place(inspected: Inspected, genesis: bytes, expected: Expected, now: 
             raise EnvelopeRejected(f"it has another {field} than expected")
     if expected.digest is not None and inspected.digest != expected.digest:
         raise EnvelopeRejected("it is another envelope than the expected one")
-    if now is not None and context.HasField("expires_at") and moment(context.expires_at) <= now:
+    if now is not None and context.HasField("expires_at") and nanoseconds(context.expires_at) <= nanoseconds_at(now):
         raise EnvelopeRejected("it has expired")
 
 

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from folkmoot.trust.encoding import DIGEST_BYTES, digest, is_uuid, moment, parse, parse_fingerprint
+from folkmoot.trust.encoding import DIGEST_BYTES, digest, is_uuid, parse, parse_fingerprint
 from folkmoot.trust.errors import EnvelopeRejected, FolkmootError, Malformed
+from folkmoot.trust.times import nanoseconds
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeHeader, EnvelopeKind, EnvelopeSeal
 from folkmoot.v1.signed_pb2 import Signed
 
@@ -195,9 +196,8 @@ def check_context(context: EnvelopeContext) -> None:
     _require(0 < len(context.content_type) <= MAX_CONTENT_TYPE_LENGTH, "content_type")
     _require(len(context.ledger_hash) == DIGEST_BYTES, "ledger_hash")
     parse_fingerprint(context.sender_organization_id)
-    _require(context.HasField("created_at"), "created_at")
-    created_at = moment(context.created_at)
-    _require(not context.HasField("expires_at") or moment(context.expires_at) > created_at, "expires_at")
+    created_at = nanoseconds(context.created_at)
+    _require(not context.HasField("expires_at") or nanoseconds(context.expires_at) > created_at, "expires_at")
     _check_receivers(context)
 
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from folkmoot.trust.encoding import moment, parse, parse_fingerprint, serialize, timestamp
-from folkmoot.trust.errors import Malformed
-from folkmoot.trust.keys import DecryptionKey, SigningKey, load_encryption_key
-from folkmoot.trust.signed import sign, verify
+from folkmoot.trust.encoding import serialize, timestamp
+from folkmoot.trust.keys import DecryptionKey, SigningKey
+from folkmoot.trust.signed import sign
 from folkmoot.v1.keys_pb2 import OrganizationKeys
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 
@@ -19,7 +18,10 @@ class OrganizationKey:
     task_signing: SigningKey
 
     def claim(self, organization_id: str, generation: int, now: datetime) -> Signed:
-        """Present the public halves as the organization's, as its `generation`-th keys (from 1): a KEY_CLAIM."""
+        """Present the public halves as the organization's, as its `generation`-th keys (from 1): a KEY_CLAIM.
+
+        The signature is the task-signing key's; it proves that key and vouches for the other one.
+        """
         keys = OrganizationKeys(
             version=1,
             organization_id=organization_id,
@@ -29,21 +31,3 @@ class OrganizationKey:
             created_at=timestamp(now),
         )
         return sign(SignedKind.SIGNED_KIND_KEY_CLAIM, serialize(keys), key=self.task_signing)
-
-
-def verify_key_claim(claim: Signed, *, organization_id: str) -> OrganizationKeys:
-    """Return the keys that an organization presents.
-
-    The task-signing key proves itself by the signature; the encryption key is proven by nobody but vouched for by the
-    same signature. Raises Malformed or SignatureInvalid.
-    """
-    keys = parse(OrganizationKeys, claim.body)
-    verify(claim, kind=SignedKind.SIGNED_KIND_KEY_CLAIM, public_key=keys.task_signing)
-    parse_fingerprint(keys.organization_id)
-    if keys.organization_id != organization_id:
-        raise Malformed("The keys are presented as another organization's.")
-    if keys.generation < 1:
-        raise Malformed("Generations of keys are counted from 1.")
-    load_encryption_key(keys.encryption)
-    moment(keys.created_at)
-    return keys
