@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from folkmoot.trust.encoding import serialize, timestamp
-from folkmoot.trust.keys import DecryptionKey, SigningKey
-from folkmoot.trust.signed import sign
+from folkmoot.trust.encoding import parse, serialize, timestamp
+from folkmoot.trust.errors import Malformed
+from folkmoot.trust.keys import DecryptionKey, SigningKey, load_encryption_key
+from folkmoot.trust.signed import sign, verify
+from folkmoot.trust.times import nanoseconds
 from folkmoot.v1.keys_pb2 import OrganizationKeys
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 
@@ -31,3 +33,16 @@ class OrganizationKey:
             created_at=timestamp(now),
         )
         return sign(SignedKind.SIGNED_KIND_KEY_CLAIM, serialize(keys), key=self.task_signing)
+
+
+def verify_key_claim(claim: Signed, *, organization_id: str) -> OrganizationKeys:
+    """Return the keys that an organization presents; raise Malformed or SignatureInvalid unless they are its own claim."""
+    keys = parse(OrganizationKeys, claim.body)
+    verify(claim, kind=SignedKind.SIGNED_KIND_KEY_CLAIM, public_key=keys.task_signing)
+    if keys.organization_id != organization_id:
+        raise Malformed("The keys are presented as another organization's.")
+    if keys.generation < 1:
+        raise Malformed("Generations of keys are counted from 1.")
+    load_encryption_key(keys.encryption)
+    nanoseconds(keys.created_at)
+    return keys
