@@ -80,7 +80,7 @@ def _walks(field: FieldDescriptor) -> Iterator[_Walk]:
 
 
 def _walk_checks(name: str, checks: tuple[_Check, ...], *, in_oneof: bool = False) -> _Walk:
-    def walk(message: Any, prefix: str) -> Iterator[Violation]:  # noqa: ANN401
+    def walk(message: Any, prefix: str) -> Iterator[Violation]:
         if in_oneof and not message.HasField(name):
             return
         value = getattr(message, name)
@@ -93,7 +93,7 @@ def _walk_checks(name: str, checks: tuple[_Check, ...], *, in_oneof: bool = Fals
 
 
 def _walk_items(name: str, checks: tuple[_Check, ...], walks: tuple[_Walk, ...]) -> _Walk:
-    def walk(message: Any, prefix: str) -> Iterator[Violation]:  # noqa: ANN401
+    def walk(message: Any, prefix: str) -> Iterator[Violation]:
         for index, item in enumerate(getattr(message, name)):
             path = f"{prefix}{name}[{index}]"
             for check in checks:
@@ -107,7 +107,7 @@ def _walk_items(name: str, checks: tuple[_Check, ...], walks: tuple[_Walk, ...])
 
 
 def _walk_message(name: str, *, required: bool, walks: tuple[_Walk, ...]) -> _Walk:
-    def walk(message: Any, prefix: str) -> Iterator[Violation]:  # noqa: ANN401
+    def walk(message: Any, prefix: str) -> Iterator[Violation]:
         if not message.HasField(name):
             if required:
                 yield prefix + name, "must be set"
