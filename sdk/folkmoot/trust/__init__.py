@@ -16,6 +16,7 @@ from folkmoot.trust.encoding import (
     timestamp,
     uuid7,
 )
+from folkmoot.trust.entries import found, make_entry, node_approve_entry, vote_entry
 from folkmoot.trust.envelope import (
     Expected,
     Opened,
@@ -46,9 +47,19 @@ from folkmoot.trust.errors import (
     TrustError,
     WrongCollaboration,
 )
+from folkmoot.trust.joining import (
+    make_invitation,
+    make_join_request,
+    make_node_claim,
+    read_invitation,
+    verify_invitation,
+    verify_join_request,
+)
 from folkmoot.trust.keys import DecryptionKey, RsaKey, SigningKey, XWingKey, key_id, wrap
+from folkmoot.trust.ledger import replay
 from folkmoot.trust.organization import OrganizationKey
 from folkmoot.trust.signed import sign, verify
+from folkmoot.trust.state import KeyUse, Member, Node, Position, Request, State, Terms
 
 __all__ = [
     "BytesSource",
@@ -61,36 +72,51 @@ __all__ = [
     "Inspected",
     "InvitationInvalid",
     "KeyMismatch",
+    "KeyUse",
     "LedgerEntryInvalid",
     "LedgerFork",
     "LedgerHeadMoved",
     "LedgerUpgradeNeeded",
     "Malformed",
+    "Member",
+    "Node",
     "NodeNotApproved",
     "Opened",
     "OrganizationKey",
     "OrganizationNotFound",
+    "Position",
     "Receiver",
     "Reference",
+    "Request",
     "RsaKey",
     "Sealed",
     "Sealing",
     "SignatureInvalid",
     "SigningKey",
     "Source",
+    "State",
     "TaskExpired",
     "TaskNotProven",
+    "Terms",
     "TrustError",
     "WrongCollaboration",
     "XWingKey",
     "digest",
     "fingerprint",
+    "found",
     "inspect",
     "key_id",
+    "make_entry",
+    "make_invitation",
+    "make_join_request",
+    "make_node_claim",
+    "node_approve_entry",
     "open_envelope",
     "pae",
     "parse",
     "parse_fingerprint",
+    "read_invitation",
+    "replay",
     "seal",
     "seal_bytes",
     "serialize",
@@ -98,5 +124,8 @@ __all__ = [
     "timestamp",
     "uuid7",
     "verify",
+    "verify_invitation",
+    "verify_join_request",
+    "vote_entry",
     "wrap",
 ]

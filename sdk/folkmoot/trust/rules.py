@@ -1,0 +1,149 @@
+"""The rules that signed things keep, each with its name and its sentence. What refuses names the rule that was broken.
+
+A rule's name stands in an error's metadata ("rule") and in the test vectors; its sentence is what people read. Rules of
+the ledger decide what counts as history: later releases add intents and rules for them, but never let in what these
+rules refuse, nor refuse what they let in.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import Enum
+
+from folkmoot.trust.errors import Malformed, SignatureInvalid
+
+CLOCK_SKEW = timedelta(minutes=5)
+LONGEST_JOIN_REQUEST = timedelta(days=90)
+LONGEST_TASK = timedelta(days=7)
+LONGEST_REFERENCE_BYTES = 128  # opaque references to people
+
+
+class LedgerRule(Enum):
+    """Rules of replay."""
+
+    # of every entry
+    FORM = "entry and data are messages of this release, in canonical form, without unknown fields"
+    SEQUENCE = "an entry's sequence is one more than that of the entry before it, and 0 in the first"
+    PREVIOUS_HASH = "an entry names the hash of the entry before it, and none in the first"
+    GENESIS = "an entry names the hash of the first one, and none in the first"
+    TIME = "created_at is set and lies between the years 1970 and 9999"
+    TIME_ORDER = "created_at is not earlier than that of the entry before it"
+    TIME_AHEAD = "created_at is at most 5 minutes ahead of the reader's clock"
+    CREATED_BY = "created_by is a reference of at most 128 bytes"
+    FOUNDING = "the first entry is a collaboration.create, and no other one is"
+    SIGNER = "organization_id is that of a current member"
+    SIGNATURE = "the entry is signed by its organization's governance key, or by the one-time key of its invitation"
+    # of what comes in
+    NAME = "a name has 1 to 63 of A-Z a-z 0-9 space . _ -, a letter or digit at both ends, and not the form of a fingerprint"
+    NAME_TAKEN = "no two members have the same name, nor two nodes of one organization, whatever the case of letters"
+    KEY_KIND = "governance, node and one-time keys are Ed25519 keys of 32 bytes"
+    KEY_REUSED = "a key has one owner and one use, for ever"
+    KEY_CLAIM = (
+        "organization keys come as a KEY_CLAIM for their organization, of generation 1 or later, signed by themselves"
+    )
+    POST_QUANTUM = "where post-quantum encryption is required, organizations receive with X-Wing"
+    # of collaboration.create
+    FOUNDER = "the founder's organization_id is the fingerprint of the governance key that signs"
+    TERMS = "encryption, post_quantum and quorum are given"
+    NONCE = "a nonce has 16 bytes"
+    # of organization.vote
+    SUBJECT = "a vote names what it is about"
+    DECISION = "a vote is for or against"
+    REASON_DIGEST = "a reason is given by its SHA-256, or not at all"
+    REQUEST = "a join request is for this ledger and signed by the governance key that it presents"
+    REQUEST_TERM = "a join request is valid for at most 90 days"
+    REQUEST_EXPIRED = "nobody votes on a join request that has expired"
+    REQUEST_UNKNOWN = "a join request is named by its digest only after a vote that brought it in whole"
+    REQUEST_DECIDED = "nobody votes on a join request that is decided"
+    ALREADY_MEMBER = "nobody votes on a join request of a member"
+    # of organization.publish_key
+    KEYS_PRESENT = "an organization publishes keys only while it has none; members that have keys rotate them"
+    # of node.approve
+    NODE_CLAIM = "a node's claim is for this ledger and the entry's organization, and signed by the node's own key"
+    INVITATION = (
+        "an invitation is for this ledger, organization and node name, and signed by the organization's governance key"
+    )
+    INVITATION_EXPIRED = "an invitation is used before it expires"
+    INVITATION_USED = "an invitation is used once"
+
+
+class TaskRule(Enum):
+    """Rules of signed tasks."""
+
+    # of every spec
+    CHAIN = "a chain is a root task's spec followed by subtasks' specs, 16 at most"
+    FORM = "a spec is a message of this release, in canonical form, without unknown fields or values"
+    SIGNATURE = "a root task is signed by its organization's task-signing key, a subtask by a node of its organization"
+    COLLABORATION = "a spec is for this collaboration"
+    LEDGER_POSITION = "a spec names an entry of the ledger as its creator's newest"
+    ID = "tasks, jobs and runs have UUIDs, lower case; no task and no run appears twice in a chain"
+    MEMBER = "initiator, receivers and result receivers are members"
+    USER = "a root task may name its user by a reference of at most 128 bytes, a subtask names none"
+    IMAGE = "an image is named by exactly one of registry digest, local id, and module with tree hash"
+    RECEIVERS = "at least one organization receives the task, each once"
+    RESULT_RECEIVERS = "at least one organization receives the results, each once"
+    INPUTS = "every receiver has exactly one input"
+    DEPENDENCIES = "a task depends on tasks outside its own chain, each once"
+    LABELS = "labels are different words of 1 to 128 bytes"
+    RESOURCES = "a running time is positive, a resource class has at most 63 bytes"
+    MAX_ATTEMPTS = "a run may be tried at least once"
+    TERM = "a task expires after it was made, at most 7 days later"
+    TIME_AHEAD = "created_at is at most 5 minutes ahead of the reader's clock"
+    # of roots
+    ROOT = "a root task has no parent"
+    # of subtasks
+    PARENT = "a subtask names the task above it by id and digest, and one of its runs"
+    INITIATOR = "a subtask's initiator is the organization that runs its parent"
+    JOB = "a subtask belongs to its parent's job"
+    GRANT_DEPTH = "a subtask lies within the depth that its parent is granted, and is granted less"
+    GRANT_NUMBER = "a subtask is granted no more subtasks than its parent, and its parent at least one"
+    GRANT_IMAGES = "a subtask's images are its parent's own or granted ones"
+    GRANT_MESSAGES = "a subtask may use messages only if its parent may"
+    GRANT_LABELS = "a subtask's labels are among its parent's"
+    GRANT_TERM = "a subtask does not outlive its parent"
+
+
+class ReceiptRule(Enum):
+    """Rules of receipts."""
+
+    FORM = "a receipt is a message of this release, in canonical form, without unknown fields or values"
+    RUN = "a receipt is for a run of this task and one of its attempts"
+    NODE = "a receipt names an admitted node of the run's organization"
+    SIGNATURE = "a receipt is signed by the node that it names"
+    OUTCOME = "an outcome is terminal, and digests, exit class and reason are those that belong to it"
+    INPUT = "the input is the one that the task names for the organization"
+    IMAGE = "the local image that ran is the one that the task names"
+    RESULT_RECEIVERS = "a result is sealed to exactly the receivers that the task names"
+    TIMES = "a run ends after it starts"
+    LEDGER_POSITION = "a receipt names an entry of this ledger"
+
+
+class RuleBroken(Exception):  # noqa: N818 - never leaves this package: replay and verify_* say it as a TrustError
+    """Something broke a rule; `detail` adds what the sentence can't know."""
+
+    def __init__(self, rule: Enum, detail: str = "") -> None:
+        super().__init__(rule, detail)
+        self.rule, self.detail = rule, detail
+
+    def __str__(self) -> str:
+        return f"{self.rule.value}{f' ({self.detail})' if self.detail else ''}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The rule's name, for programs."""
+        return {"rule": self.rule.name}
+
+
+def require(holds: bool, rule: Enum) -> None:  # noqa: FBT001 - reads as a sentence: require(x == y, RULE)
+    """Raise RuleBroken unless the rule holds."""
+    if not holds:
+        raise RuleBroken(rule)
+
+
+@contextmanager
+def under(rule: Enum) -> Iterator[None]:
+    """Take bytes that don't parse, or a wrong signature, for a breach of this rule."""
+    try:
+        yield
+    except (Malformed, SignatureInvalid) as error:
+        raise RuleBroken(rule, error.message.rstrip(".")) from error

@@ -1,0 +1,201 @@
+"""Collaborations for tests: founded, joined and with nodes, the same bytes in every run.
+
+`world()` gives one whose organizations are all members, with one node each:
+
+    lung = world(("Alpha", "Beta", "Gamma"))
+    alpha = lung["Alpha"]                       # .address, .governance_key, .organization_key, .nodes["alpha-1"]
+    task = lung.task("Alpha", receivers=("Beta", "Gamma"))
+    verify_task(TaskChain(specs=[task]), lung.state, now=NOW)
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Literal
+
+from folkmoot.trust import (
+    OrganizationKey,
+    RsaKey,
+    SigningKey,
+    State,
+    XWingKey,
+    found,
+    make_invitation,
+    make_join_request,
+    make_node_claim,
+    node_approve_entry,
+    replay,
+    vote_entry,
+)
+from folkmoot.v1.keys_pb2 import InvitationFile
+from folkmoot.v1.ledger_pb2 import Decision, Encryption, PostQuantum, Quorum
+from folkmoot.v1.signed_pb2 import Signed
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+
+EncryptionKind = Literal["x-wing", "rsa"]
+
+
+def randomness(seed: str) -> Callable[[int], bytes]:
+    """Return a source of bytes that look random and are the same in every run."""
+    drawn = 0
+
+    def random(count: int) -> bytes:
+        nonlocal drawn
+        drawn += 1
+        return hashlib.shake_256(f"{seed}/{drawn}".encode()).digest(count)
+
+    return random
+
+
+@cache
+def rsa_key(name: str) -> RsaKey:
+    """Return an RSA key: the one kind that no seed makes, and slow to make, so once per name and process."""
+    return RsaKey.generate(3072)
+
+
+@dataclass
+class Organization:
+    """Everything that an organization holds, on all its machines."""
+
+    name: str
+    governance_key: SigningKey
+    organization_key: OrganizationKey
+    nodes: dict[str, SigningKey] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return self.governance_key.fingerprint
+
+
+def organization(name: str, kind: EncryptionKind = "x-wing") -> Organization:
+    """Return an organization with keys and without nodes."""
+    random = randomness(name)
+    governance_key, task_signing = SigningKey.generate(random), SigningKey.generate(random)
+    encryption = XWingKey.generate(random) if kind == "x-wing" else rsa_key(name)
+    return Organization(name, governance_key, OrganizationKey(encryption, task_signing))
+
+
+@dataclass
+class World:
+    """A collaboration that a test changes as it likes: every method appends to `entries` and moves `state`."""
+
+    organizations: dict[str, Organization]
+    entries: list[Signed]
+    state: State
+    now: datetime = NOW
+    random: Callable[[int], bytes] = field(default_factory=lambda: randomness("world"))
+
+    def __getitem__(self, name: str) -> Organization:
+        return self.organizations[name]
+
+    @property
+    def genesis(self) -> bytes:
+        return self.state.genesis
+
+    def append(self, entry: Signed) -> Signed:
+        self.state = replay([entry], state=self.state, now=self.now)
+        self.entries.append(entry)
+        return entry
+
+    def join_request(self, applicant: Organization, **changes: Any) -> Signed:
+        wish: dict[str, Any] = {
+            "genesis": self.genesis,
+            "name": applicant.name,
+            "governance_key": applicant.governance_key,
+            "organization_key": applicant.organization_key,
+            "now": self.now,
+            "random": self.random,
+        }
+        return make_join_request(**(wish | changes))
+
+    def vote(
+        self,
+        voter: str,
+        request: Signed | bytes,
+        decision: Decision.ValueType = Decision.DECISION_APPROVE,
+    ) -> Signed:
+        entry = vote_entry(
+            self.state, request, decision, governance_key=self[voter].governance_key, now=self.now, created_by="admin"
+        )
+        return self.append(entry)
+
+    def join(self, applicant: Organization) -> None:
+        """Have an organization voted in by everybody that it takes."""
+        request = self.join_request(applicant)
+        voters = [each.name for each in self.organizations.values() if each.name != applicant.name]
+        for voter in voters:
+            if not self.state.is_member(applicant.address):
+                self.vote(voter, request)
+        self.organizations[applicant.name] = applicant
+
+    def invite(self, inviter: str, node_name: str, **changes: Any) -> InvitationFile:
+        wish: dict[str, Any] = {
+            "governance_key": self[inviter].governance_key,
+            "node_name": node_name,
+            "server_address": "localhost:7443",
+            "server_certificate_authority": "",
+            "now": self.now,
+            "valid_for": DAY,
+            "random": self.random,
+        }
+        return make_invitation(self.state, **(wish | changes))
+
+    def claim(self, owner: str, node_name: str, node_key: SigningKey) -> Signed:
+        address = self[owner].address
+        return make_node_claim(
+            genesis=self.genesis, organization_id=address, node_name=node_name, node_key=node_key, now=self.now
+        )
+
+    def add_node(self, owner: str, node_name: str) -> SigningKey:
+        """Admit a node by invitation."""
+        node_key, file = SigningKey.generate(self.random), self.invite(owner, node_name)
+        entry = node_approve_entry(
+            self.state,
+            self.claim(owner, node_name, node_key),
+            key=SigningKey.from_seed(file.seed),
+            organization_id=self[owner].address,
+            invitation=file.invitation,
+            now=self.now,
+        )
+        self.append(entry)
+        self[owner].nodes[node_name] = node_key
+        return node_key
+
+
+def world(
+    organizations: Iterable[str] = ("Alpha", "Beta", "Gamma"),
+    kind: EncryptionKind = "x-wing",
+    *,
+    nodes: bool = True,
+    name: str = "lung",
+    encryption: Encryption.ValueType = Encryption.ENCRYPTION_SEALED,
+    post_quantum: PostQuantum.ValueType = PostQuantum.POST_QUANTUM_OPTIONAL,
+    quorum: Quorum.ValueType = Quorum.QUORUM_MAJORITY,
+    now: datetime = NOW,
+) -> World:
+    """Found a collaboration: the first organization founds, the others join; each gets a node called `alpha-1` and so on."""
+    founder, *others = (organization(each, kind) for each in organizations)
+    random = randomness(name)
+    entry = found(
+        name=name,
+        founder_name=founder.name,
+        governance_key=founder.governance_key,
+        organization_key=founder.organization_key,
+        encryption=encryption,
+        post_quantum=post_quantum,
+        quorum=quorum,
+        created_by="admin",
+        now=now,
+        random=random,
+    )
+    result = World({founder.name: founder}, [entry], replay([entry]), now, random)
+    for applicant in others:
+        result.join(applicant)
+    if nodes:
+        for each in result.organizations:
+            result.add_node(each, f"{each.lower()}-1")
+    return result
