@@ -55,6 +55,14 @@ from folkmoot.trust.joining import (
     verify_invitation,
     verify_join_request,
 )
+from folkmoot.trust.keyfile import (
+    dump_invitation,
+    dump_organization_key,
+    dump_signing_key,
+    load_invitation,
+    load_organization_key,
+    load_signing_key,
+)
 from folkmoot.trust.keys import DecryptionKey, RsaKey, SigningKey, XWingKey, key_id, wrap
 from folkmoot.trust.ledger import replay
 from folkmoot.trust.organization import OrganizationKey

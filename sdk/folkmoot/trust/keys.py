@@ -166,7 +166,7 @@ class RsaKey:
 
     def unwrap(self, wrapped: bytes, binding: bytes) -> bytes:
         """See DecryptionKey."""
-        if len(wrapped) * 8 != (self.private.key_size + 7) // 8 * 8:
+        if len(wrapped) != (self.private.key_size + 7) // 8:
             raise EnvelopeRejected(f"an RSA wrap of {len(wrapped)} bytes")
         try:
             return self.private.decrypt(wrapped, _oaep(binding))

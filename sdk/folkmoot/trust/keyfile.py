@@ -1,0 +1,163 @@
+"""Private keys as files: PEM with PKCS#8 blocks, which openssl writes and reads too; and invitations, armoured alike.
+
+    governance.pem, node.pem   one Ed25519 block
+    organization.pem           ML-KEM-768 and X25519, or RSA; and Ed25519: in any order, each once
+    an invitation              one FOLKMOOT INVITATION block; secret, since it holds a one-time key
+
+Here are the bytes only: whoever writes them sees to mode 0600. A passphrase is stretched as PKCS#8 writers commonly do
+(PBKDF2, 2,048 rounds), so a short one protects little. Keys that can't be used raise KeyMismatch, which says what to do.
+"""
+
+import base64
+import binascii
+import re
+import textwrap
+from collections.abc import Iterator
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from folkmoot.trust.encoding import parse, serialize
+from folkmoot.trust.errors import InvitationInvalid, KeyMismatch, Malformed
+from folkmoot.trust.keys import SEED_BYTES, DecryptionKey, RsaKey, SigningKey, XWingKey
+from folkmoot.trust.organization import OrganizationKey
+from folkmoot.v1.keys_pb2 import InvitationFile
+
+PrivateKey = Ed25519PrivateKey | MLKEM768PrivateKey | X25519PrivateKey | RSAPrivateKey
+
+_NAMES: dict[type[PrivateKey], str] = {
+    Ed25519PrivateKey: "Ed25519",
+    MLKEM768PrivateKey: "ML-KEM-768",
+    X25519PrivateKey: "X25519",
+    RSAPrivateKey: "RSA",
+}
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
+_PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", b"ENCRYPTED PRIVATE KEY"
+_INVITATION_LABEL = b"FOLKMOOT INVITATION"
+_LINE_LENGTH = 64
+
+
+def dump_signing_key(key: SigningKey, passphrase: bytes | None = None) -> bytes:
+    """Return a governance or node key as PEM."""
+    return _dump(Ed25519PrivateKey.from_private_bytes(key.seed), passphrase)
+
+
+def load_signing_key(pem: bytes, passphrase: bytes | None = None) -> SigningKey:
+    """Return the one Ed25519 key in a file."""
+    keys = _load(pem, passphrase)
+    signing = keys.pop("Ed25519", None)
+    if keys or not isinstance(signing, Ed25519PrivateKey):
+        raise KeyMismatch("The file must contain one Ed25519 private key, and nothing else.")
+    return SigningKey(signing)
+
+
+def dump_organization_key(key: OrganizationKey, passphrase: bytes | None = None) -> bytes:
+    """Return an organization's encryption and task-signing key as PEM."""
+    return b"".join(
+        [
+            *(_dump(part, passphrase) for part in _encryption_parts(key.encryption)),
+            dump_signing_key(key.task_signing, passphrase),
+        ]
+    )
+
+
+def load_organization_key(pem: bytes, passphrase: bytes | None = None) -> OrganizationKey:
+    """Return the organization key in a file: one Ed25519 key, and one that receives."""
+    keys = _load(pem, passphrase)
+    match keys:
+        case {
+            "ML-KEM-768": MLKEM768PrivateKey() as ml_kem,
+            "X25519": X25519PrivateKey() as x25519,
+            "Ed25519": Ed25519PrivateKey() as signing,
+            **rest,
+        } if not rest:
+            return OrganizationKey(XWingKey(ml_kem, x25519), SigningKey(signing))
+        case {"RSA": RSAPrivateKey() as rsa, "Ed25519": Ed25519PrivateKey() as signing, **rest} if not rest:
+            return OrganizationKey(_rsa_key(rsa), SigningKey(signing))
+    raise KeyMismatch(
+        f"The file contains {', '.join(sorted(keys))}; an organization key is Ed25519 with either ML-KEM-768 and X25519, or RSA."
+    )
+
+
+def _encryption_parts(key: DecryptionKey) -> tuple[PrivateKey, ...]:
+    match key:
+        case XWingKey():
+            return key.ml_kem, key.x25519
+        case RsaKey():
+            return (key.private,)
+    raise KeyMismatch("Only X-Wing and RSA keys are kept in files.")
+
+
+def _rsa_key(private: RSAPrivateKey) -> RsaKey:
+    try:
+        return RsaKey(private)
+    except Malformed as error:
+        raise KeyMismatch(error.message) from error
+
+
+def _dump(key: PrivateKey, passphrase: bytes | None) -> bytes:
+    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def _load(pem: bytes, passphrase: bytes | None) -> dict[str, PrivateKey]:
+    keys: dict[str, PrivateKey] = {}
+    for label, block in _blocks(pem):
+        if label not in (_PLAIN_LABEL, _ENCRYPTED_LABEL):
+            raise KeyMismatch(
+                f"A {label.decode()} is not read; make a PKCS#8 file of it with `openssl pkcs8 -topk8 -in FILE -nocrypt`."
+            )
+        if label == _ENCRYPTED_LABEL and not passphrase:
+            raise KeyMismatch("The key is protected by a passphrase, and none was given.")
+        key = _load_block(block, passphrase if label == _ENCRYPTED_LABEL else None)
+        name = next(name for kind, name in _NAMES.items() if isinstance(key, kind))
+        if name in keys:
+            raise KeyMismatch(f"There are two {name} keys in the file; keep the one that the ledger shows.")
+        keys[name] = key
+    if not keys:
+        raise KeyMismatch("There is no private key in the file.")
+    return keys
+
+
+def _load_block(block: bytes, passphrase: bytes | None) -> PrivateKey:
+    try:
+        key = serialization.load_pem_private_key(block, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        wrong = "the passphrase is wrong, or " if passphrase else ""
+        raise KeyMismatch(f"A private key can't be read: {wrong}it is damaged or not in PKCS#8 form.") from error
+    if not isinstance(key, PrivateKey):
+        raise KeyMismatch(f"A private key is none of {', '.join(_NAMES.values())}.")
+    return key
+
+
+def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for found in _BLOCK.finditer(pem):
+        yield found[1], found[0] + b"\n"
+
+
+# ---- invitations ---------------------------------------------------------------------------------------------------
+
+
+def dump_invitation(invitation: InvitationFile) -> bytes:
+    """Return what `folkmoot node invite` writes."""
+    lines = textwrap.wrap(base64.b64encode(serialize(invitation)).decode(), _LINE_LENGTH)
+    label = _INVITATION_LABEL.decode()
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode()
+
+
+def load_invitation(pem: bytes) -> InvitationFile:
+    """Read what `folkmoot node join` is given; raise InvitationInvalid. Nothing in it is verified yet."""
+    found = [found for found in _BLOCK.finditer(pem) if found[1] == _INVITATION_LABEL]
+    if len(found) != 1:
+        raise InvitationInvalid("The file does not contain one invitation.")
+    try:
+        invitation = parse(InvitationFile, base64.b64decode(b"".join(found[0][2].split()), validate=True))
+    except (binascii.Error, Malformed) as error:
+        raise InvitationInvalid("The invitation is damaged.") from error
+    if len(invitation.seed) != SEED_BYTES:
+        raise InvitationInvalid("The invitation's one-time key is damaged.")
+    return invitation
