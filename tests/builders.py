@@ -20,21 +20,41 @@ from folkmoot.trust import (
     RsaKey,
     SigningKey,
     State,
+    VerifiedTask,
     XWingKey,
+    digest,
     found,
     make_invitation,
     make_join_request,
     make_node_claim,
     node_approve_entry,
     replay,
+    sign_subtask,
+    sign_task,
+    timestamp,
+    uuid7,
     vote_entry,
 )
 from folkmoot.v1.keys_pb2 import InvitationFile
 from folkmoot.v1.ledger_pb2 import Decision, Encryption, PostQuantum, Quorum
 from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import (
+    Image,
+    Initiator,
+    Isolation,
+    LocalImage,
+    Parent,
+    Receipt,
+    Receiver,
+    RunState,
+    TaskInputRef,
+    TaskSpec,
+)
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+
+LOCAL_IMAGE = Image(local=LocalImage(id=f"sha256:{'a' * 64}", name="average"))
 
 EncryptionKind = Literal["x-wing", "rsa"]
 
@@ -149,6 +169,75 @@ class World:
         return make_node_claim(
             genesis=self.genesis, organization_id=address, node_name=node_name, node_key=node_key, now=self.now
         )
+
+    def spec(self, initiator: str, receivers: Iterable[str] = ("Beta",), /, **changes: Any) -> TaskSpec:
+        """Return a root task's spec; `changes` are fields of TaskSpec."""
+        task_id = uuid7(self.now, self.random)
+        wish: dict[str, Any] = {
+            "version": 1,
+            "genesis": self.genesis,
+            "task_id": task_id,
+            "job_id": task_id,
+            "initiator": Initiator(organization_id=self[initiator].address, user_id="ada"),
+            "image": LOCAL_IMAGE,
+            "inputs": [TaskInputRef(envelope_digest=self.random(32), size_bytes=1000)],
+            "receivers": [
+                Receiver(organization_id=self[each].address, run_id=uuid7(self.now, self.random)) for each in receivers
+            ],
+            "result_receivers": [self[initiator].address],
+            "max_attempts": 1,
+            "created_at": timestamp(self.now),
+            "expires_at": timestamp(self.now + DAY),
+            "ledger_position": self.state.position.message(),
+        }
+        return TaskSpec(**(wish | changes))
+
+    def task(self, initiator: str, receivers: Iterable[str] = ("Beta",), /, **changes: Any) -> Signed:
+        """Return a root task, signed by its organization; `changes` are fields of TaskSpec."""
+        return sign_task(self.spec(initiator, receivers, **changes), self[initiator].organization_key.task_signing)
+
+    def subspec(self, above: Signed, run_of: str, receivers: Iterable[str] = ("Gamma",), /, **changes: Any) -> TaskSpec:
+        """Return the spec of a subtask that the run of one of the receivers makes."""
+        spec = TaskSpec.FromString(above.body)
+        runs = {each.organization_id: each.run_id for each in spec.receivers}
+        parent = Parent(
+            task_id=spec.task_id, task_digest=digest(above.body), run_id=runs[self[run_of].address], attempt=1
+        )
+        initiator = Initiator(organization_id=self[run_of].address)
+        wish = {"job_id": spec.job_id, "initiator": initiator, "parent": parent}
+        return self.spec(run_of, receivers, **(wish | changes))
+
+    def subtask(self, above: Signed, run_of: str, receivers: Iterable[str] = ("Gamma",), /, **changes: Any) -> Signed:
+        """Return a subtask, signed by the node of the organization that made it."""
+        spec = self.subspec(above, run_of, receivers, **changes)
+        return sign_subtask(spec, next(iter(self[run_of].nodes.values())))
+
+    def receipt(self, task: VerifiedTask, executor: str, **changes: Any) -> Receipt:
+        """Return what a node says of a run that it completed; `changes` are fields of Receipt."""
+        address = self[executor].address
+        [run_id] = [each.run_id for each in task.spec.receivers if each.organization_id == address]
+        wish: dict[str, Any] = {
+            "version": 1,
+            "genesis": self.genesis,
+            "task_id": task.spec.task_id,
+            "task_digest": task.digest,
+            "run_id": run_id,
+            "attempt": 1,
+            "organization_id": address,
+            "node_id": next(iter(self[executor].nodes.values())).fingerprint,
+            "outcome": RunState.RUN_STATE_COMPLETED,
+            "image_id": task.spec.image.local.id,
+            "isolation": Isolation.ISOLATION_CONTAINER,
+            "policy_digest": bytes(32),
+            "input_digest": task.input(address).envelope_digest,
+            "result_digest": self.random(32),
+            "bytes_out": 1000,
+            "result_receivers": list(task.spec.result_receivers),
+            "started_at": timestamp(self.now),
+            "ended_at": timestamp(self.now + SECOND),
+            "ledger_position": self.state.position.message(),
+        }
+        return Receipt(**(wish | changes))
 
     def add_node(self, owner: str, node_name: str) -> SigningKey:
         """Admit a node by invitation."""

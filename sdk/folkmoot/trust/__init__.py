@@ -5,6 +5,7 @@ passed in. What is refused raises a `TrustError` that carries a reason of the ca
 what the first release signed or sealed, every later one verifies and opens.
 """
 
+from folkmoot.trust.authentication import make_authentication, read_authentication, verify_authentication
 from folkmoot.trust.encoding import (
     Reference,
     digest,
@@ -42,6 +43,7 @@ from folkmoot.trust.errors import (
     NodeNotApproved,
     OrganizationNotFound,
     SignatureInvalid,
+    TaskAheadOfLedger,
     TaskExpired,
     TaskNotProven,
     TrustError,
@@ -66,8 +68,10 @@ from folkmoot.trust.keyfile import (
 from folkmoot.trust.keys import DecryptionKey, RsaKey, SigningKey, XWingKey, key_id, wrap
 from folkmoot.trust.ledger import replay
 from folkmoot.trust.organization import OrganizationKey
+from folkmoot.trust.receipt import sign_receipt, verify_receipt
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import KeyUse, Member, Node, Position, Request, State, Terms
+from folkmoot.trust.task import VerifiedTask, sign_subtask, sign_task, verify_task
 
 __all__ = [
     "BytesSource",
@@ -103,10 +107,12 @@ __all__ = [
     "SigningKey",
     "Source",
     "State",
+    "TaskAheadOfLedger",
     "TaskExpired",
     "TaskNotProven",
     "Terms",
     "TrustError",
+    "VerifiedTask",
     "WrongCollaboration",
     "XWingKey",
     "digest",
@@ -120,6 +126,7 @@ __all__ = [
     "load_invitation",
     "load_organization_key",
     "load_signing_key",
+    "make_authentication",
     "make_entry",
     "make_invitation",
     "make_join_request",
@@ -129,17 +136,24 @@ __all__ = [
     "pae",
     "parse",
     "parse_fingerprint",
+    "read_authentication",
     "read_invitation",
     "replay",
     "seal",
     "seal_bytes",
     "serialize",
     "sign",
+    "sign_receipt",
+    "sign_subtask",
+    "sign_task",
     "timestamp",
     "uuid7",
     "verify",
+    "verify_authentication",
     "verify_invitation",
     "verify_join_request",
+    "verify_receipt",
+    "verify_task",
     "vote_entry",
     "wrap",
 ]

@@ -16,6 +16,7 @@ FolkmootError                    anything refused, with its reason
     ├── LedgerUpgradeNeeded      an entry of a later release
     ├── LedgerFork               two entries at one place
     ├── TaskNotProven            a task is not signed as it must be
+    │   └── TaskAheadOfLedger    nobody can tell yet: it was made on a newer ledger than this replica's
     └── TaskExpired              a task's time is over
 
 An error's text says what happened; `reason_name` and `help` give the catalogue's word for it and what to do.
@@ -160,6 +161,10 @@ class TaskNotProven(TrustError):
     """A task is not signed as it must be, or is not what was signed."""
 
     REASON = ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
+
+
+class TaskAheadOfLedger(TaskNotProven):
+    """A task was made on a newer ledger than this replica's: refresh the replica, and verify again once."""
 
 
 class TaskExpired(TrustError):

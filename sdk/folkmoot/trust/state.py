@@ -175,9 +175,10 @@ class State:
         """Return the key that signs the organization's root tasks; raise OrganizationNotFound."""
         return self.member(organization_id).keys.task_signing
 
-    def receivers(self, organization_ids: Iterable[str]) -> list[Receiver]:
+    def receivers(self, names_or_addresses: Iterable[str]) -> list[Receiver]:
         """Return the members, in order, as receivers of an envelope; raise OrganizationNotFound."""
-        return [Receiver(each, self.member(each).keys.encryption) for each in organization_ids]
+        members = [self.member(each) for each in names_or_addresses]
+        return [Receiver(member.organization_id, member.keys.encryption) for member in members]
 
     def node(self, node_id: str) -> Node:
         """Return an admitted node; raise NodeNotApproved."""

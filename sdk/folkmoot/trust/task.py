@@ -1,0 +1,189 @@
+"""Signed tasks: what a node must have seen proven before it acts on anything that a server hands it.
+
+A root task is signed by its organization's task-signing key. A subtask is signed by the node that runs its parent, and
+comes with the signed specs of everything above it: `verify_task` checks the whole chain, root first, against one's own
+replica of the ledger. Every rule is in `rules.TaskRule`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from folkmoot.trust.encoding import DIGEST_BYTES, digest, fingerprint, serialize
+from folkmoot.trust.errors import Malformed, TaskAheadOfLedger, TaskExpired, TaskNotProven
+from folkmoot.trust.keys import SigningKey
+from folkmoot.trust.rules import CLOCK_SKEW, RuleBroken, TaskRule, require, under
+from folkmoot.trust.signed import sign, verify
+from folkmoot.trust.spec import check_spec, check_within, read_spec
+from folkmoot.trust.state import State
+from folkmoot.trust.times import in_nanoseconds, moment_at, nanoseconds, nanoseconds_at
+from folkmoot.v1.signed_pb2 import Signed, SignedKind
+from folkmoot.v1.task_pb2 import Receiver, TaskChain, TaskInputRef, TaskSpec
+
+MAX_CHAIN = 16
+
+
+@dataclass(frozen=True)
+class VerifiedTask:
+    """A task that is proven to be what its initiator signed."""
+
+    chain: tuple[TaskSpec, ...]
+    """The specs, root first, the task's own last."""
+    chain_digests: tuple[bytes, ...]
+    signer_key_id: bytes
+    """The key that signed the last one."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task's own spec."""
+        return self.chain[-1]
+
+    @property
+    def digest(self) -> bytes:
+        """The task's digest."""
+        return self.chain_digests[-1]
+
+    @property
+    def root(self) -> TaskSpec:
+        """The spec of the task that a person made."""
+        return self.chain[0]
+
+    @property
+    def initiators(self) -> tuple[str, ...]:
+        """Every organization that had a part in making the task, each once, the root's first."""
+        return tuple(dict.fromkeys(spec.initiator.organization_id for spec in self.chain))
+
+    def receiver(self, run_id: str) -> Receiver:
+        """Return who executes a run; raise TaskNotProven when the task has no such run."""
+        for receiver in self.spec.receivers:
+            if receiver.run_id == run_id:
+                return receiver
+        raise TaskNotProven(f"The task {self.spec.task_id} has no run {run_id}")
+
+    def input(self, organization_id: str) -> TaskInputRef:
+        """Return a receiver's input; raise TaskNotProven when the organization is not a receiver."""
+        if any(organization_id == receiver.organization_id for receiver in self.spec.receivers):
+            for reference in self.spec.inputs:
+                if not reference.organization_ids or organization_id in reference.organization_ids:
+                    return reference
+        raise TaskNotProven(f"The task {self.spec.task_id} is not for the organization {organization_id}")
+
+
+def sign_task(spec: TaskSpec, key: SigningKey) -> Signed:
+    """Sign a root task with its organization's task-signing key; raise Malformed when it breaks a rule by itself."""
+    return _sign(SignedKind.SIGNED_KIND_TASK_SPEC, spec, key)
+
+
+def sign_subtask(spec: TaskSpec, node_key: SigningKey) -> Signed:
+    """Sign a subtask with the key of the node that runs its parent; raise Malformed when it breaks a rule by itself."""
+    return _sign(SignedKind.SIGNED_KIND_SUBTASK_SPEC, spec, node_key)
+
+
+def _sign(kind: SignedKind.ValueType, spec: TaskSpec, key: SigningKey) -> Signed:
+    body = serialize(spec)
+    try:
+        check_spec(read_spec(body))
+    except RuleBroken as broken:
+        raise Malformed(f"The task breaks a rule: {broken}", metadata=broken.metadata) from broken
+    return sign(kind, body, key=key, genesis=spec.genesis)
+
+
+def verify_task(chain: TaskChain, state: State, *, now: datetime | None) -> VerifiedTask:
+    """Return the task at the end of a chain, proven.
+
+    `now` None leaves out what depends on the clock: for reading results of old tasks. Raises TaskNotProven (metadata:
+    rule, level), TaskExpired, and TaskAheadOfLedger when the creator knew entries that `state` does not have: refresh the
+    replica and verify again; if it still is ahead then, refuse it.
+    """
+    specs = _read_chain(chain.specs, state)
+    for level, signed in enumerate(chain.specs):
+        try:
+            _check_level(signed, level, specs, chain.specs, state)
+            if now is not None:
+                latest = nanoseconds_at(now) + in_nanoseconds(CLOCK_SKEW)
+                require(nanoseconds(specs[level].created_at) <= latest, TaskRule.TIME_AHEAD)
+        except RuleBroken as broken:
+            raise _not_proven(broken, level) from broken
+    expires_at = nanoseconds(specs[-1].expires_at)
+    if now is not None and expires_at <= nanoseconds_at(now):
+        raise TaskExpired(f"The task {specs[-1].task_id} expired at {moment_at(expires_at).isoformat()}")
+    return VerifiedTask(specs, tuple(digest(signed.body) for signed in chain.specs), chain.specs[-1].key_id)
+
+
+def _read_chain(signed: Sequence[Signed], state: State) -> tuple[TaskSpec, ...]:
+    """Read all specs; what is ahead of the ledger can't be verified yet."""
+    if not 1 <= len(signed) <= MAX_CHAIN:
+        raise _not_proven(RuleBroken(TaskRule.CHAIN), 0)
+    specs = []
+    for level, each in enumerate(signed):
+        try:
+            specs.append(read_spec(each.body))
+        except RuleBroken as broken:
+            raise _not_proven(broken, level) from broken
+    newest = max(spec.ledger_position.sequence for spec in specs)
+    if newest > state.position.sequence:
+        raise TaskAheadOfLedger(
+            f"The task was made when the ledger had an entry {newest}; this replica ends at {state.position.sequence}",
+            metadata={"sequence": str(newest)},
+        )
+    return tuple(specs)
+
+
+def _check_level(signed: Signed, level: int, specs: Sequence[TaskSpec], chain: Sequence[Signed], state: State) -> None:
+    """Check one spec: by itself, against the ledger, against those above it, and who signed it."""
+    spec = specs[level]
+    check_spec(spec)
+    _check_ledger(spec, state)
+    tasks, runs = [each.task_id for each in specs], [run.run_id for each in specs for run in each.receivers]
+    require(len(set(tasks)) == len(tasks) and len(set(runs)) == len(runs), TaskRule.ID)
+    require(not {each.task_id for each in spec.depends_on} & set(tasks), TaskRule.DEPENDENCIES)
+    if level == 0:
+        _check_root(signed, spec, state)
+    else:
+        _check_parent(spec, specs[level - 1], chain[level - 1])
+        check_within(spec, specs[level - 1])
+        _check_node_signature(signed, spec, state)
+
+
+def _check_ledger(spec: TaskSpec, state: State) -> None:
+    require(spec.genesis == state.genesis, TaskRule.COLLABORATION)
+    require(state.hash_at(spec.ledger_position.sequence) == spec.ledger_position.hash, TaskRule.LEDGER_POSITION)
+    receivers = (receiver.organization_id for receiver in spec.receivers)
+    organizations = {spec.initiator.organization_id, *receivers, *spec.result_receivers}
+    require(organizations <= state.members.keys(), TaskRule.MEMBER)
+
+
+def _check_root(signed: Signed, spec: TaskSpec, state: State) -> None:
+    require(not spec.HasField("parent"), TaskRule.ROOT)
+    with under(TaskRule.SIGNATURE):
+        public_key = state.signing_key(spec.initiator.organization_id)
+        verify(signed, kind=SignedKind.SIGNED_KIND_TASK_SPEC, public_key=public_key, genesis=state.genesis)
+
+
+def _check_parent(spec: TaskSpec, above: TaskSpec, signed_above: Signed) -> None:
+    """Check that a subtask names the task above it, and that its initiator is who runs that."""
+    parent = spec.parent
+    require(spec.HasField("parent") and parent.task_id == above.task_id, TaskRule.PARENT)
+    require(parent.task_digest == digest(signed_above.body), TaskRule.PARENT)
+    require(1 <= parent.attempt <= above.max_attempts, TaskRule.PARENT)
+    runs = {receiver.run_id: receiver.organization_id for receiver in above.receivers}
+    require(parent.run_id in runs, TaskRule.PARENT)
+    require(spec.initiator.organization_id == runs[parent.run_id], TaskRule.INITIATOR)
+    require(spec.initiator.user_id == "", TaskRule.USER)
+
+
+def _check_node_signature(signed: Signed, spec: TaskSpec, state: State) -> None:
+    require(len(signed.key_id) == DIGEST_BYTES, TaskRule.SIGNATURE)
+    node = state.nodes.get(fingerprint(signed.key_id))
+    if node is None or node.organization_id != spec.initiator.organization_id:
+        raise RuleBroken(TaskRule.SIGNATURE, "the signer is not a node of the organization")
+    with under(TaskRule.SIGNATURE):
+        kind = SignedKind.SIGNED_KIND_SUBTASK_SPEC
+        verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
+
+
+def _not_proven(broken: RuleBroken, level: int) -> TaskNotProven:
+    where = f"{level} below the root" if level else "the root"
+    return TaskNotProven(
+        f"The task breaks a rule ({where}): {broken}", metadata={**broken.metadata, "level": str(level)}
+    )
