@@ -141,4 +141,6 @@ def is_table(value: object) -> bool:
 
 def write(value: object) -> bytes:
     """Return a table of any library as an Arrow IPC stream."""
+    if type(value).__module__.startswith("polars."):  # its text is of a kind that not every other library can write
+        return Polars().write(value)
     return installed().write(value)

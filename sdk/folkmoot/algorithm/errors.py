@@ -139,8 +139,9 @@ _PREFIX = "ERROR_REASON_"
 
 def refusal(details: str) -> AlgorithmError:
     """Return the error that a node's status message stands for ("COLUMN_NOT_FOUND: text")."""
-    name = _PREFIX + details.partition(":")[0]
+    head, _, text = details.partition(": ")
+    name = _PREFIX + head
     if name not in reasons.ErrorReason.DESCRIPTOR.values_by_name:
         return AlgorithmError(details)
     reason = reasons.ErrorReason.Value(name)
-    return _BY_REASON.get(reason, AlgorithmError)(details, reason=reason)
+    return _BY_REASON.get(reason, AlgorithmError)(text, reason=reason)

@@ -1,0 +1,29 @@
+"""What an image says about its functions: the label `org.folkmoot.functions`, so that callers are told before anything runs.
+
+`python -m folkmoot.algorithm.describe MODULE` prints it.
+"""
+
+import importlib
+import json
+import sys
+
+from folkmoot.algorithm.functions import functions_of
+
+
+def describe(module: str) -> str:
+    """Return a module's functions as JSON."""
+    return json.dumps(
+        [
+            {
+                "name": function.name,
+                "kind": function.kind,
+                "parameters": [vars(parameter) for parameter in function.parameters],
+                "description": function.description,
+            }
+            for function in functions_of(importlib.import_module(module)).values()
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(describe(sys.argv[1]))  # noqa: T201
