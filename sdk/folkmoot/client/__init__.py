@@ -1,0 +1,53 @@
+"""The researcher's SDK: ask a question of organizations, get verified answers.
+
+    from folkmoot.client import Client
+
+    client = Client("lung@<fingerprint>", server="localhost:7443", certificate_authority="ca.pem", username="ada", password="...",
+                    organization_key="organization.pem")
+    task = client.tasks.create(image="local:sha256:...", function="average", arguments={"column": "age"},
+                               organizations=["Alpha", "Beta"], labels=["patients"])
+    for result in task.results():
+        print(result.organization, result.value, result.proven)
+
+Promises: names are resolved in a ledger that this process verified from its first entry on. What is sent is sealed to the keys that the
+ledger shows, what comes back was signed by nodes that it admits, for exactly this task and run; the rest is marked "server says".
+`AsyncClient` is the same for programs with an event loop of their own.
+"""
+
+from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
+from folkmoot.client.logs import LogLine
+from folkmoot.client.results import Proof, Result, RunFailed, RunState
+from folkmoot.client.session import CertificateNotTrusted
+from folkmoot.client.sync import Client, Task, Tasks
+from folkmoot.client.task import AsyncTask, RunStatus, TaskState
+from folkmoot.client.tasks import AsyncTasks, Resources, Subtasks, TaskSummary
+from folkmoot.client.waiting import Why
+from folkmoot.transport import RemoteError, Unreachable
+from folkmoot.trust import FolkmootError
+
+__all__ = [
+    "AsyncClient",
+    "AsyncTask",
+    "AsyncTasks",
+    "CertificateNotTrusted",
+    "Client",
+    "Collaboration",
+    "FolkmootError",
+    "LogLine",
+    "Node",
+    "Organization",
+    "Proof",
+    "RemoteError",
+    "Resources",
+    "Result",
+    "RunFailed",
+    "RunState",
+    "RunStatus",
+    "Subtasks",
+    "Task",
+    "TaskState",
+    "TaskSummary",
+    "Tasks",
+    "Unreachable",
+    "Why",
+]

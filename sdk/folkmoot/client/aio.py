@@ -1,0 +1,170 @@
+"""The client's core, for programs with an event loop of their own. `folkmoot.client.Client` is the same without `await`."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from folkmoot.client.connection import Connection, default_state_directory
+from folkmoot.client.keyfiles import read_organization_key
+from folkmoot.client.names import moment, name_of
+from folkmoot.client.session import Session
+from folkmoot.client.tasks import AsyncTasks
+from folkmoot.transport import ServerAddress
+from folkmoot.trust import Reference, fingerprint, key_id
+from folkmoot.v1 import admin_service_pb2
+from folkmoot.v1.admin_service_pb2 import ListNodesRequest
+from folkmoot.v1.keys_pb2 import KeyKind
+from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
+
+Source = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Organization:
+    """A member of the collaboration, by the verified ledger."""
+
+    name: str
+    organization_id: str
+    """Its address: the fingerprint of its governance key."""
+    key_fingerprint: str
+    """The key that its payloads are sealed to."""
+    post_quantum: bool
+    """Whether what is sealed to it stays closed to a quantum computer."""
+    own: bool
+    """Whether it is the client's own organization."""
+
+
+@dataclass(frozen=True)
+class Collaboration:
+    """What the verified ledger says of the collaboration itself."""
+
+    name: str
+    reference: str
+    """name@fingerprint."""
+    encrypted: bool
+    post_quantum_required: bool
+    quorum: str
+    members: int
+    sequence: int
+    """The newest verified entry."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A data station: its identity by the verified ledger, its connection as the server tells it."""
+
+    name: str
+    node_id: str
+    organization: str
+    online: bool
+    since: datetime | None
+    """Since when it is online or away; None if the server never saw it."""
+
+
+class AsyncClient:
+    """A researcher's access to one collaboration.
+
+        async with AsyncClient("lung@<fingerprint>", server="localhost:7443", certificate_authority="ca.pem", username="ada",
+                               password="...", organization_key="organization.pem") as client:
+            task = await client.tasks.create(image=..., function="average", organizations=["Alpha"], arguments={"column": "age"})
+            async for result in task.results():
+                print(result.organization, result.value)
+
+    Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
+    Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    """
+
+    def __init__(
+        self,
+        collaboration: str,
+        *,
+        server: str,
+        username: str,
+        password: str,
+        certificate_authority: Source | None = None,
+        organization_key: Source | None = None,
+        organization_key_passphrase: str | None = None,
+        state_directory: Source | None = None,
+        insecure: bool = False,
+    ) -> None:
+        reference = Reference.parse(collaboration)
+        authority = Path(certificate_authority).read_bytes() if certificate_authority else None
+        address = ServerAddress(server, authority, insecure)
+        key = read_organization_key(Path(organization_key), organization_key_passphrase) if organization_key else None
+        self._connection = Connection(
+            Session(address, username=username, password=password),
+            reference,
+            key=key,
+            state_directory=Path(state_directory) if state_directory else default_state_directory(),
+        )
+        self.tasks = AsyncTasks(self._connection)
+
+    @property
+    async def organizations(self) -> tuple[Organization, ...]:
+        """The members, by the verified ledger, by name."""
+        state = await self._connection.state(newest=True)
+        own = (await self._connection.own()).member.organization_id
+        members = sorted(state.members.values(), key=lambda member: member.name.lower())
+        return tuple(
+            Organization(
+                name=member.name,
+                organization_id=member.organization_id,
+                key_fingerprint=fingerprint(key_id(member.keys.encryption)),
+                post_quantum=member.keys.encryption.kind == KeyKind.KEY_KIND_X_WING,
+                own=member.organization_id == own,
+            )
+            for member in members
+        )
+
+    @property
+    async def collaboration(self) -> Collaboration:
+        """The collaboration, by the verified ledger."""
+        state = await self._connection.state(newest=True)
+        return Collaboration(
+            name=state.name,
+            reference=str(state.reference),
+            encrypted=state.encryption == Encryption.ENCRYPTION_SEALED,
+            post_quantum_required=state.post_quantum == PostQuantum.POST_QUANTUM_REQUIRED,
+            quorum=Quorum.Name(state.quorum).removeprefix("QUORUM_").lower().replace("_", " "),
+            members=len(state.members),
+            sequence=state.position.sequence,
+        )
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """The admitted nodes, with whether they are connected."""
+        state = await self._connection.state(newest=True)
+        session = self._connection.session
+        told: dict[str, admin_service_pb2.Node] = {}
+        token = ""
+        while True:
+            request = ListNodesRequest(page_size=1000, page_token=token, genesis=state.genesis)
+            page = await session.call(session.admin.ListNodes, request)
+            told |= {node.node_id: node for node in page.nodes}
+            if not (token := page.next_page_token):
+                break
+        return tuple(
+            Node(
+                name=node.name,
+                node_id=node.node_id,
+                organization=name_of(state, node.organization_id),
+                online=(there := told.get(node.node_id)) is not None
+                and there.connection == admin_service_pb2.CONNECTION_ONLINE,
+                since=moment(there.connection_since) if there and there.HasField("connection_since") else None,
+            )
+            for node in sorted(state.nodes.values(), key=lambda node: (name_of(state, node.organization_id), node.name))
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,216 @@
+"""From what the server tells of a run to what is known of it.
+
+The server's account decides nothing: the task that the run belongs to is the one that was verified; the state is that of the node's
+receipt; the content is the envelope that the receipt names, signed by the same node. What is not proven is marked so, and what was
+altered is refused and said, without keeping other runs' results from the user.
+"""
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from tempfile import TemporaryFile
+
+from folkmoot.client.connection import Connection
+from folkmoot.client.names import exit_class_name, name_of
+from folkmoot.client.results import Proof, Result, RunState, run_state
+from folkmoot.transport import Unreachable
+from folkmoot.trust import (
+    BytesSource,
+    DecryptionKey,
+    EnvelopeRejected,
+    Expected,
+    FileSource,
+    FolkmootError,
+    NodeNotApproved,
+    Opened,
+    State,
+    VerifiedTask,
+    fingerprint,
+    inspect,
+    open_envelope,
+    parse,
+    verify_receipt,
+)
+from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.keys_pb2 import PublicKey
+from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.proxy_service_pb2 import Failure
+from folkmoot.v1.task_pb2 import Receipt, Run
+
+log = logging.getLogger("folkmoot.client")
+
+_CONTENT = {
+    RunState.COMPLETED: EnvelopeKind.ENVELOPE_KIND_RESULT,
+    RunState.FAILED: EnvelopeKind.ENVELOPE_KIND_FAILURE,
+    RunState.CRASHED: EnvelopeKind.ENVELOPE_KIND_FAILURE,
+}
+"""What a run that ended so leaves behind."""
+
+
+async def result_of(connection: Connection, task: VerifiedTask, run: Run, envelope: bytes) -> Result:
+    """Make the result of a run that has ended; `envelope` is what the server sent along, empty if nothing.
+
+    Raises only what concerns all runs (Unreachable, a fork of the ledger); what is wrong with this one is in its `problem`.
+    """
+    organization_id = task.receiver(run.run_id).organization_id
+    receipt, problem = await _verified_receipt(connection, task, run)
+    if receipt is None:
+        return Result(
+            organization=name_of(await connection.state(), organization_id),
+            organization_id=organization_id,
+            run_id=run.run_id,
+            attempt=run.attempt,
+            state=run_state(run.state),
+            proven=Proof.SERVER_SAYS,
+            exit_class=exit_class_name(run.exit_class),
+            reason=run.reason,
+            rule=run.rule,
+            problem=problem,
+        )
+    content, problem = await _content(connection, task, run, receipt, envelope)
+    state = run_state(receipt.outcome)
+    failure = _failure(content) if content and state is not RunState.COMPLETED else Failure()
+    return Result(
+        organization=name_of(await connection.state(), organization_id),
+        organization_id=organization_id,
+        run_id=run.run_id,
+        attempt=receipt.attempt,
+        state=state,
+        proven=Proof.PROVEN,
+        exit_class=exit_class_name(receipt.exit_class),
+        reason=receipt.reason or failure.reason,
+        rule=receipt.rule,
+        failure=failure.message,
+        receipt=receipt,
+        problem=problem,
+        content=content if state is RunState.COMPLETED else None,
+    )
+
+
+async def _verified_receipt(
+    connection: Connection, task: VerifiedTask, run: Run
+) -> tuple[Receipt | None, FolkmootError | None]:
+    """The node's receipt, or why there is none that counts."""
+    if not run.HasField("receipt"):
+        return None, None
+    try:
+        try:
+            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=await connection.state()), None
+        except NodeNotApproved:  # Perhaps the node is newer than our copy of the ledger.
+            state = await connection.state(newest=True)
+            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=state), None
+    except FolkmootError as error:
+        log.warning("the receipt of run %s was not accepted: %s", run.run_id, error)
+        return None, error
+
+
+async def _content(
+    connection: Connection, task: VerifiedTask, run: Run, receipt: Receipt, envelope: bytes
+) -> tuple[Opened | None, FolkmootError | None]:
+    """The verified envelope that the receipt names, or why there is none."""
+    kind = _CONTENT.get(run_state(receipt.outcome))
+    own = await connection.own()
+    if kind is None or not receipt.result_digest or own.member.organization_id not in task.spec.result_receivers:
+        return None, None
+    expected = Expected(
+        kind=kind,
+        task_id=task.spec.task_id,
+        digest=receipt.result_digest,
+        task_digest=task.digest,
+        run_id=run.run_id,
+        attempt=receipt.attempt,
+        sequence=0,
+        sender_organization_id=receipt.organization_id,
+    )
+    state = await connection.state()
+    try:
+        source = BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run)
+        opened = await asyncio.to_thread(
+            open_envelope,
+            source,
+            genesis=connection.reference.genesis,
+            expected=expected,
+            sender=lambda _: state.node_key(receipt.node_id),
+            keys=await opening_keys(connection),
+        )
+    except Unreachable:
+        raise
+    except FolkmootError as error:
+        log.warning("the content of run %s was not accepted: %s", run.run_id, cause_of(error))
+        return None, error
+    return opened, None
+
+
+async def _download(connection: Connection, envelope_digest: bytes, run: Run) -> FileSource:
+    """Bring a sealed envelope to a file without a name, which goes when nobody refers to it any more."""
+    file = TemporaryFile(dir=connection.state_directory)  # noqa: SIM115 - it lives as long as the source
+    source = FileSource(file)
+    weakref.finalize(source, file.close)
+    received = 0
+    async for data in connection.session.download(envelope_digest):
+        received += len(data)
+        if received > run.result_size_bytes:
+            raise EnvelopeRejected("the server sends more bytes than it announced")
+        file.write(data)
+    file.flush()
+    return source
+
+
+async def opening_keys(connection: Connection) -> Mapping[bytes, DecryptionKey] | None:
+    """The keys that open envelopes for this organization; None where nothing is sealed."""
+    if (await connection.state()).encryption == Encryption.ENCRYPTION_PLAIN:
+        return None
+    key = (await connection.own()).secret.encryption
+    return {key.key_id: key}
+
+
+def node_of(state: State, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
+    """For envelopes without a receipt: the key of the node that sealed it, if it is one of that organization's."""
+
+    def sender(context: EnvelopeContext) -> PublicKey:
+        node = state.nodes.get(fingerprint(context.sender_key_id))
+        if node is None or node.organization_id != organization_id:
+            raise EnvelopeRejected("sealed by a key that is no node of the executing organization")
+        return node.public_key
+
+    return sender
+
+
+async def open_from_run(
+    connection: Connection, task: VerifiedTask, run_id: str, attempt: int, kind: EnvelopeKind.ValueType, envelope: bytes
+) -> Opened:
+    """Open what a run says while it runs: a LOG or PROGRESS envelope, signed by a node of the executing organization.
+
+    Its sequence is its own word; whoever reads several checks that they come in order. Raises EnvelopeRejected.
+    """
+    organization_id = task.receiver(run_id).organization_id
+    source = BytesSource(envelope)
+    expected = Expected(
+        kind=kind,
+        task_id=task.spec.task_id,
+        task_digest=task.digest,
+        run_id=run_id,
+        attempt=attempt,
+        sequence=inspect(source).context.sequence,
+        sender_organization_id=organization_id,
+    )
+    return open_envelope(
+        source,
+        genesis=connection.reference.genesis,
+        expected=expected,
+        sender=node_of(await connection.state(), organization_id),
+        keys=await opening_keys(connection),
+    )
+
+
+def cause_of(error: FolkmootError) -> str:
+    """What goes to the local log: for a rejected envelope also the cause, which nobody else is told."""
+    return error.cause_text if isinstance(error, EnvelopeRejected) else str(error)
+
+
+def _failure(content: Opened) -> Failure:
+    try:
+        return parse(Failure, content.content())
+    except FolkmootError:
+        return Failure(message="(what the algorithm said can't be read)")

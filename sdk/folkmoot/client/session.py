@@ -1,0 +1,246 @@
+"""A user's connection to a server: one channel, a token that renews itself, calls that are repeated while the server is away.
+
+Nothing is sent before the first call, and that one logs in. Every call made here is idempotent by the contract or harmless to
+repeat, so a cut connection never needs the user's attention; a server that was never reached, or whose certificate nobody vouches
+for, is reported soon and by its address.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from folkmoot.transport import (
+    TOKEN_METADATA_KEY,
+    RemoteError,
+    ServerAddress,
+    Unreachable,
+    download,
+    error_from_rpc,
+    open_channel,
+    retrying,
+    timeouts,
+    upload,
+)
+from folkmoot.transport.calls import TRANSIENT, pause_seconds
+from folkmoot.transport.payloads import Metadata, Source
+from folkmoot.v1 import errors_pb2
+from folkmoot.v1.admin_service_pb2_grpc import AdminServiceStub
+from folkmoot.v1.auth_service_pb2 import LoginRequest, RefreshRequest, Tokens
+from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
+from folkmoot.v1.key_service_pb2_grpc import KeyServiceStub
+from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
+from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
+
+if TYPE_CHECKING:
+    from folkmoot.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
+    from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
+    from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
+    from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceAsyncStub
+    from folkmoot.v1.task_service_pb2_grpc import TaskServiceAsyncStub
+
+log = logging.getLogger("folkmoot.client")
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+MOST_RENEWALS = 100
+"""How often one operation may outlive its token: an upload of hours does; a server that refuses new tokens must not be asked for ever."""
+
+
+class CertificateNotTrusted(Unreachable):
+    """The server showed a certificate that the given authority does not vouch for."""
+
+
+class Session:
+    """Calls to one server as one user. Belongs to one event loop; closed by `close` or at the end of `async with`."""
+
+    def __init__(self, address: ServerAddress, *, username: str = "", password: str = "") -> None:
+        self.address = address
+        self.username = username
+        self._password = password
+        self._tokens: Tokens | None = None
+        self._renewing = asyncio.Lock()
+        self._reached = False
+        self._name = f"the server at {address.target}"
+
+    @cached_property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel; opened at first use, connected when something is sent."""
+        return open_channel(self.address)
+
+    @cached_property
+    def auth(self) -> "AuthServiceAsyncStub":
+        """Stub of AuthService."""
+        return AuthServiceStub(self.channel)
+
+    @cached_property
+    def admin(self) -> "AdminServiceAsyncStub":
+        """Stub of AdminService."""
+        return AdminServiceStub(self.channel)
+
+    @cached_property
+    def keys(self) -> "KeyServiceAsyncStub":
+        """Stub of KeyService."""
+        return KeyServiceStub(self.channel)
+
+    @cached_property
+    def tasks(self) -> "TaskServiceAsyncStub":
+        """Stub of TaskService."""
+        return TaskServiceStub(self.channel)
+
+    @cached_property
+    def payloads(self) -> "PayloadServiceAsyncStub":
+        """Stub of PayloadService."""
+        return PayloadServiceStub(self.channel)
+
+    def metadata(self) -> Metadata:
+        """The token as call metadata; empty before the first login."""
+        return ((TOKEN_METADATA_KEY, f"Bearer {self._tokens.access_token}"),) if self._tokens else ()
+
+    async def call(self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Answer]", request: Request) -> Answer:
+        """Make a unary call as the user. Raises RemoteError: what the server said, Unreachable, CertificateNotTrusted."""
+        return await self.authorized(
+            lambda: method(request, metadata=self.metadata(), timeout=timeouts.CALL_SECONDS),
+        )
+
+    async def call_anonymously(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Answer]", request: Request
+    ) -> Answer:
+        """Make a unary call that needs no login."""
+        return await self._reach(lambda: method(request, timeout=timeouts.CALL_SECONDS))
+
+    async def authorized(self, operation: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Do something that sends `metadata()`; again with a new token if the server no longer takes the old one."""
+        for _ in range(MOST_RENEWALS):
+            tokens = self._tokens or await self._renew(None)
+            try:
+                return await self._reach(operation)
+            except RemoteError as error:
+                if error.reason != errors_pb2.ERROR_REASON_TOKEN_INVALID:
+                    raise
+            await self._renew(tokens)
+        return await self._reach(operation)
+
+    async def follow(
+        self, method: "grpc.aio.UnaryStreamMultiCallable[Request, Answer]", request: Callable[[], Request]
+    ) -> AsyncIterator[Answer]:
+        """Stream until the server ends it; after a cut, go on with what `request()` is then. Raises what the server says."""
+        attempt = 0
+        while True:
+            tokens = self._tokens or await self._renew(None)
+            call = method(request(), metadata=self.metadata())
+            try:
+                async for answer in call:
+                    attempt = 0
+                    yield answer
+            except grpc.aio.AioRpcError as rpc_error:
+                error = error_from_rpc(rpc_error, server=self._name)
+                refused = error.reason == errors_pb2.ERROR_REASON_TOKEN_INVALID and attempt < MOST_RENEWALS
+                if not refused and rpc_error.code() not in TRANSIENT:
+                    raise error from None
+            else:
+                return
+            finally:
+                call.cancel()
+            attempt += 1
+            if refused:
+                await self._renew(tokens)
+            else:
+                log.info("%s; trying again", error)
+                await asyncio.sleep(pause_seconds(attempt))
+
+    async def upload(self, source: Source, envelope_digest: bytes) -> None:
+        """Bring an envelope to the server; what is there already is not sent again."""
+        await self.authorized(lambda: upload(self.payloads, source, envelope_digest, metadata=self.metadata))
+
+    async def download(self, envelope_digest: bytes) -> AsyncIterator[bytes]:
+        """Stream an envelope's bytes, over cuts and through renewed tokens."""
+        received = 0
+        for _ in range(MOST_RENEWALS):
+            tokens = self._tokens or await self._renew(None)
+            try:
+                async for data in download(self.payloads, envelope_digest, offset=received, metadata=self.metadata):
+                    received += len(data)
+                    yield data
+            except RemoteError as error:
+                if error.reason != errors_pb2.ERROR_REASON_TOKEN_INVALID:
+                    raise
+            else:
+                return
+            await self._renew(tokens)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way end."""
+        if "channel" in self.__dict__:
+            await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _renew(self, refused: Tokens | None) -> Tokens:
+        """Get tokens in place of the refused ones; whoever comes second takes what the first one got."""
+        async with self._renewing:
+            if self._tokens is None or self._tokens is refused:
+                self._tokens = await self._refreshed(self._tokens) or await self._login()
+            return self._tokens
+
+    async def _refreshed(self, tokens: Tokens | None) -> Tokens | None:
+        if tokens is None:
+            return None
+        request = RefreshRequest(refresh_token=tokens.refresh_token)
+        try:
+            return (await self.call_anonymously(self.auth.Refresh, request)).tokens
+        except Unreachable:
+            raise
+        except RemoteError:
+            return None  # Used, too old or unknown: the password still counts.
+
+    async def _login(self) -> Tokens:
+        request = LoginRequest(username=self.username, password=self._password)
+        return (await self.call_anonymously(self.auth.Login, request)).tokens
+
+    async def _reach(self, operation: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Repeat while the server is away: patiently once it has been there, shortly before."""
+
+        async def attempt() -> Answer:
+            try:
+                return await operation()
+            except grpc.aio.AioRpcError as rpc_error:
+                if cause := certificate_problem(rpc_error.details() or ""):
+                    raise self._not_trusted(cause) from None
+                raise
+
+        patience = timeouts.CALL_SECONDS if self._reached else timeouts.RECONNECT_SECONDS
+        answer = await retrying(attempt, give_up_after_seconds=patience, server=self._name)
+        self._reached = True
+        return answer
+
+    def _not_trusted(self, cause: str) -> CertificateNotTrusted:
+        return CertificateNotTrusted(
+            errors_pb2.ERROR_REASON_INVALID_FIELD,
+            f"{self._name} is not trusted: {cause}. Name the authority that vouches for it as "
+            "certificate_authority (the server's tls/ca.pem), as its operator gave it to you",
+            violations=(("certificate_authority", cause),),
+        )
+
+
+def certificate_problem(details: str) -> str:
+    """What is wrong with the server's certificate, by gRPC's account of a failed connection; empty if that isn't the cause."""
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        return "its certificate was not issued by the given authority, or is not valid at this time"
+    if "WRONG_VERSION_NUMBER" in details:
+        return "it does not speak TLS"
+    if "Hostname Verification Check failed" in details:
+        return "its certificate is for another host name"
+    return ""

@@ -1,0 +1,133 @@
+"""The client for scripts and notebooks: the same as `AsyncClient`, without `await`.
+
+Every method here is made from its asynchronous one; a test compares the two surfaces, so that they can't drift apart.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
+from folkmoot.client.loop import blocking, iterating, run
+from folkmoot.client.task import AsyncTask, RunStatus, TaskState
+from folkmoot.client.tasks import AsyncTasks
+from folkmoot.v1.task_pb2 import TaskSpec
+
+
+class Task:
+    """A task that exists. Made by `tasks.create` and `tasks.get`."""
+
+    def __init__(self, core: AsyncTask) -> None:
+        self._core = core
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self._core.id
+
+    @property
+    def job_id(self) -> str:
+        """The job: the id of its first task."""
+        return self._core.job_id
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what was signed: what later tasks of the job refer to."""
+        return self._core.digest
+
+    @property
+    def name(self) -> str:
+        """A few words for people."""
+        return self._core.name
+
+    @property
+    def spec(self) -> TaskSpec:
+        """All that was signed."""
+        return self._core.spec
+
+    @property
+    def state(self) -> TaskState:
+        """How the task stands, as the server tells it."""
+        return run(self._core.state)
+
+    @property
+    def runs(self) -> tuple[RunStatus, ...]:
+        """How far each organization is, as the server tells it."""
+        return run(self._core.runs)
+
+    results = iterating(AsyncTask.results)
+    wait = blocking(AsyncTask.wait)
+    why = blocking(AsyncTask.why)
+    cancel = blocking(AsyncTask.cancel)
+    logs = iterating(AsyncTask.logs)
+
+
+class Tasks:
+    """The tasks of one collaboration."""
+
+    def __init__(self, core: AsyncTasks) -> None:
+        self._core = core
+
+    create = blocking(AsyncTasks.create, Task)
+    get = blocking(AsyncTasks.get, Task)
+    list = blocking(AsyncTasks.list)
+
+
+class Client:
+    """A researcher's access to one collaboration.
+
+        client = Client("lung@<fingerprint>", server="localhost:7443", certificate_authority="ca.pem", username="ada",
+                        password="...", organization_key="organization.pem")
+        task = client.tasks.create(image=..., function="average", organizations=["Alpha"], arguments={"column": "age"})
+        for result in task.results():
+            print(result.organization, result.value)
+
+    Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
+    Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    """
+
+    def __init__(
+        self,
+        collaboration: str,
+        *,
+        server: str,
+        username: str,
+        password: str,
+        certificate_authority: Source | None = None,
+        organization_key: Source | None = None,
+        organization_key_passphrase: str | None = None,
+        state_directory: Source | None = None,
+        insecure: bool = False,
+    ) -> None:
+        self._core = AsyncClient(
+            collaboration,
+            server=server,
+            username=username,
+            password=password,
+            certificate_authority=certificate_authority,
+            organization_key=organization_key,
+            organization_key_passphrase=organization_key_passphrase,
+            state_directory=state_directory,
+            insecure=insecure,
+        )
+        self.tasks = Tasks(self._core.tasks)
+
+    @property
+    def organizations(self) -> tuple[Organization, ...]:
+        """The members, by the verified ledger, by name."""
+        return run(self._core.organizations)
+
+    @property
+    def collaboration(self) -> Collaboration:
+        """The collaboration, by the verified ledger."""
+        return run(self._core.collaboration)
+
+    nodes = blocking(AsyncClient.nodes)
+    close = blocking(AsyncClient.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,200 @@
+"""A task's handle: its results as they arrive, why it waits, its logs, how to cancel it.
+
+The handle holds the verified task: what was asked, of whom, with which runs. The server only tells how far each is.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from folkmoot.client.connection import Connection
+from folkmoot.client.logs import LogLine, run_log
+from folkmoot.client.names import name_of
+from folkmoot.client.opening import result_of
+from folkmoot.client.progress import nothing, shown
+from folkmoot.client.results import Result, RunState, run_state
+from folkmoot.client.waiting import Why, why
+from folkmoot.transport.calls import pause_seconds
+from folkmoot.trust import OrganizationNotFound, State, VerifiedTask
+from folkmoot.v1 import task_pb2
+from folkmoot.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, GetTaskResponse, WatchTaskRequest
+
+
+class TaskState(StrEnum):
+    """States of a task, derived from its runs."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+def task_state(value: int) -> TaskState:
+    """The contract's state as ours."""
+    return TaskState(task_pb2.TaskState.Name(task_pb2.TaskState.ValueType(value)).removeprefix("TASK_STATE_"))
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far one organization's run is, as the server tells it."""
+
+    organization: str
+    organization_id: str
+    run_id: str
+    node_id: str
+    attempt: int
+    state: RunState
+    fraction: float
+    """How far the algorithm says it is, 0 to 1."""
+
+
+class AsyncTask:
+    """A task that exists. Made by `tasks.create` and `tasks.get`."""
+
+    def __init__(self, connection: Connection, task: VerifiedTask) -> None:
+        self._connection = connection
+        self._task = task
+        self._results: dict[str, Result] = {}
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self._task.spec.task_id
+
+    @property
+    def job_id(self) -> str:
+        """The job: the id of its first task."""
+        return self._task.spec.job_id
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what was signed: what later tasks of the job refer to."""
+        return self._task.digest
+
+    @property
+    def name(self) -> str:
+        """A few words for people."""
+        return self._task.spec.name
+
+    @property
+    def spec(self) -> task_pb2.TaskSpec:
+        """All that was signed."""
+        return self._task.spec
+
+    @property
+    async def state(self) -> TaskState:
+        """How the task stands, as the server tells it."""
+        return task_state((await self._get()).task.state)
+
+    @property
+    async def runs(self) -> tuple[RunStatus, ...]:
+        """How far each organization is, as the server tells it."""
+        ledger = await self._connection.state()
+        return tuple(
+            RunStatus(
+                organization=self._organization(ledger, run),
+                organization_id=self._task.receiver(run.run_id).organization_id,
+                run_id=run.run_id,
+                node_id=run.node_id,
+                attempt=run.attempt,
+                state=run_state(run.state),
+                fraction=run.fraction,
+            )
+            for run in await self._own_runs()
+        )
+
+    async def results(self) -> AsyncIterator[Result]:
+        """Yield each organization's result when it has ended, over restarts of the server and cuts, for as long as it takes.
+
+        Raises FolkmootError only for what concerns the whole task; how a run ended, and whether its result was accepted, is in
+        its Result.
+        """
+        for result in list(self._results.values()):
+            yield result
+        async for run, envelope in self._changes():
+            if run_state(run.state).ended:
+                yield await self._result(run, envelope)
+
+    async def wait(self, *, progress: bool = True) -> list[Result]:
+        """Wait until all runs have ended; gives the results in the order of `organizations`. Shows progress on a terminal."""
+        runs = [receiver.run_id for receiver in self._task.spec.receivers]
+        fractions = dict.fromkeys(runs, 0.0) | dict.fromkeys(self._results, 1.0)
+        notes: dict[str, str] = {}
+        ledger = await self._connection.state()
+        with shown(self.name or self.id, len(runs)) if progress else nullcontext(nothing) as show:
+            show(sum(fractions.values()), "")
+            async for run, envelope in self._changes():
+                ended = run_state(run.state).ended
+                if ended:
+                    await self._result(run, envelope)
+                fractions[run.run_id] = 1.0 if ended else min(run.fraction, 1.0)
+                reason = why(self._organization(ledger, run), run, now=datetime.now(UTC))
+                notes[run.run_id] = str(reason) if reason and (reason.reason or ended) else ""
+                show(sum(fractions.values()), "; ".join(filter(None, notes.values())))
+        return [self._results[run_id] for run_id in runs]
+
+    async def why(self) -> list[Why]:
+        """Say for each run that is not completed what it waits for, or how it ended; as the server tells it."""
+        ledger = await self._connection.state()
+        now = datetime.now(UTC)
+        reasons = (why(self._organization(ledger, run), run, now=now) for run in await self._own_runs())
+        return [reason for reason in reasons if reason is not None]
+
+    async def cancel(self) -> None:
+        """Cancel the task and all below it; runs that have ended stay as they are."""
+        session = self._connection.session
+        await session.call(session.tasks.CancelTask, CancelTaskRequest(task_id=self.id))
+
+    async def logs(self, organization: str, *, follow: bool = False) -> AsyncIterator[LogLine]:
+        """Stream what the algorithm logged at an organization: as far as it is there, or, if followed, until the run ends."""
+        member = await self._connection.member(organization)
+        for receiver in self._task.spec.receivers:
+            if receiver.organization_id == member.organization_id:
+                async for line in run_log(self._connection, self._task, receiver.run_id, member.name, follow=follow):
+                    yield line
+                return
+        raise OrganizationNotFound(f"The task {self.id} is not for {member.name}.")
+
+    # ---- what the server tells, held against what was signed -------------------------------------------------------
+
+    async def _get(self) -> GetTaskResponse:
+        session = self._connection.session
+        return await session.call(session.tasks.GetTask, GetTaskRequest(task_id=self.id))
+
+    async def _own_runs(self) -> list[task_pb2.Run]:
+        told = {run.run_id: run for run in (await self._get()).runs}
+        return [told[one.run_id] for one in self._task.spec.receivers if one.run_id in told]
+
+    async def _changes(self) -> AsyncIterator[tuple[task_pb2.Run, bytes]]:
+        """Runs as they change, with the envelopes that come along, until all have ended. Runs that were not asked for don't count."""
+        session = self._connection.session
+        waiting = {receiver.run_id for receiver in self._task.spec.receivers} - self._results.keys()
+        revision, endings = 0, 0
+
+        def request() -> WatchTaskRequest:
+            return WatchTaskRequest(task_id=self.id, after_revision=revision)
+
+        while waiting:
+            async for change in session.follow(session.tasks.WatchTask, request):
+                revision = change.run.revision
+                if change.run.run_id not in waiting:
+                    continue
+                endings = 0
+                if run_state(change.run.state).ended:
+                    waiting.remove(change.run.run_id)
+                yield change.run, change.result_envelope
+            if waiting:  # The server ended the stream too early: it restarts.
+                endings += 1
+                await asyncio.sleep(pause_seconds(endings))
+
+    async def _result(self, run: task_pb2.Run, envelope: bytes) -> Result:
+        result = await result_of(self._connection, self._task, run, envelope)
+        self._results[run.run_id] = result
+        return result
+
+    def _organization(self, ledger: State, run: task_pb2.Run) -> str:
+        return name_of(ledger, self._task.receiver(run.run_id).organization_id)

@@ -1,0 +1,68 @@
+"""Why a run is not completed, in words."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from folkmoot.client.names import exit_class_name, moment
+from folkmoot.client.results import RunState, run_state
+from folkmoot.transport import reason_name
+from folkmoot.v1.task_pb2 import Run, WaitReason
+
+_WAITS = {
+    WaitReason.WAIT_REASON_NODE_OFFLINE: "no node of it is connected",
+    WaitReason.WAIT_REASON_DEPENDENCY: "waits for tasks before it",
+    WaitReason.WAIT_REASON_SLOT: "waits for a slot at its node",
+    WaitReason.WAIT_REASON_APPROVAL: "waits for a person at the station",
+    WaitReason.WAIT_REASON_ACCEPTANCE: "its node has not accepted it yet",
+    WaitReason.WAIT_REASON_NO_NODE: "it has no node in this collaboration",
+    WaitReason.WAIT_REASON_OTHERS: "waits for its subtasks, or for messages of its siblings",
+}
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why one organization's run is not completed, as the server tells it."""
+
+    organization: str
+    state: RunState
+    reason: str
+    """What it waits for (NODE_OFFLINE, SLOT, …), or why it ended (an ErrorReason); empty if it is simply under way."""
+    since: datetime | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.organization}: {self.text}"
+
+
+def why(organization: str, run: Run, *, now: datetime) -> Why | None:
+    """Say why a run is not completed; None for one that is."""
+    state = run_state(run.state)
+    if state is RunState.COMPLETED:
+        return None
+    if state.ended:
+        reason = reason_name(run.reason) if run.reason else exit_class_name(run.exit_class)
+        detail = ", ".join(filter(None, (reason, f"rule: {run.rule}" if run.rule else "")))
+        return Why(
+            organization,
+            state,
+            reason,
+            moment(run.ended_at) if run.HasField("ended_at") else None,
+            f"{state.lower()} ({detail})" if detail else state.lower(),
+        )
+    if run.HasField("waiting"):
+        since = moment(run.waiting.since)
+        reason = WaitReason.Name(run.waiting.reason).removeprefix("WAIT_REASON_")
+        text = _WAITS.get(run.waiting.reason, "waits")
+        detail = f" ({run.waiting.detail})" if run.waiting.detail else ""
+        return Why(organization, state, reason, since, f"{text}{detail}, since {moment_text(since, now)}")
+    since = moment(run.started_at if run.HasField("started_at") else run.created_at)
+    percent = f", {run.fraction:.0%} done" if run.fraction else ""
+    return Why(
+        organization, state, "", since, f"{state.lower().replace('_', ' ')}{percent}, since {moment_text(since, now)}"
+    )
+
+
+def moment_text(since: datetime, now: datetime) -> str:
+    """A time as people like to read it: with the day only if it is not today's."""
+    local, today = since.astimezone(), now.astimezone(UTC).astimezone().date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M}"
