@@ -143,17 +143,26 @@ class Runtime(Protocol):
         """Remove what is left of it, if anything is."""
 
     async def adopt(self) -> frozenset[str]:
-        """Names of runs that are there after a restart, ended or not."""
+        """Names of runs that are there after a restart, ended or not. Called once, before anything else."""
+
+    async def close(self) -> None:
+        """Let go at the node's end: runs go on, warm workers without a run end."""
 
 
 class Tables(Protocol):
     """The data that one run may read."""
+
+    def expect_reads(self) -> None:
+        """Get ready: a run that may read is about to start."""
 
     async def list_tables(self, labels: Sequence[str]) -> list[Table]:
         """Describe the tables behind labels."""
 
     def read(self, request: ReadTableRequest) -> AsyncIterator[bytes]:
         """Stream a table as Arrow IPC."""
+
+    async def close(self) -> None:
+        """End what waits in advance."""
 
 
 class ProxyPort(Protocol):
@@ -163,4 +172,4 @@ class ProxyPort(Protocol):
         """Bind directory/proxy.sock, over a stale one too; if a warm worker waits behind it, its run is this one."""
 
     async def close(self, run_name: str) -> None:
-        """Unbind a run's socket, if it is bound."""
+        """Unbind a run's socket, if it is bound. The folder stays: a container that goes on has it mounted."""

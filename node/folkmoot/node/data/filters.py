@@ -1,0 +1,112 @@
+"""From the contract's conditions to DuckDB expressions. No text of an algorithm ever becomes SQL.
+
+Column names are compared with those of the file and then quoted; values become constants. A comparison with a missing
+value or with NaN holds for no row (`<>` holds for NaN), whatever statistics a file carries.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from duckdb import ConstantExpression, DuckDBPyRelation, Expression, FunctionExpression, SQLExpression
+
+from folkmoot.v1 import proxy_service_pb2 as pb
+
+_INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")}
+_WHOLE = _INTEGERS | {"INTEGER", "UINTEGER"}
+_FLOATING = {"FLOAT", "DOUBLE"}
+_TEMPORAL = ("DATE", "TIME", "TIMESTAMP", "UUID")  # written as text, and cast
+
+_COMPARE: Mapping[int, Callable[[Expression, Expression], Expression]] = {
+    pb.COMPARISON_EQUAL: lambda column, value: column == value,
+    pb.COMPARISON_NOT_EQUAL: lambda column, value: column != value,
+    pb.COMPARISON_LESS: lambda column, value: column < value,
+    pb.COMPARISON_LESS_OR_EQUAL: lambda column, value: column <= value,
+    pb.COMPARISON_GREATER: lambda column, value: column > value,
+    pb.COMPARISON_GREATER_OR_EQUAL: lambda column, value: column >= value,
+}
+
+
+class Refused(Exception):  # noqa: N818 - says what happened
+    """What was asked for can't be read; `reason` is the catalogue's name without its prefix."""
+
+    def __init__(self, reason: str, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.field = field
+
+
+def select(relation: DuckDBPyRelation, request: pb.ReadTableRequest) -> DuckDBPyRelation:
+    """Apply the request's columns and conditions. Raises Refused."""
+    types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+    _check_columns(types, [*request.columns, *(condition.column for condition in request.where)])
+    for index, condition in enumerate(request.where):
+        try:
+            relation = relation.filter(_expression(condition, types[condition.column]))
+        except ValueError as error:
+            text = f"where[{index}]: column {condition.column!r} is {types[condition.column]}, and {error}"
+            raise Refused("INVALID_FIELD", text, f"where[{index}]") from None
+    return relation.select(*(_quoted(name) for name in request.columns)) if request.columns else relation
+
+
+def temporal_texts(relation: DuckDBPyRelation, where: Sequence[pb.Condition]) -> list[tuple[int, str, str]]:
+    """Index of the condition, type and text of each value that has to be a date, a time or a UUID."""
+    types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+    return [
+        (index, types[condition.column], value.text)
+        for index, condition in enumerate(where)
+        if types[condition.column].startswith(_TEMPORAL)
+        for value in condition.values
+    ]
+
+
+def _check_columns(types: Mapping[str, str], wanted: Sequence[str]) -> None:
+    if missing := sorted(set(wanted) - types.keys()):
+        raise Refused("COLUMN_NOT_FOUND", f"no column {', '.join(missing)}; the table has {', '.join(types)}")
+
+
+def _expression(condition: pb.Condition, kind: str) -> Expression:
+    column = _quoted(condition.column)
+    match condition.comparison, len(condition.values):
+        case pb.COMPARISON_IS_NULL, 0:
+            return column.isnull()
+        case pb.COMPARISON_IS_NOT_NULL, 0:
+            return column.isnotnull()
+        case ((pb.COMPARISON_IS_NULL | pb.COMPARISON_IS_NOT_NULL), _):
+            raise ValueError("this comparison takes no value")
+        case pb.COMPARISON_IN, count if count:
+            found = column.isin(*(_constant(value, kind) for value in condition.values))
+        case comparison, 1 if comparison in _COMPARE:
+            found = _COMPARE[comparison](column, _constant(condition.values[0], kind))
+        case pb.COMPARISON_IN, _:
+            raise ValueError("IN takes at least one value")
+        case _:
+            raise ValueError("this comparison takes exactly one value")
+    if kind not in _FLOATING:
+        return found
+    unordered = FunctionExpression("isnan", column)
+    return found | unordered if condition.comparison == pb.COMPARISON_NOT_EQUAL else found & ~unordered
+
+
+def _constant(value: pb.Value, kind: str) -> Expression:
+    given = value.WhichOneof("value")
+    if kind in _WHOLE or kind in _FLOATING or kind.startswith("DECIMAL"):
+        if given == "integer":
+            return ConstantExpression(value.integer)
+        if given == "number" and not math.isnan(value.number):
+            return ConstantExpression(value.number)
+        raise ValueError("is compared with an integer or a number that is not NaN")
+    if kind == "BOOLEAN":
+        if given == "truth":
+            return ConstantExpression(value.truth)
+        raise ValueError("is compared with true or false")
+    if kind == "VARCHAR" or kind.startswith(_TEMPORAL):
+        if given != "text":
+            raise ValueError("is compared with a text")
+        text = ConstantExpression(value.text)
+        return text if kind == "VARCHAR" else text.cast(kind)
+    raise ValueError("can only be asked for a missing value (IS_NULL, IS_NOT_NULL)")
+
+
+def _quoted(name: str) -> Expression:
+    """A column, whatever its name is; `ColumnExpression("*")` would be every column."""
+    return SQLExpression('"' + name.replace('"', '""') + '"')

@@ -1,0 +1,171 @@
+"""Child processes that read tables: one per read, and one started in advance so that a read begins at once.
+
+A child gets an empty environment, no descriptor but its three, a session of its own, and the job on standard input. It
+ends with the read: whoever stops reading kills it. What it writes waits in a pipe, so a slow reader slows it down.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Self
+
+from folkmoot.transport.limits import FRAME_BYTES
+
+SPARE_SECONDS = 60
+"""How long the child that waits in advance outlives the last read."""
+
+_COMMAND = (sys.executable, "-I", "-m", "folkmoot.node.data.reader")
+_COMPLAINT_BYTES = 4096
+
+
+class Child:
+    """One reader process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, pipe: int) -> None:
+        self._process = process
+        self._pipe = pipe
+        self._open = True
+        self._ahead = b""
+
+    @classmethod
+    async def start(cls) -> Self:
+        """Start one; it imports what it needs and waits for its job."""
+        pipe, its_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # beyond the user's share of pipe memory: a smaller pipe does, too
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, FRAME_BYTES)
+            os.set_blocking(pipe, False)
+            process = await asyncio.create_subprocess_exec(
+                *_COMMAND,
+                str(os.getpid()),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=its_end,
+                stderr=asyncio.subprocess.PIPE,
+                cwd="/",
+                env={},
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(pipe)
+            raise
+        finally:
+            os.close(its_end)
+        return cls(process, pipe)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be given a job."""
+        return self._open and self._process.returncode is None
+
+    async def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Hand over the job; return the line that answers it. EOFError if the child ended instead."""
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        with contextlib.suppress(ConnectionError):  # then there is no answer either
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            await self._process.stdin.drain()
+        line = b""
+        while b"\n" not in line:
+            frame = await self._read()
+            if not frame:
+                raise EOFError
+            line += frame
+        line, self._ahead = line.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """What follows the answer, in frames of at most 1 MiB."""
+        if self._ahead:
+            yield self._ahead
+        while frame := await self._read():
+            yield frame
+
+    async def end(self) -> tuple[int, str]:
+        """Wait for the exit; return the code and what the child complained of."""
+        assert self._process.stderr is not None  # noqa: S101 - it was asked for
+        complaint = await self._process.stderr.read(_COMPLAINT_BYTES)
+        return await self._process.wait(), complaint.decode(errors="replace").strip()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        if self._open:
+            self._open = False
+            os.close(self._pipe)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._pipe, FRAME_BYTES)
+            except BlockingIOError:
+                await _readable(self._pipe)
+
+
+class Readers:
+    """Gives a fresh child to each read, and keeps one ahead while reads go on."""
+
+    def __init__(self) -> None:
+        self._spare: asyncio.Task[Child] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    def expect(self) -> None:
+        """Have a child ready soon; it is given up when no read comes."""
+        if self._spare is None:
+            self._spare = asyncio.create_task(Child.start())
+        if self._idle:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(SPARE_SECONDS, self._give_up)
+
+    @contextlib.asynccontextmanager
+    async def child(self) -> AsyncIterator[Child]:
+        """A child for one read; it does not outlive the block."""
+        spare, self._spare = self._spare, None
+        child = await spare if spare else None
+        if child is None or not child.alive:
+            child = await Child.start()
+        try:
+            self.expect()
+            yield child
+        finally:
+            child.kill()
+            await child.end()
+
+    async def close(self) -> None:
+        """End the child that waits in advance."""
+        if self._idle:
+            self._idle.cancel()
+        spare, self._spare = self._spare, None
+        if spare:
+            child = await spare
+            child.kill()
+            await child.end()
+
+    def _give_up(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare and spare.done() and not spare.cancelled() and not spare.exception():
+            spare.result().kill()
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
