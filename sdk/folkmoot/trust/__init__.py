@@ -72,6 +72,7 @@ from folkmoot.trust.receipt import sign_receipt, verify_receipt
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import KeyUse, Member, Node, Position, Request, State, Terms
 from folkmoot.trust.task import VerifiedTask, sign_subtask, sign_task, verify_task
+from folkmoot.trust.words import fingerprint_words, word_list
 
 __all__ = [
     "BytesSource",
@@ -120,6 +121,7 @@ __all__ = [
     "dump_organization_key",
     "dump_signing_key",
     "fingerprint",
+    "fingerprint_words",
     "found",
     "inspect",
     "key_id",
@@ -155,5 +157,6 @@ __all__ = [
     "verify_receipt",
     "verify_task",
     "vote_entry",
+    "word_list",
     "wrap",
 ]
