@@ -16,11 +16,11 @@ How the rules meet where the contract leaves room:
   can't be revoked in this release, so every ledger of this release refuses it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from google.protobuf.message import Message
 
@@ -60,6 +60,8 @@ DATA_VERSION = 1
 FOUNDING_INTENT = "collaboration.create"
 
 _DIGEST_BYTES = 32
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 def replay(
@@ -122,11 +124,11 @@ class _Book:
         return cls(
             genesis=state.genesis,
             terms=state.terms,
-            members=dict(state.members),
-            nodes=dict(state.nodes),
-            requests=dict(state.requests),
-            used_keys=dict(state.used_keys),
-            used_names=dict(state.used_names),
+            members=_thawed(state.members),
+            nodes=_thawed(state.nodes),
+            requests=_thawed(state.requests),
+            used_keys=_thawed(state.used_keys),
+            used_names=_thawed(state.used_names),
             hashes=list(state.hashes),
             last_created_at=state.last_created_at_nanoseconds,
         )
@@ -193,6 +195,11 @@ class _Book:
         )
         self.used_names["", request.name.lower()] = request.organization_id
         self.used_keys.update(request.key_uses)
+
+
+def _thawed(mapping: Mapping[_K, _V]) -> dict[_K, _V]:
+    """Return a dictionary to change. A read-only view copies what it shows far faster than its items can be walked."""
+    return mapping.copy() if isinstance(mapping, MappingProxyType) else dict(mapping)
 
 
 class _Applicant(NamedTuple):
