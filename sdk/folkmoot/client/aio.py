@@ -94,19 +94,19 @@ class AsyncClient:
         authority = Path(certificate_authority).read_bytes() if certificate_authority else None
         address = ServerAddress(server, authority, insecure)
         key = read_organization_key(Path(organization_key), organization_key_passphrase) if organization_key else None
-        self._connection = Connection(
+        self.connection = Connection(
             Session(address, username=username, password=password),
             reference,
             key=key,
             state_directory=Path(state_directory) if state_directory else default_state_directory(),
         )
-        self.tasks = AsyncTasks(self._connection)
+        self.tasks = AsyncTasks(self.connection)
 
     @property
     async def organizations(self) -> tuple[Organization, ...]:
         """The members, by the verified ledger, by name."""
-        state = await self._connection.state(newest=True)
-        own = (await self._connection.own()).member.organization_id
+        state = await self.connection.state(newest=True)
+        own = (await self.connection.own()).member.organization_id
         members = sorted(state.members.values(), key=lambda member: member.name.lower())
         return tuple(
             Organization(
@@ -122,7 +122,7 @@ class AsyncClient:
     @property
     async def collaboration(self) -> Collaboration:
         """The collaboration, by the verified ledger."""
-        state = await self._connection.state(newest=True)
+        state = await self.connection.state(newest=True)
         return Collaboration(
             name=state.name,
             reference=str(state.reference),
@@ -135,8 +135,8 @@ class AsyncClient:
 
     async def nodes(self) -> tuple[Node, ...]:
         """The admitted nodes, with whether they are connected."""
-        state = await self._connection.state(newest=True)
-        session = self._connection.session
+        state = await self.connection.state(newest=True)
+        session = self.connection.session
         told: dict[str, admin_service_pb2.Node] = {}
         token = ""
         while True:
@@ -159,7 +159,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._connection.session.close()
+        await self.connection.session.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,23 +12,17 @@ import asyncio
 import http.client
 import json
 import os
-import re
 import socket
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from folkmoot.algorithm.image import parse_image
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
-from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage, RegistryImage
+from folkmoot.v1.task_pb2 import Image
 
-FUNCTIONS_LABEL = "org.folkmoot.functions"
-"""Label of an image: a JSON list of its functions."""
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_REPOSITORY = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+")
-_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _ENGINE_SECONDS = 5.0
 
 
@@ -42,47 +36,31 @@ class LocalEngineImage:
 
 async def resolve_image(text: str) -> tuple[Image, LocalEngineImage | None]:
     """The image that the text names, and what the local engine knows of it if it has it. Raises IMAGE_NOT_FOUND."""
-    kind, _, rest = text.partition(":")
-    if kind == "process":
-        return process_image(rest), None
-    if kind == "local":
-        name = rest
-    elif "@" in text:
-        return registry_image(text), None
-    else:
-        name = text
+    name = text.removeprefix("local:")
+    if text.startswith("process:") or "@" in text:
+        return pinned(text), None
     found = await asyncio.to_thread(inspect_locally, name)
-    if _DIGEST.fullmatch(name):
-        return Image(local=LocalImage(id=name)), found
+    if name.startswith("sha256:"):
+        return pinned(f"local:{name}"), found
     if found is None:
         raise _not_found(f"no engine of this machine has an image named {name!r}")
-    return Image(local=LocalImage(id=found.id, name=name)), found
+    image = pinned(f"local:{found.id}")
+    image.local.name = name
+    return image, found
 
 
-def registry_image(text: str) -> Image:
-    """An image by repository and digest."""
-    repository, _, digest = text.partition("@")
-    if not _REPOSITORY.fullmatch(repository) or not _DIGEST.fullmatch(digest):
-        raise _not_found(f"{text!r} is no repository with a digest")
-    return Image(registry=RegistryImage(repository=repository, digest=digest))
-
-
-def process_image(module: str) -> Image:
-    """A module of this machine, with the hash of its source, which the node's copy must equal."""
-    if not _MODULE.fullmatch(module):
-        raise _not_found(f"{module!r} is no name of a Python module")
-    from folkmoot.algorithm.source import tree_hash
-
+def pinned(text: str) -> Image:
+    """The image that a text names by digest, id or source."""
     try:
-        return Image(process=ProcessImage(module=module, tree_hash=tree_hash(module)))
-    except (ImportError, OSError) as error:
-        raise _not_found(f"the module {module} can't be found here: {error}") from error
+        return parse_image(text)
+    except (ValueError, ImportError, OSError) as error:
+        raise _not_found(str(error)) from error
 
 
 def _not_found(what: str) -> FolkmootError:
     return FolkmootError(
         errors_pb2.ERROR_REASON_IMAGE_NOT_FOUND,
-        f"{what}. Images are named registry.example.org/x/y@sha256:<64 hex>, local:sha256:<64 hex>, "
+        f"{what}; images are named registry.example.org/x/y@sha256:<64 hex>, local:sha256:<64 hex>, "
         "by the name that this machine's engine knows, or process:package.module",
     )
 

@@ -8,8 +8,8 @@ from os import urandom
 from typing import Protocol
 
 from folkmoot.client.connection import Connection, Own
-from folkmoot.client.functions import check_call, read_functions
-from folkmoot.client.images import FUNCTIONS_LABEL, LocalEngineImage, resolve_image
+from folkmoot.client.functions import LABEL, check_call, read_functions
+from folkmoot.client.images import LocalEngineImage, resolve_image
 from folkmoot.client.inputs import Arguments, Group, SealedInput, encode_group, groups, inline, seal_input
 from folkmoot.client.names import moment, name_of
 from folkmoot.client.task import AsyncTask, TaskState, task_state
@@ -216,9 +216,10 @@ class AsyncTasks:
 
 def check_calls(image: LocalEngineImage | None, function: str, parts: Iterable[Group]) -> None:
     """Check every group's call against the image's label, where the local engine has the image and the image has the label."""
-    functions = read_functions(image.labels.get(FUNCTIONS_LABEL, "")) if image else None
-    for part in parts if functions is not None else ():
-        check_call(functions or (), function, part.arguments)
+    functions = read_functions(image.labels.get(LABEL, "")) if image else None
+    if functions is not None:
+        for part in parts:
+            check_call(functions, function, part.arguments)
 
 
 def job_of(after: Sequence[Earlier]) -> str:

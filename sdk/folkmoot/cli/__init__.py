@@ -1,0 +1,1 @@
+"""The `folkmoot` command: what the SDK does, from a shell. The extras add their own groups (`folkmoot server`, `folkmoot node`)."""

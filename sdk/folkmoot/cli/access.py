@@ -1,0 +1,110 @@
+"""From a profile to an open client or session; secrets come from the environment or a prompt, never from the command line."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from folkmoot.cli.profile import Profile
+from folkmoot.client import AsyncClient
+from folkmoot.client.keyfiles import read_governance_key, read_organization_key
+from folkmoot.client.session import Session
+from folkmoot.transport import ServerAddress
+from folkmoot.trust import FolkmootError, OrganizationKey, SigningKey
+from folkmoot.v1 import errors_pb2
+
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
+
+
+def asynchronous(
+    command: Callable[Concatenate[Profile, P], Coroutine[Any, Any, Answer]],
+) -> Callable[P, Answer]:
+    """A command that is a coroutine and gets the profile first."""
+
+    @click.pass_obj
+    @wraps(command)
+    def call(profile: Profile, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        return asyncio.run(command(profile, *args, **kwargs))
+
+    return call
+
+
+def secret(name: str, prompt: str, *, confirm: bool = False) -> str:
+    """A secret from the environment variable, else from a prompt. Raises INVALID_FIELD where nobody can be asked."""
+    if value := os.environ.get(name):
+        return value
+    if not sys.stdin.isatty():
+        raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, f"nobody can be asked for it here: set {name}")
+    value = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return str(value)
+
+
+def server_address(profile: Profile) -> ServerAddress:
+    """The profile's server."""
+    authority = profile.certificate_authority
+    return ServerAddress(profile.needed("server"), read_bytes(authority) if authority else None, profile.insecure)
+
+
+@asynccontextmanager
+async def session(profile: Profile, *, anonymous: bool = False) -> AsyncIterator[Session]:
+    """A session as the profile's user."""
+    if anonymous:
+        opened = Session(server_address(profile))
+    else:
+        username = profile.needed("username")
+        password = secret("FOLKMOOT_PASSWORD", f"Password of {username}")
+        opened = Session(server_address(profile), username=username, password=password)
+    async with opened:
+        yield opened
+
+
+@asynccontextmanager
+async def client(profile: Profile) -> AsyncIterator[AsyncClient]:
+    """A client in the profile's collaboration."""
+    key = profile.organization_key
+    async with AsyncClient(
+        profile.needed("collaboration"),
+        server=profile.needed("server"),
+        username=profile.needed("username"),
+        password=secret("FOLKMOOT_PASSWORD", f"Password of {profile.username}"),
+        certificate_authority=profile.certificate_authority or None,
+        organization_key=key or None,
+        organization_key_passphrase=passphrase(Path(key)) if key else None,
+        state_directory=profile.state_directory or None,
+        insecure=profile.insecure,
+    ) as opened:
+        yield opened
+
+
+def governance_key(profile: Profile) -> SigningKey:
+    """The profile's governance key."""
+    path = Path(profile.needed("governance_key"))
+    return read_governance_key(path, passphrase(path))
+
+
+def organization_key(profile: Profile) -> OrganizationKey:
+    """The profile's organization key."""
+    path = Path(profile.needed("organization_key"))
+    return read_organization_key(path, passphrase(path))
+
+
+def passphrase(path: Path) -> str | None:
+    """The passphrase of a key file; None if it needs none."""
+    if path.exists() and b"ENCRYPTED" in path.read_bytes():
+        return secret("FOLKMOOT_PASSPHRASE", f"Passphrase of {path}")
+    return None
+
+
+def read_bytes(path: str) -> bytes:
+    """A file's bytes. Raises INVALID_FIELD."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, f"{path} can't be read: {error.strerror}") from error

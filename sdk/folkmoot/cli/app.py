@@ -1,0 +1,122 @@
+"""The `folkmoot` command group: built-in commands, those of the installed extras, and one way to report what went wrong."""
+
+import os
+import sys
+from collections.abc import Sequence
+from copy import copy
+from importlib.metadata import EntryPoint, entry_points, version
+
+import click
+
+from folkmoot.cli.accounts import login, organization, setup, user
+from folkmoot.cli.collaborations import collaboration
+from folkmoot.cli.exits import Exit, exit_code
+from folkmoot.cli.keys import key
+from folkmoot.cli.nodes import node
+from folkmoot.cli.profile import Profile, default_path
+from folkmoot.cli.tasks import task
+from folkmoot.trust import FolkmootError
+
+PLUGINS = "folkmoot.commands"
+"""Entry points of this name are commands of the installed extras."""
+
+EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"{code.value:>5}  {code.meaning}" for code in Exit)
+
+
+class Commands(click.Group):
+    """Built-in commands and those of the extras; groups of the same name become one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted."""
+        return sorted({*super().list_commands(ctx), *(plugin.name for plugin in entry_points(group=PLUGINS))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, merged from wherever it comes."""
+        own = super().get_command(ctx, cmd_name)
+        for plugin in entry_points(group=PLUGINS, name=cmd_name):
+            added = load(plugin)
+            if not isinstance(own, click.Group):
+                own = own or added
+            elif isinstance(added, click.Group):
+                merged = copy(added)
+                merged.commands = {**own.commands, **added.commands}
+                own = merged
+        return own
+
+
+def load(plugin: EntryPoint) -> click.Command:
+    """A command of an extra; in its place one that says what to install, if the extra is not installed."""
+    try:
+        loaded = plugin.load()
+    except ImportError as error:
+        return not_installed(plugin.name, error)
+    if not isinstance(loaded, click.Command):
+        raise TypeError(f"the entry point {plugin.name} is no command")
+    return loaded
+
+
+def not_installed(name: str, error: ImportError) -> click.Command:
+    """A command that says how to get the real one."""
+    hint = f"needs {error.name}: pip install 'folkmoot[{name}]'"
+
+    @click.command(name, help=f"(not installed: pip install 'folkmoot[{name}]')", add_help_option=False)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def missing(arguments: Sequence[str]) -> None:  # noqa: ARG001
+        raise click.ClickException(f"folkmoot {name} {hint}")
+
+    missing.context_settings["ignore_unknown_options"] = True
+    return missing
+
+
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("folkmoot"), prog_name="folkmoot")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    envvar="FOLKMOOT_CONFIG",
+    help="File with server, user and keys, as `folkmoot login` writes it.",
+)
+@click.pass_context
+def folkmoot(ctx: click.Context, config: str | None) -> None:
+    """Analyses across organizations that may not pool their data."""
+    ctx.obj = Profile.load(config or default_path())
+
+
+for command in (collaboration, key, login, node, organization, setup, task, user):
+    folkmoot.add_command(command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; what goes wrong is one clear line on standard error, and an exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand beside ours.
+    try:
+        folkmoot.main(arguments, standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("folkmoot: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except FolkmootError as error:
+        print(f"folkmoot: {described(error)}", file=sys.stderr)
+        return exit_code(error)
+    except Exception as error:
+        if os.environ.get("FOLKMOOT_DEBUG"):
+            raise
+        print(
+            f"folkmoot: {type(error).__name__}: {error}. FOLKMOOT_DEBUG=1 shows where; please report it.",
+            file=sys.stderr,
+        )
+        return Exit.FAULT
+    return Exit.OK
+
+
+def described(error: FolkmootError) -> str:
+    """An error as a line: reason, what happened, what to do."""
+    text = error.message.rstrip()
+    text += "" if text.endswith((".", "!", "?")) else "."
+    advice = f" {error.help}" if error.help and error.help not in text else ""
+    reason = f"{error.reason_name}: " if error.reason else ""
+    return f"{reason}{text}{advice}"

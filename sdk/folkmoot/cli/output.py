@@ -1,0 +1,56 @@
+"""How commands show lists and things: a table for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+Row = Mapping[str, Any]
+
+
+def json_option(command: Command) -> Command:
+    """The option that every listing command has."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")(command)
+
+
+def show_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool, empty: str = "nothing") -> None:
+    """Print rows: as JSON with all they have, as a table with these columns."""
+    listed = list(rows)
+    if as_json:
+        show_json(listed)
+        return
+    if not listed:
+        click.echo(f"({empty})")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in listed:
+        table.add_row(*(text_of(row[column]) for column in columns))
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)
+    console.print(table)
+
+
+def show_json(value: object) -> None:
+    """Print a value as JSON; what JSON doesn't have, as text."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def text_of(value: object) -> str:
+    """A value in a table."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(map(text_of, value))
+        case _:
+            return str(value)
