@@ -1,13 +1,14 @@
 """Runs migrations on the connection that the caller hands over (see folkmoot.server.store.migrate)."""
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
+
 from folkmoot.server.store.models import metadata
 from folkmoot.server.store.tables import Instant
 
 
-def render_item(kind: str, item: Any, _autogenerate: Any) -> str | bool:
+def render_item(kind: str, item: Any, _autogenerate: Any) -> str | Literal[False]:
     """Write our own column type as what the database sees, so that old migrations never import today's code."""
     return "sa.BigInteger()" if kind == "type" and isinstance(item, Instant) else False
 

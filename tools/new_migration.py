@@ -11,10 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sqlalchemy import create_engine
-
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import create_engine
+
 from folkmoot.server.store import migrate
 
 
@@ -41,10 +41,11 @@ def main() -> None:
         config.attributes["connection"] = connection
         if existing:
             command.upgrade(config, "head")
-        script = command.revision(config, arguments.message, autogenerate=True, rev_id=f"{len(existing) + 1:04}")
+        command.revision(config, arguments.message, autogenerate=True, rev_id=f"{len(existing) + 1:04}")
+    [path] = {*versions.glob("[0-9]*_*.py")} - {*existing}
     ruff = Path(sys.executable).with_name("ruff")
-    subprocess.run([ruff, "format", "--quiet", script.path], check=True)  # type: ignore[union-attr]
-    print(script.path)  # type: ignore[union-attr]
+    subprocess.run([ruff, "check", "--quiet", "--fix", path], check=True)
+    subprocess.run([ruff, "format", "--quiet", path], check=True)
 
 
 if __name__ == "__main__":

@@ -45,38 +45,53 @@ def table(files: Iterable[FileDescriptor] = FILES) -> Mapping[str, options.Acces
     return declared | {path: options.Access(callers=[options.CALLER_ANYONE]) for path in OPEN_TO_ANYONE}
 
 
-def scope(caller: Caller, resource: options.Resource, operation: options.Operation) -> options.Scope | None:
+def scope(
+    caller: Caller, resource: options.Resource.ValueType, operation: options.Operation.ValueType
+) -> options.Scope.ValueType | None:
     """Return how far the caller's rules reach for this; None: they don't allow it at all."""
     reaches = [rule.scope for rule in caller.rules if (rule.resource, rule.operation) == (resource, operation)]
     return max(reaches, default=None)
 
 
+def is_open(access: options.Access | None) -> bool:
+    """Tell whether anybody may call, so that a token need not even be read."""
+    return access is not None and options.CALLER_ANYONE in access.callers
+
+
 def check(caller: Caller, access: options.Access | None, method: str) -> None:
     """Let the caller pass, or raise NOT_ALLOWED (TOKEN_INVALID if it did not authenticate)."""
     if access is None:
-        raise not_allowed(f"{method} says nothing about who may call it, so nobody may.")
-    if options.CALLER_ANYONE in access.callers:
+        raise not_allowed(f"{method} says nothing about who may call it, so nobody may")
+    if is_open(access):
         return
     if caller.kind == options.CALLER_ANYONE:
         raise FolkmootError(
             errors_pb2.ERROR_REASON_TOKEN_INVALID,
-            f"{method} needs a token. Log in and send it as metadata 'authorization: Bearer TOKEN'.",
+            f"{method} needs a token, as metadata 'authorization: Bearer TOKEN'",
         )
     if caller.kind not in access.callers:
         kinds = " and ".join(_word(options.Caller.Name(kind)) for kind in access.callers)
-        raise not_allowed(f"{method} is for {kinds}, and you are {_word(options.Caller.Name(caller.kind))}.")
+        raise not_allowed(f"{method} is for {kinds}, and you are {_word(options.Caller.Name(caller.kind))}")
     if caller.kind == options.CALLER_USER and access.resource and not scope(caller, access.resource, access.operation):
         raise lacking(access.resource, access.operation)
 
 
-def lacking(resource: options.Resource, operation: options.Operation) -> FolkmootError:
+def lacking(resource: options.Resource.ValueType, operation: options.Operation.ValueType) -> FolkmootError:
     """Return the error of a user that no rule allows this."""
-    rule = f"{options.Resource.Name(resource)} {options.Operation.Name(operation)}"
-    words = rule.replace("RESOURCE_", "").replace("OPERATION_", "")
-    return not_allowed(
-        f"No role of yours has the rule {words} with a scope that reaches this. Ask an administrator of your"
-        " organization for such a role."
-    )
+    return not_allowed(f"No role of yours has the rule {words(resource, operation)} with a scope that reaches this")
+
+
+def words(
+    resource: options.Resource.ValueType,
+    operation: options.Operation.ValueType,
+    scope: options.Scope.ValueType | None = None,
+) -> str:
+    """Return a rule as people read it: TASK CREATE ORGANIZATION."""
+    parts = [
+        options.Resource.Name(resource).removeprefix("RESOURCE_"),
+        options.Operation.Name(operation).removeprefix("OPERATION_"),
+    ]
+    return " ".join(parts if scope is None else [*parts, options.Scope.Name(scope).removeprefix("SCOPE_")])
 
 
 def not_allowed(text: str) -> FolkmootError:

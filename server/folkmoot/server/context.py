@@ -10,16 +10,16 @@ from folkmoot.v1 import options_pb2 as options
 class Rule(NamedTuple):
     """A permission: what may be done to which resource, how far."""
 
-    resource: options.Resource
-    operation: options.Operation
-    scope: options.Scope
+    resource: options.Resource.ValueType
+    operation: options.Operation.ValueType
+    scope: options.Scope.ValueType
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated caller. What doesn't apply to its kind is empty."""
 
-    kind: options.Caller
+    kind: options.Caller.ValueType
     user_id: str = ""
     username: str = ""
     organization_account_id: str = ""

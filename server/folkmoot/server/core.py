@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -10,7 +10,8 @@ import structlog
 
 from folkmoot.server.config import Config
 from folkmoot.server.store.engine import Store
-from folkmoot.v1 import admin_service_pb2
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import admin_service_pb2, errors_pb2
 
 if TYPE_CHECKING:
     from folkmoot.server.ledgers import Ledgers
@@ -41,6 +42,18 @@ class Connections(Protocol):
         ...
 
 
+async def wait_for(event: asyncio.Event, *, draining: asyncio.Event) -> None:
+    """Wait until the event is set; raise SHUTTING_DOWN if the server begins to stop before that."""
+    waits = [asyncio.ensure_future(each.wait()) for each in (event, draining)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if draining.is_set():
+        raise FolkmootError(errors_pb2.ERROR_REASON_SHUTTING_DOWN, "The server stops")
+
+
 @dataclass(frozen=True)
 class Core:
     """What services share: settings, store, ledgers, and the outside world as functions."""
@@ -51,5 +64,5 @@ class Core:
     clock: Clock
     random: Random
     log: structlog.typing.FilteringBoundLogger
-    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: asyncio.Event
     """Set when the server is about to stop: streams that wait for something end then, with SHUTTING_DOWN."""

@@ -52,10 +52,19 @@ Recorder = Callable[[Connection], None]
 
 
 def prepare(
-    *, intent: str, data: Mapping[str, object], now: datetime, outcome: str = OK, genesis: bytes | None = None
+    *,
+    intent: str,
+    data: Mapping[str, object],
+    now: datetime,
+    caller: Caller | None = None,
+    outcome: str = OK,
+    genesis: bytes | None = None,
 ) -> Recorder:
-    """Return what records the present call: caller and request id are taken now, since writers run in other threads."""
-    who, request = context.caller(), context.request_id()
+    """Return what records the present call: caller and request id are taken now, since writers run in other threads.
+
+    `caller` is given where a call finds out who makes it.
+    """
+    who, request = caller or context.caller(), context.request_id()
 
     def recorder(connection: Connection) -> None:
         record(

@@ -1,6 +1,6 @@
 """Tables of accounts, ledgers and the audit trail.
 
-Ledger entries are the truth; `collaborations`, `members`, `nodes` and the state of `join_requests` are projections of
+Ledger entries are the truth; `collaborations`, `members`, `nodes` and whether a join request is open are projections of
 them, written in the same transaction, for lists and joins. Tables of tasks and payloads are in `task_tables`.
 """
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Index,
@@ -162,12 +163,12 @@ join_requests = Table(
     Column("organization_account_id", String, nullable=False),
     Column("name", String, nullable=False),
     Column("signed", LargeBinary, nullable=False),
-    Column("state", Integer, nullable=False),  # JoinRequestState; expiry is read from expires_at
+    Column("open", Boolean, nullable=False),  # the organization is not yet a member; expiry is in expires_at
     Column("submitted_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Index(None, "genesis", "submitted_at", "digest"),
     Index(None, "genesis", "organization_id"),
-    Index(None, "organization_account_id", "state"),
+    Index(None, "organization_account_id", "open", "expires_at"),
 )
 
 # ---- audit trail ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""The server, put together. Wiring only: what each part does is said in its own file.
+
+`serve` starts a server in the running event loop; the command line and the tests use the same one.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from folkmoot.server import access, certificates, logs, tokens
+from folkmoot.server.accounts import Accounts
+from folkmoot.server.authentication import NodeAuthentication
+from folkmoot.server.certificates import Certificates
+from folkmoot.server.config import Config
+from folkmoot.server.core import Clock, ConnectionState, Core, NodeKey, Random
+from folkmoot.server.joining import Joining
+from folkmoot.server.ledgers import Ledgers
+from folkmoot.server.passwords import Cost, Passwords
+from folkmoot.server.rpc.admin_service import AdminService
+from folkmoot.server.rpc.auth_service import AuthService
+from folkmoot.server.rpc.interceptors import Guard
+from folkmoot.server.rpc.key_service import KeyService
+from folkmoot.server.sessions import Sessions
+from folkmoot.server.store import migrate
+from folkmoot.server.store.engine import Store
+from folkmoot.server.tokens import Tokens
+from folkmoot.transport.channel import SERVER_OPTIONS
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
+from folkmoot.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
+from folkmoot.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
+from folkmoot.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
+
+SERVICES = tuple(sorted(service.full_name for file in access.FILES for service in file.services_by_name.values()))
+
+
+def utc_now() -> datetime:
+    """Return the machine's clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that serves."""
+
+    address: str
+    """host:port, with the port that was taken."""
+    certificate_authority: bytes | None
+    """What clients need to trust, in PEM; None without TLS."""
+    setup_token: str | None
+    """Makes the first user; None once there is one."""
+    core: Core
+    _server: grpc.aio.Server
+    _health: health.aio.HealthServicer
+    _lock: BinaryIO
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Take no more calls, let those in flight end, then let go of everything."""
+        await self._health.enter_graceful_shutdown()
+        self.core.draining.set()
+        await self._server.stop(self.core.config.drain_seconds if grace_seconds is None else grace_seconds)
+        await self.core.store.close()
+        self._lock.close()
+        self.core.log.info("server.stopped")
+
+    async def wait(self) -> None:
+        """Wait until the server has been stopped."""
+        await self._server.wait_for_termination()
+
+
+async def serve(
+    config: Config, *, clock: Clock = utc_now, random: Random = os.urandom, password_cost: Cost | None = None
+) -> RunningServer:
+    """Start a server: migrate, make what is made once, bind, serve."""
+    log = logs.make(config.log_level)
+    lock = _lock(config.data)
+    authority = None if config.insecure else _certificates(config, clock())
+    store, draining = Store(config.data / "folkmoot.db"), asyncio.Event()
+    await store.write(migrate.upgrade)
+
+    core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
+    signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
+    passwords = Passwords(random, password_cost or Cost())
+    accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
+    core.ledgers.on_moved(lambda _genesis: sessions.forget())
+    nodes = NodeAuthentication(core, signer, authority.authority_digest if authority else b"")
+
+    server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
+    add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nodes), server)
+    add_KeyServiceServicer_to_server(KeyService(core.ledgers), server)
+    add_AdminServiceServicer_to_server(AdminService(core, accounts, Joining(core), _NobodyAttached()), server)
+    servicer = await _add_health(server)
+    if config.reflection:
+        _add_reflection(server)
+
+    port = _bind(server, config, authority)
+    setup_token = await accounts.begin_setup()
+    await server.start()
+    address = f"{config.listen.rpartition(':')[0]}:{port}"
+    log.info("server.started", address=address, insecure=config.insecure, data=str(config.data))
+    return RunningServer(address, authority.authority if authority else None, setup_token, core, server, servicer, lock)
+
+
+class _NobodyAttached:
+    async def connections(self, _nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
+        return {}
+
+
+def _lock(data: Path) -> BinaryIO:
+    """Take the data folder for this process: two servers on one folder would each think that they know all."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = (data / "lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD, f"another server uses the data folder {data}"
+        ) from error
+    return file
+
+
+def _certificates(config: Config, now: datetime) -> Certificates:
+    names = certificates.server_names(config.host, config.certificate_names)
+    return certificates.load_or_make(config.data / "tls", names=names, now=now)
+
+
+def _bind(server: grpc.aio.Server, config: Config, authority: Certificates | None) -> int:
+    try:
+        if authority is None:
+            return server.add_insecure_port(config.listen)
+        return server.add_secure_port(config.listen, grpc.ssl_server_credentials([(authority.key, authority.chain)]))
+    except RuntimeError as error:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD, f"the address {config.listen} can't be listened on: {error}"
+        ) from error
+
+
+async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for name in ("", *SERVICES):
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return servicer
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    from grpc_reflection.v1alpha import reflection
+
+    reflection.enable_server_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server)

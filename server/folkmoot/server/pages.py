@@ -1,0 +1,58 @@
+"""Pages of lists: sizes, and tokens that say behind which key the next page begins.
+
+Pages follow keys, never offsets, so that they cost the same at any depth and neither skip nor repeat when rows come and
+go. A token holds nothing secret and gives no rights: filters and access are applied to each page anew.
+"""
+
+import base64
+import binascii
+import json
+
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
+
+DEFAULT_SIZE = 50
+LARGEST_SIZE = 1000
+
+Key = tuple[str | int, ...]
+
+
+def size(asked: int) -> int:
+    """Return how many items a page has."""
+    return min(asked or DEFAULT_SIZE, LARGEST_SIZE)
+
+
+def token(name: str, *key: str | int | bytes) -> str:
+    """Return the token of the page behind the item with that key, in the list of that name."""
+    parts = [part.hex() if isinstance(part, bytes) else part for part in key]
+    return base64.urlsafe_b64encode(json.dumps([name, *parts], separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def position(name: str, text: str, *kinds: type[str] | type[int]) -> Key | None:
+    """Return the key in a token, None for the first page; raise PAGE_TOKEN_INVALID if this list did not give it.
+
+    Keys of bytes come back as they went in, in hexadecimal: `bytes.fromhex` is the caller's.
+    """
+    if not text:
+        return None
+    try:
+        given = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError) as error:
+        raise _invalid(name) from error
+    if not isinstance(given, list) or given[:1] != [name] or [type(part) for part in given[1:]] != list(kinds):
+        raise _invalid(name)
+    return tuple(given[1:])
+
+
+def digest(name: str, part: str | int) -> bytes:
+    """Return a key of bytes; raise PAGE_TOKEN_INVALID if it is none."""
+    try:
+        return bytes.fromhex(str(part))
+    except ValueError as error:
+        raise _invalid(name) from error
+
+
+def _invalid(name: str) -> FolkmootError:
+    return FolkmootError(
+        errors_pb2.ERROR_REASON_PAGE_TOKEN_INVALID, f"The page token was not given by the list of {name}."
+    )

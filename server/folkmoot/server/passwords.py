@@ -1,0 +1,100 @@
+"""Passwords: Argon2id hashes (RFC 9106), made in threads of which only a few run at a time.
+
+A hash takes memory and a tenth of a second of a core by design, so a flood of logins must queue, not pile up.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from folkmoot.server.core import Random
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
+
+IN_FLIGHT = 2
+MOST_WAITING = 100
+FEWEST_CHARACTERS = 12
+SALT_BYTES = 16
+HASH_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a hash costs; the default is the second recommendation of RFC 9106, section 4."""
+
+    memory_kib: int = 65536
+    passes: int = 3
+    lanes: int = 4
+
+
+class Passwords:
+    """Makes and checks hashes in PHC form, which carry their own cost and salt."""
+
+    def __init__(self, random: Random, cost: Cost) -> None:
+        self._random = random
+        self._cost = cost
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._waiting = 0
+        self._nobodys = self._unmatchable()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a turn; raise TOO_MANY if too many wait already."""
+        if self._waiting >= MOST_WAITING:
+            raise FolkmootError(errors_pb2.ERROR_REASON_TOO_MANY, "Too many logins at once.")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def make(self, password: str) -> str:
+        """Return the hash of a new password; call within `slot()`."""
+        return await asyncio.to_thread(self._derive, password.encode())
+
+    async def matches(self, password: str, hashed: str | None) -> bool:
+        """Tell whether it is the password; without a hash it takes as long, and is not. Call within `slot()`."""
+        return await asyncio.to_thread(_verify, password.encode(), hashed or self._nobodys)
+
+    def _derive(self, password: bytes) -> str:
+        return Argon2id(
+            salt=self._random(SALT_BYTES),
+            length=HASH_BYTES,
+            iterations=self._cost.passes,
+            lanes=self._cost.lanes,
+            memory_cost=self._cost.memory_kib,
+        ).derive_phc_encoded(password)
+
+    def _unmatchable(self) -> str:
+        """Return a hash of the same cost that no password is known to have."""
+        salt, hashed = (
+            base64.b64encode(self._random(length)).decode().rstrip("=") for length in (SALT_BYTES, HASH_BYTES)
+        )
+        return f"$argon2id$v=19$m={self._cost.memory_kib},t={self._cost.passes},p={self._cost.lanes}${salt}${hashed}"
+
+
+def check_strength(password: str, username: str) -> None:
+    """Raise PASSWORD_WEAK for a password that is short or the user's name."""
+    if len(password) < FEWEST_CHARACTERS:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_PASSWORD_WEAK, f"The password has fewer than {FEWEST_CHARACTERS} characters."
+        )
+    if password.casefold() == username.casefold():
+        raise FolkmootError(errors_pb2.ERROR_REASON_PASSWORD_WEAK, "The password is the user name.")
+
+
+def _verify(password: bytes, hashed: str) -> bool:
+    try:
+        Argon2id.verify_phc_encoded(password, hashed)
+    except InvalidKey:
+        return False
+    return True

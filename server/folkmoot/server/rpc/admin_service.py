@@ -1,0 +1,203 @@
+"""AdminService: accounts, and views of what the ledgers say."""
+
+from importlib.metadata import version
+from typing import Any
+
+import grpc.aio
+
+from folkmoot.server import accounts, lists
+from folkmoot.server.accounts import Accounts
+from folkmoot.server.core import Connections, Core, NodeKey
+from folkmoot.server.joining import Joining
+from folkmoot.server.roles import ROLES
+from folkmoot.trust import State
+from folkmoot.trust.encoding import timestamp
+from folkmoot.trust.times import moment_at, nanoseconds
+from folkmoot.v1 import admin_service_pb2 as admin
+from folkmoot.v1 import auth_service_pb2
+from folkmoot.v1.admin_service_pb2_grpc import AdminServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+PROTOCOL_MIN = PROTOCOL_MAX = 1
+RELEASE = version("folkmoot")
+
+
+class AdminService(AdminServiceServicer):
+    """Nothing here changes who belongs to a collaboration: only ledger entries do."""
+
+    def __init__(self, core: Core, accounts: Accounts, joining: Joining, connections: Connections) -> None:
+        self._core = core
+        self._accounts = accounts
+        self._joining = joining
+        self._connections = connections
+
+    async def GetServerInfo(self, _request: admin.GetServerInfoRequest, _rpc: Context) -> admin.GetServerInfoResponse:
+        return admin.GetServerInfoResponse(
+            version=RELEASE,
+            protocol_min=PROTOCOL_MIN,
+            protocol_max=PROTOCOL_MAX,
+            time=timestamp(self._core.clock()),
+        )
+
+    # ---- accounts --------------------------------------------------------------------------------------------------
+
+    async def CreateOrganization(
+        self, request: admin.CreateOrganizationRequest, _rpc: Context
+    ) -> admin.CreateOrganizationResponse:
+        account = await self._accounts.create_organization(request.organization_account_id, request.name)
+        return admin.CreateOrganizationResponse(organization=_organization(account))
+
+    async def ListOrganizations(
+        self, request: admin.ListOrganizationsRequest, _rpc: Context
+    ) -> admin.ListOrganizationsResponse:
+        found, token = await self._accounts.list_organizations(
+            page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListOrganizationsResponse(
+            organizations=[_organization(account) for account in found], next_page_token=token
+        )
+
+    async def CreateUser(self, request: admin.CreateUserRequest, _rpc: Context) -> admin.CreateUserResponse:
+        user = await self._accounts.create_user(
+            user_id=request.user_id,
+            username=request.username,
+            password=request.password,
+            organization_account_id=request.organization_account_id,
+            role_names=request.roles,
+        )
+        return admin.CreateUserResponse(user=_user(user))
+
+    async def ListUsers(self, request: admin.ListUsersRequest, _rpc: Context) -> admin.ListUsersResponse:
+        found, token = await self._accounts.list_users(
+            organization_account_id=request.organization_account_id,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return admin.ListUsersResponse(users=[_user(user) for user in found], next_page_token=token)
+
+    async def ListRoles(self, _request: admin.ListRolesRequest, _rpc: Context) -> admin.ListRolesResponse:
+        return admin.ListRolesResponse(
+            roles=[
+                admin.Role(
+                    name=role.name,
+                    description=role.description,
+                    rules=[
+                        auth_service_pb2.RoleRule(resource=rule.resource, operation=rule.operation, scope=rule.scope)
+                        for rule in sorted(role.rules)
+                    ],
+                )
+                for _, role in sorted(ROLES.items())
+            ]
+        )
+
+    # ---- what the ledgers say --------------------------------------------------------------------------------------
+
+    async def ListCollaborations(
+        self, request: admin.ListCollaborationsRequest, _rpc: Context
+    ) -> admin.ListCollaborationsResponse:
+        geneses, token = await lists.list_collaborations(
+            self._core, page_size=request.page_size, page_token=request.page_token
+        )
+        states = [await self._core.ledgers.state(genesis) for genesis in geneses]
+        return admin.ListCollaborationsResponse(
+            collaborations=[_collaboration(state) for state in states], next_page_token=token
+        )
+
+    async def ListNodes(self, request: admin.ListNodesRequest, _rpc: Context) -> admin.ListNodesResponse:
+        rows, token = await lists.list_nodes(
+            self._core, request.genesis, page_size=request.page_size, page_token=request.page_token
+        )
+        known = await self._connections.connections([NodeKey(row.genesis, row.node_id) for row in rows])
+        nodes = []
+        for row in rows:
+            state = known.get(NodeKey(row.genesis, row.node_id))
+            nodes.append(
+                admin.Node(
+                    node_id=row.node_id,
+                    name=row.name,
+                    organization_id=row.organization_id,
+                    genesis=row.genesis,
+                    connection=state.connection if state else admin.CONNECTION_AWAY,
+                    connection_since=timestamp(state.since) if state and state.since else None,
+                )
+            )
+        return admin.ListNodesResponse(nodes=nodes, next_page_token=token)
+
+    async def SubmitJoinRequest(
+        self, request: admin.SubmitJoinRequestRequest, _rpc: Context
+    ) -> admin.SubmitJoinRequestResponse:
+        attempt, state = await self._joining.submit(request.request)
+        return admin.SubmitJoinRequestResponse(join_request=self._joining.view(attempt, state))
+
+    async def ListJoinRequests(
+        self, request: admin.ListJoinRequestsRequest, _rpc: Context
+    ) -> admin.ListJoinRequestsResponse:
+        attempts, token, state = await self._joining.list(
+            request.genesis, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListJoinRequestsResponse(
+            join_requests=[self._joining.view(attempt, state) for attempt in attempts], next_page_token=token
+        )
+
+    # ---- the audit trail -------------------------------------------------------------------------------------------
+
+    async def ListEvents(self, request: admin.ListEventsRequest, _rpc: Context) -> admin.ListEventsResponse:
+        rows, token = await lists.list_events(
+            self._core,
+            intent=request.intent,
+            created_by=request.created_by,
+            created_after=moment_at(nanoseconds(request.created_after)) if request.HasField("created_after") else None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return admin.ListEventsResponse(
+            events=[
+                admin.Event(
+                    sequence=row.sequence,
+                    intent=row.intent,
+                    organization=row.organization,
+                    created_by=row.created_by,
+                    created_at=timestamp(row.created_at),
+                    data_version=row.data_version,
+                    data=row.data,
+                    request_id=row.request_id,
+                    outcome=row.outcome,
+                )
+                for row in rows
+            ],
+            next_page_token=token,
+        )
+
+
+def _organization(account: accounts.Organization) -> admin.Organization:
+    return admin.Organization(
+        organization_account_id=account.organization_account_id,
+        name=account.name,
+        organization_id=account.organization_id,
+        created_at=timestamp(account.created_at),
+    )
+
+
+def _user(user: accounts.User) -> admin.User:
+    return admin.User(
+        user_id=user.user_id,
+        username=user.username,
+        organization_account_id=user.organization_account_id,
+        roles=user.roles,
+        created_at=timestamp(user.created_at),
+    )
+
+
+def _collaboration(state: State) -> admin.Collaboration:
+    return admin.Collaboration(
+        genesis=state.genesis,
+        reference=str(state.reference),
+        name=state.name,
+        encryption=state.encryption,
+        members=[
+            admin.Member(organization_id=member.organization_id, name=member.name)
+            for member in sorted(state.members.values(), key=lambda member: member.name)
+        ],
+        head=state.position.message(),
+    )

@@ -1,0 +1,191 @@
+"""What happens to every call before and after its handler.
+
+A request id, authentication, access, field rules, the handler; then its error, if it has one, as a rich status. In that
+order: who may not call learns nothing about his arguments. One guard does it for all four kinds of methods; a refusal
+is recorded in the audit trail, a fault of ours is logged with its traceback and answered with the request id alone.
+"""
+
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias, cast
+
+import grpc
+import grpc.aio
+
+from folkmoot.server import access, context, events
+from folkmoot.server.context import Caller
+from folkmoot.server.core import Core
+from folkmoot.transport.channel import TOKEN_METADATA_KEY
+from folkmoot.transport.status import abort, status_code
+from folkmoot.transport.validation import validate
+from folkmoot.trust.encoding import uuid7
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
+
+REQUEST_ID_KEY = "x-request-id"
+RETRY_AFTER = "retry_after_seconds"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_BEARER = "Bearer "
+_DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_STRANGERS_RECORDED_PER_MINUTE = 60
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Authenticate = Callable[[str], Awaitable[Caller]]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call under way."""
+
+    method: str
+    context: Context
+    began: float
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Stands before every method."""
+
+    def __init__(self, core: Core, authenticate: Authenticate) -> None:
+        self._core = core
+        self._authenticate = authenticate
+        self._access = access.table()
+        self._guarded: dict[str, Handler] = {}
+        self._strangers = 0
+        self._strangers_minute = 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Return the method's handler with the guard before it, made at the method's first call."""
+        method = handler_call_details.method
+        guarded = self._guarded.get(method)
+        if guarded is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            guarded = self._guarded[method] = self._guard(method, handler)
+        return guarded
+
+    def _guard(self, method: str, handler: Handler) -> Handler:
+        guarded = self._streaming(method, handler) if handler.response_streaming else self._answering(method, handler)
+        make = _kind(handler)[0]
+        return cast("Handler", make(guarded, handler.request_deserializer, handler.response_serializer))
+
+    def _answering(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
+        behavior = _kind(handler)[1]
+
+        async def guarded(request: Any, rpc: Context) -> Any:
+            call = _Call(method, rpc, time.perf_counter())
+            try:
+                answer = await behavior(await self._admit(call, request, handler.request_streaming), rpc)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
+                await self._fail(call, error)
+            self._log_end(call)
+            return answer
+
+        return guarded
+
+    def _streaming(self, method: str, handler: Handler) -> Callable[..., AsyncIterator[Any]]:
+        behavior = _kind(handler)[1]
+
+        async def guarded(request: Any, rpc: Context) -> AsyncIterator[Any]:
+            call = _Call(method, rpc, time.perf_counter())
+            try:
+                answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
+                async with aclosing(answers):
+                    async for message in answers:
+                        yield message
+            except Exception as error:  # noqa: BLE001
+                await self._fail(call, error)
+            self._log_end(call)
+
+        return guarded
+
+    # ---- before ----------------------------------------------------------------------------------------------------
+
+    async def _admit(self, call: _Call, request: Any, is_stream: bool) -> Any:  # noqa: FBT001
+        """Check the caller and the request; return the request, checked message by message if it is a stream."""
+        metadata = dict(call.context.invocation_metadata() or ())
+        given = metadata.get(REQUEST_ID_KEY, "")
+        context.enter(
+            given
+            if isinstance(given, str) and _REQUEST_ID.fullmatch(given)
+            else uuid7(self._core.clock(), self._core.random)
+        )
+        authorization = metadata.get(TOKEN_METADATA_KEY, "")
+        rule = self._access.get(call.method)
+        if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
+            context.authenticated(await self._authenticate(authorization.removeprefix(_BEARER)))
+        access.check(context.caller(), rule, call.method)
+        if is_stream:
+            return _validated(request)
+        validate(request)
+        return request
+
+    # ---- after -----------------------------------------------------------------------------------------------------
+
+    async def _fail(self, call: _Call, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if not isinstance(error, FolkmootError):
+            self._core.log.error("call.fault", method=call.method, exc_info=error)
+            error = FolkmootError(
+                errors_pb2.ERROR_REASON_INTERNAL, f"The server has a fault; its log names it {context.request_id()}"
+            )
+        elif status_code(error) in _DENIALS:
+            await self._record(call, error)
+        self._log_end(call, error)
+        retry = error.metadata.get(RETRY_AFTER)
+        await abort(
+            call.context,
+            error,
+            request_id=context.request_id(),
+            retry_after_seconds=float(retry) if retry else None,
+        )
+
+    async def _record(self, call: _Call, error: FolkmootError) -> None:
+        """Put a refusal into the audit trail. Strangers are recorded up to a rate: nobody fills a disk by knocking."""
+        now = self._core.clock()
+        if context.caller() is context.ANYONE:
+            minute = int(now.timestamp()) // 60
+            self._strangers = self._strangers + 1 if minute == self._strangers_minute else 1
+            self._strangers_minute = minute
+            if self._strangers > _STRANGERS_RECORDED_PER_MINUTE:
+                return
+        record = events.prepare(intent="call.denied", data={"method": call.method}, now=now, outcome=error.reason_name)
+        await self._core.store.write(record)
+
+    def _log_end(self, call: _Call, error: FolkmootError | None = None) -> None:
+        """Write a line about a call that ended: what went wrong always, what went well only if asked for."""
+        log = self._core.log.info if error else self._core.log.debug
+        log(
+            "call",
+            method=call.method,
+            caller=context.caller().created_by,
+            outcome=error.reason_name if error else "OK",
+            **({"problem": error.message} if error else {}),
+            milliseconds=round((time.perf_counter() - call.began) * 1000, 2),
+        )
+
+
+async def _validated(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        validate(request)
+        yield request
+
+
+def _kind(handler: Handler) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what makes a handler of this kind, and this one's behavior."""
+    kinds: dict[tuple[bool, bool], tuple[Callable[..., Any], Any]] = {
+        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
+        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
+        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
+        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
+    }
+    return kinds[handler.request_streaming, handler.response_streaming]
