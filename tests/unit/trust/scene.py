@@ -120,9 +120,10 @@ class Scene:
             Receiver(address("Gamma"), rsa_key().public),
         ]
 
-    def seal(self, content: bytes = b"content", **changes: Any) -> Sealed:
-        arguments = {"context": self.context, "receivers": self.receivers, "key": self.sender}
-        return seal_bytes(content, **arguments, random=seeded("envelope"), **changes)
+    def seal(self, content: bytes = b"content") -> Sealed:
+        return seal_bytes(
+            content, context=self.context, receivers=self.receivers, key=self.sender, random=seeded("envelope")
+        )
 
     def open(
         self,

@@ -7,7 +7,7 @@ from folkmoot.trust.errors import EnvelopeRejected, FolkmootError, Malformed, Tr
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 
-def subclasses(root: type) -> list[type]:
+def subclasses(root: type[FolkmootError]) -> list[type[FolkmootError]]:
     return [root, *(below for child in root.__subclasses__() for below in subclasses(child))]
 
 
@@ -23,7 +23,7 @@ def test_each_kind_of_trust_error_has_its_own_reason_and_advice():
     for kind in kinds:
         error = kind("What happened.")
         assert error.reason == kind.REASON
-        assert ErrorReason.Name(error.reason) == f"ERROR_REASON_{error.reason_name}"
+        assert ErrorReason.Name(kind.REASON) == f"ERROR_REASON_{error.reason_name}"
         assert error.help.endswith(".")
 
 

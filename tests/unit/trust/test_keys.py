@@ -54,13 +54,13 @@ def test_what_is_no_signing_key_verifies_nothing(public):
 
 
 def test_same_bytes_as_another_kind_are_another_key():
-    kinds = [value for value in KeyKind.values() if value]
+    kinds = [kind for kind in KeyKind.values() if kind != KeyKind.KEY_KIND_UNSPECIFIED]
     assert len({key_id(PublicKey(kind=kind, public=bytes(32))) for kind in kinds}) == len(kinds)
 
 
 def test_key_of_a_later_kind_has_no_id():
     with pytest.raises(Malformed):
-        key_id(PublicKey(kind=99, public=bytes(32)))
+        key_id(PublicKey(kind=KeyKind.ValueType(99), public=bytes(32)))
 
 
 def test_private_keys_do_not_show_in_messages():

@@ -1,5 +1,7 @@
 """One container: what was signed as one thing, by one key, for one collaboration, is nothing else."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ KINDS = [kind for kind in SignedKind.values() if kind != SignedKind.SIGNED_KIND_
 KEY = signing_key("signer")
 
 
-def signed(kind: SignedKind.ValueType = SignedKind.SIGNED_KIND_RECEIPT, **changes) -> Signed:
-    made = sign(kind, b"body", key=KEY, genesis=GENESIS)
+def signed(made_as: SignedKind.ValueType = SignedKind.SIGNED_KIND_RECEIPT, **changes: Any) -> Signed:
+    made = sign(made_as, b"body", key=KEY, genesis=GENESIS)
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -27,11 +29,9 @@ def test_every_kind_verifies_as_itself(kind):
 
 
 @pytest.mark.parametrize("made_as", KINDS)
-@pytest.mark.parametrize("taken_for", KINDS)
-def test_no_kind_passes_for_another(made_as, taken_for):
-    relabelled = signed(made_as, kind=taken_for)
-    for thing in (signed(made_as), relabelled):
-        if made_as != taken_for:
+def test_no_kind_passes_for_another(made_as):
+    for taken_for in set(KINDS) - {made_as}:
+        for thing in (signed(made_as), signed(made_as, kind=taken_for)):
             with pytest.raises(SignatureInvalid):
                 verify(thing, kind=taken_for, public_key=KEY.public, genesis=GENESIS)
 
@@ -90,7 +90,7 @@ def test_other_key_with_the_same_bytes_is_refused():
         verify(signed(), kind=SignedKind.SIGNED_KIND_RECEIPT, public_key=public, genesis=GENESIS)
 
 
-@pytest.mark.parametrize("kind", [SignedKind.SIGNED_KIND_UNSPECIFIED, 99])
+@pytest.mark.parametrize("kind", [SignedKind.SIGNED_KIND_UNSPECIFIED, SignedKind.ValueType(99)])
 def test_nothing_is_signed_or_verified_as_an_unknown_kind(kind):
     with pytest.raises(SignatureInvalid):
         sign(kind, b"body", key=KEY)

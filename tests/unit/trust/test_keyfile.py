@@ -1,0 +1,176 @@
+"""Keys as files: what goes in comes out, openssl understands it, and whatever is wrong is said."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x448
+
+from folkmoot.trust import (
+    InvitationInvalid,
+    KeyMismatch,
+    OrganizationKey,
+    dump_invitation,
+    dump_organization_key,
+    dump_signing_key,
+    load_invitation,
+    load_organization_key,
+    load_signing_key,
+    sign,
+)
+from folkmoot.v1.keys_pb2 import InvitationFile
+from folkmoot.v1.signed_pb2 import SignedKind
+from tests.unit.trust.scene import GENESIS, rsa_key, signing_key, x_wing_key
+
+SIGNING = signing_key("Alpha")
+X_WING = OrganizationKey(x_wing_key("Alpha"), SIGNING)
+PASSPHRASE = b"six words or more from our list"
+
+
+@pytest.fixture(params=["x-wing", "rsa"])
+def organization_key(request):
+    return X_WING if request.param == "x-wing" else OrganizationKey(rsa_key(), SIGNING)
+
+
+def blocks(pem: bytes) -> list[bytes]:
+    end = b"-----END PRIVATE KEY-----\n"
+    return [block + end for block in pem.split(end)[:-1]]
+
+
+def pkcs8(private) -> bytes:
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+@pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
+def test_signing_key_survives_its_file(passphrase):
+    pem = dump_signing_key(SIGNING, passphrase)
+    assert load_signing_key(pem, passphrase).seed == SIGNING.seed
+
+
+@pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
+def test_organization_key_survives_its_file(organization_key, passphrase):
+    pem = dump_organization_key(organization_key, passphrase)
+    loaded = load_organization_key(pem, passphrase)
+    assert loaded.encryption.public == organization_key.encryption.public
+    assert loaded.task_signing.seed == organization_key.task_signing.seed
+
+
+def test_passphrase_hides_the_key():
+    assert b"ENCRYPTED" in dump_signing_key(SIGNING, PASSPHRASE)
+    assert dump_signing_key(SIGNING, PASSPHRASE) != dump_signing_key(SIGNING, PASSPHRASE)
+
+
+def test_passphrase_for_a_file_that_needs_none_is_not_used():
+    assert load_signing_key(dump_signing_key(SIGNING), PASSPHRASE).seed == SIGNING.seed
+
+
+def test_order_of_blocks_and_text_around_them_do_not_matter():
+    pem = b"made by us\r\n" + b"\n\n".join(reversed(blocks(dump_organization_key(X_WING))))
+    assert load_organization_key(pem.replace(b"\n", b"\r\n")).encryption.key_id == X_WING.encryption.key_id
+
+
+@pytest.mark.parametrize(
+    ("pem", "passphrase", "said"),
+    [
+        (b"", None, "no private key"),
+        (b"nonsense", None, "no private key"),
+        (dump_signing_key(SIGNING, PASSPHRASE), None, "none was given"),
+        (dump_signing_key(SIGNING, PASSPHRASE), b"another one", "passphrase is wrong"),
+        (dump_signing_key(SIGNING).replace(b"MC4", b"MC5"), None, "damaged"),
+        (dump_signing_key(SIGNING) * 2, None, "two Ed25519 keys"),
+        (dump_organization_key(X_WING), None, "one Ed25519 private key, and nothing else"),
+        (pkcs8(ec.generate_private_key(ec.SECP256R1())), None, "none of Ed25519"),
+        (pkcs8(x448.X448PrivateKey.generate()), None, "none of Ed25519"),
+        (dump_signing_key(SIGNING).replace(b"PRIVATE", b"EC PRIVATE"), None, "openssl pkcs8 -topk8"),
+    ],
+)
+def test_file_that_is_no_signing_key_is_refused(pem, passphrase, said):
+    with pytest.raises(KeyMismatch, match=said):
+        load_signing_key(pem, passphrase)
+
+
+def test_half_of_an_x_wing_key_is_refused():
+    ml_kem, x25519, ed25519 = blocks(dump_organization_key(X_WING))
+    rsa_block = blocks(dump_organization_key(OrganizationKey(rsa_key(), SIGNING)))[0]
+    for wrong in (
+        (ml_kem, ed25519),
+        (x25519, ed25519),
+        (ml_kem, x25519),
+        (ed25519,),
+        (rsa_block,),
+        (ml_kem, x25519, rsa_block, ed25519),
+        (x25519, rsa_block, ed25519),
+    ):
+        with pytest.raises(KeyMismatch, match="an organization key is"):
+            load_organization_key(b"".join(wrong))
+
+
+def test_rsa_key_that_is_too_weak_is_refused():
+    weak = pkcs8(rsa.generate_private_key(65537, 2048))
+    with pytest.raises(KeyMismatch, match="2048 bits"):
+        load_organization_key(weak + dump_signing_key(SIGNING))
+
+
+def openssl(*arguments: str | Path) -> bytes:
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=50).stdout
+
+
+def test_keys_made_by_openssl_alone_are_read(tmp_path):
+    signing = openssl("genpkey", "-algorithm", "ed25519")
+    x25519 = openssl("genpkey", "-algorithm", "x25519")
+    strong = openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072")
+    ml_kem = blocks(dump_organization_key(X_WING))[0]  # openssl makes these from 3.5 on, in the same form
+
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(signing)
+    protected = openssl("pkcs8", "-topk8", "-in", locked, "-passout", "pass:secret")
+
+    assert load_signing_key(protected, b"secret").seed == load_signing_key(signing).seed
+    assert load_organization_key(strong + signing).encryption.public.kind == rsa_key().public.kind
+    assert load_organization_key(ml_kem + x25519 + signing).task_signing.seed == load_signing_key(signing).seed
+
+
+def test_openssl_reads_the_same_public_key(tmp_path):
+    file = tmp_path / "governance.pem"
+    file.write_bytes(dump_signing_key(SIGNING))
+    assert openssl("pkey", "-in", file, "-pubout", "-outform", "DER").endswith(SIGNING.public.public)
+
+
+# ---- invitations ---------------------------------------------------------------------------------------------------
+
+INVITATION = InvitationFile(
+    invitation=sign(SignedKind.SIGNED_KIND_INVITATION, b"body", key=SIGNING, genesis=GENESIS),
+    seed=SIGNING.seed,
+    collaboration="lung@fingerprint",
+)
+
+
+def test_invitation_survives_its_armour():
+    armoured = dump_invitation(INVITATION)
+    assert load_invitation(armoured) == INVITATION
+    assert load_invitation(b"Dear all,\r\n" + armoured.replace(b"\n", b"\r\n") + b"Regards") == INVITATION
+
+
+def test_armour_is_made_of_short_lines_for_mail():
+    lines = dump_invitation(INVITATION).decode().splitlines()
+    assert (lines[0], lines[-1]) == ("-----BEGIN FOLKMOOT INVITATION-----", "-----END FOLKMOOT INVITATION-----")
+    assert max(map(len, lines)) <= 64
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda pem: b"",
+        lambda pem: pem + pem,
+        lambda pem: pem.replace(b"FOLKMOOT INVITATION", b"PRIVATE KEY"),
+        lambda pem: pem.replace(b"\nC", b"\n!"),
+        lambda pem: pem[:60] + pem[61:],
+        lambda pem: dump_invitation(InvitationFile(seed=b"short")),
+    ],
+)
+def test_damaged_invitation_is_refused(damage):
+    with pytest.raises(InvitationInvalid):
+        load_invitation(damage(dump_invitation(INVITATION)))
