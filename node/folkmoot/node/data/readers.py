@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Self
 
+from folkmoot.node.descriptors import readable
 from folkmoot.transport.limits import FRAME_BYTES
 
 SPARE_SECONDS = 60
@@ -108,7 +109,7 @@ class Child:
             try:
                 return os.read(self._pipe, FRAME_BYTES)
             except BlockingIOError:
-                await _readable(self._pipe)
+                await readable(self._pipe)
 
 
 class Readers:
@@ -134,10 +135,10 @@ class Readers:
         if child is None or not child.alive:
             child = await Child.start()
         try:
-            self.expect()
             yield child
         finally:
             child.kill()
+            self.expect()  # now: beside the read it would have taken the read's processor
             await child.end()
 
     async def close(self) -> None:
@@ -154,18 +155,3 @@ class Readers:
         spare, self._spare = self._spare, None
         if spare and spare.done() and not spare.cancelled() and not spare.exception():
             spare.result().kill()
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, _set, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(descriptor)
-
-
-def _set(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)

@@ -1,0 +1,42 @@
+"""Images: which one an engine has, and what it says of itself."""
+
+import json
+from collections.abc import Mapping
+
+from folkmoot.algorithm.image import image_text
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.task_pb2 import Image
+
+FUNCTIONS_LABEL = "org.folkmoot.functions"
+"""A JSON list of the image's functions, each with its name."""
+
+
+def engine_name(image: Image) -> str | None:
+    """Return how an engine names an image without any tag; None if an engine can't have it."""
+    match image.WhichOneof("source"):
+        case "local":
+            return image.local.id
+        case "registry":
+            return f"{image.registry.repository}@{image.registry.digest}"
+        case _:
+            return None
+
+
+def is_the_image(image: Image, found_id: str, found_digests: list[str]) -> bool:
+    """Whether what an engine found is what was asked for; an engine that resolves names otherwise must not decide."""
+    wanted = engine_name(image)
+    return wanted == found_id if image.HasField("local") else wanted in found_digests
+
+
+def functions_of(labels: Mapping[str, str] | None) -> tuple[str, ...] | None:
+    """Return the functions that an image says it has; None if it does not say, or not in this form."""
+    try:
+        return tuple(str(function["name"]) for function in json.loads((labels or {})[FUNCTIONS_LABEL]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def image_not_found(image: Image, why: str) -> FolkmootError:
+    """The error for an image that can't be started here."""
+    return FolkmootError(ErrorReason.ERROR_REASON_IMAGE_NOT_FOUND, f"{image_text(image) or 'the image'}: {why}")

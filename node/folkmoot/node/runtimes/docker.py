@@ -1,0 +1,254 @@
+"""Algorithms as containers of a Docker engine: no network at all, nothing writable but what is named here.
+
+The run's *folder* is mounted, not its socket: a restarted node binds a new socket in the same folder. Containers carry
+labels by which a restarted node finds them. Creating, starting, awaiting and removing are separate calls, so that a run's
+end and output are never lost; the exit is the engine's word, however often it is asked.
+"""
+
+import asyncio
+import contextlib
+import functools
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import requests
+import structlog
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount, Ulimit
+
+from folkmoot.node.images import engine_name, functions_of, image_not_found, is_the_image
+from folkmoot.node.ports import Exit, PreparedImage, RunStart
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import task_pb2 as pb
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.task_pb2 import Image
+
+RUN_FOLDER = "/run/folkmoot"
+SCRATCH_FOLDER = "/scratch"
+USER = "65532:65532"
+TEMPORARY_BYTES = 256 << 20  # of the run's memory
+OPEN_FILES = 4096
+OUTPUT_SIZE = "1m"
+DETAIL_CHARACTERS = 8192
+
+LABEL_NODE = "folkmoot.node"
+LABEL_RUN = "folkmoot.run"
+LABEL_RUN_ID = "folkmoot.run-id"
+LABEL_TASK_ID = "folkmoot.task-id"
+LABEL_ATTEMPT = "folkmoot.attempt"
+
+_KILLED = 137
+_DETAIL_LINES = 200
+_ENGINE_CALLS_AT_ONCE = 64
+_RETRY_SECONDS = 1.0
+
+_log = structlog.get_logger("folkmoot.node.docker")
+_Answer = TypeVar("_Answer")
+
+
+class DockerRuntime:
+    """Implements `ports.Runtime`. `node` tells its containers from those of other nodes at the same engine."""
+
+    isolation = pb.ISOLATION_CONTAINER
+
+    def __init__(self, *, node: str) -> None:
+        self._node = node
+        self._not_started: dict[str, str] = {}
+
+    async def prepare(self, image: Image) -> PreparedImage:
+        """Find the image at the engine; this release does not pull."""
+        return await self._engine(lambda api: _find(api, image))
+
+    def name_run(self) -> str:
+        """Name the next run."""
+        return secrets.token_hex(6)
+
+    def scratch_path(self, scratch: Path) -> str:  # noqa: ARG002 - in a container it is always the same
+        """Return where a container sees its job's folder."""
+        return SCRATCH_FOLDER
+
+    async def start(self, start: RunStart) -> None:
+        """Create the container, check that it is of the prepared image, start it."""
+        try:
+            await self._engine(lambda api: _start(api, start, self._node))
+        except DockerException as error:
+            self._not_started[start.run_name] = str(error)
+
+    async def wait(self, run_name: str) -> Exit:
+        """Wait until a container does not run."""
+        if problem := self._not_started.get(run_name):
+            return Exit(pb.EXIT_CLASS_NOT_STARTED, None, problem)
+        return await self._engine(lambda api: _wait(api, _container(run_name)))
+
+    async def stop(self, run_name: str) -> None:
+        """Kill a container."""
+        await self._engine(lambda api: _unless_gone(api.kill, _container(run_name)))
+
+    async def remove(self, run_name: str) -> None:
+        """Remove a container, and kill it if it runs."""
+        self._not_started.pop(run_name, None)
+        await self._engine(lambda api: _unless_gone(api.remove_container, _container(run_name), force=True, v=True))
+
+    async def adopt(self) -> frozenset[str]:
+        """Find the containers of an earlier process of this node."""
+        filters = {"label": [f"{LABEL_NODE}={self._node}"]}
+        found = await self._engine(lambda api: api.containers(all=True, filters=filters))
+        return frozenset(container["Labels"][LABEL_RUN] for container in found)
+
+    async def close(self) -> None:
+        """Let go of the engine."""
+        if "_api" in vars(self):
+            self._api.close()
+
+    @functools.cached_property
+    def _api(self) -> Any:
+        # Made at the first call, in its thread: a node starts without its engine, too.
+        return docker.APIClient(version="auto", max_pool_size=_ENGINE_CALLS_AT_ONCE, **docker.utils.kwargs_from_env())
+
+    async def _engine(self, call: Callable[[Any], _Answer]) -> _Answer:
+        try:
+            return await _in_thread(lambda: call(self._api))
+        except requests.exceptions.ConnectionError as error:
+            raise _unavailable(error) from None
+        except DockerException as error:
+            if "Error while fetching server API version" in str(error):
+                raise _unavailable(error) from None
+            raise
+
+
+def _find(api: Any, image: Image) -> PreparedImage:
+    name = engine_name(image)
+    if name is None:
+        raise image_not_found(image, "this node runs containers only")
+    try:
+        found = api.inspect_image(name)
+    except ImageNotFound:
+        raise image_not_found(image, "the engine does not have it, and this release does not pull") from None
+    if not is_the_image(image, found["Id"], found.get("RepoDigests") or []):
+        raise image_not_found(image, f"the engine has {found['Id']} under this name")
+    return PreparedImage(found["Id"], functions_of(found["Config"].get("Labels")))
+
+
+def _start(api: Any, start: RunStart, node: str) -> None:
+    name = _container(start.run_name)
+    api.create_container(
+        start.image_id,
+        name=name,
+        user=USER,
+        environment={"FOLKMOOT_PROXY": f"unix:{RUN_FOLDER}/proxy.sock", "HOME": "/tmp"},  # noqa: S108 - its own
+        labels={
+            **start.labels,
+            LABEL_NODE: node,
+            LABEL_RUN: start.run_name,
+            LABEL_RUN_ID: start.run_id,
+            LABEL_TASK_ID: start.task_id,
+            LABEL_ATTEMPT: str(start.attempt),
+        },
+        host_config=_host_config(api, start),
+    )
+    created = api.inspect_container(name)["Image"]
+    if created != start.image_id:
+        api.remove_container(name, force=True)
+        raise DockerException(f"the engine made a container of {created} instead of {start.image_id}")
+    api.start(name)
+
+
+def _host_config(api: Any, start: RunStart) -> Any:
+    mounts = [Mount(RUN_FOLDER, str(start.socket_directory), type="bind", read_only=True)]
+    if start.scratch:
+        mounts.append(Mount(SCRATCH_FOLDER, str(start.scratch), type="bind"))
+    return api.create_host_config(
+        network_mode="none",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        pids_limit=start.limits.pids,
+        mem_limit=start.limits.memory_bytes,
+        memswap_limit=start.limits.memory_bytes,
+        nano_cpus=start.limits.cpu_millis * 1_000_000,
+        ulimits=[Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES), Ulimit(name="core", soft=0, hard=0)],
+        tmpfs={"/tmp": f"size={min(TEMPORARY_BYTES, start.limits.memory_bytes)},mode=1777"},  # noqa: S108 - its own
+        mounts=mounts,
+        log_config=LogConfig(type="json-file", config={"max-size": OUTPUT_SIZE, "max-file": "1"}),
+    )
+
+
+def _wait(api: Any, name: str) -> Exit:
+    while True:
+        try:
+            api.wait(name)
+            state = api.inspect_container(name)["State"]
+            if state["Status"] == "created":
+                return Exit(pb.EXIT_CLASS_NOT_STARTED, None, state.get("Error") or "it was never started")
+            return Exit(_exit_class(api, name, state), state["ExitCode"], _output(api, name))
+        except NotFound:
+            return Exit(pb.EXIT_CLASS_LOST, None, "the engine does not know the container")
+        except (requests.exceptions.RequestException, APIError) as error:
+            _log.warning("engine_lost", detail=str(error))  # the container may outlive its engine
+            time.sleep(_RETRY_SECONDS)
+
+
+def _exit_class(api: Any, name: str, state: dict[str, Any]) -> pb.ExitClass.ValueType:
+    if state["OOMKilled"]:
+        return pb.EXIT_CLASS_OUT_OF_MEMORY
+    if state["ExitCode"] == _KILLED and _ran_out_of_memory(api, name, state):
+        return pb.EXIT_CLASS_OUT_OF_MEMORY
+    return pb.EXIT_CLASS_ERROR if state["ExitCode"] else pb.EXIT_CLASS_UNSPECIFIED
+
+
+def _ran_out_of_memory(api: Any, name: str, state: dict[str, Any]) -> bool:
+    """Whether the engine told so; the mark in its state can miss a kill."""
+    told = api.events(
+        since=state["StartedAt"], until=time.time(), filters={"container": name, "event": "oom"}, decode=True
+    )
+    with contextlib.closing(told):
+        return any(True for _ in told)
+
+
+def _output(api: Any, name: str) -> str:
+    text: bytes = api.logs(name, stdout=True, stderr=True, tail=_DETAIL_LINES)
+    return text.decode(errors="replace")[-DETAIL_CHARACTERS:]
+
+
+def _unless_gone(call: Callable[..., object], name: str, **options: Any) -> None:
+    try:
+        call(name, **options)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code != requests.codes.conflict:  # not running, or being removed
+            raise
+
+
+def _container(run_name: str) -> str:
+    return f"folkmoot-{run_name}"
+
+
+def _unavailable(error: Exception) -> FolkmootError:
+    return FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, f"the container engine can't be reached ({error})")
+
+
+async def _in_thread(call: Callable[[], _Answer]) -> _Answer:
+    """Run a call in a thread of its own, which does not keep the process from ending: a wait may last for hours."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[_Answer] = loop.create_future()
+
+    def settle(set_: Callable[[Any], None], value: Any) -> None:
+        if not answer.done():
+            set_(value)
+
+    def run() -> None:
+        try:
+            done = functools.partial(settle, answer.set_result, call())
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            done = functools.partial(settle, answer.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(done)
+
+    threading.Thread(target=run, name="engine", daemon=True).start()
+    return await answer

@@ -1,0 +1,206 @@
+"""What every runtime promises, held against each of them; then what is promised of containers alone."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+
+from folkmoot.node.data.tables import SourceTables
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import task_pb2 as pb
+from folkmoot.v1.errors_pb2 import ErrorReason
+from tests.integration.node.conftest import LIMITS, NODE, Place, make_place
+from tests.integration.node.fakes import FakeRun
+
+
+class TestEveryRuntime:
+    async def test_result_arrives_and_the_exit_is_clean(self, place: Place):
+        run = await place.run("result", size_bytes=3_000_000)
+        assert await run.result == ("application/octet-stream", b"x" * 3_000_000)
+        assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_UNSPECIFIED
+
+    async def test_exit_without_result_keeps_code_and_last_words(self, place: Place):
+        run = await place.run("exits", code=7)
+        ended = await place.runtime.wait(run.run_name)
+        assert (ended.exit_class, ended.code) == (pb.EXIT_CLASS_ERROR, 7)
+        assert "last words" in ended.detail
+        assert not run.result.done()
+
+    async def test_waiting_can_be_repeated(self, place: Place):
+        run = await place.run("exits", code=3)
+        waits = await asyncio.gather(*(place.runtime.wait(run.run_name) for _ in range(3)))
+        assert len({*waits, await place.runtime.wait(run.run_name)}) == 1
+
+    async def test_too_much_memory_is_told_from_other_ends(self, place: Place):
+        run = await place.run("memory", limits=dataclasses.replace(LIMITS, memory_bytes=128 << 20))
+        assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_OUT_OF_MEMORY
+
+    async def test_stream_that_breaks_in_the_middle_is_no_result(self, place: Place):
+        run = await place.run("broken")
+        assert (await place.runtime.wait(run.run_name)).code == 5
+        await run.write_error
+        assert not run.result.done()
+
+    async def test_stop_ends_a_run_and_may_be_repeated(self, place: Place):
+        run = await place.run("forever")
+        assert await run.progress.get() == (0.0, "running")
+        await place.runtime.stop(run.run_name)
+        await place.runtime.stop(run.run_name)
+        ended = await place.runtime.wait(run.run_name)
+        assert (ended.exit_class, ended.code) == (pb.EXIT_CLASS_ERROR, 128 + signal.SIGKILL)
+
+    async def test_removed_by_somebody_else_is_lost(self, place: Place):
+        run = await place.run("forever")
+        await run.progress.get()
+        waiting = asyncio.create_task(place.runtime.wait(run.run_name))
+        await place.runtime.remove(run.run_name)
+        await place.runtime.remove(run.run_name)
+        await waiting
+        assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_LOST
+
+    async def test_run_that_never_was_is_lost(self, place: Place):
+        assert (await place.runtime.wait("0" * 12)).exit_class == pb.EXIT_CLASS_LOST
+        await place.runtime.stop("0" * 12)
+        await place.runtime.remove("0" * 12)
+
+    async def test_scratch_is_shared_by_runs_and_writable(self, place: Place, tmp_path: Path):
+        scratch = tmp_path / "files"
+        scratch.mkdir()
+        scratch.chmod(0o1777)
+        await (await place.run("leave_file", scratch=scratch, write=True)).result
+        run = await place.run("leave_file", scratch=scratch)
+        assert (await run.result)[1] == b"by an earlier run"
+
+    async def test_names_are_short_and_never_repeat(self, place: Place):
+        names = {place.runtime.name_run() for _ in range(100)}
+        assert {len(name) for name in names} == {12}
+        assert len(names) == 100
+
+    async def test_run_survives_its_killed_owner_and_is_adopted(
+        self, kind: str, directory: Path, image_id: str
+    ):
+        """The socket is bound anew in the same folder; the run reconnects, ends, and its exit is known."""
+        name = start_in_a_process_that_is_killed(kind, directory, image_id)
+        place = make_place(kind, directory, image_id)
+        try:
+            assert await place.runtime.adopt() == {name}
+            run = FakeRun(name)
+            run.input = b"go"
+            await place.proxy.open(run, SourceTables({}), directory / name)
+            assert (await run.result)[1] == b"it went on"
+            assert (await place.runtime.wait(name)).code == 0
+            assert (await place.runtime.wait(name)).code == 0
+        finally:
+            place.names.append(name)
+            await place.clean()
+        assert await make_place(kind, directory, image_id).runtime.adopt() == frozenset()
+
+
+def start_in_a_process_that_is_killed(kind: str, directory: Path, image_id: str) -> str:
+    command = [sys.executable, "-m", "tests.integration.node.owner", kind, str(directory), image_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        said = next((line for line in owner.stdout if line.startswith("run: ")), None)
+        assert said, "the owner could not start the run"
+        owner.kill()
+    return said.removeprefix("run: ").strip()
+
+
+@pytest.mark.needs_docker
+class TestContainer:
+    @pytest.fixture
+    def kind(self) -> str:
+        return "docker"
+
+    async def test_only_its_proxy_is_within_reach(self, place: Place):
+        with socket.create_server(("0.0.0.0", 0)) as listening:
+            port = listening.getsockname()[1]
+            run = await place.run("inspect", hosts=[["127.0.0.1", port], ["172.17.0.1", port], ["localhost", 2375]])
+            found = json.loads((await run.result)[1])
+        assert found["interfaces"] == ["lo"]
+        assert found["reached"] == []
+        assert found["sockets"] == ["/run/folkmoot/proxy.sock"]
+
+    async def test_nothing_is_writable_and_nothing_is_privileged(self, place: Place):
+        found = json.loads((await (await place.run("inspect")).result)[1])
+        assert found["user"] == [65532, 65532]
+        assert found["groups"] in ([], [65532])
+        assert set(found["capabilities"]) == {"0" * 16}
+        assert found["no_new_privileges"] == "1"
+        assert found["writable"] == ["/tmp"]
+        assert found["socket_removable"] is False
+        assert found["run_folder"] == "PermissionError"
+        assert not {name for name in found["environment"] if "KEY" in name or "TOKEN" in name or "PASS" in name}
+
+    async def test_limits_are_the_engine_s(self, place: Place):
+        run = await place.run("forever")
+        await run.progress.get()
+        config = inspect(run.run_name)["HostConfig"]
+        assert config["Memory"] == config["MemorySwap"] == LIMITS.memory_bytes
+        assert (config["PidsLimit"], config["NanoCpus"]) == (LIMITS.pids, 10**9)
+        assert config["LogConfig"]["Config"]["max-size"]
+        assert config["ReadonlyRootfs"] is True
+
+    async def test_labels_name_node_and_run(self, place: Place):
+        run = await place.run("forever")
+        labels = inspect(run.run_name)["Config"]["Labels"]
+        assert labels["folkmoot.node"] == NODE
+        assert labels["folkmoot.run"] == run.run_name
+        assert (labels["folkmoot.run-id"], labels["folkmoot.task-id"], labels["folkmoot.attempt"]) == ("run", "task", "1")
+
+    async def test_another_node_s_containers_are_left_alone(self, place: Place):
+        run = await place.run("forever")
+        other = make_place("docker", place.directory, place.image_id).runtime
+        other._node = "another node"
+        assert run.run_name not in await other.adopt()
+
+    async def test_container_of_another_image_is_never_started(self, place: Place):
+        run = FakeRun(place.runtime.name_run())
+        place.names.append(run.run_name)
+        await place.proxy.open(run, SourceTables({}), place.directory / run.run_name)
+        start = dataclasses.replace(place.start_of(run.run_name), image_id="folkmoot-base:debian12")
+        await place.runtime.start(start)
+        ended = await place.runtime.wait(run.run_name)
+        assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
+        assert "instead of" in ended.detail
+        assert not run.context_asked.is_set()
+
+    async def test_prepared_image_says_its_functions(self, place: Place):
+        prepared = await place.runtime.prepare(place.image)
+        assert (prepared.image_id, prepared.functions) == (place.image_id, ("result", "inspect"))
+
+    @pytest.mark.parametrize(
+        "image",
+        [
+            pb.Image(local=pb.LocalImage(id="sha256:" + "0" * 64)),
+            pb.Image(registry=pb.RegistryImage(repository="registry.example.org/a/b", digest="sha256:" + "0" * 64)),
+            pb.Image(local=pb.LocalImage(id="folkmoot-base:debian12")),
+            pb.Image(process=pb.ProcessImage(module="os")),
+        ],
+        ids=["unknown id", "not pulled", "name instead of id", "process"],
+    )
+    async def test_image_that_is_not_exactly_there_is_not_found(self, place: Place, image: pb.Image):
+        with pytest.raises(FolkmootError) as refused:
+            await place.runtime.prepare(image)
+        assert refused.value.reason == ErrorReason.ERROR_REASON_IMAGE_NOT_FOUND
+
+    async def test_engine_that_does_not_answer_is_said(self, place: Place, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        with pytest.raises(FolkmootError, match="can't be reached"):
+            await make_place("docker", place.directory, "").runtime.adopt()
+
+
+def inspect(run_name: str) -> dict:
+    api = docker.APIClient(version="auto")
+    try:
+        return api.inspect_container(f"folkmoot-{run_name}")
+    finally:
+        api.close()
