@@ -6,10 +6,14 @@ without tables needs none of them. All three read the same stream to the same Py
 
 import importlib.util
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from folkmoot.algorithm.errors import ArrowLibraryMissing
+
+_DECIMAL_BYTES = {"DECIMAL128": 16, "DECIMAL256": 32}
 
 
 class Batches(NamedTuple):
@@ -98,9 +102,32 @@ class NanoArrow:
         names = tuple(field.name for field in stream.schema.fields)
         return Batches(names, (self._values(chunk) for chunk in stream.iter_chunks()))
 
+    def _values(self, chunk: Any) -> Callable[[int], list[Any]]:
+        return lambda index: self._column(chunk.child(index))
+
+    def _column(self, column: Any) -> list[Any]:
+        if "decimal" in str(column.schema):
+            return self._decimals(column)
+        values: list[Any] = column.to_pylist()
+        return values
+
     @staticmethod
-    def _values(chunk: Any) -> Callable[[int], list[Any]]:
-        return lambda index: chunk.child(index).to_pylist()
+    def _decimals(column: Any) -> list[Decimal | None]:
+        """Read decimals here, because nanoarrow (0.9) takes negative ones for huge positive ones."""
+        if column.schema.type.name not in _DECIMAL_BYTES:
+            raise ArrowLibraryMissing(
+                "nanoarrow misreads decimals inside of lists or structs: use polars or pyarrow instead"
+            )
+        width, scale = _DECIMAL_BYTES[column.schema.type.name], column.schema.scale
+        valid, numbers = column.buffer(0), bytes(column.buffer(1))
+        return [
+            Decimal(
+                f"{int.from_bytes(numbers[place * width : (place + 1) * width], sys.byteorder, signed=True)}E{-scale}"
+            )
+            if len(valid) == 0 or valid.element(place)
+            else None
+            for place in range(column.offset, column.offset + len(column))
+        ]
 
     def write(self, value: Any) -> bytes:
         """Return a table as an Arrow IPC stream."""

@@ -32,8 +32,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 )
-# How calls end when the node's process ends: killed, or stopped while they were open.
-_NODE_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 Item = TypeVar("Item")
 
@@ -220,8 +218,8 @@ def _pauses() -> Iterator[float]:
 
 
 def _pause_or_refuse(error: grpc.RpcError, seconds: float) -> None:
-    """Wait a little if the node went away; raise what it said if it refused."""
+    """Wait a little if the node went away, killed or stopped; raise what it said if it refused."""
     assert isinstance(error, grpc.Call)  # noqa: S101 - so it is for every error of a call; grpc does not type it
-    if error.code() not in _NODE_GONE:
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
         raise refusal(error.details() or error.code().name) from None
     time.sleep(seconds)

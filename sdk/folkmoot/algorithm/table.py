@@ -84,11 +84,9 @@ class Table:
         stream = installed().stream(io.BytesIO(self.ipc))
         return stream.__arrow_c_stream__(requested_schema)
 
-    def __repr__(self) -> str:
-        return f"<Table {', '.join(self.columns)}>"
-
     def _read(self) -> Batches:
+        library, content = installed(), self.ipc
         try:
-            return installed().read(io.BytesIO(self.ipc))
+            return library.read(io.BytesIO(content))
         except Exception as error:
             raise ContentInvalid(f"this is not an Arrow IPC stream: {error}") from error
