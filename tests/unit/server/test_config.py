@@ -1,0 +1,64 @@
+"""The settings table: one source for options, environment and help; nothing unsafe by mistake."""
+
+from dataclasses import fields, replace
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from folkmoot.server import cli
+from folkmoot.server.config import SETTINGS, Config
+from folkmoot.trust import FolkmootError
+
+
+def test_only_this_machine_is_served_unless_asked_otherwise():
+    assert Config().listen.startswith("127.0.0.1:")
+    assert not Config().insecure
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7443", "192.0.2.1:7443", "[::]:7443", "folkmoot.example.org:7443"])
+def test_insecure_is_refused_off_loopback(listen):
+    with pytest.raises(FolkmootError, match="passwords") as caught:
+        Config(listen=listen, insecure=True)
+    assert [field for field, _ in caught.value.violations] == ["insecure"]
+    assert Config(listen=listen).listen == listen
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:7443", "[::1]:7443", "127.1.2.3:7443"])
+def test_insecure_is_allowed_on_loopback(listen):
+    assert Config(listen=listen, insecure=True).insecure
+
+
+@pytest.mark.parametrize("listen", ["", "localhost", ":7443", "localhost:", "localhost:x", "localhost:65536"])
+def test_address_that_is_none_is_refused(listen):
+    with pytest.raises(FolkmootError, match="host:port"):
+        Config(listen=listen)
+
+
+def test_log_level_is_one_of_the_known():
+    with pytest.raises(FolkmootError, match="debug, info"):
+        replace(Config(), log_level="verbose")
+
+
+def test_every_setting_has_option_variable_and_help():
+    assert [setting.name for setting in SETTINGS] == [field.name for field in fields(Config)]
+    options = {option.name: option for option in cli.start.params if isinstance(option, click.Option)}
+    assert options.keys() == {setting.name for setting in SETTINGS}
+    for setting in SETTINGS:
+        assert setting.option in options[setting.name].opts
+        assert options[setting.name].envvar == setting.variable == f"FOLKMOOT_SERVER_{setting.name.upper()}"
+        assert options[setting.name].help == setting.help
+        assert setting.help.endswith(".")
+
+
+def test_settings_command_prints_the_table():
+    printed = CliRunner().invoke(cli.server, ["settings"]).output
+    for setting in SETTINGS:
+        assert all(text in printed for text in (setting.option, setting.variable, setting.help))
+
+
+def test_wrong_setting_is_one_clear_line():
+    result = CliRunner().invoke(cli.server, ["start", "--listen", "0.0.0.0:1", "--insecure"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: INVALID_FIELD: without TLS")
+    assert "Traceback" not in result.output
