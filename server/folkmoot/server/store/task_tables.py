@@ -4,6 +4,8 @@ Every thing that is pushed to somebody has a row here first: a stream that break
 that gets lost costs time and nothing else. `position` is the order in which the server stored things, which lists follow.
 """
 
+from typing import Any, TypeAlias
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -12,6 +14,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Row,
     String,
     Table,
     Text,
@@ -20,6 +23,9 @@ from sqlalchemy import (
 
 from folkmoot.server.store.tables import Instant, metadata
 from folkmoot.v1.task_pb2 import RunState
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row of whatever columns a query names."""
 
 # Runs below are open, from here on they have ended. Part of the indexes that find open runs.
 FIRST_TERMINAL_STATE = int(RunState.RUN_STATE_COMPLETED)

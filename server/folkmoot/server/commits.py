@@ -1,0 +1,139 @@
+"""Committing a run: its receipt and its result become durable together, once, or not at all.
+
+A receipt is verified against the task as it is stored and the ledger as it stands; then compare-and-set on run, attempt
+and node decides. What the first receipt said stays: a repetition gets the same answer, anything else RUN_CONFLICT.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from folkmoot.server import tasks
+from folkmoot.server.context import Caller
+from folkmoot.server.store import endings, links, payload_rows, runs, views
+from folkmoot.server.store.payload_rows import Envelope, Place
+from folkmoot.server.store.task_tables import runs as run_table
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.store.touched import Touched
+from folkmoot.trust import BytesSource, Malformed, State, inspect, serialize, verify_task
+from folkmoot.trust.errors import FolkmootError, SignatureInvalid, TaskNotProven
+from folkmoot.trust.receipt import verify_receipt
+from folkmoot.trust.times import moment_at, nanoseconds
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import Receipt, RunState, TaskChain
+from folkmoot.v1.task_service_pb2 import CommitRunRequest
+
+_KINDS: Mapping[int, EnvelopeKind.ValueType] = {
+    RunState.RUN_STATE_COMPLETED: EnvelopeKind.ENVELOPE_KIND_RESULT,
+    RunState.RUN_STATE_FAILED: EnvelopeKind.ENVELOPE_KIND_FAILURE,
+    RunState.RUN_STATE_CRASHED: EnvelopeKind.ENVELOPE_KIND_FAILURE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A receipt that has passed every check that needs no rows of the run."""
+
+    receipt: Receipt
+    signed: bytes
+    envelope: bytes | None
+    """The result's or failure's bytes if they rode along."""
+    now: datetime
+
+    @property
+    def outcome(self) -> str:
+        """The terminal state, in a word."""
+        return RunState.Name(self.receipt.outcome).removeprefix("RUN_STATE_")
+
+    @property
+    def place(self) -> Place:
+        """Where the result belongs."""
+        return Place(_KINDS[self.receipt.outcome], self.receipt.task_id, self.receipt.run_id)
+
+
+def run_id_of(signed: Signed) -> str:
+    """Return the run that a receipt, not verified yet, says it is for."""
+    try:
+        return Receipt.FromString(signed.body).run_id
+    except ValueError as error:
+        raise Malformed("The receipt does not parse") from error
+
+
+def find_chain(connection: Connection, caller: Caller, run_id: str) -> TaskChain:
+    """Return the chain of a run's task; raise RUN_NOT_FOUND unless it is of the node's collaboration."""
+    asked = (
+        select(task_table.c.chain)
+        .join(run_table, run_table.c.task_id == task_table.c.task_id)
+        .where(run_table.c.run_id == run_id, task_table.c.genesis == caller.genesis)
+    )
+    chain = connection.scalar(asked)
+    if chain is None:
+        raise views.run_not_found(run_id)
+    return TaskChain.FromString(chain)
+
+
+def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state: State, now: datetime) -> Ending:
+    """Verify the receipt, that it is the caller's to send, and that the envelope is the one that it names."""
+    try:
+        task = verify_task(chain, state, now=None)
+        receipt = verify_receipt(request.receipt, task=task, run_id=run_id_of(request.receipt), state=state)
+    except TaskNotProven as error:
+        reason = SignatureInvalid.REASON if error.metadata.get("rule") == "SIGNATURE" else Malformed.REASON
+        raise FolkmootError(reason, error.message, metadata=error.metadata) from error
+    if receipt.node_id != caller.node_id:
+        raise tasks.run_conflict("The receipt is another node's.")
+    if receipt.outcome not in tasks.NODE_OUTCOMES:
+        raise Malformed("That a run has expired is for the server to say")
+    ending = Ending(receipt, serialize(request.receipt), request.envelope or None, now)
+    if ending.envelope is not None:
+        _check_envelope(ending)
+    return ending
+
+
+def _check_envelope(ending: Ending) -> None:
+    if not ending.receipt.result_digest:
+        raise Malformed("An envelope rides along that the receipt does not name")
+    inspected = inspect(BytesSource(ending.envelope or b""))
+    if inspected.digest != ending.receipt.result_digest or Place.of(inspected) != ending.place:
+        raise Malformed("The envelope that rides along is not the one that the receipt names")
+
+
+def store(connection: Connection, ending: Ending, caller: Caller, touched: Touched) -> bool:
+    """End the run; False if the same receipt had ended it before. Raises RUN_CONFLICT and PAYLOAD_NOT_FOUND."""
+    receipt = ending.receipt
+    (run,) = runs.load(connection, [receipt.run_id])
+    link_id = links.ensure(connection, receipt.genesis, caller.node_id, caller.organization_id)
+    decided = tasks.commit(run, link_id=link_id, attempt=receipt.attempt, receipt=ending.signed)
+    if decided is tasks.Commit.REPEATED:
+        return False
+    values: dict[str, object] = _store_result(connection, ending) if receipt.result_digest else {}
+    if run.state == tasks.PENDING:
+        values["assigned_at"] = ending.now  # the acknowledgement of its delivery is still under way
+    runs.move(connection, [run], touched, **values, **_outcome(ending))
+    endings.settle(connection, [run.task_id], now=ending.now, touched=touched)
+    return True
+
+
+def _outcome(ending: Ending) -> dict[str, object]:
+    receipt = ending.receipt
+    started = {"started_at": moment_at(nanoseconds(receipt.started_at))} if receipt.HasField("started_at") else {}
+    return started | {
+        "state": receipt.outcome,
+        "exit_class": receipt.exit_class,
+        "reason": receipt.reason,
+        "rule": receipt.rule,
+        "waiting": None,
+        "receipt": ending.signed,
+        "ended_at": moment_at(nanoseconds(receipt.ended_at)),
+    }
+
+
+def _store_result(connection: Connection, ending: Ending) -> dict[str, object]:
+    receipt = ending.receipt
+    result = Envelope(receipt.result_digest, ending.place, receipt.result_receivers, ending.envelope)
+    sender = receipt.organization_id
+    sizes = payload_rows.store(connection, [result], sender_organization_id=sender, now=ending.now)
+    return {"result_digest": receipt.result_digest, "result_size_bytes": sizes[receipt.result_digest]}

@@ -1,0 +1,167 @@
+"""Dispatch: which nodes are attached to this server, and the work that goes on by itself.
+
+What is in memory here are hints: sessions, to end the older one of a node at once and to tell of grown ledgers. Whom a
+delivery is for and which session is the newest is in rows.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection, and_, or_, select
+
+from folkmoot.server.context import Caller
+from folkmoot.server.core import ConnectionState, Core, NodeKey
+from folkmoot.server.link import LinkSession, Work
+from folkmoot.server.store import endings, links
+from folkmoot.server.store.task_tables import node_links
+from folkmoot.server.store.touched import Touched
+from folkmoot.server.wakers import Waker
+from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1.admin_service_pb2 import Connection as NodeConnection
+from folkmoot.v1.errors_pb2 import ErrorReason
+
+SILENT_INTERVALS = 3
+SWEEP_SECONDS = 1.0
+EXPIRED_AT_ONCE = 500
+
+T = TypeVar("T")
+
+
+class Dispatch:
+    """The sessions of one instance of the server."""
+
+    def __init__(self, core: Core, waker: Waker) -> None:
+        self.core = core
+        self.waker = waker
+        self._sessions: dict[int, LinkSession] = {}
+        self._by_id: dict[str, LinkSession] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+        core.ledgers.on_moved(self._ledger_moved)
+
+    async def write(self, work: Work[T], *, then: Callable[[T], None] | None = None) -> T:
+        """Do work in a transaction; wake whom it concerns as soon as it is committed."""
+
+        def operation(connection: Connection) -> tuple[T, Touched]:
+            touched = Touched()
+            return work(connection, touched), touched
+
+        def committed(outcome: tuple[T, Touched]) -> None:
+            value, touched = outcome
+            if then is not None:
+                then(value)
+            self.waker.wake(touched.topics)
+
+        value, _ = await self.core.store.write(operation, then=committed)
+        return value
+
+    # ---- sessions --------------------------------------------------------------------------------------------------
+
+    def open(self, caller: Caller) -> LinkSession:
+        """Return a session that waits for its Hello."""
+        return LinkSession(self, caller)
+
+    def find(self, caller: Caller, session_id: str) -> LinkSession:
+        """Return a session of Exchange; raise SESSION_UNKNOWN."""
+        session = self._by_id.get(session_id)
+        if (
+            session is None
+            or session.ended_well
+            or (session.caller.genesis, session.caller.node_id)
+            != (
+                caller.genesis,
+                caller.node_id,
+            )
+        ):
+            raise FolkmootError(ErrorReason.ERROR_REASON_SESSION_UNKNOWN, "The session is unknown here, or over")
+        return session
+
+    def attached(self, session: LinkSession) -> None:
+        """Take a session for its node's live one, if it is the newest; end the others."""
+        if session.link_id is None:
+            return
+        other = self._sessions.get(session.link_id)
+        if other is not None and other.epoch > session.epoch:
+            session.end(links.session_replaced())
+            return
+        self._sessions[session.link_id] = session
+        self._by_id[session.session_id] = session
+        if other is not None:
+            other.end(links.session_replaced())
+
+    def detached(self, session: LinkSession) -> None:
+        """Forget a session that has ended, and note since when its node is away."""
+        link_id, epoch, now = session.link_id, session.epoch, self.core.clock()
+        if link_id is None:
+            return
+        if self._sessions.get(link_id) is session:
+            del self._sessions[link_id]
+        ending = asyncio.get_running_loop().create_task(
+            self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now))
+        )
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    def _ledger_moved(self, genesis: bytes) -> None:
+        sessions = [session for session in self._sessions.values() if session.caller.genesis == genesis]
+        if sessions:
+            telling = asyncio.get_running_loop().create_task(self._tell(genesis, sessions))
+            self._endings.add(telling)
+            telling.add_done_callback(self._endings.discard)
+
+    async def _tell(self, genesis: bytes, sessions: Sequence[LinkSession]) -> None:
+        state = await self.core.ledgers.state(genesis)
+        for session in sessions:
+            session.ledger_grown(state)
+
+    async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
+        """Tell the connection of each of the nodes that ever attached."""
+        wanted = or_(*(and_(node_links.c.genesis == key.genesis, node_links.c.node_id == key.node_id) for key in nodes))
+        asked = select(node_links).where(node_links.c.attached_at.is_not(None), wanted)
+        rows = await self.core.store.read(lambda connection: connection.execute(asked).all()) if nodes else []
+        return {NodeKey(row.genesis, row.node_id): _connection(row.attached_at, row.away_since) for row in rows}
+
+    # ---- what goes on by itself ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take every node for away: who was attached attached to a process that is gone."""
+        now = self.core.clock()
+        await self.core.store.write(lambda connection: links.detach_all(connection, now=now))
+
+    async def run(self) -> None:
+        """Sweep until the server is about to stop; then send all nodes away."""
+        while not self.core.draining.is_set():
+            try:
+                await self.sweep()
+            except Exception:
+                self.core.log.exception("dispatch.sweep_failed")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.core.draining.wait(), SWEEP_SECONDS)
+        for session in tuple(self._sessions.values()):
+            session.drain()
+
+    async def sweep(self) -> None:
+        """End sessions of nodes that have fallen silent, and runs whose time is over."""
+        for session in tuple(self._by_id.values()):
+            if session.silent_seconds > SILENT_INTERVALS * HEARTBEAT_SECONDS:
+                session.end()
+                del self._by_id[session.session_id]
+        now = self.core.clock()
+        while await self.core.store.read(lambda connection: endings.are_late(connection, now=now)):
+            await self.write(
+                lambda connection, touched: endings.expire(connection, now=now, touched=touched, most=EXPIRED_AT_ONCE)
+            )
+
+    async def close(self) -> None:
+        """Finish what ended sessions have left to write."""
+        while self._endings:
+            await asyncio.wait(tuple(self._endings))
+
+
+def _connection(attached_at: datetime, away_since: datetime | None) -> ConnectionState:
+    if away_since is None:
+        return ConnectionState(NodeConnection.CONNECTION_ONLINE, attached_at)
+    return ConnectionState(NodeConnection.CONNECTION_AWAY, away_since)

@@ -1,0 +1,340 @@
+"""One session of a node's link, as link.proto numbers it: `handle` takes what comes, `next_frames` gives what goes.
+
+Attach and Exchange drive the same session. What is delivered is read from rows; in memory are only how far this session
+has sent and what is no delivery (Welcome, Accepted, LedgerHead). A session that is lost is lost without harm: the next
+one goes on behind what the node has acknowledged.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import Connection
+
+from folkmoot.server import events
+from folkmoot.server.context import Caller
+from folkmoot.server.store import deliveries, links, placement, reports
+from folkmoot.server.store.reports import Fate
+from folkmoot.server.store.touched import Touched
+from folkmoot.server.wakers import link_topic
+from folkmoot.transport.limits import INLINE_BYTES
+from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
+from folkmoot.trust import State, timestamp
+from folkmoot.trust.encoding import uuid7
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import (
+    Accepted,
+    Drain,
+    Hello,
+    LedgerHead,
+    NodeFrame,
+    PeerMessage,
+    Resync,
+    RunUpdate,
+    ServerFrame,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from folkmoot.server.dispatch import Dispatch
+
+PROTOCOL = 1
+WINDOW = 1000
+"""Most deliveries under way that the node has not acknowledged."""
+
+T = TypeVar("T")
+Work = Callable[[Connection, Touched], T]
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What the transaction that began a session found."""
+
+    link_id: int
+    epoch: int
+    acknowledged: int
+    resynced: bool
+
+
+class LinkSession:
+    """A node's session, from its Hello to its end."""
+
+    def __init__(self, dispatch: "Dispatch", caller: Caller) -> None:
+        self.caller = caller
+        self.link_id: int | None = None
+        self.epoch = 0
+        self.session_id = ""
+        self.turn = asyncio.Lock()
+        """Held by a call of Exchange, one at a time."""
+        self._dispatch = dispatch
+        self._core = dispatch.core
+        self._acknowledged = 0
+        self._sent = 0
+        self._resyncing = False
+        self._frames: deque[ServerFrame] = deque()
+        self._look = True
+        self._stirred = asyncio.Event()
+        self._listening = ExitStack()
+        self._heard_at = self._time()
+        self._over = False
+        self._error: Exception | None = None
+
+    # ---- what comes ------------------------------------------------------------------------------------------------
+
+    async def listen(self, frames: AsyncIterator[NodeFrame]) -> None:
+        """Handle the frames of a stream until it ends, and the session with it."""
+        try:
+            async for frame in frames:
+                await self.handle(frame)
+            self.end()
+        except Exception as error:  # noqa: BLE001 -- whoever sends frames to the node raises it
+            self.end(error)
+
+    async def handle(self, frame: NodeFrame) -> None:
+        """Take a frame of the node; raise PROTOCOL_VIOLATION, SESSION_REPLACED, TOO_LARGE."""
+        self._heard_at = self._time()
+        if self._error is not None:
+            raise self._error
+        kind = frame.WhichOneof("frame")
+        if (kind == "hello") != (self.link_id is None):
+            raise violation("A session begins with one Hello, and with nothing else")
+        match kind:
+            case "hello":
+                await self._begin(frame.acknowledged, frame.hello)
+            case "run_update":
+                await self._update(frame.acknowledged, frame.run_update)
+            case "peer_message":
+                await self._message(frame.acknowledged, frame.peer_message)
+            case "bye":
+                await self._acknowledge(frame.acknowledged)
+                self.end()
+            case _:
+                await self._acknowledge(frame.acknowledged)
+
+    async def _begin(self, acknowledged: int, hello: Hello) -> None:
+        if self._core.draining.is_set():
+            raise shutting_down()
+        if hello.node_id != self.caller.node_id:
+            raise violation("The node that says Hello is another one than the one that authenticated")
+        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+            raise violation(f"This server speaks version {PROTOCOL} of the link's protocol")
+        state = await self._core.ledgers.state(self.caller.genesis)
+        now = self._core.clock()
+        record = events.prepare(
+            intent="node.attach",
+            data={"node_id": hello.node_id, "boot_id": hello.boot_id, "version": hello.version},
+            now=now,
+            caller=self.caller,
+            genesis=self.caller.genesis,
+        )
+
+        def work(connection: Connection, touched: Touched) -> _Begun:
+            me = self.caller
+            link_id = links.ensure(connection, me.genesis, me.node_id, me.organization_id)
+            row = links.attach(connection, link_id, hello, now=now)
+            reached, resynced = row.acknowledged, acknowledged > row.last_sequence
+            if resynced:
+                reached = deliveries.renumber(connection, link_id)
+            elif acknowledged > reached:
+                deliveries.acknowledge(connection, link_id, acknowledged, now=now, touched=touched)
+                reached = acknowledged
+            reports.reconcile(connection, link_id, hello.held_runs, touched)
+            placement.place_waiting(connection, me.genesis, link_id, me.organization_id, touched)
+            record(connection)
+            return _Begun(link_id, row.epoch, reached, resynced)
+
+        await self._dispatch.write(work, then=lambda begun: self._begun(begun, state))
+
+    def _begun(self, begun: _Begun, state: State) -> None:
+        self.link_id, self.epoch = begun.link_id, begun.epoch
+        if self._over:  # its stream broke off meanwhile
+            self._dispatch.detached(self)
+            return
+        self._acknowledged = self._sent = begun.acknowledged
+        self._resyncing = begun.resynced
+        self.session_id = uuid7(self._core.clock(), self._core.random)
+        self._listening.enter_context(self._dispatch.waker.listen(link_topic(begun.link_id), self._stir))
+        welcome = Welcome(
+            session_epoch=begun.epoch,
+            session_id=self.session_id,
+            resume_from=begun.acknowledged + 1,
+            server_time=timestamp(self._core.clock()),
+            protocol=PROTOCOL,
+            ledger_position=state.position.message(),
+        )
+        welcome.heartbeat_interval.FromMilliseconds(int(HEARTBEAT_SECONDS * 1000))
+        self.post(ServerFrame(welcome=welcome))
+        if begun.resynced:
+            self.post(ServerFrame(resync=Resync(last_sequence=begun.acknowledged)))
+        self._dispatch.attached(self)
+
+    async def _update(self, acknowledged: int, told: RunUpdate) -> None:
+        if any(len(envelope) > INLINE_BYTES for envelope in (told.progress_envelope, *told.log_envelopes)):
+            raise too_large("An envelope of progress or log")
+        now = self._core.clock()
+
+        def work(connection: Connection, touched: Touched) -> bool:
+            return reports.update(connection, self._link, told, now=now, touched=touched)
+
+        await self._acknowledge(acknowledged, work)
+
+    async def _message(self, acknowledged: int, sent: PeerMessage) -> None:
+        if len(sent.envelope) > INLINE_BYTES:
+            raise too_large("A message")
+        if not sent.sequence:
+            raise violation("Messages are counted from 1")
+        now = self._core.clock()
+
+        def work(connection: Connection, touched: Touched) -> Fate:
+            return reports.message(connection, self._link, sent, now=now, touched=touched)
+
+        fate = await self._acknowledge(acknowledged, work)
+        if fate is Fate.NOT_KNOWN:
+            self._core.log.warning("link.message_not_known", node_id=self.caller.node_id, from_run_id=sent.from_run_id)
+            return
+        accepted = Accepted(from_run_id=sent.from_run_id, to_run_id=sent.to_run_id, sequence=sent.sequence)
+        self.post(ServerFrame(accepted=accepted))
+
+    async def _acknowledge(self, acknowledged: int, work: Work[T] | None = None) -> T | None:
+        """Note what the node has journaled, and do what else its frame asks for, in one transaction."""
+        news = self._is_news(acknowledged)
+        if not news and work is None:
+            return None
+        now = self._core.clock()
+
+        def both(connection: Connection, touched: Touched) -> T | None:
+            links.require(connection, self._link, self.epoch)
+            if news:
+                deliveries.acknowledge(connection, self._link, acknowledged, now=now, touched=touched)
+            return work(connection, touched) if work else None
+
+        done = await self._dispatch.write(both)
+        if news:
+            self._acknowledged = acknowledged
+            self._stir()
+        return done
+
+    def _is_news(self, acknowledged: int) -> bool:
+        """Whether it moves this session on. What a node says before it has read a Resync counts for nothing."""
+        if self._resyncing:
+            if acknowledged == self._acknowledged:
+                self._resyncing = False
+                self._stir()
+            return False
+        if acknowledged > self._sent:
+            raise violation(f"Delivery {acknowledged} was acknowledged, and {self._sent} is the newest that was sent")
+        return acknowledged > self._acknowledged
+
+    # ---- what goes -------------------------------------------------------------------------------------------------
+
+    def post(self, frame: ServerFrame) -> None:
+        """Send something that is no delivery."""
+        self._frames.append(frame)
+        self._stirred.set()
+
+    def ledger_grown(self, state: State) -> None:
+        """Tell the node that the ledger has grown."""
+        self.post(ServerFrame(ledger_head=LedgerHead(position=state.position.message())))
+
+    def rewind(self) -> None:
+        """Send again what was not acknowledged: an answer of Exchange may have been lost on its way."""
+        self._sent = self._acknowledged
+        self._look = True
+
+    async def next_frames(self, wait_seconds: float) -> list[ServerFrame]:
+        """Return what there is to send, waiting for it if need be; nothing if nothing comes, or if the session is over."""
+        waited_until = self._time() + wait_seconds
+        while True:
+            self._stirred.clear()
+            due = await self._due()
+            frames = [*self._frames, *due]
+            self._frames.clear()
+            if frames:
+                return frames
+            if self._error is not None:
+                raise self._error
+            if self._over or (remaining := waited_until - self._time()) <= 0:
+                return []
+            try:
+                await asyncio.wait_for(self._stirred.wait(), remaining)
+            except TimeoutError:
+                return []
+
+    async def _due(self) -> list[ServerFrame]:
+        """Return the next deliveries, as far as the node's window is open."""
+        room = WINDOW - (self._sent - self._acknowledged)
+        if not self._look or self._resyncing or self._over or self.link_id is None or room <= 0:
+            return []
+        self._look = False
+        link_id, after = self.link_id, self._sent
+        due = await self._core.store.read(
+            lambda connection: deliveries.pending(connection, link_id, after=after, most=room)
+        )
+        if due:
+            self._sent = due[-1].sequence
+            self._look = True
+        return due
+
+    # ---- its end ---------------------------------------------------------------------------------------------------
+
+    def end(self, error: Exception | None = None) -> None:
+        """End the session: without an error its stream just ends."""
+        if self._over:
+            return
+        self._over, self._error = True, error
+        self._listening.close()
+        self._stirred.set()
+        self._dispatch.detached(self)
+
+    def drain(self) -> None:
+        """Tell the node to attach elsewhere, and end."""
+        self.post(ServerFrame(drain=Drain()))
+        self.end(shutting_down())
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._over
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it has ended without an error that the node should learn of."""
+        return self._over and self._error is None
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long nothing has been heard of the node. One that waits in Exchange is there."""
+        return 0.0 if self.turn.locked() else self._time() - self._heard_at
+
+    @property
+    def _link(self) -> int:
+        if self.link_id is None:
+            raise violation("A session begins with Hello")
+        return self.link_id
+
+    def _stir(self) -> None:
+        self._look = True
+        self._stirred.set()
+
+    @staticmethod
+    def _time() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def violation(text: str) -> FolkmootError:
+    """Return the error of a node that breaks the protocol."""
+    return FolkmootError(ErrorReason.ERROR_REASON_PROTOCOL_VIOLATION, text)
+
+
+def shutting_down() -> FolkmootError:
+    """Return the error of a server that is about to stop."""
+    return FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, "The server stops")
+
+
+def too_large(what: str) -> FolkmootError:
+    """Return the error of an envelope that can't travel over a link."""
+    return FolkmootError(ErrorReason.ERROR_REASON_TOO_LARGE, f"{what} has more than {INLINE_BYTES} bytes")

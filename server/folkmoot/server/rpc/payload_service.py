@@ -1,0 +1,189 @@
+"""PayloadService: envelopes that are too large to ride along, part by part."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+from sqlalchemy import Connection
+
+from folkmoot.server import context, events
+from folkmoot.server.core import Core
+from folkmoot.server.payloads import PayloadStore
+from folkmoot.server.store import payload_rows
+from folkmoot.server.store.payload_rows import Place
+from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
+from folkmoot.transport.timeouts import IDLE_SECONDS
+from folkmoot.trust import BytesSource, EnvelopeRejected, Malformed, Source, inspect
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import payload_service_pb2 as payloads
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+LARGEST_BYTES = 1 << 40
+
+
+class PayloadService(PayloadServiceServicer):
+    """Takes and hands out sealed bytes."""
+
+    def __init__(self, core: Core, store: PayloadStore) -> None:
+        self._core = core
+        self._store = store
+
+    # ---- up --------------------------------------------------------------------------------------------------------
+
+    async def ListMissingParts(
+        self, request: payloads.ListMissingPartsRequest, _rpc: Context
+    ) -> payloads.ListMissingPartsResponse:
+        digest, size_bytes = request.envelope_digest, request.size_bytes
+        if size_bytes > LARGEST_BYTES:
+            text = f"A payload has at most {LARGEST_BYTES} bytes, not {size_bytes}"
+            raise FolkmootError(ErrorReason.ERROR_REASON_TOO_LARGE, text)
+        sender, now = _organization(), self._core.clock()
+        missing = await self._core.store.write(
+            lambda connection: payload_rows.begin(
+                connection, digest, size_bytes, sender_organization_id=sender, now=now
+            )
+        )
+        if not missing:
+            await self._complete(digest)
+        return payloads.ListMissingPartsResponse(missing_parts=missing, part_size_bytes=PART_BYTES)
+
+    async def UploadPart(
+        self, request: AsyncIterator[payloads.UploadPartRequest], _rpc: Context
+    ) -> payloads.UploadPartResponse:
+        part = _PartStream(request)
+        header = await part.header()
+        digest, number = header.envelope_digest, header.part_number
+        row = await self._row(digest)
+        if row is None or row.sender_organization_id != _organization():
+            raise payload_rows.not_found(digest, "Nobody of your organization has begun to upload this payload")
+        if number >= payload_rows.part_count(row.size_bytes):
+            raise Malformed(f"A payload of {row.size_bytes} bytes has no part {number}")
+        if row.completed_at is None:
+            expected_bytes = payload_rows.part_bytes(row.size_bytes, number)
+            await self._store.write_part(
+                digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
+            )
+            if not await self._core.store.write(lambda connection: _note(connection, digest, number, row.size_bytes)):
+                await self._complete(digest)
+        return payloads.UploadPartResponse()
+
+    async def _complete(self, digest: bytes) -> None:
+        """Take a payload whose parts are all there for complete, if it is what its name says."""
+        row = await self._row(digest)
+        if row is None or row.completed_at is not None:
+            return
+        try:
+            place = await asyncio.to_thread(self._inspect, digest, row.size_bytes)
+        except EnvelopeRejected:
+            await self._core.store.write(lambda connection: payload_rows.abandon(connection, digest))
+            await self._store.remove(digest)
+            raise
+        now = self._core.clock()
+        data = {"envelope_digest": digest.hex(), "size_bytes": row.size_bytes}
+        record = events.prepare(intent="payload.upload", data=data, now=now)
+
+        def work(connection: Connection) -> None:
+            payload_rows.complete(connection, digest, place, now=now)
+            record(connection)
+
+        await self._core.store.write(work)
+
+    def _inspect(self, digest: bytes, size_bytes: int) -> Place:
+        with self._store.open(digest, size_bytes) as source:
+            inspected = inspect(source)
+        if inspected.digest != digest:
+            raise EnvelopeRejected("the parts make up another envelope than they were named for")
+        return Place.of(inspected)
+
+    async def _row(self, digest: bytes) -> AnyRow | None:
+        return await self._core.store.read(lambda connection: payload_rows.find(connection, digest))
+
+    # ---- down ------------------------------------------------------------------------------------------------------
+
+    async def DownloadPayload(
+        self, request: payloads.DownloadPayloadRequest, _rpc: Context
+    ) -> AsyncIterator[payloads.DownloadPayloadResponse]:
+        digest = request.envelope_digest
+        row = await self._row(digest)
+        if row is None or row.completed_at is None or not payload_rows.may_read(row, _organization()):
+            raise payload_rows.not_found(digest, "There is no such payload for you, or not all of it")
+        if row.inline:
+            small = await self._core.store.read(lambda connection: payload_rows.inline_bytes(connection, digest))
+            async for data in _frames(BytesSource(small), request.offset):
+                yield payloads.DownloadPayloadResponse(data=data)
+            return
+        with self._store.open(digest, row.size_bytes) as source:
+            async for data in _frames(source, request.offset):
+                yield payloads.DownloadPayloadResponse(data=data)
+
+
+async def _frames(source: Source, offset: int) -> AsyncIterator[bytes]:
+    """Yield frames from an offset on; the next one is read while one is sent."""
+    reading = asyncio.ensure_future(asyncio.to_thread(source.read_at, offset, FRAME_BYTES))
+    try:
+        while frame := await reading:
+            offset += len(frame)
+            reading = asyncio.ensure_future(asyncio.to_thread(source.read_at, offset, FRAME_BYTES))
+            yield frame
+    finally:
+        await asyncio.wait([reading])
+
+
+def _organization() -> str:
+    organization_id = context.caller().organization_id
+    if not organization_id:
+        text = "Your organization belongs to no collaboration yet, so that it has no payloads"
+        raise FolkmootError(ErrorReason.ERROR_REASON_NOT_ALLOWED, text)
+    return organization_id
+
+
+def _note(connection: Connection, digest: bytes, number: int, size_bytes: int) -> list[int]:
+    payload_rows.add_part(connection, digest, number)
+    return payload_rows.missing(connection, digest, size_bytes)
+
+
+class _PartStream:
+    """The messages of one UploadPart: a header, bytes, the digest of the bytes. Silence ends it, duration doesn't."""
+
+    def __init__(self, messages: AsyncIterator[payloads.UploadPartRequest]) -> None:
+        self._messages = messages
+        self._digest = b""
+
+    async def header(self) -> payloads.PartHeader:
+        message = await self._next()
+        if message is None or not message.HasField("header"):
+            raise Malformed("A part begins with its header")
+        return message.header
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        size_bytes = 0
+        while (message := await self._next()) is not None:
+            if self._digest or message.WhichOneof("frame") not in ("data", "digest"):
+                raise Malformed("After a part's header come its bytes and then, last, its digest")
+            if message.HasField("digest"):
+                self._digest = message.digest
+                continue
+            size_bytes += len(message.data)
+            if len(message.data) > FRAME_BYTES or size_bytes > PART_BYTES:
+                raise Malformed(f"A frame has at most {FRAME_BYTES} bytes, a part {PART_BYTES}")
+            yield message.data
+
+    def check(self, size_bytes: int, digest: bytes, expected_bytes: int) -> None:
+        """Raise MALFORMED unless the part is as long as it must be and what its sender says it is."""
+        if size_bytes != expected_bytes:
+            raise Malformed(f"The part has {size_bytes} bytes, and must have {expected_bytes}")
+        if digest != self._digest:
+            raise Malformed("The part's bytes are not those that its digest names")
+
+    async def _next(self) -> payloads.UploadPartRequest | None:
+        try:
+            # A read that times out ends the whole call, which here is what is wanted.
+            async with asyncio.timeout(IDLE_SECONDS):
+                return await anext(self._messages, None)
+        except TimeoutError as error:
+            raise Malformed(f"The part broke off: nothing came for {IDLE_SECONDS:.0f} seconds") from error

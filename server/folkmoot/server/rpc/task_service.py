@@ -1,0 +1,232 @@
+"""TaskService: tasks and runs, how they are made, watched and ended, and the links of nodes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc.aio
+from sqlalchemy import ColumnElement, Connection, select
+
+from folkmoot.server import commits, context, creation, events, pages
+from folkmoot.server.context import Caller
+from folkmoot.server.core import Core, wait_for
+from folkmoot.server.dispatch import Dispatch
+from folkmoot.server.link import LinkSession
+from folkmoot.server.store import endings, views
+from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.server.store.task_tables import runs as run_table
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.store.touched import Touched
+from folkmoot.server.wakers import task_topic
+from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
+from folkmoot.v1 import options_pb2 as options
+from folkmoot.v1 import task_service_pb2 as pb
+from folkmoot.v1.link_pb2 import Heartbeat, NodeFrame, ServerFrame
+from folkmoot.v1.task_pb2 import Run, Task, TaskChain, TaskSpec
+from folkmoot.v1.task_service_pb2_grpc import TaskServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+LOG_LINES_AT_ONCE = 16
+HEARTBEAT = ServerFrame(heartbeat=Heartbeat())
+
+
+class TaskService(TaskServiceServicer):
+    """Stores and forwards; it can read none of it."""
+
+    def __init__(self, core: Core, dispatch: Dispatch) -> None:
+        self._core = core
+        self._dispatch = dispatch
+
+    # ---- tasks -----------------------------------------------------------------------------------------------------
+
+    async def CreateTask(self, request: pb.CreateTaskRequest, _rpc: Context) -> pb.CreateTaskResponse:
+        caller, now = context.caller(), self._core.clock()
+        state = await self._core.ledgers.state_for_caller(creation.genesis_of(request.chain))
+        new = creation.check(request, caller=caller, state=state, now=now)
+        data = {"task_id": new.spec.task_id, "digest": new.verified.digest.hex()}
+        record = events.prepare(intent="task.create", data=data, now=now, genesis=state.genesis)
+
+        def work(connection: Connection, touched: Touched) -> tuple[Task, list[Run]]:
+            if creation.store(connection, new, touched):
+                record(connection)
+            return _task_and_runs(connection, caller, new.spec.task_id)
+
+        task, runs = await self._dispatch.write(work)
+        return pb.CreateTaskResponse(task=task, runs=runs)
+
+    async def GetTask(self, request: pb.GetTaskRequest, _rpc: Context) -> pb.GetTaskResponse:
+        caller = context.caller()
+
+        def work(connection: Connection) -> pb.GetTaskResponse:
+            row = views.find_task(connection, caller, request.task_id)
+            (task,) = views.task_messages(connection, [row])
+            runs = views.runs_where(connection, caller, run_table.c.task_id == request.task_id)
+            return pb.GetTaskResponse(task=task, chain=TaskChain.FromString(row.chain), runs=runs)
+
+        return await self._core.store.read(work)
+
+    async def ListTasks(self, request: pb.ListTasksRequest, _rpc: Context) -> pb.ListTasksResponse:
+        caller, size = context.caller(), pages.size(request.page_size)
+        wanted: list[ColumnElement[bool]] = [views.visible(caller, views.TASK)]
+        if after := pages.position("tasks", request.page_token, int):
+            wanted.append(task_table.c.position < after[0])
+        if request.genesis:
+            wanted.append(task_table.c.genesis == request.genesis)
+        if request.job_id:
+            wanted.append(task_table.c.job_id == request.job_id)
+        newest = select(*views.TASK_COLUMNS).where(*wanted).order_by(task_table.c.position.desc()).limit(size + 1)
+
+        def work(connection: Connection) -> pb.ListTasksResponse:
+            rows = connection.execute(newest).all()
+            tasks = views.task_messages(connection, rows[:size])
+            return pb.ListTasksResponse(tasks=tasks, next_page_token=_next_page("tasks", rows, size))
+
+        return await self._core.store.read(work)
+
+    async def CancelTask(self, request: pb.CancelTaskRequest, _rpc: Context) -> pb.CancelTaskResponse:
+        caller, now, task_id = context.caller(), self._core.clock(), request.task_id
+        record = events.prepare(intent="task.cancel", data={"task_id": task_id}, now=now)
+
+        def work(connection: Connection, touched: Touched) -> tuple[Task, list[Run]]:
+            row = views.find_task(connection, caller, task_id, views.DELETE)
+            if caller.kind == options.CALLER_NODE:
+                spec = TaskSpec.FromString(TaskChain.FromString(row.chain).specs[-1].body)
+                creation.held_run(connection, spec.parent, caller)
+            endings.cancel_tree(connection, task_id, now=now, touched=touched)
+            record(connection)
+            return _task_and_runs(connection, caller, task_id)
+
+        task, runs = await self._dispatch.write(work)
+        return pb.CancelTaskResponse(task=task, runs=runs)
+
+    async def WatchTask(self, request: pb.WatchTaskRequest, _rpc: Context) -> AsyncIterator[pb.WatchTaskResponse]:
+        caller, task_id, revision = context.caller(), request.task_id, request.after_revision
+        await self._core.store.read(lambda connection: views.find_task(connection, caller, task_id))
+        stirred = asyncio.Event()
+        with self._dispatch.waker.listen(task_topic(task_id), stirred.set):
+            while True:
+                stirred.clear()
+                changes = await self._core.store.read(
+                    lambda connection: views.changes(connection, caller, task_id, revision)  # noqa: B023
+                )
+                for run, envelope in changes.runs:
+                    yield pb.WatchTaskResponse(run=run, result_envelope=envelope)
+                    revision = run.revision
+                if changes.ended:
+                    return
+                if not changes.runs:
+                    await wait_for(stirred, draining=self._core.draining)
+
+    # ---- runs ------------------------------------------------------------------------------------------------------
+
+    async def GetRun(self, request: pb.GetRunRequest, _rpc: Context) -> pb.GetRunResponse:
+        caller = context.caller()
+
+        def work(connection: Connection) -> pb.GetRunResponse:
+            row = views.find_run(connection, caller, request.run_id)
+            (run,) = views.run_messages(connection, caller, [row])
+            envelopes = views.result_envelopes(connection, caller, [row])
+            return pb.GetRunResponse(run=run, result_envelope=envelopes.get(run.run_id, b""))
+
+        return await self._core.store.read(work)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, _rpc: Context) -> pb.ListRunsResponse:
+        caller, size = context.caller(), pages.size(request.page_size)
+        wanted: list[ColumnElement[bool]] = []
+        if after := pages.position("runs", request.page_token, int):
+            wanted.append(run_table.c.position < after[0])
+        if request.task_id:
+            wanted.append(run_table.c.task_id == request.task_id)
+        if request.organization_id:
+            wanted.append(run_table.c.organization_id == request.organization_id)
+        if request.state:
+            wanted.append(run_table.c.state == request.state)
+
+        def work(connection: Connection) -> pb.ListRunsResponse:
+            rows = views.runs_page(connection, caller, *wanted, most=size + 1)
+            runs = views.run_messages(connection, caller, rows[:size])
+            return pb.ListRunsResponse(runs=runs, next_page_token=_next_page("runs", rows, size))
+
+        return await self._core.store.read(work)
+
+    async def WatchRunLog(self, request: pb.WatchRunLogRequest, _rpc: Context) -> AsyncIterator[pb.WatchRunLogResponse]:
+        caller, run_id, position = context.caller(), request.run_id, request.after_position
+        row = await self._core.store.read(lambda connection: views.find_run(connection, caller, run_id))
+        if not views.receives(caller, row):
+            raise views.run_not_found(run_id)
+        stirred = asyncio.Event()
+        with self._dispatch.waker.listen(task_topic(row.task_id), stirred.set):
+            while True:
+                stirred.clear()
+                lines, ended = await self._core.store.read(
+                    lambda connection: views.log_lines(connection, run_id, position, most=LOG_LINES_AT_ONCE)  # noqa: B023
+                )
+                for line in lines:
+                    yield line
+                    position = line.position
+                if not lines:
+                    if ended:
+                        return
+                    await wait_for(stirred, draining=self._core.draining)
+
+    async def CommitRun(self, request: pb.CommitRunRequest, _rpc: Context) -> pb.CommitRunResponse:
+        caller, now, run_id = context.caller(), self._core.clock(), commits.run_id_of(request.receipt)
+        chain = await self._core.store.read(lambda connection: commits.find_chain(connection, caller, run_id))
+        state = await self._core.ledgers.state(caller.genesis)
+        ending = commits.check(request, chain, caller=caller, state=state, now=now)
+        data = {"run_id": run_id, "outcome": ending.outcome, "result_digest": ending.receipt.result_digest.hex()}
+        record = events.prepare(intent="run.commit", data=data, now=now, genesis=caller.genesis)
+
+        def work(connection: Connection, touched: Touched) -> Run:
+            if commits.store(connection, ending, caller, touched):
+                record(connection)
+            (run,) = views.runs_where(connection, caller, run_table.c.run_id == run_id)
+            return run
+
+        return pb.CommitRunResponse(run=await self._dispatch.write(work))
+
+    # ---- links -----------------------------------------------------------------------------------------------------
+
+    async def Attach(self, request: AsyncIterator[pb.AttachRequest], rpc: Context) -> AsyncIterator[pb.AttachResponse]:
+        session = self._dispatch.open(context.caller())
+        rpc.add_done_callback(lambda *_: session.end())  # also where this generator is never closed
+        listening = asyncio.create_task(session.listen(_node_frames(request)))
+        try:
+            while (frames := await session.next_frames(HEARTBEAT_SECONDS)) or not session.over:
+                for frame in frames or [HEARTBEAT]:
+                    yield pb.AttachResponse(frame=frame)
+        finally:
+            listening.cancel()
+            session.end()
+
+    async def Exchange(self, request: pb.ExchangeRequest, _rpc: Context) -> pb.ExchangeResponse:
+        session = self._session(context.caller(), request.session_id)
+        async with session.turn:
+            try:
+                for frame in request.frames:
+                    await session.handle(frame)
+            except Exception as error:
+                session.end(error)
+                raise
+            session.rewind()
+            frames = await session.next_frames(request.wait_milliseconds / 1000)
+        return pb.ExchangeResponse(frames=frames)
+
+    def _session(self, caller: Caller, session_id: str) -> LinkSession:
+        return self._dispatch.find(caller, session_id) if session_id else self._dispatch.open(caller)
+
+
+async def _node_frames(requests: AsyncIterator[pb.AttachRequest]) -> AsyncIterator[NodeFrame]:
+    async for request in requests:
+        yield request.frame
+
+
+def _task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple[Task, list[Run]]:
+    row = connection.execute(select(*views.TASK_COLUMNS).where(task_table.c.task_id == task_id)).one()
+    (task,) = views.task_messages(connection, [row])
+    return task, views.runs_where(connection, caller, run_table.c.task_id == task_id)
+
+
+def _next_page(name: str, rows: Sequence[AnyRow], size: int) -> str:
+    return pages.token(name, rows[size - 1].position) if len(rows) > size else ""

@@ -1,0 +1,187 @@
+"""Deliveries: what each node is to be told, in order, until it has acknowledged it.
+
+A delivery says what to tell about which run; what is told is read when it is sent, from the run as it is then. Sequences
+of a node have no gaps: an assignment whose run has ended meanwhile is told as a cancellation.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+
+from folkmoot.server import tasks
+from folkmoot.server.store import runs
+from folkmoot.server.store.task_tables import AnyRow, deliveries, node_links, payloads, peer_messages
+from folkmoot.server.store.task_tables import runs as run_table
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.store.touched import Touched
+from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
+from folkmoot.v1.task_pb2 import TaskChain
+
+BATCH_BYTES = 1024 * 1024
+
+
+class Kind(IntEnum):
+    """What is told."""
+
+    ASSIGN = 1
+    CANCEL = 2
+    MESSAGE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Something to tell a node."""
+
+    link_id: int
+    kind: Kind
+    run_id: str
+    message_id: int | None = None
+
+
+_INSERT = insert(deliveries)
+
+
+def enqueue(connection: Connection, items: Sequence[Delivery], touched: Touched) -> None:
+    """Append to the nodes' orders."""
+    if not items:
+        return
+    last = _reserve(connection, Counter(item.link_id for item in items))
+    rows = []
+    for item in reversed(items):
+        row = {"link_id": item.link_id, "kind": item.kind, "run_id": item.run_id, "message_id": item.message_id}
+        rows.append(row | {"sequence": last[item.link_id]})
+        last[item.link_id] -= 1
+        touched.link(item.link_id)
+    connection.execute(_INSERT, rows)
+
+
+def _reserve(connection: Connection, numbers: Counter[int]) -> dict[int, int]:
+    """Take so many sequences of each link, and return the last one of each: one statement for links that take as many."""
+    by_number: defaultdict[int, list[int]] = defaultdict(list)
+    for link_id, number in numbers.items():
+        by_number[number].append(link_id)
+    last: dict[int, int] = {}
+    for number, link_ids in by_number.items():
+        taken = connection.execute(_TAKE, {"number": number, "link_ids": link_ids})
+        last.update((link_id, sequence) for link_id, sequence in taken)
+    return last
+
+
+_TAKE = (
+    update(node_links)
+    .where(node_links.c.link_id.in_(bindparam("link_ids", expanding=True)))
+    .values(last_sequence=node_links.c.last_sequence + bindparam("number"))
+    .returning(node_links.c.link_id, node_links.c.last_sequence)
+)
+
+
+def assign(connection: Connection, placed: Iterable[tuple[int, str]], touched: Touched) -> None:
+    """Tell nodes of runs (pairs of link and run id), and of the messages that siblings have sent to these meanwhile."""
+    items = []
+    for link_id, run_id in placed:
+        items.append(Delivery(link_id, Kind.ASSIGN, run_id))
+        sent = select(peer_messages.c.message_id).where(peer_messages.c.to_run_id == run_id)
+        messages = connection.scalars(sent.order_by(peer_messages.c.message_id))
+        items.extend(Delivery(link_id, Kind.MESSAGE, run_id, message_id) for message_id in messages)
+    enqueue(connection, items, touched)
+
+
+def cancel(connection: Connection, cancelled: Iterable[tasks.Run], touched: Touched) -> None:
+    """Tell the nodes that runs are placed at that these are not wanted any more."""
+    placed = [Delivery(run.link_id, Kind.CANCEL, run.run_id) for run in cancelled if run.link_id is not None]
+    enqueue(connection, placed, touched)
+
+
+# ---- acknowledged --------------------------------------------------------------------------------------------------
+
+
+def acknowledge(connection: Connection, link_id: int, sequence: int, *, now: datetime, touched: Touched) -> None:
+    """Forget deliveries up to there: the node has them. Runs assigned by them are the node's from here on."""
+    acknowledged = and_(deliveries.c.link_id == link_id, deliveries.c.sequence <= sequence)
+    told = connection.execute(delete(deliveries).where(acknowledged).returning(deliveries.c.kind, deliveries.c.run_id))
+    assigned = {row.run_id for row in told if row.kind == Kind.ASSIGN}
+    connection.execute(update(node_links).where(node_links.c.link_id == link_id).values(acknowledged=sequence))
+    if assigned:
+        accepted = [run for run in runs.load(connection, assigned) if tasks.accepts(run, link_id)]
+        runs.move(connection, accepted, touched, state=tasks.ASSIGNED, assigned_at=now)
+
+
+def renumber(connection: Connection, link_id: int) -> int:
+    """Start a node's order over behind the last sequence, and return that.
+
+    A node that knows of sequences which the server has not given was served by a later state of this database: its
+    count starts here, and everything that it has not acknowledged follows under new sequences.
+    """
+    row = connection.execute(select(node_links).where(node_links.c.link_id == link_id)).one()
+    shift = row.last_sequence - row.acknowledged
+    # By way of negative numbers, so that no sequence is taken twice meanwhile.
+    here = update(deliveries).where(deliveries.c.link_id == link_id)
+    connection.execute(here.values(sequence=-(deliveries.c.sequence + shift)))
+    connection.execute(here.values(sequence=-deliveries.c.sequence))
+    moved = {"acknowledged": row.last_sequence, "last_sequence": row.last_sequence + shift}
+    connection.execute(update(node_links).where(node_links.c.link_id == link_id).values(moved))
+    return int(row.last_sequence)
+
+
+# ---- sent ----------------------------------------------------------------------------------------------------------
+
+_PENDING = (
+    select(
+        deliveries.c.sequence,
+        deliveries.c.kind,
+        deliveries.c.run_id,
+        run_table.c.task_id,
+        run_table.c.state,
+        run_table.c.attempt,
+        task_table.c.chain,
+        payloads.c.envelope.label("input"),
+        peer_messages.c.from_run_id,
+        peer_messages.c.sequence.label("message_sequence"),
+        peer_messages.c.envelope.label("message"),
+    )
+    .join_from(deliveries, run_table, run_table.c.run_id == deliveries.c.run_id)
+    .outerjoin(task_table, and_(deliveries.c.kind == Kind.ASSIGN, task_table.c.task_id == run_table.c.task_id))
+    .outerjoin(payloads, and_(deliveries.c.kind == Kind.ASSIGN, payloads.c.envelope_digest == run_table.c.input_digest))
+    .outerjoin(peer_messages, peer_messages.c.message_id == deliveries.c.message_id)
+    .where(deliveries.c.link_id == bindparam("link_id"), deliveries.c.sequence > bindparam("after"))
+    .order_by(deliveries.c.sequence)
+    .limit(bindparam("most"))
+)
+
+
+def pending(connection: Connection, link_id: int, *, after: int, most: int) -> list[ServerFrame]:
+    """Return the next deliveries behind a sequence as frames: at most so many, and about a MiB."""
+    frames: list[ServerFrame] = []
+    size_bytes = 0
+    for row in connection.execute(_PENDING, {"link_id": link_id, "after": after, "most": most}):
+        frame = _frame(row)
+        frames.append(frame)
+        size_bytes += frame.ByteSize()
+        if size_bytes >= BATCH_BYTES:
+            break
+    return frames
+
+
+def _frame(row: AnyRow) -> ServerFrame:
+    if row.kind == Kind.MESSAGE:
+        message = PeerMessage(
+            task_id=row.task_id,
+            from_run_id=row.from_run_id,
+            to_run_id=row.run_id,
+            sequence=row.message_sequence,
+            envelope=row.message,
+        )
+        return ServerFrame(sequence=row.sequence, peer_message=message)
+    if row.kind == Kind.CANCEL or row.state in tasks.TERMINAL:
+        return ServerFrame(sequence=row.sequence, cancel=Cancel(run_id=row.run_id))
+    assigned = Assign(
+        run_id=row.run_id,
+        attempt=row.attempt,
+        chain=TaskChain.FromString(row.chain),
+        input_envelope=row.input or b"",
+    )
+    return ServerFrame(sequence=row.sequence, assign=assigned)

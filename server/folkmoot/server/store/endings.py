@@ -1,0 +1,118 @@
+"""Endings: runs that the server itself ends, and what the end of a run means for tasks that depend on it.
+
+All in the transaction of whatever ended the run, so that a dependant is delivered with the last result it waited for,
+or cancelled with the first failure.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, select, update
+
+from folkmoot.server import tasks
+from folkmoot.server.store import deliveries, runs
+from folkmoot.server.store.task_tables import PENDING, task_dependencies
+from folkmoot.server.store.task_tables import runs as run_table
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import Run, State, Verdict
+from folkmoot.v1.errors_pb2 import ErrorReason
+
+
+def end(
+    connection: Connection,
+    pending: Sequence[Run],
+    state: State,
+    reason: ErrorReason.ValueType,
+    *,
+    now: datetime,
+    touched: Touched,
+) -> None:
+    """End runs that no node has accepted. A node that is just about to is told that they are not wanted any more."""
+    runs.move(connection, pending, touched, state=state, reason=reason, ended_at=now)
+    deliveries.cancel(connection, pending, touched)
+    settle(connection, {run.task_id for run in pending}, now=now, touched=touched)
+
+
+def settle(connection: Connection, task_ids: Iterable[str], *, now: datetime, touched: Touched) -> None:
+    """Start or cancel what depends on tasks of which a run has just ended, and what depends on that in turn."""
+    moved = deque(task_ids)
+    while moved:
+        for dependant in _blocked_by(connection, moved.popleft()):
+            match tasks.verdict(_states_before(connection, dependant)):
+                case Verdict.START:
+                    _unblock(connection, dependant)
+                    waiting = runs.where(connection, run_table.c.task_id == dependant)
+                    placed = [
+                        (run.link_id, run.run_id) for run in waiting if run.state == tasks.PENDING and run.link_id
+                    ]
+                    deliveries.assign(connection, placed, touched)
+                    touched.task(dependant)
+                case Verdict.FAIL:
+                    _unblock(connection, dependant)
+                    fail(connection, dependant, now=now, touched=touched)
+                    moved.append(dependant)
+                case Verdict.WAIT:
+                    pass
+
+
+def fail(connection: Connection, task_id: str, *, now: datetime, touched: Touched) -> None:
+    """Cancel the runs of a task whose dependencies can't be completed any more. No node was told of them."""
+    pending = runs.where(connection, run_table.c.task_id == task_id, run_table.c.state == tasks.PENDING)
+    reason = ErrorReason.ERROR_REASON_DEPENDENCY_FAILED
+    runs.move(connection, pending, touched, state=tasks.CANCELLED, reason=reason, ended_at=now)
+
+
+def _blocked_by(connection: Connection, task_id: str) -> list[str]:
+    dependants = (
+        select(task_table.c.task_id)
+        .join(task_dependencies, task_dependencies.c.task_id == task_table.c.task_id)
+        .where(task_dependencies.c.depends_on_task_id == task_id, task_table.c.blocked)
+    )
+    return list(connection.scalars(dependants))
+
+
+def _states_before(connection: Connection, task_id: str) -> list[State]:
+    before = (
+        select(run_table.c.state)
+        .join(task_dependencies, task_dependencies.c.depends_on_task_id == run_table.c.task_id)
+        .where(task_dependencies.c.task_id == task_id)
+    )
+    return list(connection.scalars(before))
+
+
+def _unblock(connection: Connection, task_id: str) -> None:
+    connection.execute(update(task_table).where(task_table.c.task_id == task_id).values(blocked=False))
+
+
+# ---- the server's own endings --------------------------------------------------------------------------------------
+
+
+def are_late(connection: Connection, *, now: datetime) -> bool:
+    """Whether there are runs that no node has accepted in time."""
+    return connection.execute(_late(now).limit(1)).first() is not None
+
+
+def expire(connection: Connection, *, now: datetime, touched: Touched, most: int) -> None:
+    """End runs that no node has accepted in time, the oldest first."""
+    expired = [runs.run_of(row) for row in connection.execute(_late(now).limit(most))]
+    end(connection, expired, tasks.EXPIRED, ErrorReason.ERROR_REASON_TASK_EXPIRED, now=now, touched=touched)
+
+
+def _late(now: datetime) -> Select[*tuple[Any, ...]]:
+    late = and_(run_table.c.state == PENDING, run_table.c.expires_at <= now)
+    return select(*runs.DECISIVE).where(late).order_by(run_table.c.expires_at)
+
+
+def cancel_tree(connection: Connection, task_id: str, *, now: datetime, touched: Touched) -> None:
+    """Cancel a task and all below it: what no node has ends here, for the rest nodes are asked."""
+    below = select(task_table.c.task_id).where(task_table.c.task_id == task_id).cte("below", recursive=True)
+    below = below.union_all(select(task_table.c.task_id).join(below, task_table.c.parent_task_id == below.c.task_id))
+    found = runs.where(connection, run_table.c.task_id.in_(select(below.c.task_id)))
+    asked = [run for run in found if tasks.cancel(run) is tasks.Cancel.ASKS_NODE]
+    runs.move(connection, asked, touched, cancelling=True)
+    deliveries.cancel(connection, asked, touched)
+    ended = [run for run in found if tasks.cancel(run) is tasks.Cancel.ENDS]
+    end(connection, ended, tasks.CANCELLED, ErrorReason.ERROR_REASON_CANCELLED, now=now, touched=touched)

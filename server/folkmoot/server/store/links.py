@@ -1,0 +1,173 @@
+"""Links: one row for each node of each collaboration, with its session's epoch and how far it has acknowledged.
+
+The newest attach has the highest epoch and is the only live one: whatever an older session still tries is refused here,
+whichever instance of the server it runs in.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, select, update
+
+from folkmoot.server.store import task_tables
+from folkmoot.server.store.tables import nodes
+from folkmoot.server.store.task_tables import AnyRow, node_links
+from folkmoot.server.tasks import OPEN, Station
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import Hello, PolicySummary
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A node of an organization, and what the server knows of its connection."""
+
+    node_id: str
+    organization_id: str
+    link_id: int | None
+    """None: the server never had to do with this node."""
+    attached: bool
+    away_since: datetime | None
+    labels: frozenset[str]
+    """Data that the node says it offers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Where a node's order of deliveries stands as a session begins."""
+
+    epoch: int
+    last_sequence: int
+    acknowledged: int
+
+
+_ADMITTED = (
+    select(
+        nodes.c.node_id,
+        nodes.c.organization_id,
+        node_links.c.link_id,
+        node_links.c.attached_at,
+        node_links.c.away_since,
+        node_links.c.policy,
+    )
+    .outerjoin_from(
+        nodes, node_links, and_(node_links.c.genesis == nodes.c.genesis, node_links.c.node_id == nodes.c.node_id)
+    )
+    .where(
+        nodes.c.genesis == bindparam("genesis"),
+        nodes.c.organization_id.in_(bindparam("organization_ids", expanding=True)),
+    )
+    .order_by(nodes.c.node_id)
+)
+
+
+def admitted(connection: Connection, genesis: bytes, organization_ids: Iterable[str]) -> list[Link]:
+    """Return the nodes that the ledger admits for these organizations."""
+    rows = connection.execute(_ADMITTED, {"genesis": genesis, "organization_ids": list(organization_ids)})
+    return [_link(row) for row in rows]
+
+
+def _link(row: AnyRow) -> Link:
+    return Link(
+        node_id=row.node_id,
+        organization_id=row.organization_id,
+        link_id=row.link_id,
+        attached=row.attached_at is not None and row.away_since is None,
+        away_since=row.away_since,
+        labels=frozenset(PolicySummary.FromString(row.policy).labels) if row.policy else frozenset(),
+    )
+
+
+def station(links: Iterable[Link], *, created_at: datetime) -> Station:
+    """Say how a run can reach any of the nodes. One that never attached is away since the run was made."""
+    known = list(links)
+    if not known or any(link.attached for link in known):
+        return Station(admitted=bool(known), away_since=None)
+    return Station(admitted=True, away_since=max(link.away_since or created_at for link in known))
+
+
+def opened(connection: Connection, genesis: bytes, link: Link) -> int:
+    """Return the link's id, making its row if there is none."""
+    return link.link_id or ensure(connection, genesis, link.node_id, link.organization_id)
+
+
+def ensure(connection: Connection, genesis: bytes, node_id: str, organization_id: str) -> int:
+    """Return the id of a node's link, making its row if there is none."""
+    known = select(node_links.c.link_id).where(node_links.c.genesis == genesis, node_links.c.node_id == node_id)
+    if (link_id := connection.scalar(known)) is not None:
+        return int(link_id)
+    made = insert(node_links).values(
+        genesis=genesis,
+        node_id=node_id,
+        organization_id=organization_id,
+        epoch=0,
+        last_sequence=0,
+        acknowledged=0,
+        version="",
+        policy=b"",
+        free_slots=0,
+    )
+    return int(connection.execute(made.returning(node_links.c.link_id)).scalar_one())
+
+
+def open_runs(connection: Connection, link_ids: Iterable[int]) -> dict[int, int]:
+    """Return how many runs that have not ended are placed at each of the nodes."""
+    runs = task_tables.runs
+    counted = (
+        select(runs.c.link_id, func.count().label("number"))
+        .where(runs.c.link_id.in_(list(link_ids)), runs.c.state < task_tables.FIRST_TERMINAL_STATE)
+        .group_by(runs.c.link_id)
+    )
+    return {row.link_id: row.number for row in connection.execute(counted)}
+
+
+# ---- sessions ------------------------------------------------------------------------------------------------------
+
+
+def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime) -> Attached:
+    """Begin a session: the epoch grows, and whatever an older session does from here on is refused."""
+    begun = (
+        update(node_links)
+        .where(node_links.c.link_id == link_id)
+        .values(
+            epoch=node_links.c.epoch + 1,
+            attached_at=now,
+            away_since=None,
+            version=hello.version,
+            policy=hello.policy.SerializeToString(),
+            free_slots=hello.free_slots,
+        )
+        .returning(node_links.c.epoch, node_links.c.last_sequence, node_links.c.acknowledged)
+    )
+    return Attached(*connection.execute(begun).one())
+
+
+def require(connection: Connection, link_id: int, epoch: int) -> None:
+    """Raise SESSION_REPLACED unless the session is the node's newest."""
+    current = connection.scalar(select(node_links.c.epoch).where(node_links.c.link_id == link_id))
+    if current != epoch:
+        raise session_replaced()
+
+
+def detach(connection: Connection, link_id: int, epoch: int, *, now: datetime) -> None:
+    """End a session: the node is away from now on, unless it has attached anew already."""
+    mine = and_(node_links.c.link_id == link_id, node_links.c.epoch == epoch, node_links.c.away_since.is_(None))
+    connection.execute(update(node_links).where(mine).values(away_since=now))
+
+
+def detach_all(connection: Connection, *, now: datetime) -> None:
+    """Take all nodes for away: a server that starts has no sessions, and the one before it may have been killed."""
+    lost = and_(node_links.c.attached_at.is_not(None), node_links.c.away_since.is_(None))
+    connection.execute(update(node_links).where(lost).values(away_since=now))
+
+
+def session_replaced() -> FolkmootError:
+    """Return the error of a session that a newer one of the same node has ended."""
+    return FolkmootError(ErrorReason.ERROR_REASON_SESSION_REPLACED, "The node has attached anew")
+
+
+def belonging_to(link_id: int) -> ColumnElement[bool]:
+    """Meet runs that the node holds."""
+    runs = task_tables.runs
+    return and_(runs.c.link_id == link_id, runs.c.state.in_(OPEN), runs.c.assigned_at.is_not(None))

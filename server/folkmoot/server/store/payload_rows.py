@@ -1,0 +1,193 @@
+"""Rows of payloads: which parts are there, what an envelope is for, and which organizations may read it.
+
+An envelope that is complete never changes. Small ones are in the row; of large ones the payload store has the bytes.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from folkmoot.server.store.task_tables import AnyRow, payload_parts, payloads
+from folkmoot.transport.limits import PART_BYTES
+from folkmoot.trust import Inspected
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an envelope is bound to, by its own words: its kind, its task, and its run unless it is an input."""
+
+    kind: EnvelopeKind.ValueType
+    task_id: str
+    run_id: str = ""
+
+    @classmethod
+    def of(cls, inspected: Inspected) -> "Place":
+        """Return what a parsed envelope is bound to."""
+        context = inspected.context
+        return cls(context.kind, context.task_id, context.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An envelope that a task or a receipt names: where it belongs, and who may read it besides its sender."""
+
+    digest: bytes
+    place: Place
+    readers: Collection[str]
+    inline: bytes | None
+    """Its bytes if they rode along; None if they were uploaded before."""
+
+
+def not_found(digest: bytes, text: str) -> FolkmootError:
+    """Return the error of a payload that is not there, not complete, or not for this caller."""
+    name = digest.hex()
+    return FolkmootError(
+        ErrorReason.ERROR_REASON_PAYLOAD_NOT_FOUND, f"{text}: {name}", metadata={"envelope_digest": name}
+    )
+
+
+_COLUMNS = tuple(column for column in payloads.c if column is not payloads.c.envelope)
+
+
+def find(connection: Connection, digest: bytes) -> AnyRow | None:
+    """Return a payload's row, without its bytes."""
+    inline = payloads.c.envelope.is_not(None).label("inline")
+    return connection.execute(select(*_COLUMNS, inline).where(payloads.c.envelope_digest == digest)).one_or_none()
+
+
+def inline_bytes(connection: Connection, digest: bytes) -> bytes:
+    """Return the bytes of an envelope that is in its row."""
+    return bytes(
+        connection.execute(select(payloads.c.envelope).where(payloads.c.envelope_digest == digest)).scalar_one()
+    )
+
+
+def may_read(row: AnyRow, organization_id: str) -> bool:
+    """Whether an organization has sent the payload or receives it."""
+    return bool(organization_id) and organization_id in (row.sender_organization_id, *row.readers.split(" "))
+
+
+# ---- named by something ----------------------------------------------------------------------------------------------
+
+
+def store(
+    connection: Connection, envelopes: Collection[Envelope], *, sender_organization_id: str, now: datetime
+) -> dict[bytes, int]:
+    """Store envelopes that rode along and take those that were uploaded; return the size of each in bytes.
+
+    Raises PAYLOAD_NOT_FOUND for one that did neither, or that was uploaded for another place.
+    """
+    digests = [envelope.digest for envelope in envelopes]
+    there = {
+        row.envelope_digest: row
+        for row in connection.execute(select(*_COLUMNS).where(payloads.c.envelope_digest.in_(digests)))
+    }
+    new: list[dict[str, object]] = []
+    for envelope in envelopes:
+        row = there.get(envelope.digest)
+        if row is not None and row.completed_at is not None and row.sender_organization_id == sender_organization_id:
+            _take(connection, row, envelope)
+        elif envelope.inline is None:
+            raise not_found(envelope.digest, "The envelope was neither sent along nor uploaded completely")
+        else:
+            if row is not None:
+                abandon(connection, envelope.digest)
+            new.append(_row(envelope, sender_organization_id, now))
+    if new:
+        connection.execute(_INSERT, new)
+    sizes = {digest: int(row.size_bytes) for digest, row in there.items()}
+    return sizes | {envelope.digest: len(envelope.inline) for envelope in envelopes if envelope.inline is not None}
+
+
+_INSERT = insert(payloads)
+
+
+def _row(envelope: Envelope, sender_organization_id: str, now: datetime) -> dict[str, object]:
+    return {
+        "envelope_digest": envelope.digest,
+        "size_bytes": len(envelope.inline or b""),
+        "sender_organization_id": sender_organization_id,
+        "readers": " ".join(envelope.readers),
+        "envelope": envelope.inline,
+        "kind": envelope.place.kind,
+        "task_id": envelope.place.task_id,
+        "run_id": envelope.place.run_id,
+        "created_at": now,
+        "completed_at": now,
+    }
+
+
+def _take(connection: Connection, row: AnyRow, envelope: Envelope) -> None:
+    if Place(row.kind, row.task_id, row.run_id) != envelope.place:
+        raise not_found(envelope.digest, "The envelope that was uploaded is for another task or run")
+    change = update(payloads).where(payloads.c.envelope_digest == envelope.digest)
+    connection.execute(change.values(readers=" ".join(envelope.readers)))
+
+
+# ---- uploads -------------------------------------------------------------------------------------------------------
+
+
+def begin(
+    connection: Connection, digest: bytes, size_bytes: int, *, sender_organization_id: str, now: datetime
+) -> list[int]:
+    """Begin or resume an upload, and return the numbers of missing parts; raise ID_TAKEN."""
+    row = find(connection, digest)
+    if row is None:
+        new = {
+            "envelope_digest": digest,
+            "size_bytes": size_bytes,
+            "sender_organization_id": sender_organization_id,
+            "readers": "",
+            "kind": EnvelopeKind.ENVELOPE_KIND_UNSPECIFIED,
+            "task_id": "",
+            "run_id": "",
+            "created_at": now,
+        }
+        connection.execute(insert(payloads).values(new))
+    elif (row.size_bytes, row.sender_organization_id) != (size_bytes, sender_organization_id):
+        text = "There is a payload of this name, of another size or from another organization"
+        raise FolkmootError(ErrorReason.ERROR_REASON_ID_TAKEN, text, metadata={"envelope_digest": digest.hex()})
+    elif row.completed_at is not None:
+        return []
+    return missing(connection, digest, size_bytes)
+
+
+def missing(connection: Connection, digest: bytes, size_bytes: int) -> list[int]:
+    """Return the numbers of parts that are not on disk."""
+    stored = select(payload_parts.c.part_number).where(payload_parts.c.envelope_digest == digest)
+    there = set(connection.scalars(stored))
+    return [number for number in range(part_count(size_bytes)) if number not in there]
+
+
+def part_count(size_bytes: int) -> int:
+    """Return how many parts a payload has."""
+    return -(-size_bytes // PART_BYTES)
+
+
+def part_bytes(size_bytes: int, part_number: int) -> int:
+    """Return how many bytes a part has: the last one may be shorter."""
+    return min(PART_BYTES, size_bytes - part_number * PART_BYTES)
+
+
+def add_part(connection: Connection, digest: bytes, part_number: int) -> None:
+    """Note that a part is on disk."""
+    here = {"envelope_digest": digest, "part_number": part_number}
+    if connection.scalar(select(payload_parts.c.part_number).filter_by(**here)) is None:
+        connection.execute(insert(payload_parts).values(here))
+
+
+def complete(connection: Connection, digest: bytes, place: Place, *, now: datetime) -> None:
+    """Note that all of a payload is on disk, and where it belongs."""
+    done = {"kind": place.kind, "task_id": place.task_id, "run_id": place.run_id, "completed_at": now}
+    connection.execute(update(payloads).where(payloads.c.envelope_digest == digest).values(done))
+
+
+def abandon(connection: Connection, digest: bytes) -> None:
+    """Forget an upload: it turned out to be something else, or is not needed any more."""
+    connection.execute(delete(payload_parts).where(payload_parts.c.envelope_digest == digest))
+    connection.execute(delete(payloads).where(payloads.c.envelope_digest == digest))

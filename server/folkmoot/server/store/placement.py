@@ -1,0 +1,90 @@
+"""Placement: which node of an organization executes a run, and when it is told.
+
+The only node, or the attached one with the fewest open runs, those first that offer all labels. Runs that share files
+within their job stay at the node where the job's first run of the organization went, even while that node is away.
+What can't be placed is placed as soon as a node of the organization attaches.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Connection, insert, select
+
+from folkmoot.server.store import deliveries, links, runs
+from folkmoot.server.store.links import Link
+from folkmoot.server.store.task_tables import runs as run_table
+from folkmoot.server.store.task_tables import scratch_bindings
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import PENDING
+from folkmoot.v1.task_pb2 import Scratch, TaskChain, TaskSpec
+
+
+def choose(candidates: Sequence[Link], *, open_runs: Mapping[int, int], labels: Iterable[str]) -> Link | None:
+    """Return the node to place a run at, None if the run has to wait for one to attach."""
+    if len(candidates) == 1:
+        return candidates[0]
+    wanted = frozenset(labels)
+    attached = [link for link in candidates if link.attached]
+    return min(
+        attached,
+        key=lambda link: (not wanted <= link.labels, open_runs.get(link.link_id or 0, 0), link.node_id),
+        default=None,
+    )
+
+
+def place(connection: Connection, spec: TaskSpec) -> dict[str, int]:
+    """Return the links of the nodes that a new task's runs are placed at, by organization."""
+    organization_ids = [receiver.organization_id for receiver in spec.receivers]
+    by_organization: defaultdict[str, list[Link]] = defaultdict(list)
+    for link in links.admitted(connection, spec.genesis, organization_ids):
+        by_organization[link.organization_id].append(link)
+    crowded = [link for peers in by_organization.values() if len(peers) > 1 for link in peers]
+    open_runs = links.open_runs(connection, (link.link_id for link in crowded if link.link_id)) if crowded else {}
+    scratch = spec.scratch == Scratch.SCRATCH_JOB
+    placed = _bindings(connection, spec.job_id) if scratch else {}
+    for organization_id in organization_ids:
+        if organization_id in placed:
+            continue
+        chosen = choose(by_organization[organization_id], open_runs=open_runs, labels=spec.labels)
+        if chosen is not None:
+            placed[organization_id] = links.opened(connection, spec.genesis, chosen)
+            if scratch:
+                _bind(connection, spec.job_id, organization_id, placed[organization_id])
+    return placed
+
+
+def place_waiting(connection: Connection, genesis: bytes, link_id: int, organization_id: str, touched: Touched) -> None:
+    """Give the organization's runs that are placed nowhere to a node that has just attached."""
+    homeless = (
+        select(*runs.DECISIVE, task_table.c.blocked, task_table.c.job_id, task_table.c.chain)
+        .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
+        .where(
+            run_table.c.organization_id == organization_id,
+            run_table.c.state == PENDING,
+            run_table.c.link_id.is_(None),
+            task_table.c.genesis == genesis,
+        )
+        .order_by(run_table.c.position)
+    )
+    told = []
+    for row in connection.execute(homeless).all():
+        runs.move(connection, [runs.run_of(row)], touched, link_id=link_id)
+        if not row.blocked:
+            told.append((link_id, row.run_id))
+        spec = TaskSpec.FromString(TaskChain.FromString(row.chain).specs[-1].body)
+        if spec.scratch == Scratch.SCRATCH_JOB and organization_id not in _bindings(connection, row.job_id):
+            _bind(connection, row.job_id, organization_id, link_id)
+    deliveries.assign(connection, told, touched)
+
+
+def _bindings(connection: Connection, job_id: str) -> dict[str, int]:
+    bound = select(scratch_bindings.c.organization_id, scratch_bindings.c.link_id)
+    return {
+        row.organization_id: row.link_id for row in connection.execute(bound.where(scratch_bindings.c.job_id == job_id))
+    }
+
+
+def _bind(connection: Connection, job_id: str, organization_id: str, link_id: int) -> None:
+    row = {"job_id": job_id, "organization_id": organization_id, "link_id": link_id}
+    connection.execute(insert(scratch_bindings).values(row))

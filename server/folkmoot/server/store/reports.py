@@ -1,0 +1,114 @@
+"""What nodes say over their links: reports of runs, messages between sibling runs, and what they hold when they attach.
+
+Reports may be late, repeated, or of runs that are not the node's (any more): those change nothing and are no errors.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum, auto
+
+from sqlalchemy import Connection, func, insert, select
+
+from folkmoot.server import tasks
+from folkmoot.server.store import deliveries, links, runs
+from folkmoot.server.store.deliveries import Delivery, Kind
+from folkmoot.server.store.task_tables import peer_messages, run_logs
+from folkmoot.server.store.touched import Touched
+from folkmoot.trust.times import moment_at, nanoseconds
+from folkmoot.v1.link_pb2 import HeldRun, PeerMessage, RunUpdate
+
+# ---- runs ----------------------------------------------------------------------------------------------------------
+
+
+def update(connection: Connection, link_id: int, told: RunUpdate, *, now: datetime, touched: Touched) -> bool:
+    """Note where a run stands, its progress, its log and what it waits for; False if it is not the node's to say."""
+    run = next(iter(runs.load(connection, [told.run_id])), None)
+    if run is None or not tasks.reports(run, link_id=link_id, attempt=told.attempt, state=told.state):
+        return False
+    values: dict[str, object] = {
+        "state": told.state,
+        "fraction": told.fraction if 0 <= told.fraction <= 1 else 0.0,
+        "waiting": told.waiting.SerializeToString() if told.HasField("waiting") else None,
+    }
+    if told.progress_envelope:
+        values["progress_envelope"] = told.progress_envelope
+    if told.HasField("started_at"):
+        values["started_at"] = moment_at(nanoseconds(told.started_at))
+    runs.move(connection, [run], touched, **values)
+    _append_log(connection, told, now)
+    return True
+
+
+def _append_log(connection: Connection, told: RunUpdate, now: datetime) -> None:
+    if not told.log_envelopes:
+        return
+    last = connection.scalar(select(func.max(run_logs.c.position)).where(run_logs.c.run_id == told.run_id)) or 0
+    lines = [
+        {"run_id": told.run_id, "position": position, "attempt": told.attempt, "envelope": envelope, "received_at": now}
+        for position, envelope in enumerate(told.log_envelopes, start=last + 1)
+    ]
+    connection.execute(insert(run_logs), lines)
+
+
+# ---- messages ------------------------------------------------------------------------------------------------------
+
+
+class Fate(Enum):
+    """What became of a message."""
+
+    STORED = auto()
+    NOT_NEEDED = auto()
+    """It is here already, or one of the two runs has ended. The node can forget it."""
+    NOT_KNOWN = auto()
+    """Not between a run of this node and a sibling of it, as far as this server knows."""
+
+
+def message(connection: Connection, link_id: int, sent: PeerMessage, *, now: datetime, touched: Touched) -> Fate:
+    """Store a message between siblings once, and have it delivered to the node of the run that receives it."""
+    known = {run.run_id: run for run in runs.load(connection, [sent.from_run_id, sent.to_run_id])}
+    sender, receiver = known.get(sent.from_run_id), known.get(sent.to_run_id)
+    if sender is None or receiver is None or sender is receiver or {sender.task_id, receiver.task_id} != {sent.task_id}:
+        return Fate.NOT_KNOWN
+    if sender.link_id != link_id:
+        return Fate.NOT_KNOWN
+    if sender.ended or receiver.ended or _is_stored(connection, sent):
+        return Fate.NOT_NEEDED
+    stored = insert(peer_messages).values(
+        from_run_id=sent.from_run_id,
+        to_run_id=sent.to_run_id,
+        sequence=sent.sequence,
+        envelope=sent.envelope,
+        received_at=now,
+    )
+    message_id = connection.execute(stored.returning(peer_messages.c.message_id)).scalar_one()
+    if receiver.link_id is not None:
+        deliveries.enqueue(connection, [Delivery(receiver.link_id, Kind.MESSAGE, receiver.run_id, message_id)], touched)
+    return Fate.STORED
+
+
+def _is_stored(connection: Connection, sent: PeerMessage) -> bool:
+    same = select(peer_messages.c.message_id).where(
+        peer_messages.c.to_run_id == sent.to_run_id,
+        peer_messages.c.from_run_id == sent.from_run_id,
+        peer_messages.c.sequence == sent.sequence,
+    )
+    return connection.scalar(same) is not None
+
+
+# ---- what a node holds ---------------------------------------------------------------------------------------------
+
+
+def reconcile(connection: Connection, link_id: int, held: Sequence[HeldRun], touched: Touched) -> None:
+    """Bring a node that attaches and the server to the same view of who has which run.
+
+    A run that the node holds and that has ended, or is to be cancelled, is cancelled again; the node ignores that where
+    its own result stands already, and commits it. A run that is the node's and that it does not hold is delivered
+    again: a node whose journal knows the run answers with what is in it, and one that has lost its journal has lost the
+    run, and executes it. The server can't tell the one from the other, and never gives the run to somebody else.
+    """
+    known = {run.run_id: run for run in runs.load(connection, [each.run_id for each in held])}
+    unwanted = [run for run in known.values() if run.link_id == link_id and (run.ended or run.cancelling)]
+    mine = runs.where(connection, links.belonging_to(link_id))
+    lost = [run for run in mine if run.run_id not in known]
+    deliveries.assign(connection, [(link_id, run.run_id) for run in lost], touched)
+    deliveries.cancel(connection, unwanted + [run for run in lost if run.cancelling], touched)

@@ -1,0 +1,81 @@
+"""Rows of runs: read for decisions, and moved by compare-and-set.
+
+Every run that moves takes the next revision of its task. No two runs share one, so that it is a cursor for whoever
+watches: behind a revision comes exactly what he has not seen.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
+
+from folkmoot.server.store.task_tables import AnyRow, runs
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import Run
+from folkmoot.v1.task_pb2 import RunState
+
+DECISIVE = (
+    runs.c.run_id,
+    runs.c.task_id,
+    runs.c.state,
+    runs.c.attempt,
+    runs.c.link_id,
+    runs.c.cancelling,
+    runs.c.receipt,
+)
+_BUMP = (
+    update(task_table)
+    .where(task_table.c.task_id == bindparam("moved_task_id"))
+    .values(revision=task_table.c.revision + bindparam("moved_runs"))
+    .returning(task_table.c.revision)
+)
+_UNMOVED = update(runs).where(
+    runs.c.run_id == bindparam("moved_run_id"),
+    runs.c.state == bindparam("from_state"),
+    runs.c.attempt == bindparam("in_attempt"),
+)
+
+
+def run_of(row: AnyRow) -> Run:
+    """Return what decisions rest on; the row has the DECISIVE columns."""
+    state = RunState.ValueType(row.state)
+    return Run(row.run_id, row.task_id, state, row.attempt, row.link_id, row.cancelling, row.receipt)
+
+
+def where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]:
+    """Return the runs that meet the conditions, oldest first."""
+    rows = connection.execute(select(*DECISIVE).where(*conditions).order_by(runs.c.position))
+    return [run_of(row) for row in rows]
+
+
+def load(connection: Connection, run_ids: Iterable[str]) -> list[Run]:
+    """Return the runs with these ids that there are."""
+    return where(connection, runs.c.run_id.in_(list(run_ids)))
+
+
+def move(connection: Connection, moving: Sequence[Run], touched: Touched, **values: object) -> None:
+    """Set columns of runs that still are as they were when they were read.
+
+    A run that has moved meanwhile stays as it is: whoever needs to know reads it again.
+    """
+    by_task: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in moving:
+        by_task[run.task_id].append(run)
+    for task_id in sorted(by_task):
+        number = len(by_task[task_id])
+        last = connection.scalar(_BUMP, {"moved_task_id": task_id, "moved_runs": number})
+        if last is None:
+            raise LookupError(task_id)
+        rows = [
+            {
+                "moved_run_id": run.run_id,
+                "from_state": run.state,
+                "in_attempt": run.attempt,
+                "revision": last - number + index,
+                **values,
+            }
+            for index, run in enumerate(by_task[task_id], start=1)
+        ]
+        connection.execute(_UNMOVED, rows)
+        touched.task(task_id)

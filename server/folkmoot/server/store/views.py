@@ -1,0 +1,271 @@
+"""What callers are shown of tasks and runs: who may see which, and rows as messages.
+
+A node sees its collaboration; a user what his rules' scope reaches. What a caller may not see does not exist for him.
+Sealed things (results, progress, logs) are shown only to organizations that they are sealed to.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import ColumnElement, Connection, bindparam, false, func, or_, select, true
+
+from folkmoot.server import access, tasks
+from folkmoot.server.context import Caller
+from folkmoot.server.store import links
+from folkmoot.server.store.tables import members
+from folkmoot.server.store.task_tables import AnyRow, node_links, payloads, run_logs, runs
+from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.tasks import Station
+from folkmoot.trust import timestamp
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import options_pb2 as options
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import ExitClass, Run, RunState, Task, TaskState, Waiting
+from folkmoot.v1.task_service_pb2 import WatchRunLogResponse
+
+TASK, RUN = options.RESOURCE_TASK, options.RESOURCE_RUN
+VIEW, DELETE = options.OPERATION_VIEW, options.OPERATION_DELETE
+
+
+def visible(
+    caller: Caller, resource: options.Resource.ValueType, operation: options.Operation.ValueType = VIEW
+) -> ColumnElement[bool]:
+    """Meet what the caller may see (or do) of tasks; for runs, of the tasks that they belong to, and of its own runs."""
+    if caller.kind == options.CALLER_NODE:
+        return task_table.c.genesis == caller.genesis
+    own = task_table.c.created_by == caller.user_id
+    of_organization = task_table.c.initiator_organization_id == caller.organization_id
+    if resource == RUN:
+        of_organization = or_(of_organization, runs.c.organization_id == caller.organization_id)
+    if not caller.organization_id:
+        of_organization = own
+    match access.scope(caller, resource, operation):
+        case options.SCOPE_GLOBAL:
+            return true()
+        case options.SCOPE_COLLABORATION:
+            mine = select(members.c.genesis).where(members.c.organization_id == caller.organization_id)
+            return task_table.c.genesis.in_(mine)
+        case options.SCOPE_ORGANIZATION:
+            return of_organization
+        case options.SCOPE_OWN:
+            return own
+        case _:
+            return false()
+
+
+def task_not_found(task_id: str) -> FolkmootError:
+    """Return the error of a task that is not there, or not for this caller."""
+    return FolkmootError(
+        ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"There is no task {task_id}", metadata={"task_id": task_id}
+    )
+
+
+def run_not_found(run_id: str) -> FolkmootError:
+    """Return the error of a run that is not there, or not for this caller."""
+    return FolkmootError(
+        ErrorReason.ERROR_REASON_RUN_NOT_FOUND, f"There is no run {run_id}", metadata={"run_id": run_id}
+    )
+
+
+# ---- tasks ---------------------------------------------------------------------------------------------------------
+
+TASK_COLUMNS = tuple(column for column in task_table.c if column is not task_table.c.chain)
+
+
+def find_task(
+    connection: Connection, caller: Caller, task_id: str, operation: options.Operation.ValueType = VIEW
+) -> AnyRow:
+    """Return a task's row; raise TASK_NOT_FOUND."""
+    asked = select(task_table).where(task_table.c.task_id == task_id, visible(caller, TASK, operation))
+    row = connection.execute(asked).one_or_none()
+    if row is None:
+        raise task_not_found(task_id)
+    return row
+
+
+def task_messages(connection: Connection, rows: Sequence[AnyRow]) -> list[Task]:
+    """Return tasks, their states derived from their runs'."""
+    states: defaultdict[str, list[RunState.ValueType]] = defaultdict(list)
+    counted = select(runs.c.task_id, runs.c.state).where(runs.c.task_id.in_([row.task_id for row in rows]))
+    for task_id, state in connection.execute(counted.group_by(runs.c.task_id, runs.c.state)):
+        states[task_id].append(state)
+    return [task_message(row, tasks.task_state(states[row.task_id])) for row in rows]
+
+
+def task_message(row: AnyRow, state: TaskState.ValueType) -> Task:
+    """Return a task."""
+    return Task(
+        task_id=row.task_id,
+        job_id=row.job_id,
+        parent_task_id=row.parent_task_id or "",
+        genesis=row.genesis,
+        name=row.name,
+        initiator_organization_id=row.initiator_organization_id,
+        created_by=row.created_by,
+        state=state,
+        created_at=timestamp(row.created_at),
+        revision=row.revision,
+    )
+
+
+# ---- runs ----------------------------------------------------------------------------------------------------------
+
+_RUNS = (
+    select(
+        *(column for column in runs.c if column is not runs.c.input_digest),
+        task_table.c.genesis,
+        task_table.c.blocked,
+        task_table.c.result_receivers,
+        node_links.c.node_id,
+        node_links.c.attached_at,
+        node_links.c.away_since,
+    )
+    .join_from(runs, task_table, task_table.c.task_id == runs.c.task_id)
+    .outerjoin(node_links, node_links.c.link_id == runs.c.link_id)
+)
+
+
+def runs_where(connection: Connection, caller: Caller, *conditions: ColumnElement[bool]) -> list[Run]:
+    """Return runs that meet the conditions, in the order that they were made. Access is the caller's to check."""
+    rows = connection.execute(_RUNS.where(*conditions).order_by(runs.c.position)).all()
+    return run_messages(connection, caller, rows)
+
+
+def runs_page(connection: Connection, caller: Caller, *conditions: ColumnElement[bool], most: int) -> list[AnyRow]:
+    """Return rows of runs that the caller may see, newest first."""
+    asked = _RUNS.where(visible(caller, RUN), *conditions).order_by(runs.c.position.desc()).limit(most)
+    return list(connection.execute(asked))
+
+
+def find_run(connection: Connection, caller: Caller, run_id: str) -> AnyRow:
+    """Return a run's row; raise RUN_NOT_FOUND."""
+    row = connection.execute(_RUNS.where(runs.c.run_id == run_id, visible(caller, RUN))).one_or_none()
+    if row is None:
+        raise run_not_found(run_id)
+    return row
+
+
+def run_messages(connection: Connection, caller: Caller, rows: Iterable[AnyRow]) -> list[Run]:
+    """Return runs, with what they wait for, and progress only for those who receive the results."""
+    known = list(rows)
+    stations = _Stations(connection, known)
+    return [_run_message(row, caller, stations.of(row)) for row in known]
+
+
+class _Stations:
+    """Where runs can be executed: the node that each is placed at, or else all nodes of the organization."""
+
+    def __init__(self, connection: Connection, rows: Iterable[AnyRow]) -> None:
+        homeless: defaultdict[bytes, set[str]] = defaultdict(set)
+        for row in rows:
+            if row.link_id is None and row.state == tasks.PENDING:
+                homeless[row.genesis].add(row.organization_id)
+        self._links = {
+            genesis: links.admitted(connection, genesis, organization_ids)
+            for genesis, organization_ids in homeless.items()
+        }
+
+    def of(self, row: AnyRow) -> Station:
+        if row.link_id is not None:
+            never = row.created_at if row.attached_at is None else None
+            return Station(admitted=True, away_since=row.away_since or never)
+        own = [link for link in self._links.get(row.genesis, ()) if link.organization_id == row.organization_id]
+        return links.station(own, created_at=row.created_at)
+
+
+def _run_message(row: AnyRow, caller: Caller, station: Station) -> Run:
+    reported = Waiting.FromString(row.waiting) if row.waiting is not None else None
+    return Run(
+        run_id=row.run_id,
+        task_id=row.task_id,
+        organization_id=row.organization_id,
+        node_id=row.node_id if row.assigned_at is not None else "",
+        attempt=row.attempt,
+        state=row.state,
+        exit_class=ExitClass.ValueType(row.exit_class),
+        reason=ErrorReason.ValueType(row.reason),
+        rule=row.rule,
+        fraction=row.fraction,
+        waiting=tasks.waiting(
+            row.state, blocked=row.blocked, created_at=row.created_at, station=station, reported=reported
+        ),
+        receipt=Signed.FromString(row.receipt) if row.receipt is not None else None,
+        result_digest=row.result_digest,
+        result_size_bytes=row.result_size_bytes,
+        progress_envelope=row.progress_envelope if receives(caller, row) else b"",
+        created_at=timestamp(row.created_at),
+        assigned_at=_when(row.assigned_at),
+        started_at=_when(row.started_at),
+        ended_at=_when(row.ended_at),
+        revision=row.revision,
+    )
+
+
+def _when(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else timestamp(moment)
+
+
+def receives(caller: Caller, row: AnyRow) -> bool:
+    """Whether the results of the row's task are sealed to the caller's organization."""
+    return bool(caller.organization_id) and caller.organization_id in row.result_receivers.split(" ")
+
+
+def result_envelopes(connection: Connection, caller: Caller, rows: Iterable[AnyRow]) -> dict[str, bytes]:
+    """Return the small envelopes of results that the caller's organization receives, by run id."""
+    wanted = {row.result_digest: row.run_id for row in rows if row.result_digest and receives(caller, row)}
+    if not wanted:
+        return {}
+    stored = select(payloads.c.envelope_digest, payloads.c.envelope).where(
+        payloads.c.envelope_digest.in_(list(wanted)), payloads.c.envelope.is_not(None)
+    )
+    return {wanted[digest]: envelope for digest, envelope in connection.execute(stored)}
+
+
+# ---- watched -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed of a task since a revision, and whether anything more can change."""
+
+    runs: list[tuple[Run, bytes]]
+    """Each with its result's envelope, as far as it is small and the caller receives it."""
+    ended: bool
+
+
+RUNS_AT_ONCE = 16
+
+_OPEN_RUNS = select(func.count()).where(runs.c.task_id == bindparam("task_id"), runs.c.state < tasks.COMPLETED)
+_CHANGED = (
+    _RUNS.where(runs.c.task_id == bindparam("task_id"), runs.c.revision > bindparam("revision"))
+    .order_by(runs.c.revision)
+    .limit(RUNS_AT_ONCE)
+)
+
+
+def changes(connection: Connection, caller: Caller, task_id: str, revision: int) -> Changes:
+    """Return the next of a task's runs that have changed since the revision, in the order of their revisions."""
+    rows = connection.execute(_CHANGED, {"task_id": task_id, "revision": revision}).all()
+    envelopes = result_envelopes(connection, caller, rows)
+    found = [(run, envelopes.get(run.run_id, b"")) for run in run_messages(connection, caller, rows)]
+    ended = len(rows) < RUNS_AT_ONCE and not connection.scalar(_OPEN_RUNS, {"task_id": task_id})
+    return Changes(found, ended)
+
+
+def log_lines(
+    connection: Connection, run_id: str, position: int, *, most: int
+) -> tuple[list[WatchRunLogResponse], bool]:
+    """Return a run's log behind a position, and whether the run has ended."""
+    ended = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id)) in tasks.TERMINAL
+    behind = select(run_logs).where(run_logs.c.run_id == run_id, run_logs.c.position > position)
+    lines = [
+        WatchRunLogResponse(
+            position=row.position, envelope=row.envelope, attempt=row.attempt, received_at=timestamp(row.received_at)
+        )
+        for row in connection.execute(behind.order_by(run_logs.c.position).limit(most))
+    ]
+    return lines, ended

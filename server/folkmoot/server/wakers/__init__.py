@@ -1,0 +1,29 @@
+"""Wake-ups: hints that rows have changed, never truth.
+
+Whoever waits for rows listens first, then reads, and reads again whenever he is woken. A wake-up that comes for nothing
+costs one query; one that is lost costs the time until the next. Topics are words such as "task:…" and "link:…".
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+
+class Waker(Protocol):
+    """Tells listeners, in whichever instance of the server they are, that rows have changed."""
+
+    def wake(self, topics: Iterable[str]) -> None:
+        """Wake all who listen to any of the topics. Called in the event loop, after the commit."""
+
+    def listen(self, topic: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call `wake`, in the event loop, at every wake-up from now on until the context ends. It must not raise."""
+
+
+def task_topic(task_id: str) -> str:
+    """Topic of a task: its runs, their logs."""
+    return f"task:{task_id}"
+
+
+def link_topic(link_id: int) -> str:
+    """Topic of a node's link: its deliveries."""
+    return f"link:{link_id}"

@@ -1,0 +1,29 @@
+"""Wake-ups within one process: all that a server with a database of its own needs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+
+class LocalWaker:
+    """A waker that keeps its listeners in memory."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, dict[object, Callable[[], None]]] = {}
+
+    def wake(self, topics: Iterable[str]) -> None:
+        """Wake all who listen to any of the topics."""
+        for topic in topics:
+            for wake in tuple(self._listeners.get(topic, {}).values()):
+                wake()
+
+    @contextmanager
+    def listen(self, topic: str, wake: Callable[[], None]) -> Iterator[None]:
+        """Call `wake` at every wake-up from now on until the context ends."""
+        me = object()
+        self._listeners.setdefault(topic, {})[me] = wake
+        try:
+            yield
+        finally:
+            del self._listeners[topic][me]
+            if not self._listeners[topic]:
+                del self._listeners[topic]
