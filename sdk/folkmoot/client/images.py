@@ -80,9 +80,10 @@ def inspect_locally(name: str) -> LocalEngineImage | None:
     try:
         connection.request("GET", f"/images/{urllib.parse.quote(name, safe='')}/json")
         answer = connection.getresponse()
+        content = answer.read()
         if answer.status != http.client.OK:
             return None
-        described: dict[str, Any] = json.loads(answer.read())
+        described: dict[str, Any] = json.loads(content)
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:

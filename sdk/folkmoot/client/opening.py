@@ -144,16 +144,20 @@ async def _content(
 
 async def _download(connection: Connection, envelope_digest: bytes, run: Run) -> FileSource:
     """Bring a sealed envelope to a file without a name, which goes when nobody refers to it any more."""
-    file = TemporaryFile(dir=connection.state_directory)  # noqa: SIM115 - it lives as long as the source
-    source = FileSource(file)
+    file = TemporaryFile(dir=connection.state_directory)  # noqa: SIM115 - it lives as long as its source
+    try:
+        received = 0
+        async for data in connection.session.download(envelope_digest):
+            received += len(data)
+            if received > run.result_size_bytes:
+                raise EnvelopeRejected("the server sends more bytes than it announced")
+            file.write(data)
+        file.flush()
+        source = FileSource(file)
+    except BaseException:
+        file.close()
+        raise
     weakref.finalize(source, file.close)
-    received = 0
-    async for data in connection.session.download(envelope_digest):
-        received += len(data)
-        if received > run.result_size_bytes:
-            raise EnvelopeRejected("the server sends more bytes than it announced")
-        file.write(data)
-    file.flush()
     return source
 
 

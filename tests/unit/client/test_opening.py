@@ -1,0 +1,266 @@
+"""What a server can tell of a run, and what of it is believed."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from folkmoot.client import Proof, RunState
+from folkmoot.client.connection import Connection, Own
+from folkmoot.client.opening import open_from_run, result_of
+from folkmoot.trust import (
+    EnvelopeRejected,
+    FolkmootError,
+    Sealed,
+    TaskNotProven,
+    VerifiedTask,
+    seal_bytes,
+    serialize,
+    sign_receipt,
+    timestamp,
+    verify_task,
+)
+from folkmoot.v1 import errors_pb2 as reasons
+from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.proxy_service_pb2 import Failure
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import ExitClass, Run, TaskChain
+from folkmoot.v1.task_pb2 import RunState as Told
+from tests.builders import NOW, World, randomness, world
+
+RESULT, FAILURE = EnvelopeKind.ENVELOPE_KIND_RESULT, EnvelopeKind.ENVELOPE_KIND_FAILURE
+
+
+@dataclass
+class Scene:
+    """Alpha has a task executed by Beta and Gamma; a server tells Alpha's client what it likes."""
+
+    folder: Path
+    lung: World = field(default_factory=world)
+    result_receivers: tuple[str, ...] = ("Alpha",)
+    stored: dict[bytes, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        receivers = [self.lung[name].address for name in self.result_receivers]
+        signed = self.lung.task("Alpha", ("Beta", "Gamma"), result_receivers=receivers)
+        self.task: VerifiedTask = verify_task(TaskChain(specs=[signed]), self.lung.state, now=NOW)
+        self.run_id = self.task.spec.receivers[0].run_id
+
+    @property
+    def connection(self) -> Connection:
+        """Alpha's connection, with a server that has stored what the test put there."""
+        alpha = self.lung["Alpha"]
+
+        async def state(*, newest: bool = False) -> Any:
+            return self.lung.state
+
+        async def own() -> Own:
+            return Own("ada", self.lung.state.member("Alpha"), alpha.organization_key)
+
+        async def download(envelope_digest: bytes) -> AsyncIterator[bytes]:
+            if envelope_digest not in self.stored:
+                raise FolkmootError(reasons.ERROR_REASON_PAYLOAD_NOT_FOUND, "no such payload")
+            yield self.stored[envelope_digest]
+
+        return cast(
+            Connection,
+            SimpleNamespace(
+                state=state,
+                own=own,
+                reference=self.lung.state.reference,
+                session=SimpleNamespace(download=download),
+                state_directory=self.folder,
+            ),
+        )
+
+    def sealed(self, content: bytes = b"61.5", *, by: str = "Beta", kind: Any = RESULT, **changes: Any) -> Sealed:
+        state, key = self.lung.state, next(iter(self.lung[by].nodes.values()))
+        bound = {
+            "genesis": state.genesis,
+            "kind": kind,
+            "task_digest": self.task.digest,
+            "task_id": self.task.spec.task_id,
+            "run_id": self.run_id,
+            "attempt": 1,
+            "sender_organization_id": self.lung[by].address,
+            "content_type": "application/json",
+            "created_at": timestamp(NOW),
+            "ledger_sequence": state.position.sequence,
+            "ledger_hash": state.position.hash,
+        }
+        plain = state.encryption == Encryption.ENCRYPTION_PLAIN
+        return seal_bytes(
+            content,
+            context=EnvelopeContext(**(bound | changes)),
+            receivers=None if plain else state.receivers(self.task.spec.result_receivers),
+            key=key,
+            random=randomness("sealing"),
+        )
+
+    def receipt(self, sealed: Sealed | None, *, by: str = "Beta", **changes: Any) -> Signed:
+        result_digest = sealed.digest if sealed else b""
+        receivers = list(self.task.spec.result_receivers) if sealed else []
+        said = self.lung.receipt(self.task, by, result_digest=result_digest, result_receivers=receivers, **changes)
+        return sign_receipt(said, next(iter(self.lung[by].nodes.values())))
+
+    def run(self, receipt: Signed | None, state: Told.ValueType = Told.RUN_STATE_COMPLETED, **fields: Any) -> Run:
+        return Run(run_id=self.run_id, attempt=1, state=state, receipt=receipt, **fields)
+
+    async def result(self, run: Run, envelope: bytes = b"") -> Any:
+        return await result_of(self.connection, self.task, run, envelope)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+async def test_signed_and_sealed_result_is_proven_and_read(scene: Scene):
+    sealed = scene.sealed()
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert (result.organization, result.state, result.proven) == ("Beta", RunState.COMPLETED, Proof.PROVEN)
+    assert result.value == 61.5
+    assert result.receipt.node_id == next(iter(scene.lung["Beta"].nodes.values())).fingerprint
+
+
+async def test_plain_collaboration_is_signed_all_the_same(tmp_path: Path):
+    scene = Scene(tmp_path, world(encryption=Encryption.ENCRYPTION_PLAIN))
+    sealed = scene.sealed()
+    assert b"61.5" in sealed.envelope
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert (result.proven, result.value) == (Proof.PROVEN, 61.5)
+
+
+@pytest.mark.parametrize("position", [0, 100, -1, -200])
+async def test_tampered_result_is_rejected_and_the_state_still_proven(scene: Scene, position: int):
+    sealed = scene.sealed()
+    tampered = bytearray(sealed.envelope)
+    tampered[position] ^= 1
+    result = await scene.result(scene.run(scene.receipt(sealed)), bytes(tampered))
+    assert (result.state, result.proven) == (RunState.COMPLETED, Proof.PROVEN)
+    with pytest.raises(EnvelopeRejected):
+        result.value  # noqa: B018
+
+
+async def test_envelope_of_another_run_is_rejected(scene: Scene):
+    other = scene.sealed(run_id=scene.task.spec.receivers[1].run_id)
+    result = await scene.result(scene.run(scene.receipt(scene.sealed())), other.envelope)
+    assert isinstance(result.problem, EnvelopeRejected)
+
+
+@pytest.mark.parametrize("changes", [{"attempt": 2}, {"task_digest": bytes(32)}, {"kind": FAILURE}])
+async def test_envelope_bound_elsewhere_is_rejected_even_if_the_receipt_names_it(scene: Scene, changes: dict[str, Any]):
+    sealed = scene.sealed(**changes)
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert isinstance(result.problem, EnvelopeRejected)
+
+
+async def test_result_sealed_by_another_organizations_node_is_rejected(scene: Scene):
+    sealed = scene.sealed(by="Gamma", sender_organization_id=scene.lung["Beta"].address)
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert isinstance(result.problem, EnvelopeRejected)
+
+
+@pytest.mark.parametrize(
+    "state", [Told.RUN_STATE_FAILED, Told.RUN_STATE_CRASHED, Told.RUN_STATE_REFUSED, Told.RUN_STATE_COMPLETED]
+)
+async def test_end_without_a_receipt_is_the_servers_word(scene: Scene, state: Told.ValueType):
+    result = await scene.result(scene.run(None, state, reason=reasons.ERROR_REASON_IMAGE_NOT_ALLOWED))
+    assert result.proven is Proof.SERVER_SAYS
+    assert result.state.value == Told.Name(state).removeprefix("RUN_STATE_")
+    assert not result.has_value
+
+
+async def test_server_cannot_put_another_end_over_a_receipt(scene: Scene):
+    sealed = scene.sealed()
+    run = scene.run(scene.receipt(sealed), Told.RUN_STATE_FAILED)
+    result = await scene.result(run, sealed.envelope)
+    assert (result.state, result.value) == (RunState.COMPLETED, 61.5)
+
+
+async def test_receipt_of_another_run_is_not_believed(scene: Scene):
+    sealed = scene.sealed(by="Gamma")
+    result = await scene.result(scene.run(scene.receipt(sealed, by="Gamma")), sealed.envelope)
+    assert (result.proven, type(result.problem)) == (Proof.SERVER_SAYS, TaskNotProven)
+    with pytest.raises(TaskNotProven):
+        result.value  # noqa: B018
+
+
+async def test_receipt_with_an_altered_byte_is_not_believed(scene: Scene):
+    receipt = scene.receipt(None, outcome=Told.RUN_STATE_REFUSED, reason=reasons.ERROR_REASON_IMAGE_NOT_ALLOWED)
+    receipt.signature = bytes([receipt.signature[0] ^ 1]) + receipt.signature[1:]
+    result = await scene.result(scene.run(receipt, Told.RUN_STATE_REFUSED))
+    assert result.proven is Proof.SERVER_SAYS
+    assert result.problem is not None
+
+
+async def test_run_that_was_not_asked_for_is_refused(scene: Scene):
+    with pytest.raises(TaskNotProven):
+        await scene.result(Run(run_id="another", state=Told.RUN_STATE_COMPLETED))
+
+
+async def test_failure_says_what_the_algorithm_said(scene: Scene):
+    failure = Failure(message="no column 'age'", reason=reasons.ERROR_REASON_COLUMN_NOT_FOUND)
+    sealed = scene.sealed(serialize(failure), kind=FAILURE, content_type="application/vnd.folkmoot.failure")
+    receipt = scene.receipt(sealed, outcome=Told.RUN_STATE_FAILED)
+    result = await scene.result(scene.run(receipt, Told.RUN_STATE_FAILED), sealed.envelope)
+    assert (result.state, result.failure) == (RunState.FAILED, "no column 'age'")
+    assert result.reason == reasons.ERROR_REASON_COLUMN_NOT_FOUND
+    assert not result.has_value
+
+
+async def test_crash_and_refusal_are_told_from_the_receipt(scene: Scene):
+    crash = scene.receipt(None, outcome=Told.RUN_STATE_CRASHED, exit_class=ExitClass.EXIT_CLASS_OUT_OF_MEMORY)
+    crashed = await scene.result(scene.run(crash, Told.RUN_STATE_CRASHED, exit_class=ExitClass.EXIT_CLASS_LOST))
+    assert (crashed.state, crashed.exit_class) == (RunState.CRASHED, "OUT_OF_MEMORY")
+    reason = reasons.ERROR_REASON_LABEL_NOT_ALLOWED
+    refusal = scene.receipt(None, outcome=Told.RUN_STATE_REFUSED, reason=reason, rule="labels")
+    refused = await scene.result(scene.run(refusal, Told.RUN_STATE_REFUSED))
+    assert (refused.state, refused.reason, refused.rule) == (RunState.REFUSED, reason, "labels")
+
+
+async def test_result_sealed_to_others_shows_its_state(tmp_path: Path):
+    scene = Scene(tmp_path, result_receivers=("Gamma",))
+    result = await scene.result(scene.run(scene.receipt(scene.sealed())))
+    assert (result.state, result.proven, result.has_value) == (RunState.COMPLETED, Proof.PROVEN, False)
+    assert result.problem is None
+
+
+async def test_large_result_is_fetched_rests_sealed_and_is_saved(scene: Scene, tmp_path: Path):
+    content = b"sensitive" * 300_000
+    sealed = scene.sealed(content, content_type="application/octet-stream")
+    scene.stored[sealed.digest] = sealed.envelope
+    run = scene.run(scene.receipt(sealed), result_size_bytes=len(sealed.envelope))
+    result = await scene.result(run)
+    assert result.size_bytes == len(content)
+    result.save(tmp_path / "model.bin")
+    assert (tmp_path / "model.bin").read_bytes() == content
+    assert result.value == content
+
+
+async def test_withheld_result_is_said(scene: Scene):
+    sealed = scene.sealed()
+    result = await scene.result(scene.run(scene.receipt(sealed), result_size_bytes=len(sealed.envelope)))
+    assert result.proven is Proof.PROVEN
+    assert result.problem.reason == reasons.ERROR_REASON_PAYLOAD_NOT_FOUND
+
+
+async def test_download_longer_than_announced_is_cut_off(scene: Scene):
+    sealed = scene.sealed()
+    scene.stored[sealed.digest] = sealed.envelope + bytes(100)
+    result = await scene.result(scene.run(scene.receipt(sealed), result_size_bytes=len(sealed.envelope)))
+    assert isinstance(result.problem, EnvelopeRejected)
+
+
+async def test_log_of_another_organizations_node_is_rejected(scene: Scene):
+    kind = EnvelopeKind.ENVELOPE_KIND_LOG
+    honest = scene.sealed(b"", kind=kind, sequence=3)
+    opened = await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, honest.envelope)
+    assert opened.context.sequence == 3
+    forged = scene.sealed(b"", by="Gamma", kind=kind, sequence=3, sender_organization_id=scene.lung["Beta"].address)
+    with pytest.raises(EnvelopeRejected):
+        await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, forged.envelope)
