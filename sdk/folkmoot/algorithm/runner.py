@@ -61,6 +61,8 @@ def _serve(proxy: Proxy, load: Load) -> int:
         result = _call(module, Context(proxy, assigned, log), assigned, proxy)
         log.flush()
         proxy.write_result(result.content_type, result.content)
+    except MemoryError:
+        raise  # a crash, and the node knows why: to say more takes memory
     except Exception as error:  # noqa: BLE001 - whatever an algorithm raises is told to who asked
         traceback.print_exc()
         log.flush()

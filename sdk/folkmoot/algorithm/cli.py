@@ -1,0 +1,36 @@
+"""`folkmoot algorithm build | describe`: for authors. The one module here that needs click, which comes with folkmoot[cli]."""
+
+from pathlib import Path
+
+import click
+
+from folkmoot.algorithm.build import DEFAULT_BASE, BuildFailed, build
+from folkmoot.algorithm.describe import describe as functions_of
+
+
+@click.group()
+def algorithm() -> None:
+    """Build and describe algorithms."""
+
+
+@algorithm.command(name="build")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--tag", default="", help="A name for the engine, such as average:1.0.")
+@click.option("--base", default=DEFAULT_BASE, show_default=True, help="An image with python3.")
+@click.option("--refresh", is_flag=True, help="Collect wheels anew instead of those of an earlier build.")
+def build_(path: Path, tag: str, base: str, refresh: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Build the image of the Python package (folder) or module (.py file) at PATH and print how tasks name it.
+
+    Its requirements are those of the requirements.txt beside the code.
+    """
+    try:
+        click.echo(build(path, base=base, tag=tag, refresh=refresh, report=lambda line: click.echo(line, err=True)))
+    except BuildFailed as error:
+        raise click.ClickException(str(error)) from None
+
+
+@algorithm.command()
+@click.argument("module")
+def describe(module: str) -> None:
+    """Print the functions of a MODULE that can be imported here, as JSON."""
+    click.echo(functions_of(module))
