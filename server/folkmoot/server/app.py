@@ -6,7 +6,6 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,24 +20,31 @@ from folkmoot.server.accounts import Accounts
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.certificates import Certificates
 from folkmoot.server.config import Config
-from folkmoot.server.core import Clock, ConnectionState, Core, NodeKey, Random
+from folkmoot.server.core import Clock, Core, Random
+from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
 from folkmoot.server.passwords import Cost, Passwords
+from folkmoot.server.payloads import FolderStore
 from folkmoot.server.rpc.admin_service import AdminService
 from folkmoot.server.rpc.auth_service import AuthService
 from folkmoot.server.rpc.interceptors import Guard
 from folkmoot.server.rpc.key_service import KeyService
+from folkmoot.server.rpc.payload_service import PayloadService
+from folkmoot.server.rpc.task_service import TaskService
 from folkmoot.server.sessions import Sessions
 from folkmoot.server.store import migrate
 from folkmoot.server.store.engine import Store
 from folkmoot.server.tokens import Tokens
+from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.transport.channel import SERVER_OPTIONS
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from folkmoot.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from folkmoot.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
+from folkmoot.v1.payload_service_pb2_grpc import add_PayloadServiceServicer_to_server
+from folkmoot.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 
 SERVICES = tuple(sorted(service.full_name for file in access.FILES for service in file.services_by_name.values()))
 
@@ -61,6 +67,9 @@ class RunningServer:
     core: Core
     _server: grpc.aio.Server
     _health: health.aio.HealthServicer
+    _dispatch: Dispatch
+    _dispatching: asyncio.Task[None]
+    _payloads: FolderStore
     _lock: BinaryIO
 
     async def stop(self, grace_seconds: float | None = None) -> None:
@@ -68,6 +77,9 @@ class RunningServer:
         await self._health.enter_graceful_shutdown()
         self.core.draining.set()
         await self._server.stop(self.core.config.drain_seconds if grace_seconds is None else grace_seconds)
+        await self._dispatching
+        await self._dispatch.close()
+        self._payloads.close()
         await self.core.store.close()
         self._lock.close()
         self.core.log.info("server.stopped")
@@ -92,12 +104,16 @@ async def serve(
     passwords = Passwords(random, password_cost or Cost())
     accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
     core.ledgers.on_moved(lambda _genesis: sessions.forget())
+    dispatch, payloads = Dispatch(core, LocalWaker()), FolderStore(config.data / "payloads")
+    await dispatch.start()
     nodes = NodeAuthentication(core, signer, authority.authority_digest if authority else b"")
 
     server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
     add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nodes), server)
     add_KeyServiceServicer_to_server(KeyService(core.ledgers), server)
-    add_AdminServiceServicer_to_server(AdminService(core, accounts, Joining(core), _NobodyAttached()), server)
+    add_AdminServiceServicer_to_server(AdminService(core, accounts, Joining(core), dispatch), server)
+    add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
+    add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)
     servicer = await _add_health(server)
     if config.reflection:
         _add_reflection(server)
@@ -107,12 +123,19 @@ async def serve(
     await server.start()
     address = f"{config.listen.rpartition(':')[0]}:{port}"
     log.info("server.started", address=address, insecure=config.insecure, data=str(config.data))
-    return RunningServer(address, authority.authority if authority else None, setup_token, core, server, servicer, lock)
-
-
-class _NobodyAttached:
-    async def connections(self, _nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
-        return {}
+    dispatching = asyncio.create_task(dispatch.run())
+    return RunningServer(
+        address=address,
+        certificate_authority=authority.authority if authority else None,
+        setup_token=setup_token,
+        core=core,
+        _server=server,
+        _health=servicer,
+        _dispatch=dispatch,
+        _dispatching=dispatching,
+        _payloads=payloads,
+        _lock=lock,
+    )
 
 
 def _lock(data: Path) -> BinaryIO:

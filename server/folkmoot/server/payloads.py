@@ -76,8 +76,14 @@ class FolderStore:
 
     async def remove(self, digest: bytes) -> None:
         """Forget a payload."""
-        remove = lambda: shutil.rmtree(self._of(digest), ignore_errors=True)  # noqa: E731
-        await asyncio.get_running_loop().run_in_executor(self._threads, remove)
+        folder = self._of(digest)
+        await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: shutil.rmtree(folder, ignore_errors=True)
+        )
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown()
 
     def _of(self, digest: bytes) -> Path:
         name = digest.hex()

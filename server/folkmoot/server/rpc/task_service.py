@@ -190,7 +190,8 @@ class TaskService(TaskServiceServicer):
 
     async def Attach(self, request: AsyncIterator[pb.AttachRequest], rpc: Context) -> AsyncIterator[pb.AttachResponse]:
         session = self._dispatch.open(context.caller())
-        rpc.add_done_callback(lambda *_: session.end())  # also where this generator is never closed
+        # This generator is not closed at once when its node is gone; the stubs take the callback for a class of theirs.
+        rpc.add_done_callback(lambda _rpc: session.end())  # type: ignore[arg-type]
         listening = asyncio.create_task(session.listen(_node_frames(request)))
         try:
             while (frames := await session.next_frames(HEARTBEAT_SECONDS)) or not session.over:
