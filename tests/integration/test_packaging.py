@@ -17,6 +17,7 @@ IN_WHEEL = {
     "server/folkmoot": "folkmoot",
     "node/folkmoot": "folkmoot",
     "alembic": "folkmoot/server/migrations",
+    "deploy/algorithm": "folkmoot/algorithm/build/deploy",
 }
 
 # Run outside of the checkout: import every part, find the migrations the way the server does, read the entry points.
@@ -29,7 +30,7 @@ server = Path(importlib.import_module("folkmoot.server").__file__).parent
 shipped = server / "migrations"
 migrations = shipped if shipped.is_dir() else server.parents[2] / "alembic"
 assert (migrations / "env.py").is_file() and any((migrations / "versions").glob("*.py")), migrations
-assert {e.name for e in importlib.metadata.entry_points(group="folkmoot.commands")} == {"server", "node"}
+assert {e.name for e in importlib.metadata.entry_points(group="folkmoot.commands")} == {"algorithm", "demo", "node", "server"}
 print(server)
 """
 
