@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from google.protobuf.message import DecodeError
+
 from folkmoot.transport import timeouts
 from folkmoot.transport.calls import retrying
 from folkmoot.transport.payloads import Metadata
 from folkmoot.trust import FolkmootError, Reference, State, digest, fingerprint, replay
-from folkmoot.trust.errors import LedgerFork
+from folkmoot.trust.errors import LedgerEntryInvalid, LedgerFork, TrustError
 from folkmoot.v1 import errors_pb2, key_service_pb2, key_service_pb2_grpc, ledger_pb2, signed_pb2
 
 _LENGTH_BYTES = 4
@@ -123,8 +125,13 @@ class Replica:
         file.seek(self._offset)
         found = list(_records(file.read()))
         if found:
-            entries = [signed_pb2.Signed.FromString(data) for data in found]
-            self.state = replay(entries, state=self.state, expected_genesis=self.reference.genesis)
+            try:
+                entries = [signed_pb2.Signed.FromString(data) for data in found]
+                self.state = replay(entries, state=self.state, expected_genesis=self.reference.genesis)
+            except (TrustError, DecodeError) as error:
+                raise LedgerEntryInvalid(
+                    f"{self._path} is damaged ({error}): move it away, and it will be fetched and verified anew"
+                ) from error
             self.entries += entries
             self._offset += sum(_LENGTH_BYTES + len(data) for data in found)
         file.seek(self._offset)

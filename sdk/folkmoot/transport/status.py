@@ -134,21 +134,15 @@ def error_from_rpc(rpc_error: grpc.aio.AioRpcError, *, server: str = "the server
 def _details(
     rpc_error: grpc.aio.AioRpcError,
 ) -> tuple[error_details_pb2.ErrorInfo | None, tuple[tuple[str, str], ...]]:
-    info: error_details_pb2.ErrorInfo | None = None
-    violations: tuple[tuple[str, str], ...] = ()
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for key, value in rpc_error.trailing_metadata() or ():
         if key != _DETAILS_KEY or not isinstance(value, bytes):
             continue
         try:
             status = status_pb2.Status.FromString(value)
         except DecodeError:
-            return None, ()
+            break
         for detail in status.details:
-            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-                info = error_details_pb2.ErrorInfo()
-                detail.Unpack(info)
-            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-                bad = error_details_pb2.BadRequest()
-                detail.Unpack(bad)
-                violations = tuple((item.field, item.description) for item in bad.field_violations)
-    return (info if info is not None and info.domain == ERROR_DOMAIN else None), violations
+            detail.Unpack(info) or detail.Unpack(bad)
+    violations = tuple((item.field, item.description) for item in bad.field_violations)
+    return (info if info.domain == ERROR_DOMAIN else None), violations
