@@ -176,7 +176,6 @@ def check_header(header: EnvelopeHeader, context: EnvelopeContext) -> None:
     check_context(context)
     _require(header.chunk_size == CHUNK_BYTES, "chunk_size")
     _require([wrap.key_id for wrap in header.wraps] == [receiver.key_id for receiver in context.receivers], "wraps")
-    _require(all(wrap.wrapped_key for wrap in header.wraps), "wrapped_key")
     _require(len(header.commitment) == (COMMITMENT_BYTES if header.wraps else 0), "commitment")
 
 

@@ -30,7 +30,6 @@ from folkmoot.trust.errors import EnvelopeRejected, KeyMismatch, Malformed, Sign
 from folkmoot.v1.keys_pb2 import KeyKind, PublicKey
 
 SEED_BYTES = 32
-SIGNATURE_BYTES = 64
 CONTENT_KEY_BYTES = 32
 ML_KEM_SEED_BYTES = 64
 RSA_MIN_BITS, RSA_DEFAULT_BITS, RSA_MAX_BITS = 3072, 4096, 16384

@@ -6,7 +6,7 @@ were received. Nothing that is signed as one kind passes as another, or in anoth
 
 from folkmoot.trust.encoding import DIGEST_BYTES, pae
 from folkmoot.trust.errors import Malformed, SignatureInvalid
-from folkmoot.trust.keys import SIGNATURE_BYTES, SigningKey, key_id, verify_signature
+from folkmoot.trust.keys import SigningKey, key_id, verify_signature
 from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 
@@ -33,8 +33,6 @@ def verify(signed: Signed, *, kind: SignedKind.ValueType, public_key: PublicKey,
         raise SignatureInvalid(f"Signed as kind {signed.kind}, where kind {kind} is expected.")
     if not 0 < len(signed.body) <= MAX_BODY_BYTES:
         raise SignatureInvalid(f"The body has {len(signed.body)} bytes; 1 to {MAX_BODY_BYTES} are allowed.")
-    if len(signed.signature) != SIGNATURE_BYTES:
-        raise SignatureInvalid(f"The signature has {len(signed.signature)} bytes, not {SIGNATURE_BYTES}.")
     if signed.key_id != key_id(public_key):
         raise SignatureInvalid("Signed by another key than the expected one.")
     verify_signature(public_key, signed.signature, _message(kind, genesis, signed.body))

@@ -156,15 +156,13 @@ def test_plaintext_is_nowhere_in_a_sealed_envelope():
     assert secret in Scene(plain=True).seal(secret).envelope
 
 
-def test_every_envelope_has_its_own_keys():
-    context, scene = result_context(), Scene()
-    one, other = (
-        seal_bytes(bytes(64), context=context, receivers=scene.receivers, key=scene.sender, random=seeded(name))
-        for name in ("one", "other")
-    )
-    assert (
-        inspect(BytesSource(one.envelope)).header.commitment != inspect(BytesSource(other.envelope)).header.commitment
-    )
+def test_content_key_and_message_id_are_fresh_randomness():
+    scene, random = Scene(), seeded("envelope")
+    inspected = inspect(BytesSource(scene.seal().envelope))
+    message_id, content_key = random(16), random(32)
+    binding = hashlib.sha256(inspected.header.context).digest()
+    assert inspected.context.message_id == message_id
+    assert x_wing_key("Beta").unwrap(inspected.header.wraps[0].wrapped_key, binding) == content_key
 
 
 def test_one_more_receiver_costs_a_wrap_and_no_copy():

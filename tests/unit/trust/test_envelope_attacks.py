@@ -13,7 +13,7 @@ from folkmoot.v1.envelope_pb2 import EnvelopeWrap
 from folkmoot.v1.keys_pb2 import KeyKind
 from folkmoot.v1.signed_pb2 import SignedKind
 from tests.unit.trust.alterations import Parts, altered, every_field_altered
-from tests.unit.trust.scene import GENESIS, Scene, expected_of, result_context, seeded, signing_key, x_wing_key
+from tests.unit.trust.scene import GENESIS, Scene, expected_of, result_context, rsa_key, seeded, signing_key, x_wing_key
 
 CONTENT = bytes(CHUNK_BYTES) + b"\x01" * CHUNK_BYTES + b"the end"
 
@@ -124,6 +124,12 @@ def test_every_field_of_the_context_is_bound_into_the_keys():
         assert rejected(elsewhere, moved, genesis=context.genesis), name
 
 
+def test_sender_key_in_the_context_is_the_one_that_signed():
+    scene = Scene(plain=True)
+    claimed = parts_with_sender(Parts.of(scene.seal().envelope), signing_key("somebody else").key_id)
+    assert "sender's key" in rejected(scene, claimed.resigned(scene.sender).join())
+
+
 def test_header_spliced_from_another_envelope_is_noticed(scene):
     one = Parts.of(scene.seal(b"one").envelope)
     other = Parts.of(replace(scene, context=result_context(ledger_sequence=8)).seal(b"two").envelope)
@@ -220,13 +226,15 @@ def test_receivers_can_not_be_given_different_content():
 
 
 def test_content_key_of_another_length_is_rejected():
-    scene = Scene(sender=signing_key("node of Alpha"))
-    parts = Parts.of(scene.seal().envelope)
-    changed = parts.with_header()
-    binding = digest(parts.header.context)
-    gamma = x_wing_key("Beta").public
-    changed.header.wraps[0].wrapped_key = wrap(gamma, bytes(31), binding)
-    rejected(scene, changed.resigned(scene.sender).join())
+    scene = Scene()
+    changed = Parts.of(scene.seal().envelope).with_header()
+    binding, short = digest(changed.header.context), bytes(31)
+    chunks = SealedChunks(short, binding)
+    changed.header.wraps[1].wrapped_key = wrap(rsa_key().public, short, binding)
+    changed.header.commitment = chunks.commitment
+    changed = replace(changed, chunks=(chunks.close(0, memoryview(b"content"), last=True),))
+    with pytest.raises(EnvelopeRejected):
+        scene.open(changed.resigned(scene.sender).join(), keys=[rsa_key()])
 
 
 # ---- forms that the sender's key could sign ------------------------------------------------------------------------

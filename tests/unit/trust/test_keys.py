@@ -1,6 +1,7 @@
 """Keys that sign, keys that receive, and that none passes for another."""
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -53,6 +54,13 @@ def test_what_is_no_signing_key_verifies_nothing(public):
         verify_signature(public, bytes(64), b"message")
 
 
+def test_key_that_is_said_to_be_of_another_kind_verifies_nothing():
+    key = signing_key("one")
+    relabelled = PublicKey(kind=KeyKind.KEY_KIND_X_WING, public=key.public.public)
+    with pytest.raises(SignatureInvalid):
+        verify_signature(relabelled, key.sign(b"message"), b"message")
+
+
 def test_same_bytes_as_another_kind_are_another_key():
     kinds = [kind for kind in KeyKind.values() if kind != KeyKind.KEY_KIND_UNSPECIFIED]
     assert len({key_id(PublicKey(kind=kind, public=bytes(32))) for kind in kinds}) == len(kinds)
@@ -94,8 +102,9 @@ class TestReceivingKeys:
 
     @pytest.mark.parametrize("change", [lambda wrapped: wrapped[:-1], lambda wrapped: wrapped + b"x", lambda _: b""])
     def test_wrap_of_another_length_is_rejected(self, key, change):
-        with pytest.raises(EnvelopeRejected):
+        with pytest.raises(EnvelopeRejected) as refused:
             key.unwrap(change(wrap(key.public, CONTENT_KEY, BINDING)), BINDING)
+        assert "bytes" in refused.value.cause_text, "it was tried all the same"
 
     def test_id_is_that_of_its_public_key(self, key):
         assert key.key_id == key_id(key.public)
@@ -116,8 +125,13 @@ def test_rsa_key_that_is_too_weak_is_refused(bits):
 
 def test_rsa_key_written_another_way_is_refused():
     canonical = rsa_key().public.public
-    long_form = b"\x30\x83\x00" + canonical[2:]  # the outer length in one byte more than needed
-    for altered in (long_form, canonical + b"\x00", canonical[:-1], b""):
+    library_form = serialization.load_der_public_key(canonical)
+    parameters = bytes.fromhex("300d06092a864886f70d0101010500")
+    without_null = canonical.replace(parameters, bytes.fromhex("300b06092a864886f70d010101"))
+    without_null = without_null[:2] + (len(without_null) - 4).to_bytes(2, "big") + without_null[4:]
+    assert serialization.load_der_public_key(without_null) == library_form, "the library reads it"
+    pkcs1 = library_form.public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    for altered in (without_null, pkcs1, canonical + b"\x00", canonical[:-1], b""):
         with pytest.raises(Malformed):
             wrap(PublicKey(kind=KeyKind.KEY_KIND_RSA, public=altered), CONTENT_KEY, BINDING)
 

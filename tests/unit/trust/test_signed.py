@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.trust import Malformed, SignatureInvalid, TrustError, parse, serialize, sign, verify
+from folkmoot.trust import Malformed, SignatureInvalid, TrustError, pae, parse, serialize, sign, verify
 from folkmoot.trust.signed import MAX_BODY_BYTES
 from folkmoot.v1.keys_pb2 import KeyKind, PublicKey
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
@@ -26,6 +26,11 @@ def signed(made_as: SignedKind.ValueType = SignedKind.SIGNED_KIND_RECEIPT, **cha
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_verifies_as_itself(kind):
     assert verify(signed(kind), kind=kind, public_key=KEY.public, genesis=GENESIS) == b"body"
+
+
+def test_signature_is_over_what_the_contract_says():
+    parts = b"folkmoot/v1", b"RECEIPT", GENESIS, b"body"
+    assert signed().signature == KEY.sign(pae(*parts))
 
 
 @pytest.mark.parametrize("made_as", KINDS)
@@ -96,6 +101,12 @@ def test_nothing_is_signed_or_verified_as_an_unknown_kind(kind):
         sign(kind, b"body", key=KEY)
     with pytest.raises(SignatureInvalid):
         verify(signed(kind=kind), kind=kind, public_key=KEY.public, genesis=GENESIS)
+
+
+@pytest.mark.parametrize("genesis", [b"g", GENESIS[:-1], GENESIS + b"g"])
+def test_nothing_is_signed_for_what_is_no_genesis(genesis):
+    with pytest.raises(SignatureInvalid):
+        sign(SignedKind.SIGNED_KIND_HEAD, b"body", key=KEY, genesis=genesis)
 
 
 @pytest.mark.parametrize("body", [b"", bytes(MAX_BODY_BYTES + 1)])
