@@ -7,11 +7,11 @@ have the same first four letters, and none becomes another by changing, adding o
 from functools import cache
 from importlib import resources
 
-from folkmoot.trust.encoding import parse_fingerprint
+from folkmoot.trust.encoding import DIGEST_BYTES, parse_fingerprint
 
 FINGERPRINT_WORDS = 12
 
-_BITS_PER_WORD = 11
+_WORD_BITS = 11
 
 
 @cache
@@ -26,7 +26,6 @@ def fingerprint_words(fingerprint: str) -> str:
     They are for comparing two fingerprints by ear. To find another key with the same words is as hard as to break
     AES-128; a fingerprint can't be recovered from them.
     """
-    bits = int.from_bytes(parse_fingerprint(fingerprint), "big")
-    first = 256 - _BITS_PER_WORD
-    numbers = (bits >> first - _BITS_PER_WORD * place for place in range(FINGERPRINT_WORDS))
-    return " ".join(word_list()[number % len(word_list())] for number in numbers)
+    bits = int.from_bytes(parse_fingerprint(fingerprint), "big") >> DIGEST_BYTES * 8 - FINGERPRINT_WORDS * _WORD_BITS
+    places = reversed(range(FINGERPRINT_WORDS))
+    return " ".join(word_list()[bits >> _WORD_BITS * place & (1 << _WORD_BITS) - 1] for place in places)
