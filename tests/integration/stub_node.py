@@ -39,6 +39,7 @@ from folkmoot.trust import (
 from folkmoot.v1 import auth_service_pb2, link_pb2, payload_service_pb2, task_pb2, task_service_pb2
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
 from folkmoot.v1.proxy_service_pb2 import Failure, LogLine, LogLines
@@ -47,6 +48,7 @@ from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 from tests.builders import World
 from tests.integration.harness import Metadata, Server, bearer, utc_now
 
+NO_REASON = ErrorReason.ERROR_REASON_UNSPECIFIED
 FINAL = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CRASHED)
 
 
@@ -195,7 +197,11 @@ class Work:
 
     async def running(self, fraction: float = 0.0, **update: Any) -> None:
         """Tell that the algorithm runs; `update` are fields of RunUpdate."""
-        usual = {"state": RunState.RUN_STATE_RUNNING, "fraction": fraction, "started_at": timestamp(utc_now())}
+        usual: dict[str, Any] = {
+            "state": RunState.RUN_STATE_RUNNING,
+            "fraction": fraction,
+            "started_at": timestamp(utc_now()),
+        }
         await self.update(**(usual | update))
 
     async def update(self, **fields: Any) -> None:
@@ -218,7 +224,7 @@ class Work:
         sealed = self.seal(EnvelopeKind.ENVELOPE_KIND_RESULT, encoded.content_type, encoded.content)
         await self.commit(RunState.RUN_STATE_COMPLETED, sealed)
 
-    async def fail(self, message: str, reason: int = 0) -> None:
+    async def fail(self, message: str, reason: ErrorReason.ValueType = NO_REASON) -> None:
         """End as an algorithm does that raised an error."""
         content = serialize(Failure(message=message, reason=reason))
         sealed = self.seal(EnvelopeKind.ENVELOPE_KIND_FAILURE, "application/vnd.folkmoot.failure", content)
@@ -237,7 +243,7 @@ class Work:
     ) -> Sealed:
         """Seal something that the run says to those who may read it; `changes` are fields of EnvelopeContext."""
         state = self.node.world.state
-        bound = {
+        bound: dict[str, Any] = {
             "genesis": state.genesis,
             "kind": kind,
             "task_digest": self.task.digest,
@@ -258,7 +264,7 @@ class Work:
     def receipt(self, outcome: RunState.ValueType, sealed: Sealed | None = None, **changes: Any) -> Receipt:
         """What the node signs; `changes` are fields of Receipt."""
         spec, state = self.task.spec, self.node.world.state
-        said = {
+        said: dict[str, Any] = {
             "version": 1,
             "genesis": spec.genesis,
             "task_id": spec.task_id,

@@ -64,7 +64,7 @@ async def test_server_that_is_not_there_is_named(hub: Hub, monkeypatch: pytest.M
 async def test_certificate_of_another_authority(hub: Hub, tmp_path: Path):
     async with server(tmp_path / "other") as other:
         stranger = tmp_path / "stranger.pem"
-        stranger.write_bytes(other.running.certificate_authority)
+        stranger.write_bytes(other.running.certificate_authority or b"")
     with pytest.raises(CertificateNotTrusted, match=f"{hub.server.running.address}.*certificate_authority"):
         await hub.client("Alpha", certificate_authority=stranger).organizations
 
@@ -102,10 +102,13 @@ async def test_unknown_organization_is_answered_with_the_members(hub: Hub):
 async def test_tokens_are_renewed_when_the_server_no_longer_takes_them(hub: Hub):
     client = hub.client("Alpha")
     await client.organizations
-    session = client.connection.session
-    session._tokens.access_token = "forged"
+    tokens = client.connection.session._tokens
+    assert tokens is not None
+    tokens.access_token = "forged"
     assert len(await client.organizations) == 3
-    session._tokens.access_token = session._tokens.refresh_token = "forged"
+    tokens = client.connection.session._tokens
+    assert tokens is not None
+    tokens.access_token = tokens.refresh_token = "forged"
     assert len(await client.organizations) == 3
 
 
