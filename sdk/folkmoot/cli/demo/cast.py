@@ -67,7 +67,7 @@ class Hospital:
 def hospital(name: str, folder: Path) -> Hospital:
     """A hospital with fresh keys, in files of its own folder."""
     folder.mkdir(parents=True, mode=0o700)
-    keys = OrganizationKey(XWingKey.generate(), SigningKey.generate(os.urandom))
+    keys = OrganizationKey(XWingKey.generate(os.urandom), SigningKey.generate(os.urandom))
     made = Hospital(name, folder, SigningKey.generate(os.urandom), keys, secrets.token_urlsafe(18))
     for file, pem in (
         (folder / "governance.pem", dump_signing_key(made.governance_key)),
