@@ -34,6 +34,7 @@ SCHEMA = (
         run_id TEXT NOT NULL,
         attempt INTEGER NOT NULL,
         task_id TEXT NOT NULL,
+        job_id TEXT NOT NULL,
         task_digest BLOB NOT NULL,
         chain BLOB NOT NULL,
         policy_digest BLOB NOT NULL,
@@ -47,6 +48,7 @@ SCHEMA = (
         run_name TEXT NOT NULL DEFAULT '',
         image_id TEXT NOT NULL DEFAULT '',
         started_at_us INTEGER NOT NULL DEFAULT 0,
+        scratch INTEGER NOT NULL DEFAULT 0,
         cancelled INTEGER NOT NULL DEFAULT 0,
         log_sequence INTEGER NOT NULL DEFAULT 0,
         log_lines INTEGER NOT NULL DEFAULT 0,
@@ -60,7 +62,8 @@ SCHEMA = (
         committed_at_us INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (run_id, attempt)
     ) STRICT;
-    CREATE INDEX runs_not_committed ON runs (committed_at_us, ended_at_us);
+    CREATE INDEX runs_by_commit ON runs (committed_at_us);
+    CREATE INDEX runs_with_scratch ON runs (job_id) WHERE scratch = 1;
 
     CREATE TABLE envelopes (
         digest BLOB PRIMARY KEY,

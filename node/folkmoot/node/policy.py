@@ -26,7 +26,7 @@ from typing import Annotated, TypeAlias
 from folkmoot.node.config import Setting, read_settings, read_toml, refused
 from folkmoot.node.ports import Limits
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_pb2 import Image
+from folkmoot.v1.task_pb2 import Image, MessageGrant, TaskSpec
 
 EVERY_MEMBER = "*"
 
@@ -67,6 +67,7 @@ class Facts:
 
     image: str
     runtime: str
+    station_runtime: str
     initiators: tuple[tuple[str, str], ...]  # (address, name in the ledger) of every organization in the chain
     labels: tuple[str, ...]
     offered_labels: frozenset[str]
@@ -124,10 +125,33 @@ def image_runtime(image: Image) -> str:
     return "process" if image.HasField("process") else "container"
 
 
+def facts_of(
+    spec: TaskSpec, initiators: tuple[tuple[str, str], ...], offered_labels: Iterable[str], runtime: str
+) -> Facts:
+    """What counts of a verified task, at a station that offers these labels and has this runtime (as node.toml says)."""
+    resources = spec.resources
+    return Facts(
+        image=image_text(spec.image),
+        runtime=image_runtime(spec.image),
+        station_runtime="process" if runtime == "process" else "container",
+        initiators=initiators,
+        labels=tuple(spec.labels),
+        offered_labels=frozenset(offered_labels),
+        subtasks=spec.grant.subtask_depth > 0,
+        messages=spec.grant.messages == MessageGrant.MESSAGE_GRANT_SIBLINGS,
+        memory_bytes=resources.memory_bytes,
+        cpu_millis=resources.cpu_millis,
+        run_time_seconds=resources.run_time.seconds + (resources.run_time.nanos > 0),
+        resource_class=resources.resource_class,
+    )
+
+
 def decide(facts: Facts, policy: Policy) -> Decision:
     """Decide about a run. Pure: the same facts and policy give the same answer everywhere."""
     if facts.runtime not in policy.runtimes:
         return Refused(ErrorReason.ERROR_REASON_RUNTIME_NOT_ALLOWED, "runtimes")
+    if facts.runtime != facts.station_runtime:
+        return Refused(ErrorReason.ERROR_REASON_RUNTIME_NOT_ALLOWED, "runtime")
     if facts.offered_labels.issuperset(facts.labels):
         refusal = _first_refusal(facts, policy)
     else:

@@ -58,12 +58,7 @@ class Slot:
         self._task_id = task_id
         self._held = False
         self._taking = asyncio.Lock()
-        self._retaking: set[asyncio.Task[None]] = set()
-
-    @property
-    def waits(self) -> bool:
-        """Whether asking for the slot now means waiting."""
-        return not self._held and self._slots.free == 0
+        self._later: set[asyncio.Task[None]] = set()
 
     async def take(self) -> None:
         """Wait for the slot."""
@@ -82,16 +77,20 @@ class Slot:
         try:
             yield
         except BaseException:
-            retaking = asyncio.create_task(self.take())
-            self._retaking.add(retaking)
-            retaking.add_done_callback(self._retaking.discard)
+            self.take_later()
             raise
         await self.take()
 
+    def take_later(self) -> None:
+        """Take the slot as soon as there is one, without holding anybody up."""
+        taking = asyncio.create_task(self.take())
+        self._later.add(taking)
+        taking.add_done_callback(self._later.discard)
+
     def close(self) -> None:
         """Give the slot back for good."""
-        for retaking in self._retaking:
-            retaking.cancel()
+        for taking in self._later:
+            taking.cancel()
         self._give_back()
 
     def _give_back(self) -> None:

@@ -1,0 +1,104 @@
+"""What a station says and hears on its link: who it is and what it holds; deliveries go to the intake, the rest is answered here."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from uuid import uuid4
+
+import structlog
+
+from folkmoot.node import records
+from folkmoot.node.executor import Executor
+from folkmoot.node.intake import Intake
+from folkmoot.node.ledger import LedgerWatch
+from folkmoot.node.link import PROTOCOL
+from folkmoot.node.records import RunRecord
+from folkmoot.node.station import Station
+from folkmoot.v1.link_pb2 import HeldRun, Hello, NodeFrame, PolicySummary, Resync, ServerFrame, Welcome
+from folkmoot.v1.task_pb2 import Isolation, RunState
+
+log = structlog.get_logger()
+
+
+class Attendance:
+    """A station's side of the link; implements `link.Receiver`."""
+
+    def __init__(
+        self,
+        station: Station,
+        executor: Executor,
+        intake: Intake,
+        ledger: LedgerWatch,
+        *,
+        isolation: Isolation.ValueType,
+    ) -> None:
+        self._station = station
+        self._executor = executor
+        self._intake = intake
+        self._ledger = ledger
+        self._isolation = isolation
+        self._boot_id = str(uuid4())
+
+    async def hello(self) -> NodeFrame:
+        """Who the node is, what it holds, up to where it has journaled deliveries."""
+        station = self._station
+        station.require_admitted()
+        acknowledged, held = await station.journal.transact(
+            lambda connection: (records.acknowledged(connection), records.uncommitted_runs(connection))
+        )
+        hello = Hello(
+            node_id=station.node_id,
+            boot_id=self._boot_id,
+            protocol_min=PROTOCOL,
+            protocol_max=PROTOCOL,
+            version=version("folkmoot"),
+            held_runs=[_held(record) for record in held],
+            ledger_position=station.state.position.message(),
+            policy=PolicySummary(
+                digest=station.policy_file.digest,
+                labels=sorted(station.config.data),
+                slots=station.slots.number,
+                isolation=self._isolation,
+            ),
+            free_slots=station.slots.free,
+        )
+        return NodeFrame(acknowledged=acknowledged, hello=hello)
+
+    async def welcome(self, welcome: Welcome) -> Sequence[NodeFrame]:
+        """Compare ledgers; messages that the server may not have are sent again."""
+        self._ledger.shown(welcome.ledger_position)
+        messages = await self._station.journal.transact(records.unaccepted_outgoing)
+        return [NodeFrame(peer_message=message) for message in messages]
+
+    async def deliver(self, frames: Sequence[ServerFrame]) -> int:
+        """Journal deliveries."""
+        return await self._intake.take(frames)
+
+    async def tell(self, frame: ServerFrame) -> None:
+        """Take any other frame."""
+        match frame.WhichOneof("frame"):
+            case "ledger_head":
+                self._ledger.shown(frame.ledger_head.position)
+            case "accepted":
+                accepted = frame.accepted
+                await self._station.journal.transact(lambda connection: records.accept_outgoing(connection, accepted))
+            case "resync":
+                await self._resync(frame.resync)
+            case kind:
+                log.warning("frame_unknown", kind=kind)
+
+    async def _resync(self, resync: Resync) -> None:
+        """The server was restored from a backup: count as it does, and deliver ends once more."""
+        log.warning("resync", last_sequence=resync.last_sequence)
+        reopened = await self._station.journal.transact(
+            lambda connection: (
+                records.acknowledge(connection, resync.last_sequence),
+                records.reopen_all_runs(connection),
+            )[1]
+        )
+        for record in reopened:
+            self._executor.take_up(record)
+
+
+def _held(record: RunRecord) -> HeldRun:
+    state = RunState.RUN_STATE_DELIVERING if record.ended else RunState.ValueType(record.state)
+    return HeldRun(run_id=record.run_id, attempt=record.attempt, state=state)

@@ -1,0 +1,127 @@
+"""Sealed payloads at the station: small ones rest in the journal, large ones in files of `inbox/` and `outbox/`, named by digest.
+
+Only sealed bytes are stored. A file appears under its name when all of it is on disk; an outgoing one is synced first.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from folkmoot.node import records
+from folkmoot.node.bridge import consume_in_thread
+from folkmoot.node.journal import Journal
+from folkmoot.node.records import StoredEnvelope
+from folkmoot.transport import INLINE_BYTES
+from folkmoot.trust import BytesSource, EnvelopeRejected, FileSource, Sealing, Source, inspect
+
+
+class Envelopes:
+    """The envelopes below one folder."""
+
+    def __init__(self, directory: Path, journal: Journal) -> None:
+        self._inbox = directory / "inbox"
+        self._outbox = directory / "outbox"
+        self._journal = journal
+        for folder in (self._inbox, self._outbox):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for unfinished in folder.glob("*.part"):
+                unfinished.unlink()
+
+    async def open(self, digest: bytes, closing: ExitStack) -> Source | None:
+        """An envelope that is here, open until `closing` closes; None if it is not here."""
+        data = await self._journal.transact(lambda connection: records.get_envelope(connection, digest))
+        if data is not None:
+            return BytesSource(data)
+        for folder in (self._outbox, self._inbox):
+            path = folder / digest.hex()
+            if path.exists():
+                return FileSource(closing.enter_context(path.open("rb")))
+        return None
+
+    async def fetch(self, digest: bytes, pieces: AsyncIterator[bytes]) -> None:
+        """Write a download to the inbox; raise EnvelopeRejected if it is another envelope than the named one."""
+        await consume_in_thread(pieces, lambda content: self._write_incoming(digest, content))
+
+    async def seal(
+        self, content: AsyncIterator[bytes], sealing: Callable[[Iterator[bytes]], Sealing]
+    ) -> StoredEnvelope:
+        """Seal a content of any size: in memory while it is small, else straight into the outbox.
+
+        A small envelope is not stored yet: its journal entry is written with whatever refers to it, in one step.
+        """
+        head, ended = await _read_head(content)
+        if ended:
+            envelope = sealing(iter((head,)))
+            data = b"".join(envelope)
+            if len(data) <= INLINE_BYTES:
+                return StoredEnvelope(envelope.digest, len(data), data)
+            return self._write_outgoing(iter((data,)), lambda: envelope.digest)
+        return await consume_in_thread(_prefixed(head, content), lambda pieces: self._seal_to_file(sealing(pieces)))
+
+    def forget(self, digest: bytes) -> None:
+        """Remove an envelope's files, if there are any."""
+        self.forget_download(digest)
+        (self._outbox / digest.hex()).unlink(missing_ok=True)
+
+    def forget_download(self, digest: bytes) -> None:
+        """Remove what was downloaded; the server has it."""
+        (self._inbox / digest.hex()).unlink(missing_ok=True)
+
+    def _seal_to_file(self, sealing: Sealing) -> StoredEnvelope:
+        return self._write_outgoing(sealing, lambda: sealing.digest)
+
+    def _write_outgoing(self, pieces: Iterator[bytes], digest: Callable[[], bytes]) -> StoredEnvelope:
+        with _part_file(self._outbox) as (file, path):
+            size_bytes = sum(file.write(piece) for piece in pieces)
+            file.flush()
+            os.fdatasync(file.fileno())
+            path.rename(self._outbox / digest().hex())
+        _sync_folder(self._outbox)
+        return StoredEnvelope(digest(), size_bytes, None)
+
+    def _write_incoming(self, digest: bytes, pieces: Iterator[bytes]) -> None:
+        with _part_file(self._inbox) as (file, path):
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            if inspect(FileSource(file)).digest != digest:
+                raise EnvelopeRejected("the server sent another envelope than the one that was asked for")
+            path.rename(self._inbox / digest.hex())
+
+
+async def _read_head(content: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """The first bytes of a stream, about as many as an inline envelope holds, and whether that was all."""
+    head = bytearray()
+    async for piece in content:
+        head += piece
+        if len(head) > INLINE_BYTES:
+            return bytes(head), False
+    return bytes(head), True
+
+
+async def _prefixed(head: bytes, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in content:
+        yield piece
+
+
+@contextmanager
+def _part_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file in the making, removed unless it was renamed."""
+    path = folder / f"{os.urandom(8).hex()}.part"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file, path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,279 @@
+"""One run's life at the station, from the journal's ASSIGNED to a delivered receipt, and every run's at a restart.
+
+    input opened -> image prepared -> slot -> journaled as started -> socket bound -> started -> ended -> delivered
+
+Promises: a run is started at most once, since it is journaled as started before it is; a restarted station takes over the containers
+that are still there, and says LOST of those that are not. A result ends a run, whatever becomes of its process; that is cleared away
+behind it. A run is cancelled by ending its process first: if its result was faster, that stands.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from folkmoot.node import records
+from folkmoot.node.delivery import deliver
+from folkmoot.node.inputs import open_input
+from folkmoot.node.outcomes import CANCELLED, EXPIRED, Outcome, crashed, exit_class_name, function_not_found, refused, state_name
+from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
+from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
+from folkmoot.node.runs import Run
+from folkmoot.node.scratch import Scratch
+from folkmoot.node.station import Station
+from folkmoot.node.waiting import cancelled, first_of
+from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
+from folkmoot.v1 import task_pb2
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import NodeFrame
+from folkmoot.v1.task_pb2 import RunState, WaitReason
+from folkmoot.v1.task_pb2 import Scratch as ScratchKind
+
+CLEAR_AFTER_SECONDS = 10.0
+"""How long a process may go on after its result stands."""
+
+log = structlog.get_logger()
+
+
+class Executor:
+    """The runs of a station."""
+
+    def __init__(
+        self,
+        station: Station,
+        *,
+        runtime: Runtime,
+        proxy: ProxyPort,
+        tables: Tables,
+        scratch: Scratch,
+        send: Callable[[NodeFrame], None],
+    ) -> None:
+        self._station = station
+        self._runtime = runtime
+        self._proxy = proxy
+        self._tables = tables
+        self._scratch = scratch
+        self._send = send
+        self._adopted: frozenset[str] = frozenset()
+        self._runs: dict[str, Run] = {}
+        self._lives: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._clearing: set[asyncio.Task[None]] = set()
+
+    # ---- what others want of runs ----
+
+    async def resume(self) -> None:
+        """Go on with everything that the journal says is not finished; clear away what belongs to no run any more."""
+        self._adopted = await self._runtime.adopt()
+        unfinished = await self._station.journal.transact(records.uncommitted_runs)
+        for record in unfinished:
+            self.take_up(record)
+        wanted = {record.run_name for record in unfinished if not record.ended}
+        for run_name in self._adopted - wanted:
+            self._in_background(self._clear_process(run_name))
+
+    def take_up(self, record: RunRecord) -> None:
+        """Go on with a run from where the journal has it; does nothing if that is under way."""
+        if record.key not in self._lives:
+            life = asyncio.create_task(self._live(record))
+            self._lives[record.key] = life
+            life.add_done_callback(lambda _: self._lives.pop(record.key))
+
+    def cancel(self, run_id: str) -> None:
+        """End a run that is not wanted any more."""
+        if run := self._runs.get(run_id):
+            run.unwanted.set()
+
+    def task_of(self, run_id: str) -> VerifiedTask | None:
+        """The task of a run that is under way here."""
+        run = self._runs.get(run_id)
+        return run.task if run else None
+
+    def message_arrived(self, run_id: str) -> None:
+        """A message for a run has been journaled."""
+        if run := self._runs.get(run_id):
+            run.messages.arrived()
+
+    async def close(self) -> None:
+        """Let go of everything; what runs goes on without this process."""
+        await cancelled(*self._lives.values(), *self._clearing)
+        await self._tables.close()
+        await self._runtime.close()
+
+    # ---- one run ----
+
+    async def _live(self, record: RunRecord) -> None:
+        try:
+            if not record.ended:
+                record = await self._execute(record)
+            await deliver(self._station, record)
+        except Exception:
+            log.exception("run_stuck", run_id=record.run_id, help="restart the node, and report this")
+            raise
+
+    async def _execute(self, record: RunRecord) -> RunRecord:
+        """Let a run come to an end, whichever is first: its result, that it is not wanted, or the end of its process."""
+        task = verify_task(record.task_chain(), self._station.state, now=None)
+        run = Run(self._station, record, task, isolation=self._runtime.isolation, send=self._send)
+        if record.cancelled:
+            run.unwanted.set()
+        self._runs[record.run_id] = run
+        work = asyncio.create_task(self._work(run))
+        try:
+            await first_of(run.ended.wait(), run.unwanted.wait(), asyncio.wait({work}))
+            if not run.record.ended:
+                await run.end(await self._outcome(run, work))
+            log.info("run_ended", run_id=record.run_id, state=state_name(run.record.state))
+            return run.record
+        finally:
+            self._runs.pop(record.run_id)
+            await cancelled(work)
+            run.slot.close()
+            if run.record.ended:
+                self._in_background(self._clear(run))
+            else:
+                await self._let_go(run)
+
+    async def _outcome(self, run: Run, work: "asyncio.Task[Outcome]") -> Outcome:
+        """How a run without a result ends. The process of one that is not wanted is ended first."""
+        if run.unwanted.is_set():
+            await cancelled(work)
+            if run.run_name:
+                await self._runtime.stop(run.run_name)
+            return CANCELLED
+        if error := work.exception():
+            log.error("run_broken", run_id=run.record.run_id, exc_info=error)
+            exit_class = task_pb2.EXIT_CLASS_LOST if run.run_name else task_pb2.EXIT_CLASS_NOT_STARTED
+            return crashed(Exit(exit_class, None, ""), run.record)
+        return work.result()
+
+    async def _work(self, run: Run) -> Outcome:
+        """Everything up to the end of the algorithm's process; returns what to say if there is no result by then."""
+        adopted = run.run_name in self._adopted
+        if run.record.state != ASSIGNED and not adopted:
+            return crashed(Exit(task_pb2.EXIT_CLASS_LOST, None, ""), run.record)
+        try:
+            async with run.reports.preparing():
+                run.input = await open_input(self._station, run.task, run.closing)
+                scratch = await self._open_scratch(run)
+                refusal = None if adopted else await self._prepare(run, scratch)
+        except EnvelopeRejected as error:
+            log.warning("input_rejected", run_id=run.record.run_id, cause=error.cause_text)
+            return refused(ErrorReason.ERROR_REASON_INPUT_REJECTED, "input")
+        except FolkmootError as error:
+            log.warning("run_not_prepared", run_id=run.record.run_id, detail=str(error))
+            return refused(error.reason or ErrorReason.ERROR_REASON_INTERNAL, "")
+        if refusal is not None:
+            return refusal
+        if adopted:
+            await self._proxy.open(run, self._tables, self._directory(run))
+            run.slot.take_later()
+        run.reports.tell(RunState.RUN_STATE_RUNNING)
+        return await self._watch(run)
+
+    async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
+        """Start a run, once everything it needs is there; an outcome if that is not to be."""
+        spec = run.task.spec
+        prepared = await self._runtime.prepare(spec.image)
+        function = run.function
+        if prepared.functions is not None and function not in prepared.functions:
+            return function_not_found(function, prepared.functions)
+        async with run.reports.waiting(WaitReason.WAIT_REASON_SLOT):
+            await run.slot.take()
+        now = self._station.now()
+        if now >= spec.expires_at.ToDatetime(UTC):
+            return EXPIRED
+        starting = dataclasses.replace(
+            run.record,
+            run_name=self._runtime.name_run(),
+            image_id=prepared.image_id,
+            started_at_us=microseconds(now),
+            scratch=int(scratch is not None),
+        )
+        run.record = await self._station.journal.transact(lambda connection: records.start_run(connection, starting))
+        await self._proxy.open(run, self._tables, self._directory(run))
+        await self._runtime.start(
+            RunStart(
+                run_name=run.run_name,
+                run_id=run.record.run_id,
+                task_id=run.record.task_id,
+                attempt=run.record.attempt,
+                image=spec.image,
+                image_id=prepared.image_id,
+                module=spec.image.process.module,
+                socket_directory=self._directory(run),
+                scratch=scratch,
+                limits=run.record.limits,
+            )
+        )
+        return None
+
+    async def _open_scratch(self, run: Run) -> Path | None:
+        """The folder that runs of the job share here, if the task asks for one."""
+        spec, journal = run.task.spec, self._station.journal
+        if spec.scratch != ScratchKind.SCRATCH_JOB:
+            return None
+        used = await journal.transact(lambda connection: records.scratch_used(connection, spec.job_id))
+        initiator = run.task.root.initiator.organization_id
+        path = await asyncio.to_thread(self._scratch.open, spec.job_id, organization_id=initiator, first_use=not used)
+        run.scratch_path = self._runtime.scratch_path(path)
+        return path
+
+    async def _watch(self, run: Run) -> Outcome:
+        """Wait for the process's end, and end it when its time is over."""
+        ends_at = moment(run.record.started_at_us) + timedelta(seconds=run.record.run_time_seconds)
+        remaining = max(0.0, (ends_at - self._station.now()).total_seconds())
+        try:
+            exit_ = await asyncio.wait_for(self._runtime.wait(run.run_name), remaining)
+        except TimeoutError:
+            await self._runtime.stop(run.run_name)
+            exit_ = Exit(task_pb2.EXIT_CLASS_OUT_OF_TIME, None, "")
+        log.info(
+            "process_ended",
+            run_id=run.record.run_id,
+            exit_class=exit_class_name(exit_.exit_class),
+            code=exit_.code,
+        )
+        return crashed(exit_, run.record)
+
+    def _directory(self, run: Run) -> Path:
+        return self._station.runtime_directory / run.run_name
+
+    # ---- afterwards ----
+
+    async def _clear(self, run: Run) -> None:
+        try:
+            if run.run_name:
+                await self._clear_process(run.run_name)
+        finally:
+            run.closing.close()
+
+    async def _clear_process(self, run_name: str) -> None:
+        """Give a process whose run has ended a moment to end by itself; then nothing is left of it."""
+        try:
+            await first_of(self._runtime.wait(run_name), timeout_seconds=CLEAR_AFTER_SECONDS)
+            await self._runtime.stop(run_name)
+            await self._runtime.remove(run_name)
+        finally:
+            await self._proxy.close(run_name)
+
+    async def _let_go(self, run: Run) -> None:
+        """The node ends, the run goes on: the next process takes it over."""
+        if run.run_name:
+            await self._proxy.close(run.run_name)
+        run.closing.close()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_logged(work))
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("not_cleared_away")

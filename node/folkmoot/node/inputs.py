@@ -1,0 +1,66 @@
+"""A run's input: the envelope that the signed spec names, opened only if it is exactly that one, sealed by who signed the task."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from folkmoot.node.station import Station
+from folkmoot.trust import EnvelopeRejected, Expected, Malformed, Opened, VerifiedTask, fingerprint, parse
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.keys_pb2 import PublicKey
+from folkmoot.v1.task_pb2 import TaskInput
+
+LENGTH_BYTES = 4
+MAX_HEAD_BYTES = 3 * 1024 * 1024
+"""The head travels to the algorithm in one message; what is larger belongs in attachments."""
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """A run's opened input: what to call with what, and where the attachments begin."""
+
+    opened: Opened
+    head: TaskInput
+    attachments_offset: int
+
+
+async def open_input(station: Station, task: VerifiedTask, closing: ExitStack) -> RunInput:
+    """Get, verify and open this organization's input of a task; it stays open until `closing` closes.
+
+    Raises EnvelopeRejected, and RemoteError if it had to be fetched and could not be.
+    """
+    reference = task.input(station.organization_id)
+    source = await station.fetch(reference.envelope_digest, closing)
+    expected = Expected(
+        kind=EnvelopeKind.ENVELOPE_KIND_INPUT,
+        task_id=task.spec.task_id,
+        sender_organization_id=task.spec.initiator.organization_id,
+        digest=reference.envelope_digest,
+    )
+    opened = await station.open(source, expected, lambda _: _signer(station, task))
+    return _read_head(opened)
+
+
+def _signer(station: Station, task: VerifiedTask) -> PublicKey:
+    """The key that signed the task, which alone may seal its input."""
+    if task.spec.HasField("parent"):
+        return station.state.node_key(fingerprint(task.signer_key_id))
+    return station.state.signing_key(task.spec.initiator.organization_id)
+
+
+def _read_head(opened: Opened) -> RunInput:
+    beginning = b""
+    for piece in opened.read():
+        beginning += piece
+        end = LENGTH_BYTES + int.from_bytes(beginning[:LENGTH_BYTES], "big")
+        if end > MAX_HEAD_BYTES:
+            break
+        if len(beginning) >= max(end, LENGTH_BYTES):
+            return RunInput(opened, _parse_head(beginning[LENGTH_BYTES:end]), end)
+    raise EnvelopeRejected("its content is no task input")
+
+
+def _parse_head(data: bytes) -> TaskInput:
+    try:
+        return parse(TaskInput, data)
+    except Malformed as error:
+        raise EnvelopeRejected(f"its head can't be read: {error.message}") from error

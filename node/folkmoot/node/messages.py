@@ -1,0 +1,183 @@
+"""Messages between sibling runs: sealed for one receiver, numbered per pair of runs, journaled on both sides.
+
+A message leaves when the journal has it and is sent again until the server has stored it. One that comes in is believed only if a node
+of the sibling's organization has sealed it for exactly this run's place; what fails is dropped as if it had never come. Algorithms get
+messages in order; one that is missing before a later one is reported (MESSAGE_GAP), never skipped.
+
+The content of a MESSAGE envelope is the SendMessageRequest itself: so the signature covers whom it is for, where payloads are plain too.
+"""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from folkmoot.node import records
+from folkmoot.node.records import RunRecord
+from folkmoot.node.station import Station
+from folkmoot.node.waiting import Signal
+from folkmoot.trust import (
+    BytesSource,
+    EnvelopeRejected,
+    Expected,
+    FolkmootError,
+    VerifiedTask,
+    digest,
+    fingerprint,
+    inspect,
+    parse,
+    serialize,
+)
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage
+from folkmoot.v1.proxy_service_pb2 import ReceiveMessagesResponse, SendMessageRequest
+from folkmoot.v1.task_pb2 import MessageGrant
+
+MESSAGE_CONTENT_TYPE = "application/vnd.folkmoot.message"
+
+
+class Messaging(Protocol):
+    """The run that sends and receives."""
+
+    @property
+    def record(self) -> RunRecord:
+        """As it stands."""
+
+    @property
+    def task(self) -> VerifiedTask:
+        """Its task."""
+
+    def require_allowed(self) -> None:
+        """Raise FolkmootError unless the policy in force still allows what the run is."""
+
+    def left(self, bytes_out: int) -> None:
+        """So many sealed bytes have left, and are counted in the journal."""
+
+    def waiting_for_others(self) -> AbstractAsyncContextManager[None]:
+        """Lend the slot for a while."""
+
+
+class Messages:
+    """The messages of one run."""
+
+    def __init__(self, station: Station, run: Messaging, send: Callable[[NodeFrame], None]) -> None:
+        self._station = station
+        self._run = run
+        self._send = send
+        self._arrived = Signal()
+
+    async def send(self, request: SendMessageRequest) -> None:
+        """Seal and journal a message; return when it is journaled."""
+        self._require_granted()
+        self._run.require_allowed()
+        to_run_id = self._sibling(request.organization_id)
+        record = self._run.record
+        context = self._station.context(
+            EnvelopeKind.ENVELOPE_KIND_MESSAGE, record, content_type=MESSAGE_CONTENT_TYPE, sequence=request.sequence
+        )
+        content = serialize(request)
+        sealed = self._station.seal_small(content, context, (request.organization_id,))
+        message = PeerMessage(
+            task_id=record.task_id,
+            from_run_id=record.run_id,
+            to_run_id=to_run_id,
+            sequence=request.sequence,
+            envelope=sealed.envelope,
+        )
+        is_new = await self._station.journal.transact(
+            lambda connection: records.insert_outgoing(connection, record, message, digest(content))
+        )
+        if is_new:
+            self._run.left(len(sealed.envelope))
+            self._send(NodeFrame(peer_message=message))
+
+    async def receive(self, cursors: Mapping[str, int]) -> AsyncGenerator[ReceiveMessagesResponse, None]:
+        """Stream messages in order, from the last one that was received of each organization."""
+        self._require_granted()
+        for organization_id in cursors:
+            self._sibling(organization_id)
+        received = {run_id: cursors.get(organization_id, 0) for organization_id, run_id in self._siblings()}
+        while True:
+            arrived = self._arrived.changed()
+            found = await self._station.journal.transact(self._later_than(received))
+            for from_run_id, sequence, envelope in found:
+                if sequence != received[from_run_id] + 1:
+                    raise FolkmootError(
+                        ErrorReason.ERROR_REASON_MESSAGE_GAP,
+                        f"message {received[from_run_id] + 1} of {self._organization(from_run_id)} is missing, "
+                        f"and message {sequence} has come",
+                    )
+                message = PeerMessage(from_run_id=from_run_id, sequence=sequence, envelope=envelope)
+                content = await open_message(self._station, self._run.task, message)
+                received[from_run_id] = sequence
+                yield ReceiveMessagesResponse(
+                    organization_id=self._organization(from_run_id),
+                    sequence=sequence,
+                    content_type=content.content_type,
+                    content=content.content,
+                )
+            if not found:
+                async with self._run.waiting_for_others():
+                    await arrived.wait()
+
+    def arrived(self) -> None:
+        """A message has been journaled."""
+        self._arrived.notify()
+
+    def _later_than(self, received: Mapping[str, int]) -> Callable[[sqlite3.Connection], list[tuple[str, int, bytes]]]:
+        after, to_run_id = dict(received), self._run.record.run_id
+        return lambda connection: [
+            (from_run_id, sequence, envelope)
+            for from_run_id, last in after.items()
+            for sequence, envelope in records.incoming_after(connection, to_run_id, from_run_id, last)
+        ]
+
+    def _require_granted(self) -> None:
+        if self._run.task.spec.grant.messages != MessageGrant.MESSAGE_GRANT_SIBLINGS:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_MESSAGES_NOT_ALLOWED, "the task was created without the right to send messages"
+            )
+
+    def _siblings(self) -> list[tuple[str, str]]:
+        """The other runs of the task: organization and run."""
+        own = self._run.record.run_id
+        return [(each.organization_id, each.run_id) for each in self._run.task.spec.receivers if each.run_id != own]
+
+    def _sibling(self, organization_id: str) -> str:
+        siblings = dict(self._siblings())
+        if organization_id not in siblings:
+            names = ", ".join(self._station.state.member(each).name for each in siblings) or "nobody"
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_ORGANIZATION_NOT_FOUND,
+                f"{organization_id} has no sibling run; this run can message {names}",
+            )
+        return siblings[organization_id]
+
+    def _organization(self, run_id: str) -> str:
+        return self._run.task.receiver(run_id).organization_id
+
+
+async def open_message(station: Station, task: VerifiedTask, message: PeerMessage) -> SendMessageRequest:
+    """Open a message to this organization's run of a task. Raises EnvelopeRejected, TaskNotProven (no such sibling)."""
+    source = BytesSource(message.envelope)
+    sender = task.receiver(message.from_run_id).organization_id
+    context = inspect(source).context
+    if fingerprint(context.sender_key_id) not in station.state.nodes:
+        await station.refresh()
+    if not 1 <= context.attempt <= task.spec.max_attempts:
+        raise EnvelopeRejected("it comes from an attempt that the task does not allow")
+    expected = Expected(
+        kind=EnvelopeKind.ENVELOPE_KIND_MESSAGE,
+        task_id=task.spec.task_id,
+        sender_organization_id=sender,
+        task_digest=task.digest,
+        run_id=message.from_run_id,
+        attempt=context.attempt,
+        sequence=message.sequence,
+    )
+    opened = await station.open(source, expected, station.node_sender(sender))
+    content = parse(SendMessageRequest, opened.content())
+    if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):
+        raise EnvelopeRejected("it is a message to somebody else, or another one")
+    return content

@@ -1,0 +1,380 @@
+"""What the journal knows of runs, their subtasks and messages, and the few changes that these may go through.
+
+    ASSIGNED -> RUNNING -> a terminal state with its receipt -> committed
+
+Every function takes a connection and is a change for `Journal.transact`: repeatable, without other effects. A run that was RUNNING is
+never started again (the journal rule: at most once per station), and what stands in a terminal state stays.
+"""
+
+import dataclasses
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from folkmoot.node.ports import Limits
+from folkmoot.trust import FolkmootError
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import Accepted, PeerMessage
+from folkmoot.v1.task_pb2 import RunState, TaskChain
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ASSIGNED = RunState.RUN_STATE_ASSIGNED
+RUNNING = RunState.RUN_STATE_RUNNING
+FIRST_TERMINAL = RunState.RUN_STATE_COMPLETED
+
+
+def microseconds(moment: datetime) -> int:
+    """A time as the journal keeps it."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds_: int) -> datetime:
+    """A time as the journal kept it."""
+    return _EPOCH + timedelta(microseconds=microseconds_)
+
+
+@dataclass(frozen=True)
+class StoredEnvelope:
+    """An envelope of this station. `inline` holds it if it is small, and belongs in the journal; else it lies in a file."""
+
+    digest: bytes
+    size_bytes: int
+    inline: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run, as the journal has it: the columns of `runs`."""
+
+    run_id: str
+    attempt: int
+    task_id: str
+    job_id: str
+    task_digest: bytes
+    chain: bytes
+    policy_digest: bytes
+    input_digest: bytes
+    memory_bytes: int
+    cpu_millis: int
+    run_time_seconds: int
+    result_limit_bytes: int
+    accepted_at_us: int
+    state: int
+    run_name: str = ""
+    image_id: str = ""
+    started_at_us: int = 0
+    scratch: int = 0
+    cancelled: int = 0
+    log_sequence: int = 0
+    log_lines: int = 0
+    progress_sequence: int = 0
+    bytes_out: int = 0
+    content_digest: bytes = b""
+    result_digest: bytes = b""
+    result_size_bytes: int = 0
+    receipt: bytes = b""
+    ended_at_us: int = 0
+    committed_at_us: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Its name in the journal."""
+        return (self.run_id, self.attempt)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end stands, signed."""
+        return self.state >= FIRST_TERMINAL
+
+    @property
+    def limits(self) -> Limits:
+        """What it may use."""
+        return Limits(self.memory_bytes, self.cpu_millis, self.run_time_seconds)
+
+    def task_chain(self) -> TaskChain:
+        """Its task's signed specs."""
+        return TaskChain.FromString(self.chain)
+
+
+_COLUMNS = tuple(item.name for item in dataclasses.fields(RunRecord))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM runs"  # noqa: S608 - our own names
+_INSERT = f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + name for name in _COLUMNS)})"  # noqa: S608
+_KEY = "run_id = ? AND attempt = ?"
+
+
+def acknowledged(connection: sqlite3.Connection) -> int:
+    """The highest delivery that is journaled."""
+    (sequence,) = connection.execute("SELECT acknowledged FROM link").fetchone()
+    return int(sequence)
+
+
+def acknowledge(connection: sqlite3.Connection, sequence: int) -> None:
+    """Everything up to this delivery is journaled."""
+    connection.execute("UPDATE link SET acknowledged = ?", (sequence,))
+
+
+def insert_run(connection: sqlite3.Connection, record: RunRecord) -> None:
+    """Accept or refuse a run."""
+    connection.execute(_INSERT, dataclasses.asdict(record))
+
+
+def get_run(connection: sqlite3.Connection, run_id: str, attempt: int) -> RunRecord | None:
+    """A run in one attempt."""
+    row = connection.execute(f"{_SELECT} WHERE {_KEY}", (run_id, attempt)).fetchone()
+    return _record(row) if row else None
+
+
+def attempts_of(connection: sqlite3.Connection, run_id: str) -> list[RunRecord]:
+    """All attempts of a run that this station knows, the newest last."""
+    rows = connection.execute(f"{_SELECT} WHERE run_id = ? ORDER BY attempt", (run_id,))
+    return [_record(row) for row in rows]
+
+
+def uncommitted_runs(connection: sqlite3.Connection) -> list[RunRecord]:
+    """Runs that the server does not have the end of, in task order."""
+    return [_record(row) for row in connection.execute(f"{_SELECT} WHERE committed_at_us = 0 ORDER BY task_id, run_id")]
+
+
+def recent_runs(connection: sqlite3.Connection, number: int) -> list[RunRecord]:
+    """The newest runs."""
+    rows = connection.execute(f"{_SELECT} ORDER BY accepted_at_us DESC LIMIT ?", (number,))
+    return [_record(row) for row in rows]
+
+
+def start_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
+    """Note that a run is about to be started: from here on it is never started again."""
+    return _change(
+        connection,
+        record,
+        "state = ?, run_name = ?, image_id = ?, started_at_us = ?, scratch = ?",
+        (RUNNING, record.run_name, record.image_id, record.started_at_us, record.scratch),
+        where=f"state = {ASSIGNED}",
+    )
+
+
+def scratch_used(connection: sqlite3.Connection, job_id: str) -> bool:
+    """Whether a run of a job has opened its scratch volume here."""
+    return connection.execute("SELECT 1 FROM runs WHERE job_id = ? AND scratch = 1", (job_id,)).fetchone() is not None
+
+
+def end_run(connection: sqlite3.Connection, record: RunRecord, stored: StoredEnvelope | None) -> RunRecord:
+    """Let a run's end stand, with its receipt and what that names; if another end stands already, that one stays."""
+    if stored is not None and stored.inline is not None:
+        put_envelope(connection, stored.digest, stored.inline)
+    return _change(
+        connection,
+        record,
+        "state = ?, content_digest = ?, result_digest = ?, result_size_bytes = ?, bytes_out = ?, receipt = ?, ended_at_us = ?",
+        (
+            record.state,
+            record.content_digest,
+            record.result_digest,
+            record.result_size_bytes,
+            record.bytes_out,
+            record.receipt,
+            record.ended_at_us,
+        ),
+        where=f"state < {FIRST_TERMINAL}",
+    )
+
+
+def count_reports(connection: sqlite3.Connection, record: RunRecord, bytes_out: int) -> None:
+    """Keep how far a run's log and progress have come, and count the bytes of one more envelope of them."""
+    connection.execute(
+        f"UPDATE runs SET log_sequence = ?, log_lines = ?, progress_sequence = ? WHERE {_KEY}",  # noqa: S608
+        (record.log_sequence, record.log_lines, record.progress_sequence, *record.key),
+    )
+    count_bytes_out(connection, record, bytes_out)
+
+
+def count_bytes_out(connection: sqlite3.Connection, record: RunRecord, bytes_out: int) -> None:
+    """Count sealed bytes that leave the station for a run."""
+    connection.execute(f"UPDATE runs SET bytes_out = bytes_out + ? WHERE {_KEY}", (bytes_out, *record.key))  # noqa: S608
+
+
+def cancel_run(connection: sqlite3.Connection, run_id: str) -> None:
+    """Note that a run is not wanted any more."""
+    connection.execute(f"UPDATE runs SET cancelled = 1 WHERE run_id = ? AND state < {FIRST_TERMINAL}", (run_id,))  # noqa: S608
+
+
+def reopen_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
+    """The server asks for a run that this journal knows: what stands is delivered once more."""
+    connection.execute(f"UPDATE runs SET committed_at_us = 0 WHERE {_KEY}", record.key)  # noqa: S608
+    return dataclasses.replace(record, committed_at_us=0)
+
+
+def reopen_all_runs(connection: sqlite3.Connection) -> list[RunRecord]:
+    """The server has lost its newest past: every end whose payload is kept is delivered once more."""
+    connection.execute("UPDATE runs SET committed_at_us = 0")
+    return uncommitted_runs(connection)
+
+
+def commit_run(connection: sqlite3.Connection, record: RunRecord, now: datetime) -> None:
+    """Note that the server has a run's end."""
+    connection.execute(f"UPDATE runs SET committed_at_us = ? WHERE {_KEY}", (microseconds(now), *record.key))  # noqa: S608
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtaskRecord:
+    """A subtask, as the journal has it: what its run called it, its signed chain, the envelopes of its inputs."""
+
+    key: str
+    task_id: str
+    request_digest: bytes
+    chain: bytes
+    inputs: bytes
+    created: int = 0
+
+    @property
+    def input_digests(self) -> tuple[bytes, ...]:
+        """The envelopes of its inputs."""
+        return tuple(self.inputs[at : at + 32] for at in range(0, len(self.inputs), 32))
+
+
+_SUBTASK_COLUMNS = tuple(item.name for item in dataclasses.fields(SubtaskRecord))
+_SELECT_SUBTASK = f"SELECT {', '.join(_SUBTASK_COLUMNS)} FROM subtasks WHERE {_KEY}"  # noqa: S608 - our own names
+
+
+def subtask_by_key(connection: sqlite3.Connection, run: RunRecord, key: str) -> SubtaskRecord | None:
+    """A run's subtask, by what the run calls it."""
+    row = connection.execute(f"{_SELECT_SUBTASK} AND key = ?", (*run.key, key)).fetchone()
+    return SubtaskRecord(**dict(row)) if row else None
+
+
+def subtask_by_task(connection: sqlite3.Connection, run: RunRecord, task_id: str) -> SubtaskRecord | None:
+    """A run's subtask, by its id."""
+    row = connection.execute(f"{_SELECT_SUBTASK} AND task_id = ?", (*run.key, task_id)).fetchone()
+    return SubtaskRecord(**dict(row)) if row else None
+
+
+def count_subtasks(connection: sqlite3.Connection, run: RunRecord) -> int:
+    """How many subtasks a run has created."""
+    (number,) = connection.execute(f"SELECT count(*) FROM subtasks WHERE {_KEY}", run.key).fetchone()  # noqa: S608
+    return int(number)
+
+
+def insert_subtask(connection: sqlite3.Connection, run: RunRecord, subtask: SubtaskRecord, *, bytes_out: int) -> None:
+    """Let a subtask stand, whose sealed inputs have so many bytes."""
+    connection.execute(
+        f"INSERT INTO subtasks (run_id, attempt, {', '.join(_SUBTASK_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (*run.key, *dataclasses.astuple(subtask)),
+    )
+    count_bytes_out(connection, run, bytes_out)
+
+
+def subtask_created(connection: sqlite3.Connection, task_id: str) -> None:
+    """Note that the server has a subtask."""
+    connection.execute("UPDATE subtasks SET created = 1 WHERE task_id = ?", (task_id,))
+
+
+def insert_outgoing(
+    connection: sqlite3.Connection, run: RunRecord, message: PeerMessage, content_digest: bytes
+) -> bool:
+    """Let a message stand that a run sends; False if it stood before. Raises REPEAT_DIFFERS, or INVALID_FIELD out of order."""
+    pair = (message.from_run_id, message.to_run_id)
+    where = "FROM outgoing_messages WHERE from_run_id = ? AND to_run_id = ?"
+    known = connection.execute(f"SELECT content_digest {where} AND sequence = ?", (*pair, message.sequence)).fetchone()
+    if known is not None and known[0] == content_digest:
+        return False
+    if known is not None:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_REPEAT_DIFFERS, f"message {message.sequence} was sent before, and differs"
+        )
+    (last,) = connection.execute(f"SELECT coalesce(max(sequence), 0) {where}", pair).fetchone()
+    if message.sequence != last + 1:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_INVALID_FIELD, f"the next message is {last + 1}, not {message.sequence}"
+        )
+    connection.execute(
+        "INSERT INTO outgoing_messages (from_run_id, to_run_id, sequence, content_digest, frame) VALUES (?, ?, ?, ?, ?)",
+        (*pair, message.sequence, content_digest, message.SerializeToString()),
+    )
+    count_bytes_out(connection, run, len(message.envelope))
+    return True
+
+
+def accept_outgoing(connection: sqlite3.Connection, accepted: Accepted) -> None:
+    """Note that the server has stored a message."""
+    connection.execute(
+        "UPDATE outgoing_messages SET accepted = 1 WHERE from_run_id = ? AND to_run_id = ? AND sequence = ?",
+        (accepted.from_run_id, accepted.to_run_id, accepted.sequence),
+    )
+
+
+def unaccepted_outgoing(connection: sqlite3.Connection) -> list[PeerMessage]:
+    """Messages that the server may not have, in order."""
+    rows = connection.execute(
+        "SELECT frame FROM outgoing_messages WHERE accepted = 0 ORDER BY from_run_id, to_run_id, sequence"
+    )
+    return [PeerMessage.FromString(frame) for (frame,) in rows]
+
+
+def insert_incoming(connection: sqlite3.Connection, message: PeerMessage) -> None:
+    """Let a message stand that came in; the first one with its number stays."""
+    connection.execute(
+        "INSERT OR IGNORE INTO incoming_messages VALUES (?, ?, ?, ?)",
+        (message.to_run_id, message.from_run_id, message.sequence, message.envelope),
+    )
+
+
+def incoming_after(
+    connection: sqlite3.Connection, to_run_id: str, from_run_id: str, sequence: int
+) -> list[tuple[int, bytes]]:
+    """Messages from one run to another behind a number, in order, a batch at most."""
+    rows = connection.execute(
+        "SELECT sequence, envelope FROM incoming_messages "
+        "WHERE to_run_id = ? AND from_run_id = ? AND sequence > ? ORDER BY sequence LIMIT 100",
+        (to_run_id, from_run_id, sequence),
+    )
+    return [(int(number), bytes(envelope)) for number, envelope in rows]
+
+
+def put_envelope(connection: sqlite3.Connection, digest: bytes, data: bytes) -> None:
+    """Keep a small envelope."""
+    connection.execute("INSERT OR IGNORE INTO envelopes VALUES (?, ?)", (digest, data))
+
+
+def get_envelope(connection: sqlite3.Connection, digest: bytes) -> bytes | None:
+    """A small envelope, if it is kept here."""
+    row = connection.execute("SELECT data FROM envelopes WHERE digest = ?", (digest,)).fetchone()
+    return bytes(row[0]) if row else None
+
+
+def forget_payloads(connection: sqlite3.Connection, before: datetime) -> list[bytes]:
+    """Drop the small envelopes and messages of runs committed before a time; give the digests whose files may go as well.
+
+    The runs themselves stay: what was executed once is never executed again.
+    """
+    old = "SELECT * FROM runs WHERE committed_at_us BETWEEN 1 AND ?"
+    limit = (microseconds(before),)
+    rows = connection.execute(f"SELECT run_id, input_digest, result_digest FROM ({old})", limit).fetchall()  # noqa: S608
+    kept = {
+        bytes(digest)
+        for row in connection.execute(
+            "SELECT input_digest, result_digest FROM runs WHERE committed_at_us = 0 OR committed_at_us > ?", limit
+        )
+        for digest in row
+    }
+    digests = sorted({bytes(row[name]) for row in rows for name in ("input_digest", "result_digest")} - kept - {b""})
+    connection.executemany("DELETE FROM envelopes WHERE digest = ?", [(digest,) for digest in digests])
+    runs = [(row["run_id"],) for row in rows]
+    connection.executemany("DELETE FROM incoming_messages WHERE to_run_id = ?", runs)
+    connection.executemany("DELETE FROM outgoing_messages WHERE from_run_id = ? AND accepted = 1", runs)
+    return digests
+
+
+def _change(
+    connection: sqlite3.Connection, record: RunRecord, assignments: str, values: tuple[object, ...], *, where: str
+) -> RunRecord:
+    """Change a run where its state allows it, and give it as it stands then."""
+    statement = f"UPDATE runs SET {assignments} WHERE {_KEY} AND {where}"  # noqa: S608 - our own names
+    connection.execute(statement, (*values, *record.key))
+    standing = get_run(connection, *record.key)
+    if standing is None:
+        raise LookupError(f"run {record.run_id} is not in the journal")
+    return standing
+
+
+def _record(row: sqlite3.Row) -> RunRecord:
+    return RunRecord(**dict(row))

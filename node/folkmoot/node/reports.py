@@ -1,0 +1,189 @@
+"""What a run tells while it runs: its state, what it waits for, progress and log.
+
+Log lines and progress texts are sealed to the receivers of the results. They are gathered for a moment, so that a talkative algorithm
+costs one envelope per moment and not one per line. They are told once and may be lost with the link; results never are.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from folkmoot.node.records import RunRecord, moment
+from folkmoot.node.station import Station
+from folkmoot.trust import timestamp
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
+from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines
+from folkmoot.v1.task_pb2 import RunState, Waiting, WaitReason
+
+GATHER_SECONDS = 0.2
+GATHER_LINES = 100
+GATHER_BYTES = 128 * 1024
+LINE_CHARACTERS = 16_000
+VISIBLE_AFTER_SECONDS = 0.2
+LOG_CONTENT_TYPE = "application/vnd.folkmoot.log"
+PROGRESS_CONTENT_TYPE = "text/plain; charset=utf-8"
+
+
+class Reporting(Protocol):
+    """The run that tells."""
+
+    @property
+    def record(self) -> RunRecord:
+        """As it stands."""
+
+    @property
+    def result_receivers(self) -> tuple[str, ...]:
+        """Who may read what it says."""
+
+    async def count_report(self, bytes_out: int, **counters: int) -> None:
+        """Keep how far log or progress has come, and count an envelope's bytes."""
+
+
+class Reports:
+    """The voice of one run."""
+
+    def __init__(self, station: Station, run: Reporting, send: Callable[[NodeFrame], None]) -> None:
+        self._station = station
+        self._run = run
+        self._send = send
+        self._state: RunState.ValueType = RunState.RUN_STATE_PREPARING
+        self._fraction = 0.0
+        self._text: str | None = None
+        self._waiting: Waiting | None = None
+        self._lines: list[LogLine] = []
+        self._first_sequence = 1
+        self._next_sequence = run.record.log_lines + 1
+        self._flushing = asyncio.Lock()
+        self._flush_later: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def tell(self, state: RunState.ValueType) -> None:
+        """Tell the server that the run has moved."""
+        self._state = state
+        self._update()
+
+    @asynccontextmanager
+    async def preparing(self) -> AsyncIterator[None]:
+        """Tell that the run is being prepared, if it takes more than a moment."""
+        telling = asyncio.get_running_loop().call_later(VISIBLE_AFTER_SECONDS, self.tell, RunState.RUN_STATE_PREPARING)
+        try:
+            yield
+        finally:
+            telling.cancel()
+
+    @asynccontextmanager
+    async def waiting(self, reason: WaitReason.ValueType, detail: str = "") -> AsyncIterator[None]:
+        """Tell what the run waits for, if it takes more than a moment."""
+        waiting = Waiting(reason=reason, since=timestamp(self._station.now()), detail=detail)
+        showing = asyncio.get_running_loop().call_later(VISIBLE_AFTER_SECONDS, self._show, waiting)
+        try:
+            yield
+        finally:
+            showing.cancel()
+            if self._waiting is waiting:
+                self._show(None)
+
+    async def progress(self, fraction: float, text: str) -> None:
+        """Tell how far the run is; the newest word counts."""
+        self._fraction, self._text = fraction, text
+        self._schedule()
+
+    async def log(self, lines: LogLines) -> None:
+        """Take lines of the log; those that came before are dropped."""
+        known = max(0, self._next_sequence - lines.first_sequence)
+        fresh = lines.lines[known:]
+        if not fresh:
+            return
+        first = lines.first_sequence + known
+        if self._lines and first != self._next_sequence:
+            await self.flush()
+        if not self._lines:
+            self._first_sequence = first
+        for line in fresh:
+            self._lines.append(LogLine(time=line.time, level=line.level, text=line.text[:LINE_CHARACTERS]))
+        self._next_sequence = first + len(fresh)
+        if len(self._lines) >= GATHER_LINES or sum(line.ByteSize() for line in self._lines) >= GATHER_BYTES:
+            await self.flush()
+        else:
+            self._schedule()
+
+    async def flush(self) -> None:
+        """Seal and send what is gathered."""
+        async with self._flushing:
+            if self._closed:
+                return
+            lines, first = self._lines, self._first_sequence
+            self._lines = []
+            logs = [await self._seal_lines(first + at, part) for at, part in _parts(lines)]
+            text, self._text = self._text, None
+            progress = await self._seal_progress(text) if text else b""
+            if logs or progress or text is not None:
+                self._update(progress_envelope=progress, log_envelopes=logs)
+
+    async def close(self) -> None:
+        """Send what is left; from here on the run has ended, and says no more."""
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+        await self.flush()
+        self._closed = True
+
+    def _schedule(self) -> None:
+        if self._flush_later is None or self._flush_later.done():
+            self._flush_later = asyncio.create_task(_later(GATHER_SECONDS, self.flush))
+
+    def _show(self, waiting: Waiting | None) -> None:
+        self._waiting = waiting
+        self._update()
+
+    def _update(self, *, progress_envelope: bytes = b"", log_envelopes: list[bytes] | None = None) -> None:
+        if self._closed:
+            return
+        record = self._run.record
+        update = RunUpdate(
+            run_id=record.run_id,
+            attempt=record.attempt,
+            state=self._state,
+            fraction=self._fraction,
+            progress_envelope=progress_envelope,
+            log_envelopes=log_envelopes or (),
+            waiting=self._waiting,
+            started_at=timestamp(moment(record.started_at_us)) if record.started_at_us else None,
+        )
+        self._send(NodeFrame(run_update=update))
+
+    async def _seal_lines(self, first_sequence: int, lines: list[LogLine]) -> bytes:
+        sequence = self._run.record.log_sequence + 1
+        content = LogLines(first_sequence=first_sequence, lines=lines).SerializeToString()
+        envelope = self._seal(content, EnvelopeKind.ENVELOPE_KIND_LOG, LOG_CONTENT_TYPE, sequence)
+        last_line = first_sequence + len(lines) - 1
+        await self._run.count_report(len(envelope), log_sequence=sequence, log_lines=last_line)
+        return envelope
+
+    async def _seal_progress(self, text: str) -> bytes:
+        sequence = self._run.record.progress_sequence + 1
+        envelope = self._seal(text.encode(), EnvelopeKind.ENVELOPE_KIND_PROGRESS, PROGRESS_CONTENT_TYPE, sequence)
+        await self._run.count_report(len(envelope), progress_sequence=sequence)
+        return envelope
+
+    def _seal(self, content: bytes, kind: EnvelopeKind.ValueType, content_type: str, sequence: int) -> bytes:
+        context = self._station.context(kind, self._run.record, content_type=content_type, sequence=sequence)
+        return self._station.seal_small(content, context, self._run.result_receivers).envelope
+
+
+def _parts(lines: list[LogLine]) -> Iterator[tuple[int, list[LogLine]]]:
+    """Cut lines into parts that fit into an envelope that rides along, each with its position."""
+    begin, size_bytes = 0, 0
+    for at, line in enumerate(lines):
+        if at > begin and size_bytes + line.ByteSize() > GATHER_BYTES:
+            yield begin, lines[begin:at]
+            begin, size_bytes = at, 0
+        size_bytes += line.ByteSize()
+    if lines[begin:]:
+        yield begin, lines[begin:]
+
+
+async def _later(seconds: float, call: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.sleep(seconds)
+    await call()

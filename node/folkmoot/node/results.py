@@ -1,0 +1,142 @@
+"""What other runs gave: their ends proven by their nodes' receipts, their results verified and decrypted, or nothing at all.
+
+The server's word alone counts for nothing but runs that no node ever held: cancelled or expired ones.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+
+import grpc.aio
+import structlog
+
+from folkmoot.node.bridge import iterate_in_thread
+from folkmoot.node.station import Station
+from folkmoot.transport import INLINE_BYTES, error_from_rpc
+from folkmoot.transport.calls import TRANSIENT, pause_seconds
+from folkmoot.trust import (
+    BytesSource,
+    EnvelopeRejected,
+    Expected,
+    FolkmootError,
+    NodeNotApproved,
+    Opened,
+    VerifiedTask,
+    verify_receipt,
+)
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.proxy_service_pb2 import Failure, Peer, RunResult
+from folkmoot.v1.task_pb2 import Receipt, Run, RunState
+from folkmoot.v1.task_service_pb2 import WatchTaskRequest, WatchTaskResponse
+
+log = structlog.get_logger()
+
+_UNPROVEN = (RunState.RUN_STATE_CANCELLED, RunState.RUN_STATE_EXPIRED)
+_FIRST_TERMINAL = RunState.RUN_STATE_COMPLETED
+
+
+async def watch_ends(station: Station, task_id: str, after_revision: int) -> AsyncGenerator[WatchTaskResponse, None]:
+    """Stream a task's runs as they end, from a revision on, across cuts of the connection. Raises RemoteError."""
+    attempt = 0
+    while True:
+        await station.connection.authenticated()
+        request = WatchTaskRequest(task_id=task_id, after_revision=after_revision)
+        call = station.connection.tasks.WatchTask(request, metadata=station.connection.metadata())
+        try:
+            async for response in call:
+                attempt = 0
+                after_revision = response.run.revision
+                if response.run.state >= _FIRST_TERMINAL:
+                    yield response
+        except grpc.aio.AioRpcError as rpc_error:
+            error = error_from_rpc(rpc_error)
+            if error.reason == ErrorReason.ERROR_REASON_TOKEN_INVALID:
+                station.connection.refuse_token()
+            elif rpc_error.code() not in TRANSIENT:
+                raise error from None
+            attempt += 1
+            await asyncio.sleep(pause_seconds(attempt))
+        else:
+            return
+        finally:
+            call.cancel()
+
+
+async def read_result(
+    station: Station, task: VerifiedTask, run: Run, inline_envelope: bytes
+) -> AsyncGenerator[RunResult | bytes, None]:
+    """Give how a run ended, then the bytes of its result, if this organization receives it. Raises EnvelopeRejected."""
+    organization_id = task.receiver(run.run_id).organization_id
+    result = RunResult(
+        run_id=run.run_id,
+        organization=Peer(organization_id=organization_id, name=station.state.member(organization_id).name),
+        revision=run.revision,
+    )
+    if not run.HasField("receipt"):
+        if run.state not in _UNPROVEN:
+            raise EnvelopeRejected(f"the server claims an end of run {run.run_id} that no node has signed")
+        result.state, result.reason = run.state, run.reason
+        yield result
+        return
+    receipt = await _prove(station, task, run)
+    result.state, result.exit_class = receipt.outcome, receipt.exit_class
+    result.reason, result.rule = receipt.reason, receipt.rule
+    if not receipt.result_digest or station.organization_id not in task.spec.result_receivers:
+        yield result
+        return
+    with ExitStack() as closing:
+        opened = await _open(station, task, receipt, inline_envelope, closing)
+        if receipt.outcome == RunState.RUN_STATE_COMPLETED:
+            result.content_type, result.size_bytes = opened.context.content_type, opened.total_length
+            yield result
+            async for piece in pieces(opened):
+                yield piece
+        else:
+            failure = Failure.FromString(opened.content())
+            result.failure, result.reason = failure.message, failure.reason or receipt.reason
+            yield result
+
+
+async def pieces(opened: Opened, offset: int = 0) -> AsyncGenerator[bytes, None]:
+    """Stream the content of an envelope; large ones are decrypted beside the loop."""
+    if opened.total_length <= INLINE_BYTES:
+        for piece in opened.read(offset):
+            yield piece
+    else:
+        async for piece in iterate_in_thread(opened.read(offset)):
+            yield piece
+
+
+async def _prove(station: Station, task: VerifiedTask, run: Run) -> Receipt:
+    """Verify a receipt; a node that this replica does not know yet is looked up once more."""
+    try:
+        try:
+            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=station.state)
+        except NodeNotApproved:
+            await station.refresh()
+            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=station.state)
+    except FolkmootError as error:
+        raise EnvelopeRejected(f"the end of run {run.run_id} is not proven: {error.message}") from error
+
+
+async def _open(
+    station: Station, task: VerifiedTask, receipt: Receipt, inline_envelope: bytes, closing: ExitStack
+) -> Opened:
+    completed = receipt.outcome == RunState.RUN_STATE_COMPLETED
+    expected = Expected(
+        kind=EnvelopeKind.ENVELOPE_KIND_RESULT if completed else EnvelopeKind.ENVELOPE_KIND_FAILURE,
+        task_id=task.spec.task_id,
+        sender_organization_id=receipt.organization_id,
+        digest=receipt.result_digest,
+        task_digest=task.digest,
+        run_id=receipt.run_id,
+        attempt=receipt.attempt,
+    )
+    inline = BytesSource(inline_envelope) if inline_envelope else None
+    source = inline or await station.fetch(receipt.result_digest, closing)
+    try:
+        return await station.open(source, expected, station.node_sender(receipt.organization_id))
+    except EnvelopeRejected as error:
+        log.warning("result_rejected", run_id=receipt.run_id, cause=error.cause_text)
+        raise

@@ -1,0 +1,293 @@
+"""A run as its algorithm sees it: the node's side of every call that comes through the proxy.
+
+Promises: what `write_result` or `write_failure` returned from stands, whatever happens afterwards: it is sealed, on disk, and signed for
+in a receipt. The first one stands; the same content again is answered the same, other content is refused. Everything that an algorithm
+says is sealed to exactly the task's result receivers.
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
+
+from folkmoot.node import records
+from folkmoot.node.inputs import RunInput
+from folkmoot.node.messages import Messages
+from folkmoot.node.outcomes import COMPLETED, FAILED, Outcome, make_receipt
+from folkmoot.node.policy import Refused
+from folkmoot.node.records import RunRecord, StoredEnvelope, microseconds, moment
+from folkmoot.node.reports import Reports
+from folkmoot.node.results import pieces
+from folkmoot.node.slots import Slot
+from folkmoot.node.station import Station
+from folkmoot.node.subtasks import Subtasks
+from folkmoot.trust import FolkmootError, VerifiedTask, digest, pae, sign_receipt, timestamp
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import NodeFrame
+from folkmoot.v1.proxy_service_pb2 import (
+    Failure,
+    GetContextResponse,
+    LogLines,
+    Peer,
+    ReceiveMessagesResponse,
+    RunResult,
+    SendMessageRequest,
+    SubtaskHead,
+)
+from folkmoot.v1.task_pb2 import Isolation, WaitReason
+
+FAILURE_CONTENT_TYPE = "application/vnd.folkmoot.failure"
+
+
+class Run:
+    """One run at this station; implements `ports.RunPort`."""
+
+    def __init__(
+        self,
+        station: Station,
+        record: RunRecord,
+        task: VerifiedTask,
+        *,
+        isolation: Isolation.ValueType,
+        send: Callable[[NodeFrame], None],
+    ) -> None:
+        self.station = station
+        self.record = record
+        self.task = task
+        self.closing = ExitStack()
+        self.ended = asyncio.Event()
+        self.unwanted = asyncio.Event()
+        self.input: RunInput | None = None
+        self.scratch_path = ""
+        pool = station.central_slots if task.spec.grant.subtask_depth else station.slots
+        self.slot = Slot(pool, task.spec.task_id)
+        self.reports = Reports(station, self, send)
+        self.messages = Messages(station, self, send)
+        self._subtasks = Subtasks(station, self)
+        self._isolation = isolation
+        self._ending = asyncio.Lock()
+
+    # ---- what it is ----
+
+    @property
+    def run_name(self) -> str:
+        """See RunPort."""
+        return self.record.run_name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """See RunPort."""
+        return tuple(self.task.spec.labels)
+
+    @property
+    def function(self) -> str:
+        """What of the image is called."""
+        return self._input().head.function
+
+    @property
+    def result_receivers(self) -> tuple[str, ...]:
+        """Who may read what it says."""
+        return tuple(self.task.spec.result_receivers)
+
+    def require_allowed(self) -> None:
+        """Raise FolkmootError unless the policy in force still allows what the run is."""
+        decision = self.station.decide(self.task)
+        if isinstance(decision, Refused):
+            raise FolkmootError(decision.reason, f"the node's policy does not allow it any more: {decision.rule}")
+
+    # ---- what it is given ----
+
+    async def context(self) -> GetContextResponse:
+        """See RunPort."""
+        spec, state, given = self.task.spec, self.station.state, self._input()
+        began = moment(self.record.started_at_us)
+        return GetContextResponse(
+            task_id=spec.task_id,
+            job_id=spec.job_id,
+            run_id=self.record.run_id,
+            attempt=self.record.attempt,
+            organization=self._peer(self.station.organization_id),
+            members=sorted((self._peer(each) for each in state.members), key=lambda peer: peer.name),
+            siblings=[self._peer(receiver.organization_id) for receiver in spec.receivers],
+            initiator=self._peer(spec.initiator.organization_id),
+            input=given.head,
+            attachments_offset=given.attachments_offset,
+            labels=spec.labels,
+            depends_on=[dependency.task_id for dependency in spec.depends_on],
+            resources=spec.resources,
+            grant=spec.grant,
+            scratch_path=self.scratch_path,
+            module=spec.image.process.module,
+            deadline=timestamp(began + timedelta(seconds=self.record.run_time_seconds)),
+        )
+
+    async def read_input(self, offset: int) -> AsyncGenerator[bytes, None]:
+        """See RunPort."""
+        opened = self._input().opened
+        if offset > opened.total_length:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_INVALID_FIELD, f"the input has {opened.total_length} bytes, not {offset}"
+            )
+        async for piece in pieces(opened, offset):
+            yield piece
+
+    def _input(self) -> RunInput:
+        if self.input is None:
+            raise FolkmootError(ErrorReason.ERROR_REASON_INPUT_REJECTED, "the run has no input")
+        return self.input
+
+    def _peer(self, organization_id: str) -> Peer:
+        return Peer(organization_id=organization_id, name=self.station.state.member(organization_id).name)
+
+    # ---- what others have to do with it ----
+
+    def read_dependency(self, task_id: str) -> AsyncIterator[RunResult | bytes]:
+        """See RunPort."""
+        return self._subtasks.read_dependency(task_id)
+
+    async def create_subtask(self, head: SubtaskHead, content: AsyncIterator[bytes]) -> str:
+        """See RunPort."""
+        return await self._subtasks.create(head, content)
+
+    def watch_subtask(self, task_id: str, after_revision: int) -> AsyncIterator[RunResult | bytes]:
+        """See RunPort."""
+        return self._subtasks.watch(task_id, after_revision)
+
+    async def cancel_subtask(self, task_id: str) -> None:
+        """See RunPort."""
+        await self._subtasks.cancel(task_id)
+
+    async def send_message(self, request: SendMessageRequest) -> None:
+        """See RunPort."""
+        await self.messages.send(request)
+
+    def receive_messages(self, cursors: Mapping[str, int]) -> AsyncIterator[ReceiveMessagesResponse]:
+        """See RunPort."""
+        return self.messages.receive(cursors)
+
+    @asynccontextmanager
+    async def waiting_for_others(self) -> AsyncGenerator[None, None]:
+        """Lend the slot while the run waits for subtasks or siblings, and take one again before it goes on."""
+        async with self.slot.lent(), self.reports.waiting(WaitReason.WAIT_REASON_OTHERS):
+            yield
+
+    # ---- what it says ----
+
+    async def report_progress(self, fraction: float, text: str) -> None:
+        """See RunPort."""
+        await self.reports.progress(fraction, text)
+
+    async def log(self, lines: LogLines) -> None:
+        """See RunPort."""
+        await self.reports.log(lines)
+
+    async def count_report(self, bytes_out: int, **counters: int) -> None:
+        """Keep how far log or progress has come, and count an envelope's bytes."""
+        self.record = record = dataclasses.replace(self.record, **counters)  # type: ignore[arg-type]
+        self.left(bytes_out)
+        await self.station.journal.transact(lambda db: records.count_reports(db, record, bytes_out))
+
+    def left(self, bytes_out: int) -> None:
+        """So many sealed bytes have left, and are counted in the journal."""
+        self.record = dataclasses.replace(self.record, bytes_out=self.record.bytes_out + bytes_out)
+
+    # ---- how it ends ----
+
+    async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:
+        """See RunPort."""
+        measured = _Measured(content, content_type, self.record.result_limit_bytes)
+        async with self._ending:
+            if self.record.ended:
+                async for _ in measured:
+                    pass
+            else:
+                context = self.station.context(
+                    EnvelopeKind.ENVELOPE_KIND_RESULT, self.record, content_type=content_type
+                )
+                sealing = self.station.sealing(context, self.result_receivers)
+                stored = await self.station.envelopes.seal(aiter(measured), sealing)
+                await self._end(COMPLETED, stored, measured.digest)
+            self._require_written(measured.digest)
+
+    async def write_failure(self, message: str, reason: int) -> None:
+        """See RunPort."""
+        failure = Failure(message=message, reason=ErrorReason.ValueType(reason))
+        content_digest = digest(
+            pae(FAILURE_CONTENT_TYPE.encode(), digest(failure.SerializeToString(deterministic=True)))
+        )
+        async with self._ending:
+            if not self.record.ended:
+                await self._end(FAILED, self._seal_failure(failure), content_digest)
+            self._require_written(content_digest)
+
+    async def end(self, outcome: Outcome) -> RunRecord:
+        """Let the run end without a word of the algorithm; if it had the last word already, that stands."""
+        async with self._ending:
+            if not self.record.ended:
+                failure = Failure(message=outcome.text, reason=outcome.text_reason)
+                await self._end(outcome, self._seal_failure(failure) if outcome.text else None, b"")
+            return self.record
+
+    async def _end(self, outcome: Outcome, stored: StoredEnvelope | None, content_digest: bytes) -> None:
+        """Sign the receipt, and let it stand together with what it names."""
+        await self.reports.close()
+        now = self.station.now()
+        size_bytes = stored.size_bytes if stored else 0
+        self.left(size_bytes)
+        receipt = make_receipt(
+            self.station, self.record, self.task.spec, outcome, isolation=self._isolation, result=stored, ended_at=now
+        )
+        ending = dataclasses.replace(
+            self.record,
+            state=outcome.state,
+            content_digest=content_digest,
+            result_digest=stored.digest if stored else b"",
+            result_size_bytes=size_bytes,
+            receipt=sign_receipt(receipt, self.station.node_key).SerializeToString(),
+            ended_at_us=microseconds(now),
+        )
+        self.record = await self.station.journal.transact(lambda db: records.end_run(db, ending, stored))
+        self.ended.set()
+
+    def _seal_failure(self, failure: Failure) -> StoredEnvelope:
+        context = self.station.context(
+            EnvelopeKind.ENVELOPE_KIND_FAILURE, self.record, content_type=FAILURE_CONTENT_TYPE
+        )
+        sealed = self.station.seal_small(failure.SerializeToString(), context, self.result_receivers)
+        return StoredEnvelope(sealed.digest, len(sealed.envelope), sealed.envelope)
+
+    def _require_written(self, content_digest: bytes) -> None:
+        if self.record.content_digest != content_digest:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_RESULT_WRITTEN, "the run has ended otherwise before, and that stands"
+            )
+
+
+class _Measured:
+    """A result on its way: hashed, and stopped when it gets too large."""
+
+    def __init__(self, content: AsyncIterator[bytes], content_type: str, limit_bytes: int) -> None:
+        self._content = content
+        self._content_type = content_type
+        self._limit_bytes = limit_bytes
+        self._hash = hashlib.sha256()
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        size_bytes = 0
+        async for piece in self._content:
+            size_bytes += len(piece)
+            if size_bytes > self._limit_bytes:
+                raise FolkmootError(
+                    ErrorReason.ERROR_REASON_TOO_LARGE,
+                    f"the node's policy gives a result at most {self._limit_bytes} bytes",
+                )
+            self._hash.update(piece)
+            yield piece
+
+    @property
+    def digest(self) -> bytes:
+        """What tells one result from another, once all of it has passed."""
+        return digest(pae(self._content_type.encode(), self._hash.digest()))

@@ -1,0 +1,329 @@
+"""Subtasks: tasks that a run creates at its node, in the name of the organization on whose node it runs.
+
+Creating one is egress: it needs the signed grant and the policy's word. Its inputs are sealed as they come in, its spec is signed with
+the node's key, and all of it is journaled under (run, key) before the server hears of it: the same key again is the same subtask, also
+after a restart. Results are believed as `results` says.
+"""
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
+from typing import Protocol, TypeVar
+
+from folkmoot.node import records
+from folkmoot.node.records import RunRecord, StoredEnvelope, SubtaskRecord
+from folkmoot.node.results import read_result, watch_ends
+from folkmoot.node.station import Station
+from folkmoot.transport import INLINE_BYTES, timeouts
+from folkmoot.trust import (
+    FolkmootError,
+    TaskNotProven,
+    VerifiedTask,
+    digest,
+    pae,
+    sign_subtask,
+    timestamp,
+    uuid7,
+    verify_task,
+)
+from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead
+from folkmoot.v1.task_pb2 import Dependency, Initiator, Parent, Receiver, TaskChain, TaskInputRef, TaskSpec
+from folkmoot.v1.task_service_pb2 import CancelTaskRequest, CreateTaskRequest, GetRunRequest, GetTaskRequest
+
+_Result = TypeVar("_Result")
+
+INPUT_CONTENT_TYPE = "application/vnd.folkmoot.input"
+INLINE_TOTAL_BYTES = 8 * INLINE_BYTES
+"""What a CreateTask carries of inputs, of the 4 MiB that a message may have."""
+
+
+class Creating(Protocol):
+    """The run that creates."""
+
+    @property
+    def record(self) -> RunRecord:
+        """As it stands."""
+
+    @property
+    def task(self) -> VerifiedTask:
+        """Its task."""
+
+    def require_allowed(self) -> None:
+        """Raise FolkmootError unless the policy in force still allows what the run is."""
+
+    def left(self, bytes_out: int) -> None:
+        """So many sealed bytes have left, and are counted in the journal."""
+
+    def waiting_for_others(self) -> AbstractAsyncContextManager[None]:
+        """Lend the slot for a while."""
+
+
+class Subtasks:
+    """The subtasks of one run, and the tasks that its own depends on."""
+
+    def __init__(self, station: Station, run: Creating) -> None:
+        self._station = station
+        self._run = run
+        self._creating = asyncio.Lock()
+        self._verified: dict[str, VerifiedTask] = {}
+
+    async def create(self, head: SubtaskHead, content: AsyncIterator[bytes]) -> str:
+        """Create a subtask, once per key; return its id when the server has it."""
+        async with self._creating:
+            portions = _Portions(content)
+            run = self._run.record
+            known = await self._transact(lambda db: records.subtask_by_key(db, run, head.key))
+            if known is None:
+                self._require_granted(head)
+                known = await self._make(head, portions)
+            elif known.request_digest != await portions.request_digest(head):
+                raise FolkmootError(
+                    ErrorReason.ERROR_REASON_REPEAT_DIFFERS, f"the key {head.key!r} names another subtask of this run"
+                )
+            await self._send(known)
+            return known.task_id
+
+    async def watch(self, task_id: str, after_revision: int) -> AsyncGenerator[RunResult | bytes, None]:
+        """Stream results of a subtask as its runs end."""
+        task = await self._own(task_id)
+        async with aclosing(watch_ends(self._station, task_id, after_revision)) as ends:
+            while True:
+                async with self._run.waiting_for_others():
+                    end = await anext(ends, None)
+                if end is None:
+                    return
+                async with aclosing(read_result(self._station, task, end.run, end.result_envelope)) as frames:
+                    async for frame in frames:
+                        yield frame
+
+    async def cancel(self, task_id: str) -> None:
+        """Cancel a subtask."""
+        await self._own(task_id)
+        connection = self._station.connection
+        request = CancelTaskRequest(task_id=task_id)
+        await connection.call(
+            lambda: connection.tasks.CancelTask(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS)
+        )
+
+    async def read_dependency(self, task_id: str) -> AsyncGenerator[RunResult | bytes, None]:
+        """Stream what a task that this one depends on gave to this organization."""
+        task = await self._dependency(task_id)
+        if self._station.organization_id not in task.spec.result_receivers:
+            return
+        connection = self._station.connection
+        for receiver in task.spec.receivers:
+            request = GetRunRequest(run_id=receiver.run_id)
+            answer = await connection.call(
+                lambda request=request: connection.tasks.GetRun(  # type: ignore[misc]
+                    request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS
+                )
+            )
+            async with aclosing(read_result(self._station, task, answer.run, answer.result_envelope)) as frames:
+                async for frame in frames:
+                    yield frame
+
+    # ---- creating ----
+
+    def _require_granted(self, head: SubtaskHead) -> None:
+        grant = self._run.task.spec.grant
+        if not grant.subtask_depth:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_SUBTASK_NOT_ALLOWED,
+                "the task was created without the right to create subtasks",
+            )
+        self._run.require_allowed()
+        for organization_id in (*head.organization_ids, *head.result_receivers):
+            self._station.state.member(organization_id)
+
+    async def _make(self, head: SubtaskHead, portions: "_Portions") -> SubtaskRecord:
+        """Seal the inputs, sign the spec, verify it as receivers will, journal it."""
+        run = self._run.record
+        task_id = uuid7(self._station.now(), self._station.random)
+        stored, references = [], []
+        for portion in head.inputs:
+            organizations = tuple(portion.organization_ids) or tuple(head.organization_ids)
+            context = self._input_context(task_id)
+            sealing = self._station.sealing(context, organizations)
+            envelope = await self._station.envelopes.seal(portions.take(portion.size_bytes), sealing)
+            stored.append(envelope)
+            references.append(
+                TaskInputRef(
+                    organization_ids=portion.organization_ids,
+                    envelope_digest=envelope.digest,
+                    size_bytes=envelope.size_bytes,
+                )
+            )
+        spec = await self._spec(head, task_id, references)
+        chain = run.task_chain()
+        chain.specs.append(sign_subtask(spec, self._station.node_key))
+        self._verified[task_id] = self._verify(chain)
+        record = SubtaskRecord(
+            key=head.key,
+            task_id=task_id,
+            request_digest=await portions.request_digest(head),
+            chain=chain.SerializeToString(),
+            inputs=b"".join(envelope.digest for envelope in stored),
+            created=0,
+        )
+        number = self._run.task.spec.grant.subtask_number
+        await self._transact(lambda db: _insert(db, run, record, stored, number))
+        self._run.left(sum(envelope.size_bytes for envelope in stored))
+        return record
+
+    def _verify(self, chain: TaskChain) -> VerifiedTask:
+        try:
+            return verify_task(chain, self._station.state, now=self._station.now())
+        except TaskNotProven as error:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_SUBTASK_NOT_ALLOWED, error.message, metadata=error.metadata
+            ) from error
+
+    def _input_context(self, task_id: str) -> EnvelopeContext:
+        context = self._station.context(
+            EnvelopeKind.ENVELOPE_KIND_INPUT, self._run.record, content_type=INPUT_CONTENT_TYPE
+        )
+        context.task_id = task_id
+        for field in ("task_digest", "run_id", "attempt"):
+            context.ClearField(field)
+        return context
+
+    async def _spec(self, head: SubtaskHead, task_id: str, inputs: list[TaskInputRef]) -> TaskSpec:
+        station, record, parent = self._station, self._run.record, self._run.task
+        now = station.now()
+        return TaskSpec(
+            version=1,
+            genesis=station.state.genesis,
+            task_id=task_id,
+            job_id=parent.spec.job_id,
+            name=head.name,
+            initiator=Initiator(organization_id=station.organization_id),
+            parent=Parent(
+                task_id=record.task_id, task_digest=parent.digest, run_id=record.run_id, attempt=record.attempt
+            ),
+            study=parent.spec.study,
+            image=head.image if head.HasField("image") else parent.spec.image,
+            inputs=inputs,
+            receivers=[
+                Receiver(organization_id=organization_id, run_id=uuid7(now, station.random))
+                for organization_id in head.organization_ids
+            ],
+            result_receivers=head.result_receivers or (station.organization_id,),
+            depends_on=[
+                Dependency(task_id=each, task_digest=(await self._own(each)).digest) for each in head.depends_on
+            ],
+            labels=head.labels,
+            scratch=head.scratch,
+            resources=head.resources if head.HasField("resources") else None,
+            max_attempts=parent.spec.max_attempts,
+            grant=head.grant if head.HasField("grant") else None,
+            purpose=parent.spec.purpose,
+            created_at=timestamp(now),
+            expires_at=parent.spec.expires_at,
+            ledger_position=station.state.position.message(),
+        )
+
+    async def _send(self, record: SubtaskRecord) -> None:
+        """Bring a journaled subtask to the server, as often as it takes."""
+        if record.created:
+            return
+        station = self._station
+        request = CreateTaskRequest(chain=TaskChain.FromString(record.chain))
+        inline_bytes = 0
+        with ExitStack() as closing:
+            for input_digest in record.input_digests:
+                source = await station.fetch(input_digest, closing)
+                inline_bytes += source.size_bytes
+                if source.size_bytes <= INLINE_BYTES and inline_bytes <= INLINE_TOTAL_BYTES:
+                    request.envelopes.append(source.read_at(0, source.size_bytes))
+                else:
+                    await station.connection.upload(source, input_digest)
+        connection = station.connection
+        await connection.call(
+            lambda: connection.tasks.CreateTask(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS)
+        )
+        await self._transact(lambda db: records.subtask_created(db, record.task_id))
+
+    # ---- finding ----
+
+    async def _transact(self, change: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        return await self._station.journal.transact(change)
+
+    async def _own(self, task_id: str) -> VerifiedTask:
+        """A subtask of this run, which the server has."""
+        if task_id not in self._verified:
+            run = self._run.record
+            record = await self._transact(lambda db: records.subtask_by_task(db, run, task_id))
+            if record is None:
+                raise FolkmootError(
+                    ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"the task {task_id} is not a subtask of this run"
+                )
+            await self._send(record)
+            self._verified[task_id] = verify_task(TaskChain.FromString(record.chain), self._station.state, now=None)
+        return self._verified[task_id]
+
+    async def _dependency(self, task_id: str) -> VerifiedTask:
+        """A task that this one depends on: exactly the one that the spec names, of the same job."""
+        spec = self._run.task.spec
+        digests = {each.task_id: each.task_digest for each in spec.depends_on}
+        if task_id not in digests:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"this task does not depend on the task {task_id}"
+            )
+        connection = self._station.connection
+        answer = await connection.call(
+            lambda: connection.tasks.GetTask(
+                GetTaskRequest(task_id=task_id), metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS
+            )
+        )
+        task = verify_task(answer.chain, self._station.state, now=None)
+        if task.digest != digests[task_id] or task.spec.job_id != spec.job_id:
+            raise TaskNotProven(f"the server gave another task than the dependency {task_id}")
+        return task
+
+
+def _insert(
+    db: sqlite3.Connection, run: RunRecord, record: SubtaskRecord, inputs: list[StoredEnvelope], granted: int
+) -> None:
+    """Let a subtask stand in the journal, if its run may have another one."""
+    if records.count_subtasks(db, run) >= granted:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_TOO_MANY, f"this run may create {granted} subtasks, and has created them"
+        )
+    for envelope in inputs:
+        if envelope.inline is not None:
+            records.put_envelope(db, envelope.digest, envelope.inline)
+    records.insert_subtask(db, run, record, bytes_out=sum(envelope.size_bytes for envelope in inputs))
+
+
+class _Portions:
+    """A stream of inputs, one after the other, cut where the head says."""
+
+    def __init__(self, content: AsyncIterator[bytes]) -> None:
+        self._content = content
+        self._hash = hashlib.sha256()
+        self._rest = b""
+
+    async def take(self, size_bytes: int) -> AsyncIterator[bytes]:
+        """The next bytes, as many as that."""
+        while size_bytes:
+            if not self._rest:
+                self._rest = await self._next()
+            piece, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
+            size_bytes -= len(piece)
+            yield piece
+
+    async def _next(self) -> bytes:
+        async for piece in self._content:
+            self._hash.update(piece)
+            return piece
+        raise FolkmootError(ErrorReason.ERROR_REASON_MALFORMED, "the inputs are shorter than the subtask's head says")
+
+    async def request_digest(self, head: SubtaskHead) -> bytes:
+        """What tells one request from another, once everything has been read."""
+        async for piece in self._content:
+            self._hash.update(piece)
+        return digest(pae(head.SerializeToString(deterministic=True), self._hash.digest()))
