@@ -90,9 +90,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; what goes wrong is one clear line on standard error, and an exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand beside ours.
     try:
-        folkmoot.main(arguments, standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
+        return folkmoot.main(arguments, standalone_mode=False) or Exit.OK
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -110,7 +108,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return Exit.FAULT
-    return Exit.OK
 
 
 def described(error: FolkmootError) -> str:

@@ -1,7 +1,6 @@
 """`folkmoot task`: create, list, show, wait, why, cancel, logs."""
 
 import json
-import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -201,7 +200,7 @@ def finish(results: Iterable[Result], *, as_json: bool) -> None:
     rows = [described(result) for result in results]
     show_rows(rows, ("organization", "state", "proven", "value"), as_json=as_json)
     if any(row["error"] for row in rows):
-        sys.exit(Exit.NOT_COMPLETED)
+        raise click.exceptions.Exit(Exit.NOT_COMPLETED)
 
 
 def described(result: Result) -> dict[str, Any]:

@@ -146,11 +146,8 @@ async def _download(connection: Connection, envelope_digest: bytes, run: Run) ->
     """Bring a sealed envelope to a file without a name, which goes when nobody refers to it any more."""
     file = TemporaryFile(dir=connection.state_directory)  # noqa: SIM115 - it lives as long as its source
     try:
-        received = 0
         async for data in connection.session.download(envelope_digest):
-            received += len(data)
-            if received > run.result_size_bytes:
-                raise EnvelopeRejected("the server sends more bytes than it announced")
+            check_size(file.tell() + len(data), run.result_size_bytes)
             file.write(data)
         file.flush()
         source = FileSource(file)
@@ -159,6 +156,12 @@ async def _download(connection: Connection, envelope_digest: bytes, run: Run) ->
         raise
     weakref.finalize(source, file.close)
     return source
+
+
+def check_size(received_bytes: int, announced_bytes: int) -> None:
+    """Raise EnvelopeRejected when a server sends without end."""
+    if received_bytes > announced_bytes:
+        raise EnvelopeRejected("the server sends more bytes than it announced")
 
 
 async def opening_keys(connection: Connection) -> Mapping[bytes, DecryptionKey] | None:
@@ -206,6 +209,19 @@ async def open_from_run(
         sender=node_of(await connection.state(), organization_id),
         keys=await opening_keys(connection),
     )
+
+
+async def progress_of(connection: Connection, task: VerifiedTask, run: Run) -> str:
+    """What the algorithm last said of its progress; empty if nothing, or nothing that can be read and is proven."""
+    if not run.progress_envelope:
+        return ""
+    kind = EnvelopeKind.ENVELOPE_KIND_PROGRESS
+    try:
+        opened = await open_from_run(connection, task, run.run_id, run.attempt, kind, run.progress_envelope)
+        return opened.content().decode(errors="replace")
+    except FolkmootError as error:
+        log.warning("the progress of run %s was not accepted: %s", run.run_id, cause_of(error))
+        return ""
 
 
 def cause_of(error: FolkmootError) -> str:

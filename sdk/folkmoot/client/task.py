@@ -13,7 +13,7 @@ from enum import StrEnum
 from folkmoot.client.connection import Connection
 from folkmoot.client.logs import LogLine, run_log
 from folkmoot.client.names import name_of
-from folkmoot.client.opening import result_of
+from folkmoot.client.opening import progress_of, result_of
 from folkmoot.client.progress import nothing, shown
 from folkmoot.client.results import Result, RunState, run_state
 from folkmoot.client.waiting import Why, why
@@ -50,6 +50,8 @@ class RunStatus:
     state: RunState
     fraction: float
     """How far the algorithm says it is, 0 to 1."""
+    progress: str
+    """What it last said of that; sealed to the result's receivers and verified, empty if there is nothing to read."""
 
 
 class AsyncTask:
@@ -95,16 +97,19 @@ class AsyncTask:
         """How far each organization is, as the server tells it."""
         ledger = await self._connection.state()
         return tuple(
-            RunStatus(
-                organization=self._organization(ledger, run),
-                organization_id=self._task.receiver(run.run_id).organization_id,
-                run_id=run.run_id,
-                node_id=run.node_id,
-                attempt=run.attempt,
-                state=run_state(run.state),
-                fraction=run.fraction,
-            )
-            for run in await self._own_runs()
+            [
+                RunStatus(
+                    organization=self._organization(ledger, run),
+                    organization_id=self._task.receiver(run.run_id).organization_id,
+                    run_id=run.run_id,
+                    node_id=run.node_id,
+                    attempt=run.attempt,
+                    state=run_state(run.state),
+                    fraction=run.fraction,
+                    progress=await progress_of(self._connection, self._task, run),
+                )
+                for run in await self._own_runs()
+            ]
         )
 
     async def results(self) -> AsyncIterator[Result]:
@@ -132,8 +137,7 @@ class AsyncTask:
                 if ended:
                     await self._result(run, envelope)
                 fractions[run.run_id] = 1.0 if ended else min(run.fraction, 1.0)
-                reason = why(self._organization(ledger, run), run, now=datetime.now(UTC))
-                notes[run.run_id] = str(reason) if reason and (reason.reason or ended) else ""
+                notes[run.run_id] = await self._note(ledger, run)
                 show(sum(fractions.values()), "; ".join(filter(None, notes.values())))
         return [self._results[run_id] for run_id in runs]
 
@@ -158,6 +162,15 @@ class AsyncTask:
                     yield line
                 return
         raise OrganizationNotFound(f"The task {self.id} is not for {member.name}.")
+
+    async def _note(self, ledger: State, run: task_pb2.Run) -> str:
+        """What is to be said of a run while others are waited for: how it ended, what it waits for, what it says itself."""
+        organization = self._organization(ledger, run)
+        reason = why(organization, run, now=datetime.now(UTC))
+        if reason is not None and (reason.reason or reason.state.ended):
+            return str(reason)
+        text = await progress_of(self._connection, self._task, run)
+        return f"{organization}: {text}" if text else ""
 
     # ---- what the server tells, held against what was signed -------------------------------------------------------
 

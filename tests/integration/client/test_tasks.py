@@ -24,6 +24,7 @@ from folkmoot.client import (
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1 import task_service_pb2
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.task_pb2 import ExitClass, MessageGrant
 from folkmoot.v1.task_pb2 import RunState as Told
 from tests.integration.client.conftest import Hub
@@ -184,12 +185,15 @@ async def test_cancelled_before_any_node_had_it_is_the_servers_word(hub: Hub):
 async def test_how_far_runs_are(hub: Hub, nodes: dict[str, StubNode]):
     task = await ask(hub.client("Alpha"), "Beta")
     work = await nodes["Beta"].next()
-    await work.running(0.25)
+    kind = EnvelopeKind.ENVELOPE_KIND_PROGRESS
+    told = work.seal(kind, "text/plain; charset=utf-8", b"half of the half", sequence=1)
+    await work.running(0.25, progress_envelope=told.envelope)
     async for run, _ in task._changes():
         if run.fraction:
             break
     (status,) = await task.runs
     assert (status.organization, status.state, status.fraction) == ("Beta", RunState.RUNNING, 0.25)
+    assert status.progress == "half of the half"
     (reason,) = await task.why()
     assert "25%" in reason.text
 
@@ -202,8 +206,10 @@ async def test_logs_so_far_and_logs_to_the_end(hub: Hub, nodes: dict[str, StubNo
     assert [(await anext(followed)).text for _ in range(2)] == ["reading", "computing"]
     assert [line.text async for line in task.logs("Beta")] == ["reading", "computing"]
     await work.log("done", level="warning")
+    last = await anext(followed)
+    assert (last.organization, last.level, last.text) == ("Beta", "warning", "done")
     await work.complete(1)
-    assert [(line.organization, line.level, line.text) async for line in followed] == [("Beta", "warning", "done")]
+    assert [line async for line in followed] == []
 
 
 async def test_logs_of_an_organization_that_the_task_is_not_for(hub: Hub):
