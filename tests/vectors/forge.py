@@ -1,6 +1,7 @@
 """Things signed as their author likes: right in form, wrong where a case wants them wrong."""
 
 from copy import copy
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -43,7 +44,10 @@ def base() -> World:
 def fork(original: World) -> World:
     """Return a copy that goes its own way."""
     result = copy(original)
-    result.entries, result.organizations = list(original.entries), dict(original.organizations)
+    result.entries = list(original.entries)
+    result.organizations = {
+        name: replace(each, nodes=dict(each.nodes)) for name, each in original.organizations.items()
+    }
     result.random = randomness(f"fork of {len(original.entries)}")
     return result
 

@@ -39,7 +39,8 @@ class LedgerRule(Enum):
     KEY_KIND = "governance, node and one-time keys are Ed25519 keys of 32 bytes"
     KEY_REUSED = "a key has one owner and one use, for ever"
     KEY_CLAIM = (
-        "organization keys come as a KEY_CLAIM for their organization, of generation 1 or later, signed by themselves"
+        "organization keys come as a KEY_CLAIM for their organization, of generation 1 or later: an Ed25519 key that signs "
+        "the claim, and an X-Wing key or an RSA key of 3,072 to 16,384 bits that receives"
     )
     POST_QUANTUM = "where post-quantum encryption is required, organizations receive with X-Wing"
     # of collaboration.create
