@@ -89,12 +89,9 @@ class Attendance:
     async def _resync(self, resync: Resync) -> None:
         """The server was restored from a backup: count as it does, and deliver ends once more."""
         log.warning("resync", last_sequence=resync.last_sequence)
-        reopened = await self._station.journal.transact(
-            lambda connection: (
-                records.acknowledge(connection, resync.last_sequence),
-                records.reopen_all_runs(connection),
-            )[1]
-        )
+        journal = self._station.journal
+        await journal.transact(lambda connection: records.acknowledge(connection, resync.last_sequence))
+        reopened = await journal.transact(records.reopen_all_runs)
         for record in reopened:
             self._executor.take_up(record)
 

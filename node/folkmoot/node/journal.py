@@ -60,6 +60,7 @@ SCHEMA = (
         receipt BLOB NOT NULL DEFAULT x'',
         ended_at_us INTEGER NOT NULL DEFAULT 0,
         committed_at_us INTEGER NOT NULL DEFAULT 0,
+        forgotten INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (run_id, attempt)
     ) STRICT;
     CREATE INDEX runs_by_commit ON runs (committed_at_us);

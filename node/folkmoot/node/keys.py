@@ -1,11 +1,11 @@
 """The station's keys: read from their files, and checked against the verified ledger before anything is done with them."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from collections.abc import Callable
 
 from folkmoot.trust import (
-    FolkmootError,
     KeyMismatch,
     OrganizationKey,
     SigningKey,
@@ -16,4 +16,60 @@ from folkmoot.trust import (
     load_organization_key,
     load_signing_key,
 )
-from folkmoot.v1.keys_pb2 import PublicKey
+
+_Key = TypeVar("_Key")
+
+
+def read_node_key(path: Path) -> SigningKey:
+    """Read the node's key. Raises KeyMismatch naming the file."""
+    return _read(path, load_signing_key, "run `folkmoot node join INVITATION`, which makes it")
+
+
+def read_organization_key(path: Path) -> OrganizationKey:
+    """Read the organization's key. Raises KeyMismatch naming the file."""
+    return _read(path, load_organization_key, "get it with `folkmoot key export --for-node` from your administrator")
+
+
+def make_node_key(path: Path) -> SigningKey:
+    """Make the node's key, readable by its owner alone; one that is there is used again, never overwritten."""
+    if path.exists():
+        return read_node_key(path)
+    key = SigningKey.generate(os.urandom)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(dump_signing_key(key))
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def check_organization_key(key: OrganizationKey, state: State, organization_id: str) -> None:
+    """Raise KeyMismatch unless the key in the file is the one that the ledger shows for the organization."""
+    member = state.member(organization_id)
+    for name, mine, shown in (
+        ("encryption", key.encryption.public, member.keys.encryption),
+        ("task-signing", key.task_signing.public, member.keys.task_signing),
+    ):
+        if not shown.public:
+            raise KeyMismatch(
+                f"{member.name} has not published its {name} key {fingerprint(key_id(mine))} in the ledger of {state.reference}: "
+                "an administrator does that with `folkmoot key publish`"
+            )
+        if mine != shown:
+            raise KeyMismatch(
+                f"the {name} key in the file has the fingerprint {fingerprint(key_id(mine))}, the ledger of {state.reference} "
+                f"shows {fingerprint(key_id(shown))} for {member.name}: put that key into the file, or have an administrator "
+                "publish the one that you have"
+            )
+
+
+def _read(path: Path, load: Callable[[bytes], _Key], hint: str) -> _Key:
+    try:
+        return load(path.read_bytes())
+    except FileNotFoundError:
+        raise KeyMismatch(f"{path} does not exist: {hint}") from None
+    except OSError as error:
+        raise KeyMismatch(f"{path} can't be read: {error.strerror}") from None
+    except KeyMismatch as error:
+        raise KeyMismatch(f"{path}: {error.message}") from None

@@ -67,13 +67,17 @@ class Gone(Exception):  # noqa: N818 - says what is the case
 class Link:
     """A node's link. `run` it until `stop`; `send` what is worth sending now; `attached` waits for a session."""
 
-    def __init__(self, connection: Connection, receiver: Receiver, *, wire: str) -> None:
+    def __init__(self, connection: Connection, *, wire: str) -> None:
         self._connection = connection
-        self._receiver = receiver
         self._open_wire = stream_wire if wire == "stream" else exchange_wire
         self._outgoing: asyncio.Queue[NodeFrame] = asyncio.Queue()
         self._is_attached = asyncio.Event()
         self._stopping = asyncio.Event()
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether there is a session now."""
+        return self._is_attached.is_set()
 
     async def attached(self) -> None:
         """Wait until there is a session."""
@@ -88,12 +92,12 @@ class Link:
         """Say goodbye and end `run`."""
         self._stopping.set()
 
-    async def run(self) -> None:
+    async def run(self, receiver: Receiver) -> None:
         """Keep a session until `stop`."""
         attempt, told = 0, ""
         while not self._stopping.is_set():
             try:
-                await self._session()
+                await self._session(receiver)
                 continue
             except grpc.aio.AioRpcError as rpc_error:
                 error: FolkmootError | Gone = error_from_rpc(rpc_error, server=self._connection.address.target)
@@ -111,22 +115,22 @@ class Link:
         reason = error.reason if isinstance(error, FolkmootError) else ErrorReason.ERROR_REASON_UNSPECIFIED
         tell = log.debug if repeated else log.warning
         if reason == ErrorReason.ERROR_REASON_SESSION_REPLACED:
-            tell("session_replaced", detail="another process uses this node's key: stop one of the two")
+            tell("node.session_replaced", detail="another process uses this node's key: stop one of the two")
             return REPLACED_PAUSES * pause_seconds(attempt + REPLACED_PAUSES)
         if reason == ErrorReason.ERROR_REASON_TOKEN_INVALID:
             self._connection.refuse_token()
-        tell("link_ended", detail=str(error))
+        tell("node.link_ended", detail=str(error))
         return pause_seconds(attempt)
 
-    async def _session(self) -> None:
+    async def _session(self, receiver: Receiver) -> None:
         """One session, from Hello to its end. Returns when the link is to stop; raises what ends it otherwise."""
         await first_of(self._connection.authenticated(), self._stopping.wait())
         if self._stopping.is_set():
             return
-        hello = await self._receiver.hello()
+        hello = await receiver.hello()
         self._outgoing = asyncio.Queue()
         async with self._open_wire(self._connection) as wire:
-            await _Session(wire, self._receiver, self._outgoing, self._is_attached, hello.acknowledged).run(
+            await _Session(wire, receiver, self._outgoing, self._is_attached, hello.acknowledged).run(
                 hello, self._stopping
             )
 
@@ -229,7 +233,7 @@ class _Session:
         self._interval_seconds = interval or timeouts.HEARTBEAT_SECONDS
         again = await self._receiver.welcome(welcome)
         self._is_attached.set()
-        log.info("attached", epoch=welcome.session_epoch, resume_from=welcome.resume_from)
+        log.info("node.attached", epoch=welcome.session_epoch, resume_from=welcome.resume_from)
         if again:
             await self._say(*again)
 

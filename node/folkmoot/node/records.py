@@ -8,6 +8,7 @@ never started again (the journal rule: at most once per station), and what stand
 
 import dataclasses
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -76,6 +77,7 @@ class RunRecord:
     receipt: bytes = b""
     ended_at_us: int = 0
     committed_at_us: int = 0
+    forgotten: int = 0
 
     @property
     def key(self) -> tuple[str, int]:
@@ -200,13 +202,13 @@ def cancel_run(connection: sqlite3.Connection, run_id: str) -> None:
 
 def reopen_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
     """The server asks for a run that this journal knows: what stands is delivered once more."""
-    connection.execute(f"UPDATE runs SET committed_at_us = 0 WHERE {_KEY}", record.key)  # noqa: S608
+    connection.execute(f"UPDATE runs SET committed_at_us = 0 WHERE {_KEY} AND forgotten = 0", record.key)  # noqa: S608
     return dataclasses.replace(record, committed_at_us=0)
 
 
 def reopen_all_runs(connection: sqlite3.Connection) -> list[RunRecord]:
     """The server has lost its newest past: every end whose payload is kept is delivered once more."""
-    connection.execute("UPDATE runs SET committed_at_us = 0")
+    connection.execute("UPDATE runs SET committed_at_us = 0 WHERE forgotten = 0")
     return uncommitted_runs(connection)
 
 
@@ -341,27 +343,35 @@ def get_envelope(connection: sqlite3.Connection, digest: bytes) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
-def forget_payloads(connection: sqlite3.Connection, before: datetime) -> list[bytes]:
-    """Drop the small envelopes and messages of runs committed before a time; give the digests whose files may go as well.
+def forget_payloads(connection: sqlite3.Connection, before: datetime) -> tuple[list[bytes], list[str]]:
+    """Drop small envelopes and messages of runs committed before a time.
 
-    The runs themselves stay: what was executed once is never executed again.
+    Gives the digests whose files may go as well, and the jobs whose scratch volumes may.
     """
-    old = "SELECT * FROM runs WHERE committed_at_us BETWEEN 1 AND ?"
     limit = (microseconds(before),)
-    rows = connection.execute(f"SELECT run_id, input_digest, result_digest FROM ({old})", limit).fetchall()  # noqa: S608
-    kept = {
-        bytes(digest)
-        for row in connection.execute(
-            "SELECT input_digest, result_digest FROM runs WHERE committed_at_us = 0 OR committed_at_us > ?", limit
-        )
-        for digest in row
-    }
-    digests = sorted({bytes(row[name]) for row in rows for name in ("input_digest", "result_digest")} - kept - {b""})
+    old = connection.execute(
+        "SELECT * FROM runs WHERE committed_at_us BETWEEN 1 AND ? AND forgotten = 0", limit
+    ).fetchall()
+    young = connection.execute("SELECT * FROM runs WHERE committed_at_us = 0 OR committed_at_us > ?", limit).fetchall()
+    digests = sorted(_payloads(connection, old) - _payloads(connection, young))
+    jobs = sorted({row["job_id"] for row in old if row["scratch"]} - {row["job_id"] for row in young})
+    runs = [(row["run_id"],) for row in old]
     connection.executemany("DELETE FROM envelopes WHERE digest = ?", [(digest,) for digest in digests])
-    runs = [(row["run_id"],) for row in rows]
     connection.executemany("DELETE FROM incoming_messages WHERE to_run_id = ?", runs)
     connection.executemany("DELETE FROM outgoing_messages WHERE from_run_id = ? AND accepted = 1", runs)
-    return digests
+    connection.executemany("UPDATE runs SET forgotten = 1 WHERE run_id = ?", runs)
+    return digests, jobs
+
+
+def _payloads(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> set[bytes]:
+    """The envelopes of runs: inputs, results, and inputs of subtasks."""
+    digests = set()
+    for row in rows:
+        digests |= {bytes(row["input_digest"]), bytes(row["result_digest"])}
+        key = (row["run_id"], row["attempt"])
+        for (inputs,) in connection.execute(f"SELECT inputs FROM subtasks WHERE {_KEY}", key):  # noqa: S608 - our own name
+            digests |= {bytes(inputs[at : at + 32]) for at in range(0, len(inputs), 32)}
+    return digests - {b""}
 
 
 def _change(

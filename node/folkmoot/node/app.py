@@ -1,0 +1,256 @@
+"""The node, wired: one station per collaboration of node.toml, each with its journal, replica, runtime, proxy and link.
+
+    async with serve(load_config(path)) as node:
+        await node.attached()
+        await node.failed()          # for ever, unless something is so wrong that the node must not go on
+
+A station goes on with what its journal says before it hears of the server. Leaving the block lets go of everything that runs: the next
+start takes it over.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+
+from folkmoot.node.attendance import Attendance
+from folkmoot.node.config import CollaborationConfig, NodeConfig
+from folkmoot.node.connection import Connection, Prove, authority_digest
+from folkmoot.node.data.tables import SourceTables
+from folkmoot.node.envelopes import Envelopes
+from folkmoot.node.executor import Executor
+from folkmoot.node.intake import Intake
+from folkmoot.node.journal import Journal
+from folkmoot.node.keeping import keep_tidy
+from folkmoot.node.keys import check_organization_key, read_node_key, read_organization_key
+from folkmoot.node.ledger import LedgerWatch
+from folkmoot.node.link import FAREWELL_SECONDS, Link
+from folkmoot.node.ports import Runtime
+from folkmoot.node.proxy import Proxy
+from folkmoot.node.runtimes.docker import DockerRuntime
+from folkmoot.node.runtimes.process import ProcessRuntime
+from folkmoot.node.scratch import Scratch
+from folkmoot.node.slots import Slots
+from folkmoot.node.station import PolicyFile, Station, utc_now
+from folkmoot.node.waiting import cancelled, first_of
+from folkmoot.transport import Replica
+from folkmoot.transport.calls import pause_seconds
+from folkmoot.trust import (
+    FolkmootError,
+    LedgerFork,
+    Reference,
+    SigningKey,
+    WrongCollaboration,
+    fingerprint,
+    make_authentication,
+)
+from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest
+from folkmoot.v1.errors_pb2 import ErrorReason
+
+log = structlog.get_logger()
+
+MakeRuntime: TypeAlias = Callable[[CollaborationConfig, Path, str, Proxy], Runtime]
+"""Makes the runtime of a station: its settings, the runtime directory, the node's id, the proxy."""
+
+
+def make_runtime(config: CollaborationConfig, runtime_directory: Path, node_id: str, proxy: Proxy) -> Runtime:
+    """The runtime that node.toml asks for."""
+    if config.runtime == "process":
+        return ProcessRuntime(runtime_directory, node=node_id, proxy=proxy, warm_workers=config.warm_workers)
+    return DockerRuntime(node=node_id)
+
+
+def station_directory(config: NodeConfig, reference: Reference) -> Path:
+    """Where a collaboration's journal, replica and payloads lie: below a short form of its fingerprint."""
+    return config.state_directory / fingerprint(reference.genesis)[:16]
+
+
+@dataclass(frozen=True)
+class RunningStation:
+    """A station at work. `work` never ends by itself; it raises what the station can't go on with."""
+
+    station: Station
+    link: Link
+    work: "asyncio.Task[None]"
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """A node at work."""
+
+    stations: Sequence[RunningStation]
+
+    async def attached(self) -> None:
+        """Wait until every station has a session with its server; raise what a station can't go on with."""
+        everything = asyncio.create_task(self._all_attached())
+        try:
+            await first_of(self.failed(), asyncio.wait({everything}))
+        finally:
+            await cancelled(everything)
+
+    async def _all_attached(self) -> None:
+        for running in self.stations:
+            await running.link.attached()
+
+    async def failed(self) -> None:
+        """Wait until a station can't go on, and raise why."""
+        done, _ = await asyncio.wait({running.work for running in self.stations}, return_when=asyncio.FIRST_COMPLETED)
+        for work in done:
+            work.result()
+
+    def reload_policies(self) -> None:
+        """Put in force what the policy files say now; one that can't be read is reported, and the old policy stays."""
+        for running in self.stations:
+            policy_file = running.station.policy_file
+            try:
+                policy_file.reload()
+                log.info("node.policy_reloaded", digest=policy_file.digest.hex())
+            except FolkmootError as error:
+                log.warning("node.policy_not_reloaded", detail=str(error))
+
+
+@asynccontextmanager
+async def serve(config: NodeConfig, *, runtime: MakeRuntime = make_runtime) -> AsyncIterator[RunningNode]:
+    """Run a node while the block runs. Raises FolkmootError for keys, policies and directories that can't be used."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_process(config.state_directory))
+        running = [
+            await stack.enter_async_context(_run_station(config, block, runtime)) for block in config.collaboration
+        ]
+        yield RunningNode(running)
+
+
+@asynccontextmanager
+async def _run_station(
+    config: NodeConfig, block: CollaborationConfig, make: MakeRuntime
+) -> AsyncIterator[RunningStation]:
+    """One station, from its files to its link; at the end it says goodbye and lets go of what runs."""
+    async with AsyncExitStack() as stack:
+        station = _open_station(config, block)
+        stack.push_async_callback(station.journal.close)
+        stack.push_async_callback(station.connection.close)
+        proxy = Proxy()
+        runtime = make(block, config.runtime_directory, station.node_id, proxy)
+        link = Link(station.connection, wire=block.link)
+        scratch = Scratch(station.directory / "scratch")
+        executor = Executor(
+            station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, send=link.send
+        )
+        stack.push_async_callback(executor.close)
+        ledger = LedgerWatch(station)
+        attendance = Attendance(station, executor, Intake(station, executor), ledger, isolation=runtime.isolation)
+
+        async def attend() -> None:
+            await _admitted(station)
+            check_start(station)
+            await executor.resume()
+            tidying = keep_tidy(station, scratch, keep_days=config.keep_after_commit_days)
+            await first_of(link.run(attendance), ledger.run(), tidying)
+
+        work = asyncio.create_task(first_of(station.connection.run(), attend()))
+        stack.push_async_callback(_end, link, work)
+        yield RunningStation(station, link, work)
+
+
+def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
+    """Read what a station consists of from its files."""
+    directory = station_directory(config, block.collaboration)
+    node_key = read_node_key(block.node_key)
+    organization_key = read_organization_key(block.organization_key)
+    policy_file = PolicyFile(block.policy)
+    replica = Replica(directory, block.collaboration)
+    journal = Journal(directory / "journal.db")
+    return Station(
+        config=block,
+        directory=directory,
+        runtime_directory=config.runtime_directory,
+        journal=journal,
+        envelopes=Envelopes(directory, journal),
+        replica=replica,
+        connection=Connection(block.server_address(), _prover(block, replica, node_key)),
+        node_key=node_key,
+        organization_key=organization_key,
+        policy_file=policy_file,
+        slots=Slots(block.slots),
+        central_slots=Slots(block.central_slots),
+    )
+
+
+def _prover(block: CollaborationConfig, replica: Replica, node_key: SigningKey) -> Prove:
+    """Signs the server's nonces with the node's key."""
+    server_authority_digest = authority_digest(block.server_address())
+
+    def prove(nonce: bytes) -> AuthenticateNodeRequest:
+        node = replica.state.nodes.get(node_key.fingerprint) if replica.state else None
+        authentication = make_authentication(
+            genesis=block.collaboration.genesis,
+            organization_id=node.organization_id if node else block.organization,
+            key=node_key,
+            nonce=nonce,
+            server_authority_digest=server_authority_digest,
+            now=utc_now(),
+        )
+        return AuthenticateNodeRequest(authentication=authentication)
+
+    return prove
+
+
+async def _admitted(station: Station) -> None:
+    """Wait until the ledger that is here admits the node; what is in the way is told and tried again."""
+    if station.replica.state is None and not station.config.organization:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_INVALID_FIELD,
+            f"there is no ledger of {station.replica.reference} in {station.directory} yet: run `folkmoot node join INVITATION`, "
+            "or name your organization's address in node.toml (organization = ...)",
+        )
+    attempt = 0
+    while station.replica.state is None or station.node_id not in station.state.nodes:
+        try:
+            await station.refresh()
+            station.require_admitted()
+        except (LedgerFork, WrongCollaboration):
+            raise
+        except FolkmootError as error:
+            attempt += 1
+            log.warning("node.not_admitted", detail=str(error))
+            await asyncio.sleep(pause_seconds(attempt))
+
+
+def check_start(station: Station) -> None:
+    """Raise FolkmootError unless keys and configuration are those of the ledger."""
+    check_organization_key(station.organization_key, station.state, station.organization_id)
+    if station.config.encryption_kind != station.state.encryption:
+        shown = "sealed" if station.sealed else "plain"
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_WRONG_COLLABORATION,
+            f"node.toml says encryption = {station.config.encryption!r}, the ledger of {station.replica.reference} says {shown!r}",
+        )
+
+
+async def _end(link: Link, work: "asyncio.Task[None]") -> None:
+    """Say goodbye if there is somebody to say it to, and stop."""
+    link.stop()
+    if link.is_attached:
+        await asyncio.wait({work}, timeout=2 * FAREWELL_SECONDS)
+    await cancelled(work)
+
+
+@contextmanager
+def _only_process(state_directory: Path) -> Iterator[None]:
+    """Hold the state directory; two processes with one journal would execute runs twice."""
+    state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(state_directory / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_SESSION_REPLACED, f"another process uses the state directory {state_directory}"
+            ) from None
+        yield

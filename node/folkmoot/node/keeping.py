@@ -1,0 +1,36 @@
+"""What a station keeps, and for how long: sealed payloads and scratch volumes go some days after the server has the results.
+
+The journal's runs stay: what was executed once is never executed again.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from folkmoot.node import records
+from folkmoot.node.scratch import Scratch
+from folkmoot.node.station import Station
+
+EVERY_SECONDS = 3600.0
+
+log = structlog.get_logger()
+
+
+async def keep_tidy(station: Station, scratch: Scratch, *, keep_days: int) -> None:
+    """Clear away what is older than that, now and every hour, until cancelled."""
+    while True:
+        await clear_away(station, scratch, keep_days=keep_days)
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+async def clear_away(station: Station, scratch: Scratch, *, keep_days: int) -> None:
+    """Clear away what belongs to runs that were committed longer ago."""
+    before = station.now() - timedelta(days=keep_days)
+    digests, jobs = await station.journal.transact(lambda connection: records.forget_payloads(connection, before))
+    for digest in digests:
+        station.envelopes.forget(digest)
+    for job_id in jobs:
+        await asyncio.to_thread(scratch.remove, job_id)
+    if digests or jobs:
+        log.info("node.tidied", envelopes=len(digests), scratch_volumes=len(jobs))
