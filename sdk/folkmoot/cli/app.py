@@ -7,6 +7,7 @@ from copy import copy
 from importlib.metadata import EntryPoint, entry_points, version
 
 import click
+from click.shell_completion import get_completion_class
 
 from folkmoot.cli.accounts import login, organization, setup, user
 from folkmoot.cli.collaborations import collaboration
@@ -82,7 +83,16 @@ def folkmoot(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Profile.load(config or default_path())
 
 
-for command in (collaboration, key, login, node, organization, setup, task, user):
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "fish", "zsh"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete folkmoot's commands: put it into its start file."""
+    kind = get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(folkmoot, {}, "folkmoot", "_FOLKMOOT_COMPLETE").source())
+
+
+for command in (collaboration, completion, key, login, node, organization, setup, task, user):
     folkmoot.add_command(command)
 
 
@@ -93,7 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return folkmoot.main(arguments, standalone_mode=False) or Exit.OK
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return Exit.USAGE if isinstance(error, click.UsageError) else Exit.STATE
     except (click.Abort, KeyboardInterrupt):
         print("folkmoot: interrupted", file=sys.stderr)
         return Exit.INTERRUPTED

@@ -1,0 +1,163 @@
+"""The command itself: groups that become one, extras that are missing, errors as one line, exit codes."""
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import click
+import pytest
+
+from folkmoot.cli import app
+from folkmoot.cli.app import described, folkmoot, run
+from folkmoot.cli.exits import Exit, exit_code
+from folkmoot.client import CertificateNotTrusted, FolkmootError, Unreachable
+from folkmoot.v1 import errors_pb2 as reasons
+
+REASONS = [value for value in reasons.ErrorReason.values() if value]
+
+
+@click.group("node", help="A station.")
+@click.option("--file")
+def plugin_group(file: str | None) -> None:
+    """A group of an extra."""
+
+
+@plugin_group.command()
+def start() -> None:
+    click.echo("started")
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Entry points of installed extras."""
+    installed: dict[str, str] = {}
+
+    def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
+        return [EntryPoint(each, value, group) for each, value in installed.items() if name in (None, each)]
+
+    monkeypatch.setattr(app, "entry_points", entry_points)
+    return installed
+
+
+def test_groups_of_the_same_name_become_one(plugins: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    plugins["node"] = f"{__name__}:plugin_group"
+    assert run(["node", "--help"]) == Exit.OK
+    shown = capsys.readouterr().out
+    assert "A station." in shown
+    assert "--file" in shown
+    assert "invite" in shown
+    assert run(["node", "start"]) == Exit.OK
+    assert capsys.readouterr().out == "started\n"
+    assert run(["node", "invite", "--help"]) == Exit.OK
+
+
+def test_own_commands_are_there_without_any_extra(plugins: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    assert plugins == {}
+    assert run(["--help"]) == Exit.OK
+    shown = capsys.readouterr().out
+    for name in ("collaboration", "key", "login", "node", "organization", "setup", "task", "user"):
+        assert f"\n  {name} " in shown
+
+
+def test_extra_that_is_not_installed_says_what_to_install(plugins: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    plugins["server"] = "no_such_library.cli:server"
+    assert run(["--help"]) == Exit.OK
+    assert "pip install 'folkmoot[server]'" in " ".join(capsys.readouterr().out.split())
+    assert run(["server", "start", "--data", "x"]) == Exit.STATE
+    assert "needs no_such_library: pip install 'folkmoot[server]'" in capsys.readouterr().err
+
+
+def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]):
+    assert run(["--help"]) == Exit.OK
+    shown = capsys.readouterr().out
+    for code in Exit:
+        assert f"{code.value:>3}  {code.meaning}" in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert run(["--version"]) == Exit.OK
+    assert capsys.readouterr().out.startswith("folkmoot, version ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]):
+    assert run(["completion", shell]) == Exit.OK
+    assert "_FOLKMOOT_COMPLETE" in capsys.readouterr().out
+
+
+def test_every_listing_has_json():
+    listings = [("collaboration", ("log", "members", "nodes", "requests")), ("organization", ("list",))]
+    listings += [("task", ("list", "show", "why", "wait")), ("user", ("list",)), ("key", ("show",))]
+    for group, names in listings:
+        commands: Any = folkmoot.commands[group]
+        for name in names:
+            assert "--json" in [option for one in commands.commands[name].params for option in one.opts], name
+
+
+def test_no_option_takes_a_secret():
+    def options(command: click.Command) -> list[str]:
+        below = command.commands.values() if isinstance(command, click.Group) else ()
+        own = [
+            option for one in command.params if isinstance(one, click.Option) and not one.is_flag for option in one.opts
+        ]
+        return own + [option for each in below for option in options(each)]
+
+    given = options(folkmoot)
+    assert given
+    assert [one for one in given if any(word in one for word in ("password", "passphrase", "token", "secret"))] == []
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make `folkmoot fail` raise."""
+
+    @click.command("fail")
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setitem(folkmoot.commands, "fail", fail)
+
+
+def test_error_is_one_line_with_reason_and_advice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    failing(monkeypatch, FolkmootError(reasons.ERROR_REASON_TASK_NOT_FOUND, "there is no task 1"))
+    assert run(["fail"]) == Exit.NOT_FOUND
+    assert capsys.readouterr().err == (
+        "folkmoot: TASK_NOT_FOUND: there is no task 1. "
+        "Check the task's id; tasks of collaborations that you are no member of are not shown.\n"
+    )
+
+
+def test_advice_that_the_server_gave_is_not_repeated():
+    advice = "Check the task's id; tasks of collaborations that you are no member of are not shown."
+    error = FolkmootError(reasons.ERROR_REASON_TASK_NOT_FOUND, f"There is no task 1. {advice}")
+    assert described(error) == f"TASK_NOT_FOUND: There is no task 1. {advice}"
+
+
+def test_fault_is_one_line_and_shows_where_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    failing(monkeypatch, ZeroDivisionError("division by zero"))
+    assert run(["fail"]) == Exit.FAULT
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError: division by zero" in shown
+    assert "Traceback" not in shown
+    monkeypatch.setenv("FOLKMOOT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(["fail"])
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), click.Abort()])
+def test_interrupt(interrupt: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    failing(monkeypatch, interrupt)
+    assert run(["fail"]) == Exit.INTERRUPTED
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_has_an_exit_code(reason: int):
+    code = exit_code(FolkmootError(reason, ""))
+    assert code not in (Exit.OK, Exit.NOT_COMPLETED, Exit.INTERRUPTED)
+    assert (code is Exit.FAULT) == (reason == reasons.ERROR_REASON_INTERNAL)
+
+
+@pytest.mark.parametrize("kind", [Unreachable, CertificateNotTrusted])
+def test_server_that_cannot_be_reached_has_its_own_code(kind: type[Unreachable]):
+    assert exit_code(kind(reasons.ERROR_REASON_INVALID_FIELD, "")) is Exit.UNREACHABLE

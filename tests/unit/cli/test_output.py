@@ -1,0 +1,69 @@
+"""How lists look, and how arguments are read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folkmoot.cli.output import show_rows
+from folkmoot.cli.tasks import ArgumentType, finish, parsed
+from folkmoot.client import Proof, Result, RunState
+from folkmoot.v1 import errors_pb2 as reasons
+
+ROWS = [{"name": "Beta", "online": True, "labels": ["a", "b"], "since": None}]
+
+
+def test_table_for_people(capsys: pytest.CaptureFixture[str]):
+    show_rows(ROWS, ("name", "online", "labels", "since"), as_json=False)
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "online", "labels", "since"]
+    assert row.split() == ["Beta", "yes", "a,", "b"]
+
+
+def test_json_for_programs(capsys: pytest.CaptureFixture[str]):
+    show_rows(ROWS, ("name",), as_json=True)
+    assert json.loads(capsys.readouterr().out) == ROWS
+
+
+def test_empty_list_says_so(capsys: pytest.CaptureFixture[str]):
+    show_rows([], ("name",), as_json=False, empty="no tasks")
+    assert capsys.readouterr().out == "(no tasks)\n"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_argument_that_is_json_is_read_as_json(value: Any):
+    assert parsed(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("text", ["age", "1.2.3", "NaN", "Infinity", "{", "", "true story"])
+def test_argument_that_is_not_json_is_text(text: str):
+    assert parsed(text) == text
+
+
+def test_argument_from_a_file(tmp_path: Path):
+    (tmp_path / "model.bin").write_bytes(b"\x00\x01")
+    read = ArgumentType().convert
+    assert read(f"model=@{tmp_path}/model.bin", None, None) == ("model", b"\x00\x01")
+    assert read("a=b=c", None, None) == ("a", "b=c")
+    for wrong in ("age", "=age", f"model=@{tmp_path}/none"):
+        with pytest.raises(click.BadParameter):
+            read(wrong, None, None)
+
+
+def test_results_are_shown_and_decide_the_exit_code(capsys: pytest.CaptureFixture[str]):
+    usual: dict[str, Any] = {"organization_id": "b", "run_id": "r", "attempt": 1, "proven": Proof.PROVEN}
+    elsewhere = Result(organization="Beta", state=RunState.COMPLETED, **usual)
+    finish([elsewhere], as_json=False)
+    assert "(sealed to others)" in capsys.readouterr().out
+    refused = Result(
+        organization="Gamma", state=RunState.REFUSED, reason=reasons.ERROR_REASON_IMAGE_NOT_ALLOWED, **usual
+    )
+    with pytest.raises(click.exceptions.Exit) as left:
+        finish([elsewhere, refused], as_json=True)
+    assert left.value.exit_code == 8
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["error"] for row in rows] == ["", "Gamma: the node refused it: IMAGE_NOT_ALLOWED"]

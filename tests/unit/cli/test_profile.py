@@ -1,0 +1,60 @@
+"""What is remembered between commands: read strictly, written whole, never a secret."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folkmoot.cli.profile import Profile, default_path
+from folkmoot.client import FolkmootError
+from folkmoot.v1 import errors_pb2 as reasons
+
+texts = st.text(st.characters(blacklist_categories=["Cs"]))
+NAMES = [one.name for one in fields(Profile) if one.name not in ("path", "insecure")]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), texts), st.booleans())
+def test_what_is_saved_is_loaded(values: dict[str, str], insecure: bool):
+    with TemporaryDirectory() as folder:
+        profile = Profile(Path(folder) / "new" / "config.toml", insecure=insecure, **values)
+        profile.save()
+        assert asdict(Profile.load(profile.path, {})) == asdict(profile)
+
+
+def test_file_that_is_not_there_is_an_empty_profile(tmp_path: Path):
+    assert Profile.load(tmp_path / "none.toml", {}) == Profile(tmp_path / "none.toml")
+
+
+def test_environment_takes_the_place_of_the_file(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    path.write_text('server = "a:1"\nusername = "ada"\n')
+    environment = {"FOLKMOOT_SERVER": "b:2", "FOLKMOOT_INSECURE": "true", "FOLKMOOT_PASSWORD": "never kept"}
+    profile = Profile.load(path, environment)
+    assert (profile.server, profile.username, profile.insecure) == ("b:2", "ada", True)
+    profile.save()
+    assert "never kept" not in path.read_text()
+
+
+@pytest.mark.parametrize("text", ["server = 1", "sever = 'a:1'", "server = ", "insecure = 'yes'", "\xff"])
+def test_file_that_cannot_be_read_is_named(tmp_path: Path, text: str):
+    path = tmp_path / "config.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(FolkmootError, match=str(path)) as refused:
+        Profile.load(path, {})
+    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+
+
+def test_missing_value_says_how_to_set_it(tmp_path: Path):
+    with pytest.raises(FolkmootError, match=r"--organization-key .*FOLKMOOT_ORGANIZATION_KEY"):
+        Profile(tmp_path / "config.toml").needed("organization_key")
+
+
+def test_place_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "folkmoot" / "config.toml"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_path() == tmp_path / ".config" / "folkmoot" / "config.toml"
