@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, select
 
 from folkmoot.server import tasks
@@ -58,7 +59,7 @@ def run_id_of(signed: Signed) -> str:
     """Return the run that a receipt, not verified yet, says it is for."""
     try:
         return Receipt.FromString(signed.body).run_id
-    except ValueError as error:
+    except DecodeError as error:
         raise Malformed("The receipt does not parse") from error
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, insert, select
 
 from folkmoot.server import tasks
@@ -55,7 +56,7 @@ def genesis_of(chain: TaskChain) -> bytes:
     """Return the collaboration that a chain, not verified yet, says it is for."""
     try:
         return TaskSpec.FromString(chain.specs[-1].body).genesis
-    except ValueError as error:
+    except DecodeError as error:
         raise Malformed("The task's spec does not parse") from error
 
 
