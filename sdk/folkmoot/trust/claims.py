@@ -5,7 +5,7 @@ Each check is written once, for those who receive such a thing and for replay. T
 
 import re
 
-from folkmoot.trust.encoding import NAME_PATTERN, fingerprint, parse
+from folkmoot.trust.encoding import DIGEST_BYTES, NAME_PATTERN, fingerprint, parse
 from folkmoot.trust.keys import key_id
 from folkmoot.trust.organization import verify_key_claim
 from folkmoot.trust.rules import LONGEST_JOIN_REQUEST, LedgerRule, require, under
@@ -56,7 +56,7 @@ def checked_join_request(signed: Signed, genesis: bytes | None) -> tuple[JoinReq
     with under(LedgerRule.REQUEST):
         request = parse(JoinRequest, signed.body)
         created_at, expires_at = nanoseconds(request.created_at), nanoseconds(request.expires_at)
-    require(genesis in (None, request.genesis), LedgerRule.REQUEST)
+    require(genesis in (None, request.genesis) and len(request.genesis) == DIGEST_BYTES, LedgerRule.REQUEST)
     check_signing_key(request.governance_key)
     with under(LedgerRule.REQUEST):
         kind = SignedKind.SIGNED_KIND_JOIN_REQUEST

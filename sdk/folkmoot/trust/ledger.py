@@ -35,7 +35,7 @@ from folkmoot.trust.claims import (
     checked_key_claim,
     checked_node_claim,
 )
-from folkmoot.trust.encoding import digest, fingerprint, parse
+from folkmoot.trust.encoding import DIGEST_BYTES, digest, fingerprint, parse
 from folkmoot.trust.errors import LedgerEntryInvalid, LedgerUpgradeNeeded, WrongCollaboration
 from folkmoot.trust.keys import key_id
 from folkmoot.trust.rules import CLOCK_SKEW, LONGEST_REFERENCE_BYTES, LedgerRule, RuleBroken, require, under
@@ -59,7 +59,6 @@ from folkmoot.v1.signed_pb2 import Signed, SignedKind
 DATA_VERSION = 1
 FOUNDING_INTENT = "collaboration.create"
 
-_DIGEST_BYTES = 32
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -270,7 +269,7 @@ def _founded(message: LedgerEntry, data: CollaborationCreate, position: Position
 def _vote(book: _Book, entry: _Entry, data: OrganizationVote) -> None:
     book.check_signed_by_member(entry)
     require(data.decision in (Decision.DECISION_APPROVE, Decision.DECISION_DECLINE), LedgerRule.DECISION)
-    require(len(data.reason_digest) in (0, _DIGEST_BYTES), LedgerRule.REASON_DIGEST)
+    require(len(data.reason_digest) in (0, DIGEST_BYTES), LedgerRule.REASON_DIGEST)
     request = _subject(book, entry, data)
     require(not request.decided, LedgerRule.REQUEST_DECIDED)
     require(entry.created_at < nanoseconds(request.request.expires_at), LedgerRule.REQUEST_EXPIRED)
