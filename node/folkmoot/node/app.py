@@ -67,8 +67,13 @@ def make_runtime(config: CollaborationConfig, runtime_directory: Path, node_id: 
 
 
 def station_directory(config: NodeConfig, reference: Reference) -> Path:
-    """Where a collaboration's journal, replica and payloads lie: below a short form of its fingerprint."""
-    return config.state_directory / fingerprint(reference.genesis)[:16]
+    """Where a collaboration's journal, replica and payloads lie."""
+    return config.state_directory / short_name(reference)
+
+
+def short_name(reference: Reference) -> str:
+    """A collaboration's name for folders of this machine: the beginning of its fingerprint."""
+    return fingerprint(reference.genesis)[:16]
 
 
 @dataclass(frozen=True)
