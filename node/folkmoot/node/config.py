@@ -6,21 +6,20 @@ relative to the file that names them.
 """
 
 import dataclasses
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
-from folkmoot.node.data.sources import Source, parse_sources
+from folkmoot.node.data.sources import Source, SourceKind
+from folkmoot.node.sockets import socket_path
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FingerprintMissing, FolkmootError, Reference, parse_fingerprint
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Encryption
 
-MAX_SOCKET_PATH_BYTES = 107
-RUN_SOCKET = "/xxxxxxxxxxxx/proxy.sock"  # as long as what follows the runtime directory in a run's socket path
+RUN_NAME_LENGTH = 12
 
 _Settings = TypeVar("_Settings")
 
@@ -32,6 +31,17 @@ class Setting:
     explanation: str
     choices: tuple[str, ...] = ()
     minimum: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBlock:
+    """[collaboration.data.LABEL]: what stands behind a label."""
+
+    source: Annotated[str, Setting("kind of the data", choices=tuple(SourceKind))]
+    path: Annotated[Path, Setting("the file")]
+    types: Annotated[
+        Mapping[str, str], Setting("types of csv columns that shall not be guessed, as DuckDB has them")
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +64,7 @@ class CollaborationConfig:
     slots: Annotated[int, Setting("runs that compute at the same time", minimum=1)] = 1
     central_slots: Annotated[int, Setting("central functions that compute at the same time", minimum=1)] = 4
     warm_workers: Annotated[int, Setting("workers that are started in advance and wait", minimum=0)] = 0
-    data: Annotated[Mapping[str, Source], Setting("what stands behind each label; see data/sources.py")] = field(
-        default_factory=dict
-    )
+    data: Annotated[Mapping[str, Source], Setting("what stands behind each label")] = field(default_factory=dict)
 
     @property
     def encryption_kind(self) -> Encryption.ValueType:
@@ -81,14 +89,9 @@ class NodeConfig:
 
 def load_config(path: Path) -> NodeConfig:
     """Read node.toml; raise FolkmootError (INVALID_FIELD) naming the file, the key, and what is allowed."""
+    path = path.absolute()
     config = parse_config(read_toml(path), path)
-    longest = len(os.fsencode(config.runtime_directory)) + len(RUN_SOCKET)
-    if longest > MAX_SOCKET_PATH_BYTES:
-        raise refused(
-            path,
-            "runtime_directory",
-            f"is {longest - MAX_SOCKET_PATH_BYTES} characters too long for sockets below it; choose a shorter path",
-        )
+    socket_path(config.runtime_directory / ("x" * RUN_NAME_LENGTH))
     return config
 
 
@@ -156,8 +159,13 @@ def _value(annotation: Any, raw: Any, path: Path, key: str) -> Any:
         return _plain(kind, _setting(annotation), raw, path, key)
     if kind == tuple[str, ...]:
         return tuple(_checked(str, item, path, key) for item in _checked(list, raw, path, key))
+    if get_origin(kind) is Mapping and kind.__args__[1] is Source:
+        blocks = _checked(dict, raw, path, key)
+        return {label: _source(block, path, f"{key}.{label}") for label, block in blocks.items()}
     if get_origin(kind) is Mapping:
-        return _sources(raw, path, key)
+        return {
+            name: _checked(str, value, path, f"{key}.{name}") for name, value in _checked(dict, raw, path, key).items()
+        }
     if get_origin(kind) is tuple:
         blocks = enumerate(_checked(list, raw, path, key))
         return tuple(_table(kind.__args__[0], table, path, f"{key}[{number}]") for number, table in blocks)
@@ -168,11 +176,12 @@ def _table(kind: Any, raw: Any, path: Path, key: str) -> Any:
     return read_settings(kind, _checked(dict, raw, path, key), path, f"{key}.")
 
 
-def _sources(raw: Any, path: Path, key: str) -> Mapping[str, Source]:
+def _source(raw: Any, path: Path, key: str) -> Source:
+    block: DataBlock = _table(DataBlock, raw, path, key)
     try:
-        return parse_sources(_checked(dict, raw, path, key), folder=path.parent)
-    except ValueError as error:
-        raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path}: {error}") from None
+        return Source(SourceKind(block.source), block.path, block.types)
+    except FolkmootError as error:
+        raise FolkmootError(error.reason, f"{path}: {key}: {error.message}") from None
 
 
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from folkmoot.node.app import short_name, station_directory
-from folkmoot.node.config import CollaborationConfig, load_config, refused
+from folkmoot.node.config import load_config, refused
 from folkmoot.node.connection import Connection, authority_digest
 from folkmoot.node.keys import make_node_key
 from folkmoot.transport import Replica, ServerAddress
@@ -79,16 +79,33 @@ class Ticket:
         return ServerAddress(self.invitation.server_address, authority or None, insecure=not authority)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the node's key and ledger lie: as node.toml says, or as the one that will be written says."""
+
+    node_key: Path
+    directory: Path
+    is_configured: bool
+
+    @classmethod
+    def of(cls, reference: Reference, config_path: Path) -> "_Place":
+        if not config_path.exists():
+            folder = config_path.parent
+            return cls(folder / "node.pem", folder / "state" / short_name(reference), is_configured=False)
+        config = load_config(config_path)
+        for block in config.collaboration:
+            if block.collaboration.genesis == reference.genesis:
+                return cls(block.node_key, station_directory(config, reference), is_configured=True)
+        raise refused(
+            config_path, "collaboration", f"has no block for {reference}, which the invitation is for; add one"
+        )
+
+
 async def join(ticket: Ticket, config_path: Path, *, tell: Callable[[str], None]) -> str:
     """Make this machine the invited node; return its id. Writes node.toml and policy.toml where there are none."""
-    folder = config_path.parent
-    directory, key_path = folder / "state" / short_name(ticket.reference), folder / "node.pem"
-    if config_path.exists():
-        config = load_config(config_path)
-        directory = station_directory(config, ticket.reference)
-        key_path = _block(config.collaboration, ticket.reference, config_path).node_key
-    node_key = make_node_key(key_path)
-    replica = Replica(directory, ticket.reference)
+    place = _Place.of(ticket.reference, config_path)
+    node_key = make_node_key(place.node_key)
+    replica = Replica(place.directory, ticket.reference)
     connection = Connection(ticket.address, lambda nonce: _prove(ticket, nonce))
     try:
         await _authenticate(connection, tell)
@@ -97,7 +114,7 @@ async def join(ticket: Ticket, config_path: Path, *, tell: Callable[[str], None]
             await _append(ticket, replica, connection, node_key)
     finally:
         await connection.close()
-    if not config_path.exists():
+    if not place.is_configured:
         write_configuration(ticket, config_path, sealed=state.encryption == Encryption.ENCRYPTION_SEALED)
     return node_key.fingerprint
 
@@ -156,13 +173,6 @@ def _prove(ticket: Ticket, nonce: bytes) -> AuthenticateNodeRequest:
         now=datetime.now(UTC),
     )
     return AuthenticateNodeRequest(authentication=authentication, invitation=ticket.signed)
-
-
-def _block(blocks: tuple[CollaborationConfig, ...], reference: Reference, path: Path) -> CollaborationConfig:
-    for block in blocks:
-        if block.collaboration.genesis == reference.genesis:
-            return block
-    raise refused(path, "collaboration", f"has no block for {reference}, which the invitation is for; add one")
 
 
 def write_configuration(ticket: Ticket, path: Path, *, sealed: bool) -> None:
