@@ -6,10 +6,11 @@
 import asyncio
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import grpc
 import grpc.aio
@@ -67,89 +68,82 @@ class RunningServer:
     core: Core
     _server: grpc.aio.Server
     _health: health.aio.HealthServicer
-    _dispatch: Dispatch
-    _dispatching: asyncio.Task[None]
-    _payloads: FolderStore
-    _lock: BinaryIO
+    _parts: AsyncExitStack
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Take no more calls, let those in flight end, then let go of everything."""
+        """Take no more calls, let those in flight end (None: as configured), then let go of everything."""
         await self._health.enter_graceful_shutdown()
         self.core.draining.set()
         await self._server.stop(self.core.config.drain_seconds if grace_seconds is None else grace_seconds)
-        await self._dispatching
-        await self._dispatch.close()
-        self._payloads.close()
-        await self.core.store.close()
-        self._lock.close()
+        await self._parts.aclose()
         self.core.log.info("server.stopped")
-
-    async def wait(self) -> None:
-        """Wait until the server has been stopped."""
-        await self._server.wait_for_termination()
 
 
 async def serve(
     config: Config, *, clock: Clock = utc_now, random: Random = os.urandom, password_cost: Cost | None = None
 ) -> RunningServer:
-    """Start a server: migrate, make what is made once, bind, serve."""
-    log = logs.make(config.log_level)
-    lock = _lock(config.data)
-    authority = None if config.insecure else _certificates(config, clock())
-    store, draining = Store(config.data / "folkmoot.db"), asyncio.Event()
-    await store.write(migrate.upgrade)
+    """Start a server: migrate, make what is made once, bind, serve. What was begun is undone if it can't."""
+    async with AsyncExitStack() as parts:
+        log = logs.make(config.log_level)
+        parts.enter_context(_locked(config.data))
+        authority = None if config.insecure else _certificates(config, clock())
+        store, draining = Store(config.data / "folkmoot.db"), asyncio.Event()
+        parts.push_async_callback(store.close)
+        await store.write(migrate.upgrade)
 
-    core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
-    signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
-    passwords = Passwords(random, password_cost or Cost())
-    accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
-    core.ledgers.on_moved(lambda _genesis: sessions.forget())
-    dispatch, payloads = Dispatch(core, LocalWaker()), FolderStore(config.data / "payloads")
-    await dispatch.start()
-    nodes = NodeAuthentication(core, signer, authority.authority_digest if authority else b"")
+        core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
+        signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
+        passwords = Passwords(random, password_cost or Cost())
+        accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
+        core.ledgers.on_moved(lambda _genesis: sessions.forget())
+        nodes = NodeAuthentication(core, signer, authority.authority_digest if authority else b"")
+        payloads = FolderStore(config.data / "payloads")
+        parts.callback(payloads.close)
+        dispatch = Dispatch(core, LocalWaker())
+        parts.push_async_callback(dispatch.close)
+        await dispatch.start()
 
-    server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
-    add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nodes), server)
-    add_KeyServiceServicer_to_server(KeyService(core.ledgers), server)
-    add_AdminServiceServicer_to_server(AdminService(core, accounts, Joining(core), dispatch), server)
-    add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
-    add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)
-    servicer = await _add_health(server)
-    if config.reflection:
-        _add_reflection(server)
+        server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
+        joining = Joining(core, sessions.forget)
+        add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nodes), server)
+        add_KeyServiceServicer_to_server(KeyService(core.ledgers), server)
+        add_AdminServiceServicer_to_server(AdminService(core, accounts, joining, dispatch), server)
+        add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
+        add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)
+        servicer = await _add_health(server)
+        if config.reflection:
+            _add_reflection(server)
 
-    port = _bind(server, config, authority)
-    setup_token = await accounts.begin_setup()
-    await server.start()
-    address = f"{config.listen.rpartition(':')[0]}:{port}"
-    log.info("server.started", address=address, insecure=config.insecure, data=str(config.data))
-    dispatching = asyncio.create_task(dispatch.run())
-    return RunningServer(
-        address=address,
-        certificate_authority=authority.authority if authority else None,
-        setup_token=setup_token,
-        core=core,
-        _server=server,
-        _health=servicer,
-        _dispatch=dispatch,
-        _dispatching=dispatching,
-        _payloads=payloads,
-        _lock=lock,
-    )
+        port = _bind(server, config, authority)
+        setup_token = await accounts.begin_setup()
+        dispatching = asyncio.create_task(dispatch.run())
+        parts.push_async_callback(lambda: dispatching)
+        await server.start()
+        address = f"{config.listen.rpartition(':')[0]}:{port}"
+        log.info("server.started", address=address, insecure=config.insecure, data=str(config.data))
+        return RunningServer(
+            address=address,
+            certificate_authority=authority.authority if authority else None,
+            setup_token=setup_token,
+            core=core,
+            _server=server,
+            _health=servicer,
+            _parts=parts.pop_all(),
+        )
 
 
-def _lock(data: Path) -> BinaryIO:
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
     """Take the data folder for this process: two servers on one folder would each think that they know all."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = (data / "lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_INVALID_FIELD, f"another server uses the data folder {data}"
-        ) from error
-    return file
+    with (data / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolkmootError(
+                errors_pb2.ERROR_REASON_INVALID_FIELD, f"another server uses the data folder {data}"
+            ) from error
+        yield
 
 
 def _certificates(config: Config, now: datetime) -> Certificates:

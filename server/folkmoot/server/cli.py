@@ -54,14 +54,13 @@ def show_settings() -> None:
 async def _run(config: Config) -> None:
     from folkmoot.server.app import serve
 
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     running = await serve(config)
     if running.setup_token:
         click.echo(f"Set-up token: {running.setup_token}")
         click.echo("It makes the first user, once. The next start prints another one if it is not used until then.")
     click.echo(f"Serving on {running.address}")
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     await stopped.wait()
     await running.stop()

@@ -4,7 +4,7 @@ A request is stored as it was signed; who voted how is read from the ledger. An 
 members are not flooded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -39,10 +39,11 @@ class Attempt:
 
 
 class Joining:
-    """Join requests of this server's collaborations."""
+    """Join requests of this server's collaborations. `address_bound` is called when an account has got its address."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, address_bound: Callable[[], None]) -> None:
         self._core = core
+        self._address_bound = address_bound
 
     async def submit(self, signed: Signed) -> tuple[Attempt, State]:
         """Store a request; the same again gives the first answer."""
@@ -90,7 +91,8 @@ class Joining:
             record(connection)
             return attempt
 
-        return await self._core.store.write(operation), state
+        stored = await self._core.store.write(operation, then=lambda _attempt: self._address_bound())
+        return stored, state
 
     async def list(self, genesis: bytes, *, page_size: int, page_token: str) -> tuple[list[Attempt], str, State]:
         """Return a page of the requests to join a collaboration, oldest first."""

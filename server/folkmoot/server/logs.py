@@ -13,10 +13,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from folkmoot.server import context
 
 
-def make(level: str, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
-    """Return a logger; it belongs to one server, so that several in one process don't share settings."""
+def make(level: str, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """Return a logger to the stream, None: standard error; it belongs to one server, so that several in one process don't share settings."""
     logger = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+        structlog.PrintLogger(stream or sys.stderr),
         processors=[
             _add_request_id,
             structlog.processors.add_log_level,
