@@ -141,9 +141,6 @@ class Ledger:
             self.admit(request["name"], request["governance_key"], request["keys"], len(self.hashes))
 
     def organization_publish_key(self, signed: dict[str, Any], entry: dict[str, Any], at: int) -> None:
-        data = read("OrganizationPublishKey", entry["data"], "FORM")
-        self.by_governance(signed, entry["organization_id"])
-        self.key_claim(data["key_claim"], entry["organization_id"])
         raise Refused("KEYS_PRESENT")  # Nothing in this release takes a member's keys away.
 
     def node_approve(self, signed: dict[str, Any], entry: dict[str, Any], at: int) -> None:

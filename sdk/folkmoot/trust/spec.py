@@ -67,7 +67,7 @@ def check_within(spec: TaskSpec, parent: TaskSpec) -> None:
     """Check that a subtask lies within what its parent is granted."""
     require(spec.job_id == parent.job_id, TaskRule.JOB)
     require(spec.grant.subtask_depth < parent.grant.subtask_depth, TaskRule.GRANT_DEPTH)
-    require(1 <= parent.grant.subtask_number >= spec.grant.subtask_number, TaskRule.GRANT_NUMBER)
+    require(max(1, spec.grant.subtask_number) <= parent.grant.subtask_number, TaskRule.GRANT_NUMBER)
     granted = _identities([parent.image, *parent.grant.images])
     require(_identities([spec.image, *spec.grant.images]) <= granted, TaskRule.GRANT_IMAGES)
     require(
