@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -26,11 +26,17 @@ from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.payloads import Metadata
 from folkmoot.trust import FolkmootError, Source, digest
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest, AuthenticateNodeResponse, GetNonceRequest
-from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub, AuthServiceStub
+from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub, KeyServiceStub
-from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceAsyncStub, PayloadServiceStub
-from folkmoot.v1.task_service_pb2_grpc import TaskServiceAsyncStub, TaskServiceStub
+from folkmoot.v1.key_service_pb2_grpc import KeyServiceStub
+from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
+from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
+
+if TYPE_CHECKING:
+    from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
+    from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
+    from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceAsyncStub
+    from folkmoot.v1.task_service_pb2_grpc import TaskServiceAsyncStub
 
 _Answer = TypeVar("_Answer")
 Prove = Callable[[bytes], AuthenticateNodeRequest]
@@ -52,10 +58,10 @@ class Connection:
         self.address = address
         self._prove = prove
         self._channel = open_channel(address)
-        self._auth: AuthServiceAsyncStub = AuthServiceStub(self._channel)
-        self.tasks: TaskServiceAsyncStub = TaskServiceStub(self._channel)
-        self.payloads: PayloadServiceAsyncStub = PayloadServiceStub(self._channel)
-        self.keys: KeyServiceAsyncStub = KeyServiceStub(self._channel)
+        self._auth: "AuthServiceAsyncStub" = AuthServiceStub(self._channel)
+        self.tasks: "TaskServiceAsyncStub" = TaskServiceStub(self._channel)
+        self.payloads: "PayloadServiceAsyncStub" = PayloadServiceStub(self._channel)
+        self.keys: "KeyServiceAsyncStub" = KeyServiceStub(self._channel)
         self._token = ""
         self._has_token = asyncio.Event()
         self._wanted = asyncio.Event()
