@@ -19,7 +19,16 @@ import structlog
 from folkmoot.node import records
 from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import open_input
-from folkmoot.node.outcomes import CANCELLED, EXPIRED, Outcome, crashed, exit_class_name, function_not_found, refused, state_name
+from folkmoot.node.outcomes import (
+    CANCELLED,
+    EXPIRED,
+    Outcome,
+    crashed,
+    exit_class_name,
+    function_not_found,
+    refused,
+    state_name,
+)
 from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
