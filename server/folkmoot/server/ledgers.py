@@ -121,9 +121,20 @@ class Ledgers:
         _check_may_append(caller(), entry, signed, founding=founding)
         entry_hash = digest(signed.body)
         genesis = entry_hash if founding else entry.genesis
-        ledger = await self._open(genesis, founding=founding)
+        ledger = await self._open(genesis)
         if ledger is None:
-            raise not_found()
+            if not founding:
+                raise not_found()
+            ledger = self._ledgers.setdefault(genesis, _Ledger())
+        try:
+            return await self._append(ledger, signed, entry, entry_hash)
+        finally:
+            if ledger.state is None:
+                self._ledgers.pop(genesis, None)
+
+    async def _append(
+        self, ledger: _Ledger, signed: Signed, entry: ledger_pb2.LedgerEntry, entry_hash: bytes
+    ) -> Position:
         async with ledger.lock:
             if ledger.state is not None and ledger.state.hash_at(entry.sequence) == entry_hash:
                 return Position(entry.sequence, entry_hash)
@@ -178,6 +189,7 @@ class Ledgers:
 
     def _moved(self, ledger: _Ledger, state: State) -> None:
         ledger.state = state
+        self._ledgers[state.genesis] = ledger
         grown, ledger.grown = ledger.grown, asyncio.Event()
         grown.set()
         for callback in self._callbacks:
@@ -185,19 +197,18 @@ class Ledgers:
 
     # ---- memory ----------------------------------------------------------------------------------------------------
 
-    async def _open(self, genesis: bytes, *, founding: bool = False) -> _Ledger | None:
-        """Return a ledger, verified from its first entry when it is used for the first time."""
-        if (known := self._ledgers.get(genesis)) and (known.state or founding):
+    async def _open(self, genesis: bytes) -> _Ledger | None:
+        """Return a ledger, verified from its first entry when it is used for the first time; None: there is none."""
+        if (known := self._ledgers.get(genesis)) and known.state:
             return known
         async with self._opening:
             if genesis not in self._ledgers:
                 stored = [entry async for batch in self.entries(genesis, 0) for entry in batch]
-                if stored:
-                    state = await asyncio.to_thread(replay, stored, expected_genesis=genesis)
-                    self._ledgers[genesis] = _Ledger(state)
-                elif founding:
-                    self._ledgers[genesis] = _Ledger()
-            return self._ledgers.get(genesis)
+                if not stored:
+                    return None
+                self._ledgers[genesis] = _Ledger(await asyncio.to_thread(replay, stored, expected_genesis=genesis))
+        known = self._ledgers.get(genesis)
+        return known if known and known.state else None
 
 
 def not_found() -> FolkmootError:

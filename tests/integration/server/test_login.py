@@ -89,6 +89,7 @@ async def test_five_wrong_passwords_lock_a_name_out_whether_somebody_has_it_or_n
         error = await refused(login(s, username))
         assert reason(error) == "LOCKED_OUT"
         assert 0 < int(error.metadata["retry_after_seconds"]) <= 60
+        assert [event.outcome for event in await s.events("call.denied")] == ["LOCKED_OUT"]
 
 
 async def test_lock_out_ends_and_gets_longer(tmp_path):
@@ -113,6 +114,8 @@ async def test_failures_are_recorded_but_not_what_was_typed_as_a_name(tmp_path):
         await refused(login(s, username="my-password-in-the-wrong-field"))
         failed = [event for event in await s.events("user.login") if event.outcome == "LOGIN_FAILED"]
         assert [event.created_by for event in failed] == [root.user_id, ""]
+        assert await s.events("call.denied") == []
+        assert "wrong-field" not in f"{await s.events()}"
 
 
 async def test_changing_the_password_ends_the_other_sessions(tmp_path):

@@ -30,6 +30,7 @@ RETRY_AFTER = "retry_after_seconds"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _BEARER = "Bearer "
 _DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_RECORDED_ELSEWHERE = errors_pb2.ERROR_REASON_LOGIN_FAILED  # with the user, where failures are counted
 _STRANGERS_RECORDED_PER_MINUTE = 60
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -138,7 +139,7 @@ class Guard(grpc.aio.ServerInterceptor):
             error = FolkmootError(
                 errors_pb2.ERROR_REASON_INTERNAL, f"The server has a fault; its log names it {context.request_id()}"
             )
-        elif status_code(error) in _DENIALS:
+        elif _is_denial(error):
             await self._record(call, error)
         self._log_end(call, error)
         retry = error.metadata.get(RETRY_AFTER)
@@ -172,6 +173,13 @@ class Guard(grpc.aio.ServerInterceptor):
             **({"problem": error.message} if error else {}),
             milliseconds=round((time.perf_counter() - call.began) * 1000, 2),
         )
+
+
+def _is_denial(error: FolkmootError) -> bool:
+    """Tell whether an error belongs into the audit trail."""
+    if error.reason == errors_pb2.ERROR_REASON_LOCKED_OUT:
+        return True
+    return status_code(error) in _DENIALS and error.reason != _RECORDED_ELSEWHERE
 
 
 async def _validated(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
