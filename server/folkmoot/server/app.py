@@ -66,6 +66,7 @@ class RunningServer:
     setup_token: str | None
     """Makes the first user; None once there is one."""
     core: Core
+    dispatch: Dispatch
     _server: grpc.aio.Server
     _health: health.aio.HealthServicer
     _parts: AsyncExitStack
@@ -116,8 +117,6 @@ async def serve(
 
         port = _bind(server, config, authority)
         setup_token = await accounts.begin_setup()
-        dispatching = asyncio.create_task(dispatch.run())
-        parts.push_async_callback(lambda: dispatching)
         await server.start()
         address = f"{config.listen.rpartition(':')[0]}:{port}"
         log.info("server.started", address=address, insecure=config.insecure, data=str(config.data))
@@ -126,6 +125,7 @@ async def serve(
             certificate_authority=authority.authority if authority else None,
             setup_token=setup_token,
             core=core,
+            dispatch=dispatch,
             _server=server,
             _health=servicer,
             _parts=parts.pop_all(),

@@ -5,10 +5,10 @@ delivery is for and which session is the newest is in rows.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, or_, select
 
@@ -39,7 +39,7 @@ class Dispatch:
         self.waker = waker
         self._sessions: dict[int, LinkSession] = {}
         self._by_id: dict[str, LinkSession] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         core.ledgers.on_moved(self._ledger_moved)
 
     async def write(self, work: Work[T], *, then: Callable[[T], None] | None = None) -> T:
@@ -99,18 +99,12 @@ class Dispatch:
             return
         if self._sessions.get(link_id) is session:
             del self._sessions[link_id]
-        ending = asyncio.get_running_loop().create_task(
-            self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now))
-        )
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
+        self._begin(self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now)))
 
     def _ledger_moved(self, genesis: bytes) -> None:
         sessions = [session for session in self._sessions.values() if session.caller.genesis == genesis]
         if sessions:
-            telling = asyncio.get_running_loop().create_task(self._tell(genesis, sessions))
-            self._endings.add(telling)
-            telling.add_done_callback(self._endings.discard)
+            self._begin(self._tell(genesis, sessions))
 
     async def _tell(self, genesis: bytes, sessions: Sequence[LinkSession]) -> None:
         state = await self.core.ledgers.state(genesis)
@@ -127,11 +121,12 @@ class Dispatch:
     # ---- what goes on by itself ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take every node for away: who was attached attached to a process that is gone."""
+        """Begin. Every node is away: who was attached was so to a process that is gone."""
         now = self.core.clock()
         await self.core.store.write(lambda connection: links.detach_all(connection, now=now))
+        self._begin(self._run())
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """Sweep until the server is about to stop; then send all nodes away."""
         while not self.core.draining.is_set():
             try:
@@ -156,9 +151,16 @@ class Dispatch:
             )
 
     async def close(self) -> None:
-        """Finish what ended sessions have left to write."""
-        while self._endings:
-            await asyncio.wait(tuple(self._endings))
+        """Send all nodes away, and finish what their sessions have left to write."""
+        self.core.draining.set()
+        while self._under_way:
+            await asyncio.wait(tuple(self._under_way))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for, but `close`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
 
 def _connection(attached_at: datetime, away_since: datetime | None) -> ConnectionState:

@@ -52,8 +52,8 @@ class Hub:
         return RunState.Name((await self.run(sealed, organization)).state).removeprefix("RUN_STATE_")
 
     async def settled(self) -> None:
-        """Wait until the server has noted what ended sessions left behind."""
-        await self.server.running._dispatch.close()
+        """Wait until the server has noted that sessions have ended: what it has queued by now is done in order."""
+        await self.server.running.core.store.write(lambda _connection: None)
 
     async def until(self, sealed: SealedTask, organization: str, state: str) -> Run:
         """Wait, without polling, until a run is in a state."""

@@ -23,6 +23,7 @@ class Link(Protocol):
     """A node's end of its link. `acknowledged` rides on every frame that goes up."""
 
     acknowledged: int
+    session_id: str
 
     async def send(self, frame: NodeFrame) -> None: ...
     async def receive(self) -> ServerFrame: ...
@@ -34,6 +35,7 @@ class Stream:
 
     def __init__(self, tasks: Any, metadata: Metadata) -> None:
         self.acknowledged = 0
+        self.session_id = ""
         self._call = tasks.Attach(metadata=metadata)
 
     async def send(self, frame: NodeFrame) -> None:
@@ -46,7 +48,6 @@ class Stream:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 answer = await self._call.read()
             if not hasattr(answer, "frame"):
-                await self._call  # raises if the server ended it with an error
                 raise EOFError("the server has ended the stream")
             if not answer.frame.HasField("heartbeat"):
                 return answer.frame
@@ -62,7 +63,7 @@ class Poll:
         self.acknowledged = 0
         self._tasks = tasks
         self._metadata = metadata
-        self._session_id = ""
+        self.session_id = ""
         self._received: deque[ServerFrame] = deque()
         self._seen = 0
 
@@ -76,18 +77,18 @@ class Poll:
         return self._received.popleft()
 
     async def cut(self) -> None:
-        self._session_id = ""
+        self.session_id = ""
 
     async def _exchange(self, frames: Sequence[NodeFrame], wait_milliseconds: int) -> None:
         for frame in frames:
             frame.acknowledged = self.acknowledged
         answer = await self._tasks.Exchange(
-            ExchangeRequest(session_id=self._session_id, frames=frames, wait_milliseconds=wait_milliseconds),
+            ExchangeRequest(session_id=self.session_id, frames=frames, wait_milliseconds=wait_milliseconds),
             metadata=self._metadata,
         )
         for frame in answer.frames:
             if frame.HasField("welcome"):
-                self._session_id = frame.welcome.session_id
+                self.session_id = frame.welcome.session_id
             if frame.HasField("resync"):
                 self._seen = frame.resync.last_sequence
             if frame.sequence and frame.sequence <= self._seen:

@@ -50,7 +50,7 @@ class SealedTask:
     def seal(
         self,
         organization: str,
-        kind: EnvelopeKind = EnvelopeKind.ENVELOPE_KIND_RESULT,
+        kind: EnvelopeKind.ValueType = EnvelopeKind.ENVELOPE_KIND_RESULT,
         content: bytes = RESULT,
         *,
         sequence: int = 0,

@@ -356,21 +356,21 @@ class TestExchange(LinkConformance):
 
     async def test_another_nodes_session_is_unknown(self, hub: Hub) -> None:
         async with attached(hub.server, hub.lung, "Beta", form=Poll) as beta:
-            request = pb.ExchangeRequest(session_id=beta.link._session_id)
+            request = pb.ExchangeRequest(session_id=beta.link.session_id)
             call = hub.tasks.Exchange(request, metadata=await hub.node("Gamma"))
             assert reason(await refused(call)) == "SESSION_UNKNOWN"
 
     async def test_what_was_not_acknowledged_is_in_the_next_answer_too(self, hub: Hub) -> None:
         await hub.create(task(hub.lung, ("Beta",)))
         async with attached(hub.server, hub.lung, "Beta", form=Poll) as beta:
-            request = pb.ExchangeRequest(session_id=beta.link._session_id)
+            request = pb.ExchangeRequest(session_id=beta.link.session_id)
             answers = [await hub.tasks.Exchange(request, metadata=await hub.node("Beta")) for _ in range(2)]
             assert answers[0] == answers[1]
             assert [frame.sequence for frame in answers[0].frames] == [1]
 
     async def test_waiting_ends_with_the_first_thing_to_tell(self, hub: Hub) -> None:
         async with attached(hub.server, hub.lung, "Beta", form=Poll) as beta:
-            request = pb.ExchangeRequest(session_id=beta.link._session_id, wait_milliseconds=60_000)
+            request = pb.ExchangeRequest(session_id=beta.link.session_id, wait_milliseconds=60_000)
             waiting = asyncio.ensure_future(hub.tasks.Exchange(request, metadata=await hub.node("Beta")))
             await hub.create(task(hub.lung, ("Beta",)))
             assert len((await waiting).frames) == 1

@@ -1,6 +1,7 @@
 """How runs end: by one receipt, by cancellation, by time; once, and for ever."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import LedgerEntry, OrganizationVote
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import RunState, TaskState, WaitReason
+from tests import builders
 from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
 from tests.integration.server.links import attached
@@ -166,7 +168,7 @@ async def test_that_a_run_has_expired_is_not_for_nodes_to_say(hub: Hub) -> None:
 async def test_a_refusal_is_shown_with_its_rule(hub: Hub) -> None:
     sealed = task(hub.lung, ("Beta",))
     await assign(hub, sealed, "Beta")
-    why = {"reason": ErrorReason.ERROR_REASON_IMAGE_NOT_ALLOWED, "rule": "images"}
+    why: dict[str, Any] = {"reason": ErrorReason.ERROR_REASON_IMAGE_NOT_ALLOWED, "rule": "images"}
     run = await hub.commit(sealed, "Beta", "REFUSED", **why)
     assert (run.reason, run.rule) == (ErrorReason.ERROR_REASON_IMAGE_NOT_ALLOWED, "images")
     shown = await hub.tasks.GetTask(pb.GetTaskRequest(task_id=sealed.task_id), metadata=hub.ada)
@@ -231,7 +233,7 @@ async def test_a_result_that_arrives_before_the_cancellation_wins(hub: Hub) -> N
 
 
 async def test_cancelling_reaches_the_whole_tree_and_nothing_new_grows_on_it(hub: Hub) -> None:
-    may = {"grant": {"subtask_depth": 2, "subtask_number": 2}}
+    may: dict[str, Any] = {"grant": {"subtask_depth": 2, "subtask_number": 2}}
     root = task(hub.lung, ("Beta",), **may)
     await assign(hub, root, "Beta")
     below = task(hub.lung, ("Gamma",), parent=(root, "Beta"), grant={"subtask_depth": 1, "subtask_number": 1})
@@ -328,7 +330,7 @@ async def test_a_run_that_nobody_accepts_in_time_expires(hub: Hub) -> None:
     sealed = task(hub.lung, ("Beta", "Gamma"))
     await assign(hub, sealed, "Gamma")
     hub.clock.ahead += timedelta(days=2)
-    await hub.server.running._dispatch.sweep()
+    await hub.server.running.dispatch.sweep()
     hub.researchers["Alpha"] = await hub.server.log_in("ada@alpha")
     run = await hub.run(sealed, "Beta")
     assert run.state == RunState.RUN_STATE_EXPIRED
@@ -343,7 +345,7 @@ async def test_a_late_acknowledgement_does_not_revive_an_expired_run(hub: Hub) -
     async with attached(hub.server, hub.lung, "Beta") as beta:
         await beta.next("assign")
         hub.clock.ahead += timedelta(days=2)
-        await hub.server.running._dispatch.sweep()
+        await hub.server.running.dispatch.sweep()
         await beta.accept("cancel")
         hub.researchers["Alpha"] = await hub.server.log_in("ada@alpha")
         late = sealed.commit("Beta")
@@ -381,7 +383,7 @@ async def test_a_run_that_its_node_holds_says_when_that_is_away(hub: Hub) -> Non
 
 
 async def test_an_organization_without_a_node_says_so_until_one_attaches(hub: Hub) -> None:
-    delta = organization("Delta")
+    delta = builders.organization("Delta")
     lung, count = hub.lung, len(hub.lung.entries)
     lung.join(delta)
     hub.admins["Delta"] = await hub.server.organization_admin("Delta")

@@ -1,6 +1,7 @@
 """Creating tasks: once, wholly or not at all, by whom it is for."""
 
 from datetime import timedelta
+from typing import Any
 
 from folkmoot.trust import timestamp
 from folkmoot.v1 import task_service_pb2 as pb
@@ -126,7 +127,7 @@ async def test_a_large_input_does_not_ride_along(hub: Hub) -> None:
 
 # ---- subtasks ------------------------------------------------------------------------------------------------------
 
-MAY = {"grant": {"subtask_depth": 1, "subtask_number": 3}}
+MAY: dict[str, Any] = {"grant": {"subtask_depth": 1, "subtask_number": 3}}
 
 
 async def test_a_node_creates_a_subtask_of_a_run_that_it_holds(hub: Hub) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ ALL_STATES = [RunState.ValueType(value) for value in RunState.values() if value]
 FRESH = Run(run_id="run", task_id="task", state=tasks.PENDING, link_id=NODE)
 
 
-def held(state: RunState = RunState.RUN_STATE_RUNNING, **changes) -> Run:
+def held(state: RunState.ValueType = RunState.RUN_STATE_RUNNING, **changes) -> Run:
     return replace(FRESH, state=state, **changes)
 
 
@@ -132,7 +133,7 @@ def test_cancelling_ends_at_once_what_no_node_has() -> None:
 
 
 @pytest.mark.parametrize("state", sorted(tasks.OF_A_NODE))
-def test_cancelling_asks_the_node_for_what_it_holds(state: RunState) -> None:
+def test_cancelling_asks_the_node_for_what_it_holds(state: RunState.ValueType) -> None:
     assert tasks.cancel(held(state)) is Cancel.ASKS_NODE
     assert tasks.cancel(held(state, cancelling=True)) is Cancel.NOTHING
 
@@ -204,6 +205,6 @@ def test_waiting_says_for_what_and_since_when(state, blocked, station, reason, s
 
 
 def test_what_the_node_says_it_waits_for_is_passed_on() -> None:
-    arguments = {"blocked": False, "created_at": NOW, "reported": SLOT}
+    arguments: dict[str, Any] = {"blocked": False, "created_at": NOW, "reported": SLOT}
     assert tasks.waiting(RunState.RUN_STATE_PREPARING, station=HERE, **arguments) == SLOT
     assert tasks.waiting(RunState.RUN_STATE_COMPLETED, station=AWAY, **arguments) is None
