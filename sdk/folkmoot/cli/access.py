@@ -13,6 +13,7 @@ import click
 
 from folkmoot.cli.profile import Profile
 from folkmoot.client import AsyncClient
+from folkmoot.client.aio import read_authority
 from folkmoot.client.keyfiles import read_governance_key, read_organization_key
 from folkmoot.client.session import Session
 from folkmoot.transport import ServerAddress
@@ -49,7 +50,9 @@ def secret(name: str, prompt: str, *, confirm: bool = False) -> str:
 def server_address(profile: Profile) -> ServerAddress:
     """The profile's server."""
     authority = profile.certificate_authority
-    return ServerAddress(profile.needed("server"), read_bytes(authority) if authority else None, profile.insecure)
+    return ServerAddress(
+        profile.needed("server"), read_authority(Path(authority)) if authority else None, profile.insecure
+    )
 
 
 @asynccontextmanager
@@ -100,11 +103,3 @@ def passphrase(path: Path) -> str | None:
     if path.exists() and b"ENCRYPTED" in path.read_bytes():
         return secret("FOLKMOOT_PASSPHRASE", f"Passphrase of {path}")
     return None
-
-
-def read_bytes(path: str) -> bytes:
-    """A file's bytes. Raises INVALID_FIELD."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, f"{path} can't be read: {error.strerror}") from error

@@ -13,8 +13,8 @@ from folkmoot.client.names import moment, name_of
 from folkmoot.client.session import Session
 from folkmoot.client.tasks import AsyncTasks
 from folkmoot.transport import ServerAddress
-from folkmoot.trust import Reference, fingerprint, key_id
-from folkmoot.v1 import admin_service_pb2
+from folkmoot.trust import FolkmootError, Reference, fingerprint, key_id
+from folkmoot.v1 import admin_service_pb2, errors_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from folkmoot.v1.keys_pb2 import KeyKind
 from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
@@ -91,7 +91,7 @@ class AsyncClient:
         insecure: bool = False,
     ) -> None:
         reference = Reference.parse(collaboration)
-        authority = Path(certificate_authority).read_bytes() if certificate_authority else None
+        authority = read_authority(Path(certificate_authority)) if certificate_authority else None
         address = ServerAddress(server, authority, insecure)
         key = read_organization_key(Path(organization_key), organization_key_passphrase) if organization_key else None
         self.connection = Connection(
@@ -168,3 +168,13 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def read_authority(path: Path) -> bytes:
+    """Read the certificate of the authority that vouches for the server. Raises INVALID_FIELD, naming the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD, f"the certificate authority {path} can't be read: {error.strerror}"
+        ) from error

@@ -78,16 +78,16 @@ def encode_group(function: str, group: Group) -> Iterable[bytes]:
 
 
 def seal_input(
-    content: Iterable[bytes],
     group: Group,
     *,
+    function: str,
     task_id: str,
     own: Own,
     state: State,
     now: datetime,
     expires_at: datetime,
 ) -> SealedInput:
-    """Seal a group's input to its organizations; in a collaboration without encryption, sign it."""
+    """Seal a group's input to its organizations; in a collaboration without encryption, sign it. Raises NOT_SERIALIZABLE."""
     key = own.secret.task_signing
     context = EnvelopeContext(
         genesis=state.genesis,
@@ -102,6 +102,7 @@ def seal_input(
     )
     sealed = state.encryption != Encryption.ENCRYPTION_PLAIN
     receivers = state.receivers(list(group.receivers)) if sealed else None
+    content = encode_group(function, group)
     sealing = seal(content, context=context, receivers=receivers, key=key, random=os.urandom)
     file = SpooledTemporaryFile(max_size=INLINE_BYTES)  # noqa: SIM115 - closed when the sealed input is gone
     for piece in sealing:

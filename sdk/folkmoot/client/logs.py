@@ -40,7 +40,7 @@ async def run_log(
     """Stream a run's log: to its end if followed, else as far as it is there."""
     position = 0
 
-    def request() -> WatchRunLogRequest:
+    async def request() -> WatchRunLogRequest:
         return WatchRunLogRequest(run_id=run_id, after_position=position)
 
     session = connection.session

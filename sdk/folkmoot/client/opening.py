@@ -14,7 +14,8 @@ from tempfile import TemporaryFile
 from folkmoot.client.connection import Connection
 from folkmoot.client.names import exit_class_name, name_of
 from folkmoot.client.results import Proof, Result, RunState, run_state
-from folkmoot.transport import Unreachable
+from folkmoot.client.session import is_away
+from folkmoot.transport import RemoteError
 from folkmoot.trust import (
     BytesSource,
     DecryptionKey,
@@ -22,7 +23,6 @@ from folkmoot.trust import (
     Expected,
     FileSource,
     FolkmootError,
-    NodeNotApproved,
     Opened,
     State,
     VerifiedTask,
@@ -51,7 +51,7 @@ _CONTENT = {
 async def result_of(connection: Connection, task: VerifiedTask, run: Run, envelope: bytes) -> Result:
     """Make the result of a run that has ended; `envelope` is what the server sent along, empty if nothing.
 
-    Raises only what concerns all runs (Unreachable, a fork of the ledger); what is wrong with this one is in its `problem`.
+    Raises only what concerns all runs (a server that is away, a fork of the ledger); what is wrong with this one is in its `problem`.
     """
     organization_id = task.receiver(run.run_id).organization_id
     receipt, problem = await _verified_receipt(connection, task, run)
@@ -94,12 +94,11 @@ async def _verified_receipt(
     """The node's receipt, or why there is none that counts."""
     if not run.HasField("receipt"):
         return None, None
+    state = await connection.state()
+    if not state.is_used(run.receipt.key_id):  # Perhaps the node is newer than our copy of the ledger.
+        state = await connection.state(newest=True)
     try:
-        try:
-            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=await connection.state()), None
-        except NodeNotApproved:  # Perhaps the node is newer than our copy of the ledger.
-            state = await connection.state(newest=True)
-            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=state), None
+        return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=state), None
     except FolkmootError as error:
         log.warning("the receipt of run %s was not accepted: %s", run.run_id, error)
         return None, error
@@ -123,7 +122,7 @@ async def _content(
         sequence=0,
         sender_organization_id=receipt.organization_id,
     )
-    state = await connection.state()
+    state, keys = await connection.state(), await opening_keys(connection)
     try:
         source = BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run)
         opened = await asyncio.to_thread(
@@ -132,11 +131,11 @@ async def _content(
             genesis=connection.reference.genesis,
             expected=expected,
             sender=lambda _: state.node_key(receipt.node_id),
-            keys=await opening_keys(connection),
+            keys=keys,
         )
-    except Unreachable:
-        raise
     except FolkmootError as error:
+        if isinstance(error, RemoteError) and is_away(error):
+            raise
         log.warning("the content of run %s was not accepted: %s", run.run_id, cause_of(error))
         return None, error
     return opened, None

@@ -117,43 +117,42 @@ class Session:
 
     async def authorized(self, operation: Callable[[], Awaitable[Answer]]) -> Answer:
         """Do something that sends `metadata()`; again with a new token if the server no longer takes the old one."""
+        tokens = None
         for _ in range(MOST_RENEWALS):
-            tokens = self._tokens or await self._renew(None)
+            tokens = await self._authenticate(refused=tokens)
             try:
                 return await self._reach(operation)
             except RemoteError as error:
-                if error.reason != errors_pb2.ERROR_REASON_TOKEN_INVALID:
+                if not is_refused_token(error):
                     raise
-            await self._renew(tokens)
         return await self._reach(operation)
 
     async def follow(
-        self, method: "grpc.aio.UnaryStreamMultiCallable[Request, Answer]", request: Callable[[], Request]
+        self,
+        method: "grpc.aio.UnaryStreamMultiCallable[Request, Answer]",
+        request: Callable[[], Awaitable[Request]],
     ) -> AsyncIterator[Answer]:
-        """Stream until the server ends it; after a cut, go on with what `request()` is then. Raises what the server says."""
-        attempt = 0
+        """Stream until the server ends it; after a cut, go on with what `request` gives then, however long it takes.
+
+        Raises what the server says, and Unreachable only for a server that was never reached.
+        """
+        tokens, attempt = None, 0
         while True:
-            tokens = self._tokens or await self._renew(None)
-            call = method(request(), metadata=self.metadata())
             try:
-                async for answer in call:
-                    attempt = 0
+                tokens = await self._authenticate(refused=tokens)
+                async for answer in self._stream(method, await request()):
+                    tokens, attempt = None, 0
                     yield answer
-            except grpc.aio.AioRpcError as rpc_error:
-                error = error_from_rpc(rpc_error, server=self._name)
-                refused = error.reason == errors_pb2.ERROR_REASON_TOKEN_INVALID and attempt < MOST_RENEWALS
-                if not refused and rpc_error.code() not in TRANSIENT:
-                    raise error from None
+            except RemoteError as error:
+                if is_away(error) and self._reached:
+                    tokens = None
+                    log.info("%s; trying again", error)
+                elif not is_refused_token(error) or attempt == MOST_RENEWALS:
+                    raise
             else:
                 return
-            finally:
-                call.cancel()
             attempt += 1
-            if refused:
-                await self._renew(tokens)
-            else:
-                log.info("%s; trying again", error)
-                await asyncio.sleep(pause_seconds(attempt))
+            await asyncio.sleep(pause_seconds(attempt))
 
     async def upload(self, source: Source, envelope_digest: bytes) -> None:
         """Bring an envelope to the server; what is there already is not sent again."""
@@ -161,19 +160,18 @@ class Session:
 
     async def download(self, envelope_digest: bytes) -> AsyncIterator[bytes]:
         """Stream an envelope's bytes, over cuts and through renewed tokens."""
-        received = 0
+        tokens, received = None, 0
         for _ in range(MOST_RENEWALS):
-            tokens = self._tokens or await self._renew(None)
+            tokens = await self._authenticate(refused=tokens)
             try:
                 async for data in download(self.payloads, envelope_digest, offset=received, metadata=self.metadata):
                     received += len(data)
                     yield data
             except RemoteError as error:
-                if error.reason != errors_pb2.ERROR_REASON_TOKEN_INVALID:
+                if not is_refused_token(error):
                     raise
             else:
                 return
-            await self._renew(tokens)
 
     async def close(self) -> None:
         """Close the channel; calls under way end."""
@@ -188,8 +186,8 @@ class Session:
     ) -> None:
         await self.close()
 
-    async def _renew(self, refused: Tokens | None) -> Tokens:
-        """Get tokens in place of the refused ones; whoever comes second takes what the first one got."""
+    async def _authenticate(self, *, refused: Tokens | None) -> Tokens:
+        """The tokens; new ones if there are none, or the server has refused these. Of several who ask, one fetches them."""
         async with self._renewing:
             if self._tokens is None or self._tokens is refused:
                 self._tokens = await self._refreshed(self._tokens) or await self._login()
@@ -209,6 +207,18 @@ class Session:
     async def _login(self) -> Tokens:
         request = LoginRequest(username=self.username, password=self._password)
         return (await self.call_anonymously(self.auth.Login, request)).tokens
+
+    async def _stream(
+        self, method: "grpc.aio.UnaryStreamMultiCallable[Request, Answer]", request: Request
+    ) -> AsyncIterator[Answer]:
+        call = method(request, metadata=self.metadata())
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as rpc_error:
+            raise error_from_rpc(rpc_error, server=self._name) from None
+        finally:
+            call.cancel()
 
     async def _reach(self, operation: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat while the server is away: patiently once it has been there, shortly before."""
@@ -233,6 +243,16 @@ class Session:
             "certificate_authority (the server's tls/ca.pem), as its operator gave it to you",
             violations=(("certificate_authority", cause),),
         )
+
+
+def is_refused_token(error: RemoteError) -> bool:
+    """Whether a new token helps."""
+    return error.reason == errors_pb2.ERROR_REASON_TOKEN_INVALID
+
+
+def is_away(error: RemoteError) -> bool:
+    """Whether the server can't be reached just now, or says itself that it stops."""
+    return error.code in TRANSIENT
 
 
 def certificate_problem(details: str) -> str:

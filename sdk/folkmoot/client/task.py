@@ -16,7 +16,9 @@ from folkmoot.client.names import name_of
 from folkmoot.client.opening import progress_of, result_of
 from folkmoot.client.progress import nothing, shown
 from folkmoot.client.results import Result, RunState, run_state
+from folkmoot.client.session import is_away
 from folkmoot.client.waiting import Why, why
+from folkmoot.transport import RemoteError
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import OrganizationNotFound, State, VerifiedTask
 from folkmoot.v1 import task_pb2
@@ -188,7 +190,10 @@ class AsyncTask:
         waiting = {receiver.run_id for receiver in self._task.spec.receivers} - self._results.keys()
         revision, endings = 0, 0
 
-        def request() -> WatchTaskRequest:
+        async def request() -> WatchTaskRequest:
+            nonlocal revision
+            if revision and (await self._get()).task.revision < revision:
+                revision = 0  # The server was restored from a backup, and counts from there.
             return WatchTaskRequest(task_id=self.id, after_revision=revision)
 
         while waiting:
@@ -205,9 +210,17 @@ class AsyncTask:
                 await asyncio.sleep(pause_seconds(endings))
 
     async def _result(self, run: task_pb2.Run, envelope: bytes) -> Result:
-        result = await result_of(self._connection, self._task, run, envelope)
-        self._results[run.run_id] = result
-        return result
+        """Make and keep a run's result; a server that is away just now is waited for."""
+        attempt = 0
+        while True:
+            try:
+                self._results[run.run_id] = await result_of(self._connection, self._task, run, envelope)
+                return self._results[run.run_id]
+            except RemoteError as error:
+                if not is_away(error):
+                    raise
+                attempt += 1
+                await asyncio.sleep(pause_seconds(attempt))
 
     def _organization(self, ledger: State, run: task_pb2.Run) -> str:
         return name_of(ledger, self._task.receiver(run.run_id).organization_id)

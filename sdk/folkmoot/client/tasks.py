@@ -10,7 +10,7 @@ from typing import Protocol
 from folkmoot.client.connection import Connection, Own
 from folkmoot.client.functions import LABEL, check_call, read_functions
 from folkmoot.client.images import LocalEngineImage, resolve_image
-from folkmoot.client.inputs import Arguments, Group, SealedInput, encode_group, groups, inline, seal_input
+from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, inline, seal_input
 from folkmoot.client.names import moment, name_of
 from folkmoot.client.task import AsyncTask, TaskState, task_state
 from folkmoot.trust import (
@@ -127,8 +127,8 @@ class AsyncTasks:
         inputs = [
             await asyncio.to_thread(
                 seal_input,
-                encode_group(function, part),
                 part,
+                function=function,
                 task_id=task_id,
                 own=own,
                 state=state,

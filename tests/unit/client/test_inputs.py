@@ -63,16 +63,17 @@ def test_arguments_for_a_stranger_are_refused():
     assert refused.value.reason == reasons.ERROR_REASON_ARGUMENTS_INVALID
 
 
-def sealed_for(lung: World, *receivers: str, content: bytes = b"content") -> SealedInput:
+def sealed_for(lung: World, *receivers: str, data: bytes = b"patient") -> SealedInput:
     alpha = lung["Alpha"]
     own = Own("ada", lung.state.member("Alpha"), alpha.organization_key)
     ids = tuple(lung[name].address for name in receivers)
+    group = Group((), ids, {"data": data})
     return seal_input(
-        [content], Group((), ids, {}), task_id=TASK_ID, own=own, state=lung.state, now=NOW, expires_at=NOW + DAY
+        group, function="average", task_id=TASK_ID, own=own, state=lung.state, now=NOW, expires_at=NOW + DAY
     )
 
 
-def opened_by(lung: World, name: str, sealed: SealedInput) -> bytes:
+def opened_by(lung: World, name: str, sealed: SealedInput) -> Any:
     key = lung[name].organization_key.encryption
     opened = open_envelope(
         BytesSource(sealed.envelope()),
@@ -87,13 +88,15 @@ def opened_by(lung: World, name: str, sealed: SealedInput) -> bytes:
         keys={key.key_id: key} if lung.state.encryption == Encryption.ENCRYPTION_SEALED else None,
         now=NOW,
     )
-    return opened.content()
+    function, given_arguments = decode_input(opened.content())
+    assert function == "average"
+    return given_arguments["data"]
 
 
 def test_receivers_can_open_an_input_and_others_cannot():
     lung = world(nodes=False)
     sealed = sealed_for(lung, "Beta")
-    assert opened_by(lung, "Beta", sealed) == b"content"
+    assert opened_by(lung, "Beta", sealed) == b"patient"
     assert sealed.reference.size_bytes == len(sealed.envelope())
     with pytest.raises(EnvelopeRejected):
         opened_by(lung, "Gamma", sealed)
@@ -102,17 +105,17 @@ def test_receivers_can_open_an_input_and_others_cannot():
 def test_input_of_a_plain_collaboration_is_signed_and_readable():
     lung = world(nodes=False, encryption=Encryption.ENCRYPTION_PLAIN)
     sealed = sealed_for(lung, "Beta")
-    assert b"content" in sealed.envelope()
-    assert opened_by(lung, "Gamma", sealed) == b"content"
+    assert b"patient" in sealed.envelope()
+    assert opened_by(lung, "Gamma", sealed) == b"patient"
 
 
 def test_large_input_rests_sealed():
     lung = world(nodes=False)
-    content = b"patient" * INLINE_BYTES
-    sealed = sealed_for(lung, "Beta", content=content)
+    data = b"patient" * INLINE_BYTES
+    sealed = sealed_for(lung, "Beta", data=data)
     assert b"patient" not in sealed.envelope()
     assert sealed.source.size_bytes == sealed.reference.size_bytes
-    assert opened_by(lung, "Beta", sealed) == content
+    assert opened_by(lung, "Beta", sealed) == data
 
 
 @given(st.lists(st.integers(1, 3 * INLINE_BYTES), max_size=40))
