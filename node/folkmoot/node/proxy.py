@@ -54,13 +54,13 @@ class Proxy:
 
     async def open(self, port: RunPort, tables: Tables, directory: Path) -> None:
         """Serve a run. If a warm worker waits behind the socket, its run is this one."""
-        if port.labels:
-            tables.expect_reads()
         assignment = self._waiting.pop(directory.name, None)
         if assignment is None:
             await self.reserve(directory)
             assignment = self._waiting.pop(directory.name)
         assignment.set_result((port, tables))
+        if port.labels:
+            tables.expect_reads()
 
     async def reserve(self, directory: Path) -> None:
         """Bind a socket for a run that is not known yet: calls wait until `open` names it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.ports import Limits, Runtime, RunStart
+from folkmoot.node.ports import Limits, RunStart, Runtime
 from folkmoot.node.proxy import Proxy
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime

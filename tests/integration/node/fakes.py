@@ -19,6 +19,7 @@ class FakeRun:
         self.input = b"input"
         self.result: asyncio.Future[tuple[str, bytes]] = asyncio.get_running_loop().create_future()
         self.write_error: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.receiving = asyncio.Event()
         self.progress: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
         self.context_asked = asyncio.Event()
         self.failures: list[tuple[str, int]] = []
@@ -58,8 +59,11 @@ class FakeRun:
             yield pb.ReceiveMessagesResponse(organization_id=organization_id, sequence=after + 1, content=b"hello")
 
     async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:
+        received = b""
         try:
-            received = b"".join([data async for data in content])
+            async for data in content:
+                received += data
+                self.receiving.set()
         except BaseException as error:
             self.write_error.set_result(error)
             raise

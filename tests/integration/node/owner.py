@@ -12,7 +12,8 @@ async def main(kind: str, directory: Path, image_id: str) -> None:
     await place.runtime.adopt()
     run = await place.run("patient")
     await run.context_asked.wait()
-    print(f"run: {run.run_name}", flush=True)
+    sys.stdout.write(f"run: {run.run_name}\n")
+    sys.stdout.flush()
     await asyncio.Event().wait()
 
 

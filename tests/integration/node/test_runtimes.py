@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -84,9 +83,7 @@ class TestEveryRuntime:
         assert {len(name) for name in names} == {12}
         assert len(names) == 100
 
-    async def test_run_survives_its_killed_owner_and_is_adopted(
-        self, kind: str, directory: Path, image_id: str
-    ):
+    async def test_run_survives_its_killed_owner_and_is_adopted(self, kind: str, directory: Path, image_id: str):
         """The socket is bound anew in the same folder; the run reconnects, ends, and its exit is known."""
         name = start_in_a_process_that_is_killed(kind, directory, image_id)
         place = make_place(kind, directory, image_id)
@@ -154,7 +151,11 @@ class TestContainer:
         labels = inspect(run.run_name)["Config"]["Labels"]
         assert labels["folkmoot.node"] == NODE
         assert labels["folkmoot.run"] == run.run_name
-        assert (labels["folkmoot.run-id"], labels["folkmoot.task-id"], labels["folkmoot.attempt"]) == ("run", "task", "1")
+        assert (labels["folkmoot.run-id"], labels["folkmoot.task-id"], labels["folkmoot.attempt"]) == (
+            "run",
+            "task",
+            "1",
+        )
 
     async def test_another_node_s_containers_are_left_alone(self, place: Place):
         run = await place.run("forever")
@@ -193,7 +194,7 @@ class TestContainer:
         assert refused.value.reason == ErrorReason.ERROR_REASON_IMAGE_NOT_FOUND
 
     async def test_engine_that_does_not_answer_is_said(self, place: Place, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
         with pytest.raises(FolkmootError, match="can't be reached"):
             await make_place("docker", place.directory, "").runtime.adopt()
 

@@ -7,7 +7,14 @@ value or with NaN holds for no row (`<>` holds for NaN), whatever statistics a f
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from duckdb import ConstantExpression, DuckDBPyRelation, Expression, FunctionExpression, SQLExpression
+from duckdb import (
+    ConstantExpression,
+    DuckDBPyConnection,
+    DuckDBPyRelation,
+    Expression,
+    FunctionExpression,
+    SQLExpression,
+)
 
 from folkmoot.v1 import proxy_service_pb2 as pb
 
@@ -35,33 +42,37 @@ class Refused(Exception):  # noqa: N818 - says what happened
         self.field = field
 
 
-def select(relation: DuckDBPyRelation, request: pb.ReadTableRequest) -> DuckDBPyRelation:
-    """Apply the request's columns and conditions. Raises Refused."""
+def select(
+    connection: DuckDBPyConnection, relation: DuckDBPyRelation, request: pb.ReadTableRequest
+) -> DuckDBPyRelation:
+    """Apply the request's columns and conditions to a relation of the connection. Raises Refused."""
     types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
     _check_columns(types, [*request.columns, *(condition.column for condition in request.where)])
     for index, condition in enumerate(request.where):
+        kind = types[condition.column]
         try:
-            relation = relation.filter(_expression(condition, types[condition.column]))
+            expression = _expression(condition, kind)
+            _check_texts(connection, condition, kind)
         except ValueError as error:
-            text = f"where[{index}]: column {condition.column!r} is {types[condition.column]}, and {error}"
+            text = f"where[{index}]: column {condition.column!r} is {kind}, and {error}"
             raise Refused("INVALID_FIELD", text, f"where[{index}]") from None
+        relation = relation.filter(expression)
     return relation.select(*(_quoted(name) for name in request.columns)) if request.columns else relation
-
-
-def temporal_texts(relation: DuckDBPyRelation, where: Sequence[pb.Condition]) -> list[tuple[int, str, str]]:
-    """Index of the condition, type and text of each value that has to be a date, a time or a UUID."""
-    types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
-    return [
-        (index, types[condition.column], value.text)
-        for index, condition in enumerate(where)
-        if types[condition.column].startswith(_TEMPORAL)
-        for value in condition.values
-    ]
 
 
 def _check_columns(types: Mapping[str, str], wanted: Sequence[str]) -> None:
     if missing := sorted(set(wanted) - types.keys()):
         raise Refused("COLUMN_NOT_FOUND", f"no column {', '.join(missing)}; the table has {', '.join(types)}")
+
+
+def _check_texts(connection: DuckDBPyConnection, condition: pb.Condition, kind: str) -> None:
+    """Refuse now what would be no date, time or UUID in the middle of the table."""
+    if kind.startswith(_TEMPORAL):
+        for value in condition.values:
+            # The type is DuckDB's own name for a column's.
+            known = connection.execute(f"SELECT TRY_CAST(? AS {kind}) IS NOT NULL", [value.text]).fetchall()
+            if known != [(True,)]:
+                raise ValueError(f"{value.text!r} is none in ISO 8601")
 
 
 def _expression(condition: pb.Condition, kind: str) -> Expression:

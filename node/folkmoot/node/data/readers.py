@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Self
@@ -64,8 +65,10 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be given a job."""
-        return self._open and self._process.returncode is None
+        """Whether it can still be given a job: it holds the other end of the pipe as long as it lives."""
+        poll = select.poll()
+        poll.register(self._pipe, 0)  # a hang-up is told in any case
+        return self._open and not poll.poll(0)
 
     async def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Hand over the job; return the line that answers it. EOFError if the child ended instead."""
