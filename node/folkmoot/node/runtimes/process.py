@@ -129,7 +129,8 @@ class ProcessRuntime:
 
     async def adopt(self) -> frozenset[str]:
         """Take over the workers of an earlier process of this node that have a run; end those that wait for one."""
-        self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._directory, self._records):  # `parents` would not give the upper one the mode
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for worker in Worker.load_all(self._records, node=self._node):
             self._workers[worker.run_name] = worker
             if not worker.assigned:
