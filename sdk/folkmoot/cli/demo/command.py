@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -70,10 +71,15 @@ async def _run(source: Path, *, keep: bool, runtime: str, base: str, picture: Pa
         if keep:
             click.echo(_how_to_use(cast, folder, images))
             await processes.wait()
+    except FolkmootError:
+        click.echo(f"What the processes said is in {folder}", err=True)
+        raise
+    else:
         return answers
     finally:
         await processes.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if sys.exc_info()[0] is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _described(split: Split) -> list[str]:
@@ -104,6 +110,7 @@ async def _images(view: View, source: Path, runtime: str, base: str) -> tuple[Im
         "plain processes: WITHOUT ISOLATION. An algorithm could read this user's files and use the network.",
         "Fit for trying Folkmoot out, never for data that matters.",
     )
+    sys.path.append(str(source.parent))  # A process image is named by its source, which this process hashes, too.
     return process_images(), "process"
 
 
