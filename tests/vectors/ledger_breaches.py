@@ -135,6 +135,9 @@ def signature(w: World) -> Iterator[tuple[str, Signed]]:
     yield "said to be of another kind", changed(right, kind=SignedKind.SIGNED_KIND_NODE_CLAIM)
     other = serialize(changed(LedgerEntry.FromString(body), created_by="mallory"))
     yield "body altered after signing", changed(right, body=other)
+    yield "vote with another member's key", vote(w, request(w), key=w["Beta"].governance_key)
+    yield "vote with the applicant's key", vote(w, request(w), key=organization("Delta").governance_key)
+    yield "vote with the organization's node key", vote(w, request(w), key=w["Alpha"].nodes["alpha-1"])
     yield "governance key in place of the invitation's", _with_invitation(w, None)
     yield "one-time key of another invitation", _with_invitation(w, invite(w)[1])
 

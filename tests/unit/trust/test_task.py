@@ -128,6 +128,8 @@ def test_task_that_nobody_would_take_is_not_signed():
     assert refused.value.metadata == {"rule": "RECEIVERS"}
     with pytest.raises(Malformed, match="may be tried at least once"):
         sign_subtask(w.subspec(root(w), "Beta", max_attempts=0), w["Beta"].nodes["beta-1"])
+    with pytest.raises(Malformed, match="entry of the ledger"):
+        sign_task(w.spec("Alpha", ledger_position=None), w["Alpha"].organization_key.task_signing)
 
 
 # ---- receipts -------------------------------------------------------------------------------------------------------
