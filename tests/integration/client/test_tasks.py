@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -20,6 +21,7 @@ from folkmoot.client import (
     RunState,
     Subtasks,
     TaskState,
+    connection,
 )
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.v1 import errors_pb2 as reasons
@@ -28,7 +30,7 @@ from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.task_pb2 import ExitClass, MessageGrant
 from folkmoot.v1.task_pb2 import RunState as Told
 from tests.integration.client.conftest import Hub
-from tests.integration.harness import server
+from tests.integration.harness import server, utc_now
 from tests.integration.stub_node import StubNode, gather_work
 
 IMAGE = "process:examples.average"
@@ -313,6 +315,53 @@ async def test_another_task_in_place_of_the_one_asked_for(hub: Hub, monkeypatch:
     with pytest.raises(FolkmootError, match="in place of") as refused:
         await client.tasks.get(wanted.id)
     assert refused.value.reason == reasons.ERROR_REASON_TASK_NOT_PROVEN
+
+
+async def test_results_stream_from_a_server_that_was_restored_from_a_backup(hub: Hub, nodes: dict[str, StubNode]):
+    task = await ask(hub.client("Alpha"), "Beta")
+    work = await nodes["Beta"].next()
+    results, data = task.results(), hub.folder / "server"
+    address = hub.server.running.address
+    await hub.server.running.stop()
+    shutil.copytree(data, hub.folder / "backup")
+    async with server(data, listen=address):
+        pending = asyncio.ensure_future(anext(results))
+        async for run, _ in task._changes():
+            await work.running(min(1.0, run.fraction + 0.25))
+            if run.fraction == 1.0:
+                break
+    shutil.rmtree(data)
+    shutil.copytree(hub.folder / "backup", data)
+    async with server(data, listen=address):
+        await work.complete("after")
+        assert (await pending).value == "after"
+
+
+async def test_node_that_is_newer_than_the_clients_copy_of_the_ledger(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "FRESH_SECONDS", float("inf"))
+    client = hub.client("Alpha")
+    copied = (await client.connection.state()).position
+    hub.lung.now = utc_now()
+    hub.lung.add_node("Beta", "beta-2")
+    await hub.server.append(hub.lung.entries[-1], hub.server.users["admin@beta"])
+    async with StubNode(hub.server, hub.lung, "Beta", name="beta-2") as beta:
+        await beta.attached.wait()
+        task = await ask(client, "Beta")
+        assert (await client.connection.state()).position == copied
+        await (await beta.next()).complete(61.5)
+        (result,) = await task.wait()
+    assert (result.proven, result.value) == (Proof.PROVEN, 61.5)
+
+
+async def test_watching_goes_on_with_a_new_token(hub: Hub, nodes: dict[str, StubNode]):
+    client = hub.client("Alpha")
+    task = await ask(client, "Beta")
+    tokens = client.connection.session._tokens
+    assert tokens is not None
+    tokens.access_token = "too old"
+    results = asyncio.create_task(task.wait())
+    await (await nodes["Beta"].next()).complete(61.5)
+    assert [one.value for one in await results] == [61.5]
 
 
 async def test_task_sent_twice_is_one_task(hub: Hub, nodes: dict[str, StubNode], monkeypatch: pytest.MonkeyPatch):
