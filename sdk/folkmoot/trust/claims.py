@@ -46,9 +46,7 @@ def check_keys_fit(keys: OrganizationKeys, post_quantum: PostQuantum.ValueType) 
 def checked_key_claim(signed: Signed, organization_id: str) -> OrganizationKeys:
     """Return the keys that an organization presents."""
     with under(LedgerRule.KEY_CLAIM):
-        keys = verify_key_claim(signed, organization_id=organization_id)
-        nanoseconds(keys.created_at)
-    return keys
+        return verify_key_claim(signed, organization_id=organization_id)
 
 
 def checked_join_request(signed: Signed, genesis: bytes | None) -> tuple[JoinRequest, OrganizationKeys]:
