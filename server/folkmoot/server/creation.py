@@ -9,26 +9,38 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
-from folkmoot.server.store import deliveries, endings, payload_rows, placement, runs, views
+from folkmoot.server.store import deliveries, endings, links, payload_rows, runs, views
+from folkmoot.server.store import placement as places
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.payload_rows import Envelope, Place
+from folkmoot.server.store.placement import Placement
 from folkmoot.server.store.task_tables import node_links, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.tasks import PENDING, Verdict
 from folkmoot.transport.limits import INLINE_BYTES
-from folkmoot.trust import BytesSource, Malformed, State, TaskNotProven, VerifiedTask, inspect, serialize, verify_task
+from folkmoot.trust import (
+    BytesSource,
+    Malformed,
+    State,
+    TaskNotProven,
+    VerifiedTask,
+    inspect,
+    serialize,
+    timestamp,
+    verify_task,
+)
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_pb2 import Parent, TaskChain, TaskInputRef, TaskSpec
+from folkmoot.v1.task_pb2 import Parent, Receiver, Run, Task, TaskChain, TaskInputRef, TaskSpec
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest
 
 
@@ -110,34 +122,72 @@ def _not_allowed(text: str) -> FolkmootError:
 
 # ---- what needs rows -----------------------------------------------------------------------------------------------
 
+_STORED = select(task_table.c.chain).where(task_table.c.task_id == bindparam("task_id"))
 _INSERT_TASK = insert(task_table)
 _INSERT_RUNS = insert(run_table)
 _INSERT_DEPENDENCIES = insert(task_dependencies)
 
 
-def store(connection: Connection, new: NewTask, touched: Touched) -> bool:
-    """Store a task with its runs, deliveries and inputs; False if it was stored before. Raises ID_TAKEN."""
+def is_stored(connection: Connection, new: NewTask) -> bool:
+    """Whether the same task was stored before; raise ID_TAKEN if it is another one."""
     spec = new.spec
-    known = connection.scalar(select(task_table.c.chain).where(task_table.c.task_id == spec.task_id))
-    if known is not None:
-        if known == new.chain:
-            return False
+    known = connection.scalar(_STORED, {"task_id": spec.task_id})
+    if known not in (None, new.chain):
         raise FolkmootError(
             ErrorReason.ERROR_REASON_ID_TAKEN,
             f"There is another task {spec.task_id}",
             metadata={"task_id": spec.task_id},
         )
+    return known is not None
+
+
+def store(connection: Connection, new: NewTask, touched: Touched) -> tuple[Task, list[Run]]:
+    """Store a task with its runs, deliveries and inputs; return how it begins."""
+    spec = new.spec
     _check_above(connection, new)
     dependencies = _check_dependencies(connection, spec)
     _insert_task(connection, new, blocked=dependencies is Verdict.WAIT)
     _store_inputs(connection, new)
-    placed = placement.place(connection, spec)
-    _insert_runs(connection, new, placed)
+    placement = places.place(connection, spec)
+    _insert_runs(connection, new, placement.link_ids)
     if dependencies is Verdict.START:
-        _assign(connection, spec, placed, touched)
+        _assign(connection, spec, placement.link_ids, touched)
     elif dependencies is Verdict.FAIL:
         endings.fail(connection, spec.task_id, now=new.now, touched=touched)
-    return True
+        return views.task_and_runs(connection, new.caller, spec.task_id)
+    return _beginning(new, placement, blocked=dependencies is Verdict.WAIT)
+
+
+def _beginning(new: NewTask, placement: Placement, *, blocked: bool) -> tuple[Task, list[Run]]:
+    """Return what has just been stored, without reading it again."""
+    spec, created_at = new.spec, timestamp(new.now)
+    task = Task(
+        task_id=spec.task_id,
+        job_id=spec.job_id,
+        parent_task_id=spec.parent.task_id,
+        genesis=spec.genesis,
+        name=spec.name,
+        initiator_organization_id=spec.initiator.organization_id,
+        created_by=new.caller.user_id,
+        state=tasks.task_state([PENDING]),
+        created_at=created_at,
+        revision=len(spec.receivers),
+    )
+
+    def run(receiver: Receiver, revision: int) -> Run:
+        station = links.station(placement.candidates[receiver.organization_id], created_at=new.now)
+        return Run(
+            run_id=receiver.run_id,
+            task_id=spec.task_id,
+            organization_id=receiver.organization_id,
+            attempt=1,
+            state=PENDING,
+            waiting=tasks.waiting(PENDING, blocked=blocked, created_at=new.now, station=station, reported=None),
+            created_at=created_at,
+            revision=revision,
+        )
+
+    return task, [run(receiver, revision) for revision, receiver in enumerate(spec.receivers, start=1)]
 
 
 def _assign(connection: Connection, spec: TaskSpec, placed: Mapping[str, int], touched: Touched) -> None:

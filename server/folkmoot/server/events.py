@@ -17,6 +17,8 @@ from folkmoot.server.store import tables
 OK = "ok"
 DATA_VERSION = 1
 
+_INSERT = insert(tables.events)
+
 
 def record(
     connection: Connection,
@@ -33,19 +35,18 @@ def record(
 
     `genesis` names the collaboration that it is about: then users who may see the collaboration's events see it.
     """
-    connection.execute(
-        insert(tables.events).values(
-            intent=intent,
-            organization=caller.organization,
-            created_by=caller.created_by,
-            created_at=now,
-            data_version=DATA_VERSION,
-            data=json.dumps(data, sort_keys=True, separators=(",", ":")),
-            request_id=request_id,
-            outcome=outcome,
-            genesis=genesis,
-        )
-    )
+    row = {
+        "intent": intent,
+        "organization": caller.organization,
+        "created_by": caller.created_by,
+        "created_at": now,
+        "data_version": DATA_VERSION,
+        "data": json.dumps(data, sort_keys=True, separators=(",", ":")),
+        "request_id": request_id,
+        "outcome": outcome,
+        "genesis": genesis,
+    }
+    connection.execute(_INSERT, row)
 
 
 Recorder = Callable[[Connection], None]

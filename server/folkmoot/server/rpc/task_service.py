@@ -48,9 +48,10 @@ class TaskService(TaskServiceServicer):
         record = events.prepare(intent="task.create", data=data, now=now, genesis=state.genesis)
 
         def work(connection: Connection, touched: Touched) -> tuple[Task, list[Run]]:
-            if creation.store(connection, new, touched):
-                record(connection)
-            return _task_and_runs(connection, caller, new.spec.task_id)
+            if creation.is_stored(connection, new):
+                return views.task_and_runs(connection, caller, new.spec.task_id)
+            record(connection)
+            return creation.store(connection, new, touched)
 
         task, runs = await self._dispatch.write(work)
         return pb.CreateTaskResponse(task=task, runs=runs)
@@ -60,8 +61,7 @@ class TaskService(TaskServiceServicer):
 
         def work(connection: Connection) -> pb.GetTaskResponse:
             row = views.find_task(connection, caller, request.task_id)
-            (task,) = views.task_messages(connection, [row])
-            runs = views.runs_where(connection, caller, run_table.c.task_id == request.task_id)
+            task, runs = views.task_and_runs(connection, caller, request.task_id)
             return pb.GetTaskResponse(task=task, chain=TaskChain.FromString(row.chain), runs=runs)
 
         return await self._core.store.read(work)
@@ -95,7 +95,7 @@ class TaskService(TaskServiceServicer):
                 creation.held_run(connection, spec.parent, caller)
             endings.cancel_tree(connection, task_id, now=now, touched=touched)
             record(connection)
-            return _task_and_runs(connection, caller, task_id)
+            return views.task_and_runs(connection, caller, task_id)
 
         task, runs = await self._dispatch.write(work)
         return pb.CancelTaskResponse(task=task, runs=runs)
@@ -221,12 +221,6 @@ class TaskService(TaskServiceServicer):
 async def _node_frames(requests: AsyncIterator[pb.AttachRequest]) -> AsyncIterator[NodeFrame]:
     async for request in requests:
         yield request.frame
-
-
-def _task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple[Task, list[Run]]:
-    row = connection.execute(select(*views.TASK_COLUMNS).where(task_table.c.task_id == task_id)).one()
-    (task,) = views.task_messages(connection, [row])
-    return task, views.runs_where(connection, caller, run_table.c.task_id == task_id)
 
 
 def _next_page(name: str, rows: Sequence[AnyRow], size: int) -> str:

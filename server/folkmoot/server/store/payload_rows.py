@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from folkmoot.server.store.task_tables import AnyRow, payload_parts, payloads
 from folkmoot.transport.limits import PART_BYTES
@@ -83,10 +83,7 @@ def store(
     Raises PAYLOAD_NOT_FOUND for one that did neither, or that was uploaded for another place.
     """
     digests = [envelope.digest for envelope in envelopes]
-    there = {
-        row.envelope_digest: row
-        for row in connection.execute(select(*_COLUMNS).where(payloads.c.envelope_digest.in_(digests)))
-    }
+    there = {row.envelope_digest: row for row in connection.execute(_THERE, {"digests": digests})}
     new: list[dict[str, object]] = []
     for envelope in envelopes:
         row = there.get(envelope.digest)
@@ -104,6 +101,7 @@ def store(
     return sizes | {envelope.digest: len(envelope.inline) for envelope in envelopes if envelope.inline is not None}
 
 
+_THERE = select(*_COLUMNS).where(payloads.c.envelope_digest.in_(bindparam("digests", expanding=True)))
 _INSERT = insert(payloads)
 
 

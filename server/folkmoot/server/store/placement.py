@@ -7,6 +7,7 @@ What can't be placed is placed as soon as a node of the organization attaches.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select
 
@@ -33,8 +34,18 @@ def choose(candidates: Sequence[Link], *, open_runs: Mapping[int, int], labels: 
     )
 
 
-def place(connection: Connection, spec: TaskSpec) -> dict[str, int]:
-    """Return the links of the nodes that a new task's runs are placed at, by organization."""
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the runs of a new task go, by organization."""
+
+    link_ids: Mapping[str, int]
+    """Those that are placed."""
+    candidates: Mapping[str, Sequence[Link]]
+    """What each can reach: the node that it is placed at, or else all nodes of the organization."""
+
+
+def place(connection: Connection, spec: TaskSpec) -> Placement:
+    """Place the runs of a new task."""
     organization_ids = [receiver.organization_id for receiver in spec.receivers]
     by_organization: defaultdict[str, list[Link]] = defaultdict(list)
     for link in links.admitted(connection, spec.genesis, organization_ids):
@@ -45,13 +56,18 @@ def place(connection: Connection, spec: TaskSpec) -> dict[str, int]:
     placed = _bindings(connection, spec.job_id) if scratch else {}
     for organization_id in organization_ids:
         if organization_id in placed:
+            bound = placed[organization_id]
+            by_organization[organization_id] = [
+                link for link in by_organization[organization_id] if link.link_id == bound
+            ]
             continue
         chosen = choose(by_organization[organization_id], open_runs=open_runs, labels=spec.labels)
         if chosen is not None:
+            by_organization[organization_id] = [chosen]
             placed[organization_id] = links.opened(connection, spec.genesis, chosen)
             if scratch:
                 _bind(connection, spec.job_id, organization_id, placed[organization_id])
-    return placed
+    return Placement(placed, by_organization)
 
 
 def place_waiting(connection: Connection, genesis: bytes, link_id: int, organization_id: str, touched: Touched) -> None:

@@ -135,6 +135,13 @@ def runs_where(connection: Connection, caller: Caller, *conditions: ColumnElemen
     return run_messages(connection, caller, rows)
 
 
+def task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple[Task, list[Run]]:
+    """Return a task with its runs. Access is the caller's to check."""
+    row = connection.execute(select(*TASK_COLUMNS).where(task_table.c.task_id == task_id)).one()
+    found = runs_where(connection, caller, runs.c.task_id == task_id)
+    return task_message(row, tasks.task_state([run.state for run in found])), found
+
+
 def runs_page(connection: Connection, caller: Caller, *conditions: ColumnElement[bool], most: int) -> list[AnyRow]:
     """Return rows of runs that the caller may see, newest first."""
     asked = _RUNS.where(visible(caller, RUN), *conditions).order_by(runs.c.position.desc()).limit(most)
