@@ -234,7 +234,7 @@ class Run:
     async def _end(self, outcome: Outcome, stored: StoredEnvelope | None, content_digest: bytes) -> None:
         """Sign the receipt, and let it stand together with what it names."""
         await self.reports.close()
-        now = self.station.now()
+        now = max(self.station.now(), moment(self.record.started_at_us))  # clocks may be set back meanwhile
         size_bytes = stored.size_bytes if stored else 0
         self.left(size_bytes)
         receipt = make_receipt(
