@@ -56,6 +56,14 @@ class PayloadService(PayloadServiceServicer):
         self, request: AsyncIterator[payloads.UploadPartRequest], _rpc: Context
     ) -> payloads.UploadPartResponse:
         part = _PartStream(request)
+        try:
+            await self._take(part)
+        except FolkmootError:
+            await part.drain()
+            raise
+        return payloads.UploadPartResponse()
+
+    async def _take(self, part: "_PartStream") -> None:
         header = await part.header()
         digest, number = header.envelope_digest, header.part_number
         row = await self._row(digest)
@@ -63,14 +71,15 @@ class PayloadService(PayloadServiceServicer):
             raise payload_rows.not_found(digest, "Nobody of your organization has begun to upload this payload")
         if number >= payload_rows.part_count(row.size_bytes):
             raise Malformed(f"A payload of {row.size_bytes} bytes has no part {number}")
-        if row.completed_at is None:
-            expected_bytes = payload_rows.part_bytes(row.size_bytes, number)
-            await self._store.write_part(
-                digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
-            )
-            if not await self._core.store.write(lambda connection: _note(connection, digest, number, row.size_bytes)):
-                await self._complete(digest)
-        return payloads.UploadPartResponse()
+        if row.completed_at is not None:
+            await part.drain()
+            return
+        expected_bytes = payload_rows.part_bytes(row.size_bytes, number)
+        await self._store.write_part(
+            digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
+        )
+        if not await self._core.store.write(lambda connection: _note(connection, digest, number, row.size_bytes)):
+            await self._complete(digest)
 
     async def _complete(self, digest: bytes) -> None:
         """Take a payload whose parts are all there for complete, if it is what its name says."""
@@ -179,6 +188,12 @@ class _PartStream:
             raise Malformed(f"The part has {size_bytes} bytes, and must have {expected_bytes}")
         if digest != self._digest:
             raise Malformed("The part's bytes are not those that its digest names")
+
+    async def drain(self) -> None:
+        """Read what still comes of the part: a call that is answered earlier looks to its sender like a fault of gRPC."""
+        size_bytes = 0
+        while size_bytes <= PART_BYTES and (message := await self._next()) is not None:
+            size_bytes += len(message.data)
 
     async def _next(self) -> payloads.UploadPartRequest | None:
         try:

@@ -101,13 +101,22 @@ def cancel(connection: Connection, cancelled: Iterable[tasks.Run], touched: Touc
 
 def acknowledge(connection: Connection, link_id: int, sequence: int, *, now: datetime, touched: Touched) -> None:
     """Forget deliveries up to there: the node has them. Runs assigned by them are the node's from here on."""
-    acknowledged = and_(deliveries.c.link_id == link_id, deliveries.c.sequence <= sequence)
-    told = connection.execute(delete(deliveries).where(acknowledged).returning(deliveries.c.kind, deliveries.c.run_id))
-    assigned = {row.run_id for row in told if row.kind == Kind.ASSIGN}
-    connection.execute(update(node_links).where(node_links.c.link_id == link_id).values(acknowledged=sequence))
+    here = {"of_link": link_id, "up_to": sequence}
+    assigned = {row.run_id for row in connection.execute(_FORGET, here) if row.kind == Kind.ASSIGN}
+    connection.execute(_REACHED, here)
     if assigned:
         accepted = [run for run in runs.load(connection, assigned) if tasks.accepts(run, link_id)]
         runs.move(connection, accepted, touched, state=tasks.ASSIGNED, assigned_at=now)
+
+
+_FORGET = (
+    delete(deliveries)
+    .where(deliveries.c.link_id == bindparam("of_link"), deliveries.c.sequence <= bindparam("up_to"))
+    .returning(deliveries.c.kind, deliveries.c.run_id)
+)
+_REACHED = (
+    update(node_links).where(node_links.c.link_id == bindparam("of_link")).values(acknowledged=bindparam("up_to"))
+)
 
 
 def renumber(connection: Connection, link_id: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, select, update
 
 from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, runs
@@ -66,12 +66,14 @@ def fail(connection: Connection, task_id: str, *, now: datetime, touched: Touche
 
 
 def _blocked_by(connection: Connection, task_id: str) -> list[str]:
-    dependants = (
-        select(task_table.c.task_id)
-        .join(task_dependencies, task_dependencies.c.task_id == task_table.c.task_id)
-        .where(task_dependencies.c.depends_on_task_id == task_id, task_table.c.blocked)
-    )
-    return list(connection.scalars(dependants))
+    return list(connection.scalars(_BLOCKED_BY, {"ended_task_id": task_id}))
+
+
+_BLOCKED_BY = (
+    select(task_table.c.task_id)
+    .join(task_dependencies, task_dependencies.c.task_id == task_table.c.task_id)
+    .where(task_dependencies.c.depends_on_task_id == bindparam("ended_task_id"), task_table.c.blocked)
+)
 
 
 def _states_before(connection: Connection, task_id: str) -> list[State]:

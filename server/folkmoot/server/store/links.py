@@ -92,10 +92,14 @@ def opened(connection: Connection, genesis: bytes, link: Link) -> int:
     return link.link_id or ensure(connection, genesis, link.node_id, link.organization_id)
 
 
+_LINK_ID = select(node_links.c.link_id).where(
+    node_links.c.genesis == bindparam("genesis"), node_links.c.node_id == bindparam("node_id")
+)
+
+
 def ensure(connection: Connection, genesis: bytes, node_id: str, organization_id: str) -> int:
     """Return the id of a node's link, making its row if there is none."""
-    known = select(node_links.c.link_id).where(node_links.c.genesis == genesis, node_links.c.node_id == node_id)
-    if (link_id := connection.scalar(known)) is not None:
+    if (link_id := connection.scalar(_LINK_ID, {"genesis": genesis, "node_id": node_id})) is not None:
         return int(link_id)
     made = insert(node_links).values(
         genesis=genesis,
@@ -143,10 +147,12 @@ def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime)
     return Attached(*connection.execute(begun).one())
 
 
+_EPOCH = select(node_links.c.epoch).where(node_links.c.link_id == bindparam("link_id"))
+
+
 def require(connection: Connection, link_id: int, epoch: int) -> None:
     """Raise SESSION_REPLACED unless the session is the node's newest."""
-    current = connection.scalar(select(node_links.c.epoch).where(node_links.c.link_id == link_id))
-    if current != epoch:
+    if connection.scalar(_EPOCH, {"link_id": link_id}) != epoch:
         raise session_replaced()
 
 

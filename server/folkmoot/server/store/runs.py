@@ -24,6 +24,7 @@ DECISIVE = (
     runs.c.cancelling,
     runs.c.receipt,
 )
+_LOAD = select(*DECISIVE).where(runs.c.run_id.in_(bindparam("run_ids", expanding=True))).order_by(runs.c.position)
 _BUMP = (
     update(task_table)
     .where(task_table.c.task_id == bindparam("moved_task_id"))
@@ -51,7 +52,7 @@ def where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]
 
 def load(connection: Connection, run_ids: Iterable[str]) -> list[Run]:
     """Return the runs with these ids that there are."""
-    return where(connection, runs.c.run_id.in_(list(run_ids)))
+    return [run_of(row) for row in connection.execute(_LOAD, {"run_ids": list(run_ids)})]
 
 
 def move(connection: Connection, moving: Sequence[Run], touched: Touched, **values: object) -> None:

@@ -1,0 +1,230 @@
+"""Large envelopes: uploaded part by part, resumed at a part, handed out to those whom they are for."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
+from folkmoot.transport.payloads import download, upload
+from folkmoot.trust import BytesSource
+from folkmoot.v1 import payload_service_pb2 as pb
+from folkmoot.v1.task_pb2 import RunState
+from tests.integration.harness import Metadata, reason, refused, server
+from tests.integration.server.conftest import Hub
+from tests.integration.server.sealed import SealedTask, task
+
+
+def large_task(hub: Hub, size_bytes: int = 2 * PART_BYTES + 5) -> tuple[SealedTask, bytes]:
+    """Return a task whose input is of three parts, and the input's name."""
+    sealed = task(hub.lung, ("Beta",), content=os.urandom(size_bytes))
+    return sealed, sealed.spec.inputs[0].envelope_digest
+
+
+async def put(hub: Hub, sealed: SealedTask, metadata: Metadata | None = None) -> None:
+    digest = sealed.spec.inputs[0].envelope_digest
+    await upload(hub.server.payloads, BytesSource(sealed.envelope), digest, metadata=lambda: metadata or hub.ada)
+
+
+async def get(hub: Hub, digest: bytes, metadata: Metadata, offset: int = 0) -> bytes:
+    return b"".join(
+        [data async for data in download(hub.server.payloads, digest, offset=offset, metadata=lambda: metadata)]
+    )
+
+
+async def missing(hub: Hub, sealed: SealedTask, metadata: Metadata | None = None) -> list[int]:
+    request = pb.ListMissingPartsRequest(
+        envelope_digest=sealed.spec.inputs[0].envelope_digest, size_bytes=len(sealed.envelope)
+    )
+    answer = await hub.server.payloads.ListMissingParts(request, metadata=metadata or hub.ada)
+    assert answer.part_size_bytes == PART_BYTES
+    return list(answer.missing_parts)
+
+
+def part(sealed: SealedTask, number: int, **changes: Any) -> AsyncIterator[pb.UploadPartRequest]:
+    """Return the messages of one part; `changes` spoil them."""
+    data = changes.get("data", sealed.envelope[number * PART_BYTES : (number + 1) * PART_BYTES])
+    header = pb.PartHeader(envelope_digest=sealed.spec.inputs[0].envelope_digest, part_number=number)
+
+    async def messages() -> AsyncIterator[pb.UploadPartRequest]:
+        yield pb.UploadPartRequest(header=header)
+        size = changes.get("frame_bytes", FRAME_BYTES)
+        for offset in range(0, len(data), size):
+            yield pb.UploadPartRequest(data=data[offset : offset + size])
+        if changes.get("whole", True):
+            yield pb.UploadPartRequest(digest=changes.get("digest", hashlib.sha256(data).digest()))
+
+    return messages()
+
+
+async def send(hub: Hub, messages: AsyncIterator[pb.UploadPartRequest], metadata: Metadata | None = None) -> None:
+    await hub.server.payloads.UploadPart(messages, metadata=metadata or hub.ada)
+
+
+# ---- up and down ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_large_input_is_uploaded_named_by_a_task_and_downloaded_by_its_node(hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    await put(hub, sealed)
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    beta = await hub.node("Beta")
+    assert await get(hub, digest, beta) == sealed.envelope
+    assert await get(hub, digest, beta, offset=PART_BYTES - 3) == sealed.envelope[PART_BYTES - 3 :]
+    assert await get(hub, digest, beta, offset=len(sealed.envelope)) == b""
+    [event] = await hub.server.events("payload.upload")
+    assert digest.hex() in event.data
+
+
+async def test_a_large_result_is_uploaded_and_then_committed(hub: Hub) -> None:
+    sealed = task(hub.lung, ("Beta",))
+    await hub.create(sealed)
+    request = sealed.commit("Beta", content=os.urandom(PART_BYTES))
+    digest, envelope = _result(request)
+    request.envelope = b""
+    beta = await hub.node("Beta")
+    assert reason(await refused(hub.tasks.CommitRun(request, metadata=beta))) == "PAYLOAD_NOT_FOUND"
+    await upload(hub.server.payloads, BytesSource(envelope), digest, metadata=lambda: beta)
+    assert reason(await refused(_first(hub, digest, hub.ada))) == "PAYLOAD_NOT_FOUND"  # nobody's yet
+    run = (await hub.tasks.CommitRun(request, metadata=beta)).run
+    assert run.state == RunState.RUN_STATE_COMPLETED
+    assert run.result_size_bytes == len(envelope)
+    assert await get(hub, digest, hub.ada) == envelope
+
+
+def _result(request: Any) -> tuple[bytes, bytes]:
+    from folkmoot.v1.task_pb2 import Receipt
+
+    return Receipt.FromString(request.receipt.body).result_digest, request.envelope
+
+
+async def test_a_small_envelope_is_downloaded_like_a_large_one(hub: Hub) -> None:
+    sealed = task(hub.lung, ("Beta",))
+    await hub.create(sealed)
+    digest = sealed.spec.inputs[0].envelope_digest
+    assert await get(hub, digest, await hub.node("Beta"), offset=7) == sealed.envelope[7:]
+
+
+async def test_organizations_that_neither_sent_nor_receive_it_get_nothing(hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    await put(hub, sealed)
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    for stranger in (hub.researchers["Gamma"].metadata, await hub.node("Gamma")):
+        assert reason(await refused(_first(hub, digest, stranger))) == "PAYLOAD_NOT_FOUND"
+    assert reason(await refused(_first(hub, bytes(32), hub.ada))) == "PAYLOAD_NOT_FOUND"
+
+
+async def _first(hub: Hub, digest: bytes, metadata: Metadata) -> None:
+    request = pb.DownloadPayloadRequest(envelope_digest=digest)
+    async for _ in hub.server.payloads.DownloadPayload(request, metadata=metadata):
+        return
+
+
+# ---- resumed -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_upload_goes_on_at_the_part_where_it_broke_off(hub: Hub) -> None:
+    sealed, _ = large_task(hub)
+    assert await missing(hub, sealed) == [0, 1, 2]
+    await send(hub, part(sealed, 1))
+    error = await refused(send(hub, part(sealed, 0, whole=False)))
+    assert reason(error) == "MALFORMED"
+    assert await missing(hub, sealed) == [0, 2]
+    await send(hub, part(sealed, 0))
+    await send(hub, part(sealed, 0))  # once more does no harm
+    await send(hub, part(sealed, 2))
+    assert await missing(hub, sealed) == []
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+
+
+async def test_parts_survive_a_restart(tmp_path: Any, hub: Hub) -> None:
+    sealed, _ = large_task(hub)
+    await missing(hub, sealed)
+    await send(hub, part(sealed, 0))
+    await hub.server.channel.close()
+    await hub.server.running.stop(0.0)
+    async with server(tmp_path / "data") as again:
+        hub.server = again
+        ada = (await again.log_in("ada@alpha")).metadata
+        assert await missing(hub, sealed, ada) == [1, 2]
+        await put(hub, sealed, ada)
+        await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=ada)
+
+
+async def test_an_incomplete_payload_is_no_input_and_can_not_be_read(hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    await missing(hub, sealed)
+    await send(hub, part(sealed, 0))
+    call = hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    assert reason(await refused(call)) == "PAYLOAD_NOT_FOUND"
+    assert reason(await refused(_first(hub, digest, hub.ada))) == "PAYLOAD_NOT_FOUND"
+
+
+# ---- refused -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"digest": bytes(32)},
+        {"data": b"too short"},
+        {"data": bytes(PART_BYTES + 1)},
+        {"frame_bytes": FRAME_BYTES + 1},
+        {"whole": False},
+    ],
+    ids=["another digest", "short", "long", "large frame", "no digest"],
+)
+async def test_a_part_that_is_not_what_it_says_is_refused(hub: Hub, spoiled: dict[str, Any]) -> None:
+    sealed, _ = large_task(hub)
+    await missing(hub, sealed)
+    assert reason(await refused(send(hub, part(sealed, 0, **spoiled)))) == "MALFORMED"
+    assert await missing(hub, sealed) == [0, 1, 2]
+
+
+async def test_an_upload_under_another_envelopes_name_is_refused_and_forgotten(hub: Hub) -> None:
+    sealed, _ = large_task(hub)
+    other, _ = large_task(hub)
+    await missing(hub, sealed)
+    for number in (0, 1):
+        await send(hub, part(sealed, number, data=other.envelope[number * PART_BYTES :][:PART_BYTES]))
+    error = await refused(send(hub, part(sealed, 2, data=other.envelope[2 * PART_BYTES :])))
+    assert reason(error) == "ENVELOPE_REJECTED"
+    assert await missing(hub, sealed) == [0, 1, 2]
+    await put(hub, sealed)
+
+
+async def test_another_size_or_another_organization_takes_no_part_in_an_upload(hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    await missing(hub, sealed)
+    request = pb.ListMissingPartsRequest(envelope_digest=digest, size_bytes=7)
+    assert reason(await refused(hub.server.payloads.ListMissingParts(request, metadata=hub.ada))) == "ID_TAKEN"
+    gamma = hub.researchers["Gamma"].metadata
+    assert reason(await refused(missing(hub, sealed, gamma))) == "ID_TAKEN"
+    assert reason(await refused(send(hub, part(sealed, 0), gamma))) == "PAYLOAD_NOT_FOUND"
+
+
+async def test_a_part_of_nothing_is_refused(hub: Hub) -> None:
+    sealed, _ = large_task(hub)
+    assert reason(await refused(send(hub, part(sealed, 0)))) == "PAYLOAD_NOT_FOUND"
+    await missing(hub, sealed)
+    assert reason(await refused(send(hub, part(sealed, 3, data=b"")))) == "MALFORMED"
+
+
+async def test_a_payload_beyond_all_measure_is_refused(hub: Hub) -> None:
+    request = pb.ListMissingPartsRequest(envelope_digest=bytes(32), size_bytes=1 << 41)
+    assert reason(await refused(hub.server.payloads.ListMissingParts(request, metadata=hub.ada))) == "TOO_LARGE"
+
+
+async def test_an_input_uploaded_for_another_task_is_refused(hub: Hub) -> None:
+    from folkmoot.v1.task_pb2 import TaskInputRef
+    from tests.integration.server.sealed import resigned
+
+    sealed, digest = large_task(hub)
+    await put(hub, sealed)
+    spec = task(hub.lung, ("Beta",)).spec
+    borrowed = resigned(sealed, task_id=spec.task_id, job_id=spec.task_id)
+    assert borrowed.spec.inputs == [TaskInputRef(envelope_digest=digest, size_bytes=len(sealed.envelope))]
+    call = hub.tasks.CreateTask(borrowed.request(envelope=False), metadata=hub.ada)
+    assert reason(await refused(call)) == "PAYLOAD_NOT_FOUND"

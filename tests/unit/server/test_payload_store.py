@@ -1,0 +1,151 @@
+"""Payload stores: one conformance class for all of them."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import pytest
+
+from folkmoot.server.payloads import FolderStore, PayloadStore
+from folkmoot.transport.limits import PART_BYTES
+
+DIGEST = bytes(range(32))
+
+
+class WrongError(Exception):
+    pass
+
+
+async def frames(*pieces: bytes, then: Exception | None = None) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+    if then is not None:
+        raise then
+
+
+def accept(_size: int, _digest: bytes) -> None:
+    pass
+
+
+def refuse(_size: int, _digest: bytes) -> None:
+    raise WrongError
+
+
+async def write(store: PayloadStore, number: int, *pieces: bytes) -> None:
+    await store.write_part(DIGEST, number, frames(*pieces), accept)
+
+
+def read(store: PayloadStore, size_bytes: int, offset: int, length: int) -> bytes:
+    with store.open(DIGEST, size_bytes) as source:
+        return source.read_at(offset, length)
+
+
+class PayloadStoreConformance:
+    """What every payload store promises."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterable[PayloadStore]:
+        raise NotImplementedError
+
+    async def test_parts_are_read_as_one_from_any_place(self, store: PayloadStore) -> None:
+        whole = os.urandom(2 * PART_BYTES + 1000)
+        await write(store, 2, whole[2 * PART_BYTES :])
+        await write(store, 0, whole[:100], whole[100:PART_BYTES])
+        await write(store, 1, whole[PART_BYTES : 2 * PART_BYTES])
+        with store.open(DIGEST, len(whole)) as source:
+            assert source.size_bytes == len(whole)
+            for offset, length in (
+                (0, 10),
+                (PART_BYTES - 5, 10),
+                (PART_BYTES, 7),
+                (len(whole) - 3, 100),
+                (0, len(whole)),
+            ):
+                assert source.read_at(offset, length) == whole[offset : offset + length]
+            assert source.read_at(len(whole), 10) == b""
+
+    async def test_what_came_is_checked_before_it_counts(self, store: PayloadStore) -> None:
+        told: list[tuple[int, bytes]] = []
+        await store.write_part(DIGEST, 0, frames(b"ab", b"c"), lambda size, digest: told.append((size, digest)))
+        assert told == [(3, hashlib.sha256(b"abc").digest())]
+
+    async def test_a_part_that_is_refused_leaves_the_one_before(self, store: PayloadStore) -> None:
+        await write(store, 0, b"right")
+        with pytest.raises(WrongError):
+            await store.write_part(DIGEST, 0, frames(b"wrong"), refuse)
+        assert read(store, 5, 0, 5) == b"right"
+
+    async def test_a_part_that_breaks_off_leaves_the_one_before(self, store: PayloadStore) -> None:
+        await write(store, 0, b"right")
+        with pytest.raises(ConnectionError):
+            await store.write_part(DIGEST, 0, frames(b"wr", then=ConnectionError()), accept)
+        assert read(store, 5, 0, 5) == b"right"
+
+    async def test_a_part_whose_upload_is_cancelled_leaves_the_one_before(self, store: PayloadStore) -> None:
+        await write(store, 0, b"right")
+        begun = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"wrong"
+            begun.set()
+            await asyncio.Event().wait()
+
+        upload = asyncio.create_task(store.write_part(DIGEST, 0, endless(), accept))
+        await begun.wait()
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        assert read(store, 5, 0, 5) == b"right"
+
+    async def test_two_uploads_of_a_part_do_each_other_no_harm(self, store: PayloadStore) -> None:
+        pieces = [os.urandom(100_000) for _ in range(20)]
+        await asyncio.gather(*(write(store, 0, *pieces) for _ in range(4)))
+        assert read(store, 2_000_000, 0, 2_000_000) == b"".join(pieces)
+
+    async def test_what_is_removed_is_gone(self, store: PayloadStore) -> None:
+        await write(store, 0, b"abc")
+        await store.remove(DIGEST)
+        await store.remove(DIGEST)
+        with pytest.raises(FileNotFoundError):
+            read(store, 3, 0, 3)
+
+
+class TestFolderStore(PayloadStoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterable[FolderStore]:
+        store = FolderStore(tmp_path / "payloads")
+        yield store
+        store.close()
+
+    async def test_nothing_unfinished_stays_behind(self, store: FolderStore, tmp_path: Path) -> None:
+        await write(store, 0, b"right")
+        with pytest.raises(WrongError):
+            await store.write_part(DIGEST, 0, frames(b"wrong"), refuse)
+        files = [path.name for path in (tmp_path / "payloads").rglob("*") if path.is_file()]
+        assert files == ["00000"]
+
+    async def test_a_part_is_on_disk_before_it_has_its_name_and_its_name_before_it_is_told(
+        self, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps: list[str] = []
+        folder = tmp_path / "payloads" / DIGEST.hex()[:2] / DIGEST.hex()
+        await write(store, 1, b"so that the folders are there")
+
+        def note(owner: object, name: str, step: str) -> None:
+            real = getattr(owner, name)
+
+            def noted(*arguments: object) -> object:
+                steps.append(step)
+                return real(*arguments)
+
+            monkeypatch.setattr(owner, name, noted)
+
+        note(Path, "replace", "named")
+        note(os, "fdatasync", "bytes on disk")
+        note(os, "fsync", "name on disk")
+        await write(store, 0, b"abc")
+        steps.append("told")
+        assert steps == ["bytes on disk", "named", "name on disk", "told"]
+        assert (folder / "00000").read_bytes() == b"abc"
