@@ -9,7 +9,7 @@ from typing import Any
 from folkmoot.algorithm.conditions import Where, condition
 from folkmoot.algorithm.errors import AlgorithmError, TaskNotFound
 from folkmoot.algorithm.image import parse_image
-from folkmoot.algorithm.log import RunLog
+from folkmoot.algorithm.log import Level, RunLog
 from folkmoot.algorithm.messages import Messages
 from folkmoot.algorithm.organizations import Named, Organization, address, addresses, organization
 from folkmoot.algorithm.proxy import Proxy
@@ -210,6 +210,6 @@ class Context:
             if error.reason != reasons.ERROR_REASON_TOO_MANY:  # the next report says it better
                 raise
 
-    def log(self, text: str, *, level: str = "info") -> None:
+    def log(self, text: str, *, level: Level = "info") -> None:
         """Write a line to the run's log, which whoever gets the results can read. Python's logging ends up there too."""
         self._log.write(text, level=level)

@@ -9,17 +9,19 @@ import sys
 import threading
 from collections import deque
 from itertools import islice
+from typing import Literal
 
 from folkmoot.algorithm.errors import AlgorithmError
 from folkmoot.algorithm.proxy import Proxy
 from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines
 
-LINE_LIMIT_CHARACTERS = 10_000
+# So that a batch stays below the 256 KiB of one call even if every character takes four bytes.
+LINE_LIMIT_CHARACTERS = 3_000
 BATCH_LINES = 20
 WAITING_LINES = 10_000
 FLUSH_SECONDS = 5.0
 
-LEVELS = ("debug", "info", "warning", "error")
+Level = Literal["debug", "info", "warning", "error"]
 
 
 class RunLog(logging.Handler):
@@ -33,14 +35,15 @@ class RunLog(logging.Handler):
         self._changed = threading.Condition()
         threading.Thread(target=self._send, name="folkmoot-log", daemon=True).start()
 
-    def write(self, text: str, *, level: str = "info") -> None:
-        """Add a line. When too many wait, the oldest go."""
-        line = LogLine(level=level, text=text[:LINE_LIMIT_CHARACTERS])
-        line.time.GetCurrentTime()
+    def write(self, text: str, *, level: Level = "info") -> None:
+        """Add a line, or several. When too many wait, the oldest go."""
         with self._changed:
-            if len(self._waiting) == WAITING_LINES:
-                self._waiting.popleft()
-            self._waiting.append(line)
+            for one in text.splitlines():
+                line = LogLine(level=level, text=one[:LINE_LIMIT_CHARACTERS])
+                line.time.GetCurrentTime()
+                if len(self._waiting) == WAITING_LINES:
+                    self._waiting.popleft()
+                self._waiting.append(line)
             self._changed.notify_all()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -72,7 +75,7 @@ class RunLog(logging.Handler):
                 self._changed.notify_all()
 
 
-def _level(number: int) -> str:
+def _level(number: int) -> Level:
     if number >= logging.ERROR:
         return "error"
     if number >= logging.WARNING:

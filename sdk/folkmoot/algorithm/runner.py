@@ -54,10 +54,10 @@ def _serve(proxy: Proxy, load: Load) -> int:
     log = RunLog(proxy)
     logging.getLogger().addHandler(log)
     logging.getLogger().setLevel(logging.INFO)
-    own: list[str] = []
+    own = ""
     try:
         module = load(assigned.module)
-        own.append(_source(module))
+        own = _source(module)
         result = _call(module, Context(proxy, assigned, log), assigned, proxy)
         log.flush()
         proxy.write_result(result.content_type, result.content)
@@ -83,7 +83,7 @@ def _call(module: ModuleType, context: Context, assigned: GetContextResponse, pr
     return encode(function.call(context, **arguments))
 
 
-def _fail(proxy: Proxy, error: Exception, own: list[str]) -> int:
+def _fail(proxy: Proxy, error: Exception, own: str) -> int:
     reason = error.reason if isinstance(error, AlgorithmError) else reasons.ERROR_REASON_UNSPECIFIED
     try:
         proxy.write_failure(failure_message(error, own)[:MESSAGE_LIMIT_CHARACTERS], reason)
@@ -92,17 +92,21 @@ def _fail(proxy: Proxy, error: Exception, own: list[str]) -> int:
     return 1
 
 
-def failure_message(error: Exception, own: list[str]) -> str:
-    """Return what to tell of an error: its type and text, and the last line in a file whose path begins like one of `own`."""
-    text = str(error)
+def failure_message(error: Exception, own: str) -> str:
+    """Return what to tell of an error: its type and text, and the last line in a file whose path begins with `own`.
+
+    `own` is empty if the algorithm could not even be imported.
+    """
+    text, kind = str(error), type(error).__name__
     if not isinstance(error, AlgorithmError):  # their text says it, and the reason goes beside it
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    places = [place for place in _places(error.__traceback__) if place[0].startswith(tuple(own))]
-    if not places:
+        text = f"{kind}: {text}" if text else kind
+    places = [place for place in _places(error.__traceback__) if place[0].startswith(own)]
+    if not own or not places:
         return text
     file, line = places[-1]
+    package = Path(own).parent  # the folder that the algorithm's package or module lies in
     code = linecache.getline(file, line).strip()
-    return f"{text} ({Path(file).name}, line {line}: {code})" if code else f"{text} ({Path(file).name}, line {line})"
+    return f"{text} ({Path(file).relative_to(package).as_posix()}, line {line}{': ' * bool(code)}{code})"
 
 
 def _places(trace: TracebackType | None) -> list[tuple[str, int]]:

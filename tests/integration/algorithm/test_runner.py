@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,7 @@ from folkmoot.algorithm import Context, central, partial, run
 def double(ctx: Context, number: int, extra: bytes = b"") -> dict:
     """Double a number."""
     ctx.log("doubling")
-    logging.getLogger("library").warning("not %s", "good")
+    logging.getLogger("library").warning("not %s\\nat all", "good")
     return {"double": 2 * number, "extra": len(extra)}
 
 
@@ -45,6 +46,11 @@ def unserializable(ctx: Context):
 def leave(ctx: Context, code=None):
     ctx.log("leaving")
     sys.exit(code)
+
+
+@partial
+def exhaust(ctx: Context):
+    raise MemoryError
 
 
 @partial
@@ -96,6 +102,7 @@ def test_result_arguments_attachments_and_log(serve, state):
     assert [(line.level, line.text) for _, line in sorted(state.log.items())] == [
         ("info", "doubling"),
         ("warning", "not good"),
+        ("warning", "at all"),
     ]
 
 
@@ -162,6 +169,27 @@ def test_log_that_the_node_refuses_never_fails_the_run(serve, state, capsys):
     state.refuse["Log"] = "TOO_MANY: a thousand lines"
     assert serve() == 0
     assert "the node refused" in capsys.readouterr().err
+
+
+def test_line_of_a_package_is_named_by_its_path(tmp_path):
+    package = tmp_path / "package"
+    (package / "part").mkdir(parents=True)
+    (package / "part" / "inner.py").write_text("def inner():\n    return {}['missing']\n")
+    names: dict[str, Callable[[], object]] = {}
+    exec(compile((package / "part" / "inner.py").read_text(), package / "part" / "inner.py", "exec"), names)
+    module = ModuleType("package")
+    module.__file__, module.__path__ = str(package / "__init__.py"), [str(package)]
+    with pytest.raises(KeyError) as raised:
+        names["inner"]()
+    message = runner.failure_message(raised.value, runner._source(module))
+    assert message == "KeyError: 'missing' (package/part/inner.py, line 2: return {}['missing'])"
+
+
+def test_out_of_memory_is_left_to_the_node(serve, state):
+    state.give("exhaust")
+    with pytest.raises(MemoryError):
+        serve()
+    assert (state.result, state.failure) == (None, None)
 
 
 def test_module_that_cannot_be_imported_is_told(proxy, state):
