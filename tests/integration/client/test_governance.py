@@ -19,6 +19,8 @@ from folkmoot.trust import (
     verify_invitation,
 )
 from folkmoot.v1 import errors_pb2 as reasons
+from folkmoot.v1.ledger_pb2 import LedgerEntry, OrganizationVote
+from folkmoot.v1.signed_pb2 import Signed
 from tests.builders import Organization, organization
 from tests.integration.client.conftest import Hub
 from tests.integration.harness import PASSWORD, Server, server, utc_now
@@ -56,6 +58,11 @@ class Scene:
     async def ask_to_join(self, reference: str) -> int:
         async with await self.session(self.beta) as session:
             return await join(session, reference, name="Beta", **keys(self.beta))
+
+
+def subject(entry: Signed) -> str | None:
+    """What a vote is on."""
+    return OrganizationVote.FromString(LedgerEntry.FromString(entry.body).data).WhichOneof("subject")
 
 
 def keys(one: Organization) -> dict[str, Any]:
@@ -130,6 +137,10 @@ async def test_declined_request_admits_nobody_and_can_still_be_approved(tmp_path
             again = await find_request(alpha.connection, scene.beta.address)
             assert (again.state, again.declined_by) == ("DECLINED", ("Alpha",))
             assert await vote(alpha.connection, again, approve=True, governance_key=key) == 0
+            assert [subject(entry) for entry in (await alpha.connection.replica()).entries[1:]] == [
+                "join_request",
+                "join_request_digest",
+            ]
             assert len(await alpha.organizations) == 2
 
 

@@ -1,117 +1,26 @@
 """What a server can tell of a run, and what of it is believed."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from folkmoot.client import Proof, RunState
-from folkmoot.client.connection import Connection, Own
 from folkmoot.client.opening import open_from_run, result_of
 from folkmoot.trust import (
     EnvelopeRejected,
-    FolkmootError,
-    Sealed,
     TaskNotProven,
-    VerifiedTask,
-    seal_bytes,
     serialize,
-    sign_receipt,
-    timestamp,
-    verify_task,
 )
 from folkmoot.v1 import errors_pb2 as reasons
-from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.proxy_service_pb2 import Failure
-from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import ExitClass, Run, TaskChain
+from folkmoot.v1.task_pb2 import ExitClass, Run
 from folkmoot.v1.task_pb2 import RunState as Told
-from tests.builders import NOW, World, randomness, world
-
-RESULT, FAILURE = EnvelopeKind.ENVELOPE_KIND_RESULT, EnvelopeKind.ENVELOPE_KIND_FAILURE
-
-
-@dataclass
-class Scene:
-    """Alpha has a task executed by Beta and Gamma; a server tells Alpha's client what it likes."""
-
-    folder: Path
-    lung: World = field(default_factory=world)
-    result_receivers: tuple[str, ...] = ("Alpha",)
-    stored: dict[bytes, bytes] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        receivers = [self.lung[name].address for name in self.result_receivers]
-        signed = self.lung.task("Alpha", ("Beta", "Gamma"), result_receivers=receivers)
-        self.task: VerifiedTask = verify_task(TaskChain(specs=[signed]), self.lung.state, now=NOW)
-        self.run_id = self.task.spec.receivers[0].run_id
-
-    @property
-    def connection(self) -> Connection:
-        """Alpha's connection, with a server that has stored what the test put there."""
-        alpha = self.lung["Alpha"]
-
-        async def state(*, newest: bool = False) -> Any:
-            return self.lung.state
-
-        async def own() -> Own:
-            return Own("ada", self.lung.state.member("Alpha"), alpha.organization_key)
-
-        async def download(envelope_digest: bytes) -> AsyncIterator[bytes]:
-            if envelope_digest not in self.stored:
-                raise FolkmootError(reasons.ERROR_REASON_PAYLOAD_NOT_FOUND, "no such payload")
-            yield self.stored[envelope_digest]
-
-        return cast(
-            Connection,
-            SimpleNamespace(
-                state=state,
-                own=own,
-                reference=self.lung.state.reference,
-                session=SimpleNamespace(download=download),
-                state_directory=self.folder,
-            ),
-        )
-
-    def sealed(self, content: bytes = b"61.5", *, by: str = "Beta", kind: Any = RESULT, **changes: Any) -> Sealed:
-        state, key = self.lung.state, next(iter(self.lung[by].nodes.values()))
-        bound = {
-            "genesis": state.genesis,
-            "kind": kind,
-            "task_digest": self.task.digest,
-            "task_id": self.task.spec.task_id,
-            "run_id": self.run_id,
-            "attempt": 1,
-            "sender_organization_id": self.lung[by].address,
-            "content_type": "application/json",
-            "created_at": timestamp(NOW),
-            "ledger_sequence": state.position.sequence,
-            "ledger_hash": state.position.hash,
-        }
-        plain = state.encryption == Encryption.ENCRYPTION_PLAIN
-        return seal_bytes(
-            content,
-            context=EnvelopeContext(**(bound | changes)),
-            receivers=None if plain else state.receivers(self.task.spec.result_receivers),
-            key=key,
-            random=randomness("sealing"),
-        )
-
-    def receipt(self, sealed: Sealed | None, *, by: str = "Beta", **changes: Any) -> Signed:
-        result_digest = sealed.digest if sealed else b""
-        receivers = list(self.task.spec.result_receivers) if sealed else []
-        said = self.lung.receipt(self.task, by, result_digest=result_digest, result_receivers=receivers, **changes)
-        return sign_receipt(said, next(iter(self.lung[by].nodes.values())))
-
-    def run(self, receipt: Signed | None, state: Told.ValueType = Told.RUN_STATE_COMPLETED, **fields: Any) -> Run:
-        return Run(run_id=self.run_id, attempt=1, state=state, receipt=receipt, **fields)
-
-    async def result(self, run: Run, envelope: bytes = b"") -> Any:
-        return await result_of(self.connection, self.task, run, envelope)
+from tests.builders import world
+from tests.unit.client.scene import FAILURE, Scene
 
 
 @pytest.fixture
@@ -156,6 +65,12 @@ async def test_envelope_of_another_run_is_rejected(scene: Scene):
 async def test_envelope_bound_elsewhere_is_rejected_even_if_the_receipt_names_it(scene: Scene, changes: dict[str, Any]):
     sealed = scene.sealed(**changes)
     result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert isinstance(result.problem, EnvelopeRejected)
+
+
+async def test_another_envelope_of_the_same_run_is_not_taken_for_the_one_in_the_receipt(scene: Scene):
+    sealed, unsaid = scene.sealed(b"61.5"), scene.sealed(b"16.5")
+    result = await scene.result(scene.run(scene.receipt(sealed)), unsaid.envelope)
     assert isinstance(result.problem, EnvelopeRejected)
 
 
@@ -249,11 +164,21 @@ async def test_withheld_result_is_said(scene: Scene):
     assert result.problem.reason == reasons.ERROR_REASON_PAYLOAD_NOT_FOUND
 
 
-async def test_download_longer_than_announced_is_cut_off(scene: Scene):
-    sealed = scene.sealed()
-    scene.stored[sealed.digest] = sealed.envelope + bytes(100)
-    result = await scene.result(scene.run(scene.receipt(sealed), result_size_bytes=len(sealed.envelope)))
+async def test_download_without_end_is_cut_off_where_more_comes_than_announced(scene: Scene):
+    received = 0
+
+    async def endless(_: bytes) -> AsyncIterator[bytes]:
+        nonlocal received
+        while received < 100_000:
+            received += 1000
+            yield bytes(1000)
+
+    connection: Any = scene.connection
+    connection.session.download = endless
+    run = scene.run(scene.receipt(scene.sealed()), result_size_bytes=5000)
+    result = await result_of(connection, scene.task, run, b"")
     assert isinstance(result.problem, EnvelopeRejected)
+    assert received == 6000
 
 
 async def test_log_of_another_organizations_node_is_rejected(scene: Scene):
