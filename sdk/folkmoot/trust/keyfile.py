@@ -37,6 +37,9 @@ _NAMES: dict[type[PrivateKey], str] = {
 }
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
 _PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", b"ENCRYPTED PRIVATE KEY"
+_OTHER_FORM = (
+    "not in PKCS#8 form (for ML-KEM: with its seed only, `openssl pkey -provparam ml-kem.output_formats=seed-only`)"
+)
 _INVITATION_LABEL = b"FOLKMOOT INVITATION"
 _LINE_LENGTH = 64
 
@@ -128,7 +131,7 @@ def _load_block(block: bytes, passphrase: bytes | None) -> PrivateKey:
         key = serialization.load_pem_private_key(block, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         wrong = "the passphrase is wrong, or " if passphrase else ""
-        raise KeyMismatch(f"A private key can't be read: {wrong}it is damaged or not in PKCS#8 form.") from error
+        raise KeyMismatch(f"A private key can't be read: {wrong}it is damaged, or {_OTHER_FORM}.") from error
     if not isinstance(key, PrivateKey):
         raise KeyMismatch(f"A private key is none of {', '.join(_NAMES.values())}.")
     return key

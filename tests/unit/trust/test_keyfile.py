@@ -1,5 +1,6 @@
 """Keys as files: what goes in comes out, openssl understands it, and whatever is wrong is said."""
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -112,6 +113,16 @@ def test_rsa_key_that_is_too_weak_is_refused():
     weak = pkcs8(rsa.generate_private_key(65537, 2048))
     with pytest.raises(KeyMismatch, match="2048 bits"):
         load_organization_key(weak + dump_signing_key(SIGNING))
+
+
+def test_ml_kem_key_without_its_seed_is_refused_with_what_to_do():
+    algorithm = bytes.fromhex("020100300b0609608648016503040402")
+    expanded = b"\x04\x82\x09\x60" + bytes(2400)
+    der = algorithm + b"\x04\x82" + len(expanded).to_bytes(2, "big") + expanded
+    der = b"\x30\x82" + len(der).to_bytes(2, "big") + der
+    pem = b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(der) + b"-----END PRIVATE KEY-----\n"
+    with pytest.raises(KeyMismatch, match="seed-only"):
+        load_organization_key(pem + dump_signing_key(SIGNING))
 
 
 def openssl(*arguments: str | Path) -> bytes:
