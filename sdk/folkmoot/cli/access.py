@@ -42,7 +42,10 @@ def secret(name: str, prompt: str, *, confirm: bool = False) -> str:
     if value := os.environ.get(name):
         return value
     if not sys.stdin.isatty():
-        raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, f"nobody can be asked for it here: set {name}")
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD,
+            f"{prompt} is needed, and nobody can be asked for it here: set {name}",
+        )
     value = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     return str(value)
 

@@ -16,6 +16,7 @@ from folkmoot.cli.keys import key
 from folkmoot.cli.nodes import node
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.cli.tasks import task
+from folkmoot.client import CertificateNotTrusted, Unreachable
 from folkmoot.trust import FolkmootError
 
 PLUGINS = "folkmoot.commands"
@@ -124,6 +125,10 @@ def described(error: FolkmootError) -> str:
     """An error as a line: reason, what happened, what to do."""
     text = error.message.rstrip()
     text += "" if text.endswith((".", "!", "?")) else "."
+    if isinstance(error, CertificateNotTrusted):
+        return text
+    if isinstance(error, Unreachable):
+        return f"{text} Check the address, and that the server runs."
     advice = f" {error.help}" if error.help and error.help not in text else ""
     reason = f"{error.reason_name}: " if error.reason else ""
     return f"{reason}{text}{advice}"

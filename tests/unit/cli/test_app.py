@@ -131,6 +131,13 @@ def test_advice_that_the_server_gave_is_not_repeated():
     assert described(error) == f"TASK_NOT_FOUND: There is no task 1. {advice}"
 
 
+def test_server_that_cannot_be_reached_is_named_without_a_catalogues_reason():
+    error = Unreachable(reasons.ERROR_REASON_SHUTTING_DOWN, "the server at a:1 can't be reached")
+    assert described(error) == "the server at a:1 can't be reached. Check the address, and that the server runs."
+    error = CertificateNotTrusted(reasons.ERROR_REASON_INVALID_FIELD, "the server at a:1 is not trusted")
+    assert described(error) == "the server at a:1 is not trusted."
+
+
 def test_fault_is_one_line_and_shows_where_on_request(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -7,8 +7,10 @@ import pytest
 
 from folkmoot.client import FolkmootError
 from folkmoot.client.keyfiles import EncryptionKind, create_key_files, read_governance_key, read_organization_key
+from folkmoot.trust import RsaKey
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.keys_pb2 import KeyKind
+from tests.builders import rsa_key
 
 
 def test_files_are_readable_by_their_owner_alone(tmp_path: Path):
@@ -38,7 +40,9 @@ def test_force_keeps_the_old_file_beside(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "expected"), [(EncryptionKind.X_WING, KeyKind.KEY_KIND_X_WING), (EncryptionKind.RSA, KeyKind.KEY_KIND_RSA)]
 )
-def test_kinds(tmp_path: Path, kind: EncryptionKind, expected: int):
+def test_kinds(tmp_path: Path, kind: EncryptionKind, expected: int, monkeypatch: pytest.MonkeyPatch):
+    shorter = rsa_key("Alpha")
+    monkeypatch.setattr(RsaKey, "generate", lambda: shorter)
     create_key_files(tmp_path, kind=kind)
     assert read_organization_key(tmp_path / "organization.pem").encryption.public.kind == expected
 
