@@ -14,47 +14,67 @@ _log = structlog.get_logger("folkmoot.node.workers")
 
 
 class WarmWorkers:
-    """Names of workers that wait. `start` starts one under a new name; `alive` tells whether it still waits."""
+    """Names of workers that wait.
 
-    def __init__(self, number: int, start: Callable[[], Awaitable[str]], alive: Callable[[str], bool]) -> None:
+    `start` starts one under a new name, `discard` clears one away that will never serve, `alive` tells whether one waits.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        start: Callable[[], Awaitable[str]],
+        discard: Callable[[str], Awaitable[None]],
+        alive: Callable[[str], bool],
+    ) -> None:
         self._number = number
         self._start = start
+        self._discard = discard
         self._alive = alive
         self._names: deque[str] = deque()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self) -> str | None:
         """Give the name of a worker that waits, if there is one, and have others started."""
-        taken = next(iter(self._waiting()), None)
-        if taken:
-            self._names.remove(taken)
+        self._drop_dead()
+        taken = self._names.popleft() if self._names else None
         self.fill()
         return taken
 
     def fill(self) -> None:
         """Have as many workers as are wanted, soon."""
-        self._names = deque(self._waiting())
-        for _ in range(self._number - len(self._names) - len(self._starting)):
-            task = asyncio.create_task(self._start_one())
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+        self._drop_dead()
+        for _ in range(self._number - len(self._names) - self._starting):
+            self._starting += 1
+            self._in_background(self._start_one())
 
     async def started(self) -> None:
-        """Wait until none is being started."""
-        while self._starting:
-            await asyncio.gather(*self._starting)
+        """Wait until none is being started or cleared away."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
 
-    async def close(self) -> list[str]:
-        """Start no more; give the names of those that wait."""
+    async def close(self) -> None:
+        """Start no more, and clear away those that wait."""
         self._number = 0
         await self.started()
-        return list(self._names)
+        while self._names:
+            await self._discard(self._names.popleft())
 
-    def _waiting(self) -> list[str]:
-        return [name for name in self._names if self._alive(name)]
+    def _drop_dead(self) -> None:
+        for name in [name for name in self._names if not self._alive(name)]:
+            self._names.remove(name)
+            self._in_background(self._discard(name))
 
     async def _start_one(self) -> None:
         try:
             self._names.append(await self._start())
         except Exception:  # noqa: BLE001 - runs start cold then, and say why if they can't either
             _log.exception("warm_worker_not_started")
+        finally:
+            self._starting -= 1
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -45,6 +45,12 @@ def exits(arguments: dict) -> int:
     return arguments["code"]
 
 
+def chatters(arguments: dict) -> int:
+    for number in range(arguments["lines"]):
+        sys.stdout.write(f"line {number}\n")
+    return 0
+
+
 def memory(arguments: dict) -> int:
     held = []
     while True:

@@ -15,6 +15,7 @@ class FakeRun:
         self.run_name = run_name
         self.labels = labels
         self.scratch_path = ""
+        self.module = ""
         self.task_input = TaskInput(function=function, arguments_json=json.dumps(arguments))
         self.input = b"input"
         self.result: asyncio.Future[tuple[str, bytes]] = asyncio.get_running_loop().create_future()
@@ -30,7 +31,12 @@ class FakeRun:
     async def context(self) -> pb.GetContextResponse:
         self.context_asked.set()
         return pb.GetContextResponse(
-            task_id="task", run_id="run", attempt=1, input=self.task_input, scratch_path=self.scratch_path
+            task_id="task",
+            run_id="run",
+            attempt=1,
+            input=self.task_input,
+            scratch_path=self.scratch_path,
+            module=self.module,
         )
 
     async def read_input(self, offset: int) -> AsyncIterator[bytes]:

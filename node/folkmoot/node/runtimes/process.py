@@ -56,7 +56,12 @@ class ProcessRuntime:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stopped: set[str] = set()
         self._not_started: dict[str, str] = {}
-        self._warm = WarmWorkers(warm_workers, self._start_warm, lambda name: self._workers[name].alive)
+        self._warm = WarmWorkers(
+            warm_workers,
+            start=self._start_warm,
+            discard=self._discard,
+            alive=lambda name: self._workers[name].alive,
+        )
 
     async def prepare(self, image: Image) -> PreparedImage:
         """Check that the module's source here is what the image pins."""
@@ -140,8 +145,7 @@ class ProcessRuntime:
 
     async def close(self) -> None:
         """End the workers that wait; leave alone those that have a run."""
-        for name in await self._warm.close():
-            await self._discard(name)
+        await self._warm.close()
         for child in self._children.values():
             if child.poll() is None:
                 child.returncode = 0  # it goes on without this process; nobody is to warn of that

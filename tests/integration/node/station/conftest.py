@@ -13,7 +13,7 @@ __all__ = ["hub"]
 
 
 @pytest.fixture
-def stations(hub: Hub) -> Iterator[Stations]:  # noqa: F811 - the fixture that is imported
+def stations(hub: Hub) -> Iterator[Stations]:
     yield Stations(hub)
     for sockets in hub.folder.glob("station-*/sockets.txt"):
         shutil.rmtree(Path(sockets.read_text()))

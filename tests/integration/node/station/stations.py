@@ -6,6 +6,7 @@ An engine outlives its node, as containers do: the same engine given to the next
 """
 
 import asyncio
+import hashlib
 import json
 import secrets
 import tempfile
@@ -24,7 +25,7 @@ from folkmoot.node.proxy import Proxy
 from folkmoot.trust import dump_organization_key, dump_signing_key
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
-from folkmoot.v1.task_pb2 import ExitClass, Image, Isolation
+from folkmoot.v1.task_pb2 import ExitClass, Image, Isolation, TaskInput
 from tests.integration.client.conftest import Hub
 
 POLICY = """
@@ -45,6 +46,7 @@ class Algorithm:
 
     stub: Any
     context: pb.GetContextResponse
+    sent: dict[str, int] = field(default_factory=dict)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -53,9 +55,56 @@ class Algorithm:
     async def result(self, value: object) -> None:
         await self.write("application/json", json.dumps(value).encode())
 
-    async def write(self, content_type: str, content: bytes) -> None:
-        import hashlib
+    async def insist(self, value: object) -> None:
+        """Write a result, across restarts of the node."""
+        while True:
+            try:
+                return await self.result(value)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.02)
 
+    async def subtask(self, function: str, *, key: str, organizations: list[str]) -> str:
+        head = TaskInput(function=function, arguments_json="{}").SerializeToString()
+        content = len(head).to_bytes(4, "big") + head
+        addresses = [self.address(name) for name in organizations]
+        inputs = [pb.SubtaskInput(size_bytes=len(content))]
+        wish = pb.SubtaskHead(key=key, organization_ids=addresses, labels=self.context.labels, inputs=inputs)
+
+        async def frames() -> AsyncIterator[pb.CreateSubtaskRequest]:
+            yield pb.CreateSubtaskRequest(head=wish)
+            yield pb.CreateSubtaskRequest(data=content)
+
+        return (await self.stub.CreateSubtask(frames(), wait_for_ready=True)).task_id
+
+    async def results(self, task_id: str) -> AsyncIterator[Any]:
+        content = b""
+        async for frame in self.stub.WatchSubtask(pb.WatchSubtaskRequest(task_id=task_id)):
+            content += frame.data
+            if frame.data:
+                yield json.loads(content)
+
+    async def send(self, organization: str, value: object) -> None:
+        address = self.address(organization)
+        self.sent[address] = self.sent.get(address, 0) + 1
+        await self.stub.SendMessage(
+            pb.SendMessageRequest(
+                organization_id=address, sequence=self.sent[address], content=json.dumps(value).encode()
+            )
+        )
+
+    async def receive(self, organization: str) -> Any:
+        call = self.stub.ReceiveMessages(pb.ReceiveMessagesRequest())
+        async for message in call:
+            if message.organization_id == self.address(organization):
+                call.cancel()
+                return json.loads(message.content)
+
+    def address(self, organization: str) -> str:
+        return next(peer.organization_id for peer in self.context.members if peer.name == organization)
+
+    async def write(self, content_type: str, content: bytes) -> None:
         async def frames() -> AsyncIterator[pb.WriteResultRequest]:
             yield pb.WriteResultRequest(head=pb.ResultHead(content_type=content_type))
             for at in range(0, len(content), 1 << 20):
@@ -144,9 +193,11 @@ class Stations:
 
     hub: Hub
 
-    def configure(self, organization: str, *, policy: str = POLICY, data: str = PATIENTS, **changes: Any) -> Path:
-        """Write what the node of an organization needs; return its node.toml."""
-        folder = self.hub.folder / f"station-{organization}"
+    def configure(
+        self, organization: str, *, place: str = "", policy: str = POLICY, data: str = PATIENTS, **changes: Any
+    ) -> Path:
+        """Write what the node of an organization needs, on the machine `place`; return its node.toml."""
+        folder = self.hub.folder / f"station-{organization}{place}"
         folder.mkdir(exist_ok=True)
         owner = self.hub.lung[organization]
         authority = self.hub.server.running.certificate_authority
@@ -197,3 +248,10 @@ class Stations:
             if attached:
                 await node.attached()
             yield node
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; fail if it takes far too long."""
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.01)
