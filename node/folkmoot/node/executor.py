@@ -21,7 +21,6 @@ from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import open_input
 from folkmoot.node.outcomes import (
     CANCELLED,
-    EXPIRED,
     Outcome,
     crashed,
     exit_class_name,
@@ -194,7 +193,7 @@ class Executor:
             await run.slot.take()
         now = self._station.now()
         if now >= spec.expires_at.ToDatetime(UTC):
-            return EXPIRED
+            return refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, "")
         starting = dataclasses.replace(
             run.record,
             run_name=self._runtime.name_run(),

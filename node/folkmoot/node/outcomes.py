@@ -33,7 +33,6 @@ class Outcome:
 COMPLETED = Outcome(state=RunState.RUN_STATE_COMPLETED)
 FAILED = Outcome(state=RunState.RUN_STATE_FAILED)
 CANCELLED = Outcome(state=RunState.RUN_STATE_CANCELLED, reason=ErrorReason.ERROR_REASON_CANCELLED)
-EXPIRED = Outcome(state=RunState.RUN_STATE_EXPIRED, reason=ErrorReason.ERROR_REASON_TASK_EXPIRED)
 
 
 def refused(reason: int, rule: str) -> Outcome:

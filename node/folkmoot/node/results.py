@@ -21,8 +21,10 @@ from folkmoot.trust import (
     FolkmootError,
     NodeNotApproved,
     Opened,
+    TaskNotProven,
     VerifiedTask,
     verify_receipt,
+    verify_refusal,
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -112,12 +114,21 @@ async def _prove(station: Station, task: VerifiedTask, run: Run) -> Receipt:
     """Verify a receipt; a node that this replica does not know yet is looked up once more."""
     try:
         try:
-            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=station.state)
+            return _verify(station, task, run)
         except NodeNotApproved:
             await station.refresh()
-            return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=station.state)
+            return _verify(station, task, run)
     except FolkmootError as error:
         raise EnvelopeRejected(f"the end of run {run.run_id} is not proven: {error.message}") from error
+
+
+def _verify(station: Station, task: VerifiedTask, run: Run) -> Receipt:
+    try:
+        return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=station.state)
+    except TaskNotProven:
+        # The other node may have been handed something else than the task, and say so.
+        organization_id = task.receiver(run.run_id).organization_id
+        return verify_refusal(run.receipt, run_id=run.run_id, organization_id=organization_id, state=station.state)
 
 
 async def _open(

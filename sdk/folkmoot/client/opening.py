@@ -9,6 +9,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from tempfile import TemporaryFile
 
 from folkmoot.client.connection import Connection
@@ -31,6 +32,7 @@ from folkmoot.trust import (
     open_envelope,
     parse,
     verify_receipt,
+    verify_refusal,
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.keys_pb2 import PublicKey
@@ -97,6 +99,9 @@ async def _verified_receipt(
     state = await connection.state()
     if not state.is_used(run.receipt.key_id):  # Perhaps the node is newer than our copy of the ledger.
         state = await connection.state(newest=True)
+    organization_id = task.receiver(run.run_id).organization_id
+    with suppress(FolkmootError):  # The node was handed something else than the task, and says so.
+        return verify_refusal(run.receipt, run_id=run.run_id, organization_id=organization_id, state=state), None
     try:
         return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=state), None
     except FolkmootError as error:

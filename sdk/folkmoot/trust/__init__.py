@@ -68,7 +68,7 @@ from folkmoot.trust.keyfile import (
 from folkmoot.trust.keys import DecryptionKey, RsaKey, SigningKey, XWingKey, key_id, wrap
 from folkmoot.trust.ledger import replay
 from folkmoot.trust.organization import OrganizationKey
-from folkmoot.trust.receipt import sign_receipt, verify_receipt
+from folkmoot.trust.receipt import sign_receipt, verify_receipt, verify_refusal
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import KeyUse, Member, Node, Position, Request, State, Terms
 from folkmoot.trust.task import VerifiedTask, sign_subtask, sign_task, verify_task
@@ -155,6 +155,7 @@ __all__ = [
     "verify_invitation",
     "verify_join_request",
     "verify_receipt",
+    "verify_refusal",
     "verify_task",
     "vote_entry",
     "word_list",

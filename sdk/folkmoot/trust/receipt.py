@@ -8,6 +8,7 @@ from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import State
 from folkmoot.trust.task import VerifiedTask
 from folkmoot.trust.times import nanoseconds
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import ExitClass, Isolation, Receipt, RunState
 
@@ -35,20 +36,41 @@ def verify_receipt(signed: Signed, *, task: VerifiedTask, run_id: str, state: St
     try:
         receipt = _read(signed.body)
         _check_run(receipt, task, run_id)
-        node = state.node(receipt.node_id)
-        require(node.organization_id == receipt.organization_id, ReceiptRule.NODE)
-        with under(ReceiptRule.SIGNATURE):
-            kind = SignedKind.SIGNED_KIND_RECEIPT
-            verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
+        _check_node(signed, receipt, state)
         _check_outcome(receipt)
         _check_against_task(receipt, task)
-        require(
-            state.hash_at(receipt.ledger_position.sequence) in (None, receipt.ledger_position.hash),
-            ReceiptRule.LEDGER_POSITION,
-        )
     except RuleBroken as broken:
         raise TaskNotProven(f"The receipt breaks a rule: {broken}", metadata=broken.metadata) from broken
     return receipt
+
+
+def verify_refusal(signed: Signed, *, run_id: str, organization_id: str, state: State) -> Receipt:
+    """Return an organization's receipt that what its node was handed for a run is not what somebody signed, proven.
+
+    Such a receipt (REFUSED, TASK_NOT_PROVEN) names the task as it came, altered on its way; so it is bound to the run alone.
+    Raises TaskNotProven (metadata: rule) for every other receipt, and NodeNotApproved as `verify_receipt` does.
+    """
+    try:
+        receipt = _read(signed.body)
+        named = (receipt.genesis, receipt.run_id, receipt.organization_id, receipt.outcome, receipt.reason)
+        refused, not_proven = RunState.RUN_STATE_REFUSED, ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
+        require(named == (state.genesis, run_id, organization_id, refused, not_proven), ReceiptRule.RUN)
+        _check_node(signed, receipt, state)
+        _check_outcome(receipt)
+    except RuleBroken as broken:
+        raise TaskNotProven(f"The receipt breaks a rule: {broken}", metadata=broken.metadata) from broken
+    return receipt
+
+
+def _check_node(signed: Signed, receipt: Receipt, state: State) -> None:
+    """Check that a node of the organization that the receipt names has signed it, on this ledger."""
+    node = state.node(receipt.node_id)
+    require(node.organization_id == receipt.organization_id, ReceiptRule.NODE)
+    with under(ReceiptRule.SIGNATURE):
+        kind = SignedKind.SIGNED_KIND_RECEIPT
+        verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
+    position = receipt.ledger_position
+    require(state.hash_at(position.sequence) in (None, position.hash), ReceiptRule.LEDGER_POSITION)
 
 
 def _read(body: bytes) -> Receipt:

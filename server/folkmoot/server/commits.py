@@ -5,6 +5,7 @@ and node decides. What the first receipt said stays: a repetition gets the same 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +21,7 @@ from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
 from folkmoot.trust import BytesSource, Malformed, State, inspect, serialize, verify_task
 from folkmoot.trust.errors import FolkmootError, SignatureInvalid, TaskNotProven
-from folkmoot.trust.receipt import verify_receipt
+from folkmoot.trust.receipt import verify_receipt, verify_refusal
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.signed_pb2 import Signed
@@ -78,12 +79,7 @@ def find_chain(connection: Connection, caller: Caller, run_id: str) -> TaskChain
 
 def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state: State, now: datetime) -> Ending:
     """Verify the receipt, that it is the caller's to send, and that the envelope is the one that it names."""
-    try:
-        task = verify_task(chain, state, now=None)
-        receipt = verify_receipt(request.receipt, task=task, run_id=run_id_of(request.receipt), state=state)
-    except TaskNotProven as error:
-        reason = SignatureInvalid.REASON if error.metadata.get("rule") == "SIGNATURE" else Malformed.REASON
-        raise FolkmootError(reason, error.message, metadata=error.metadata) from error
+    receipt = _verify(request.receipt, chain, caller=caller, state=state)
     if receipt.node_id != caller.node_id:
         raise tasks.run_conflict("The receipt is another node's.")
     if receipt.outcome not in tasks.NODE_OUTCOMES:
@@ -92,6 +88,19 @@ def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state:
     if ending.envelope is not None:
         _check_envelope(ending)
     return ending
+
+
+def _verify(signed: Signed, chain: TaskChain, *, caller: Caller, state: State) -> Receipt:
+    """Verify a receipt against its task; one that says that the task came altered is no less a receipt."""
+    run_id = run_id_of(signed)
+    try:
+        task = verify_task(chain, state, now=None)
+        return verify_receipt(signed, task=task, run_id=run_id, state=state)
+    except TaskNotProven as error:
+        with suppress(TaskNotProven):
+            return verify_refusal(signed, run_id=run_id, organization_id=caller.organization_id, state=state)
+        reason = SignatureInvalid.REASON if error.metadata.get("rule") == "SIGNATURE" else Malformed.REASON
+        raise FolkmootError(reason, error.message, metadata=error.metadata) from error
 
 
 def _check_envelope(ending: Ending) -> None:

@@ -12,7 +12,7 @@ digest dump_invitation dump_organization_key dump_signing_key fingerprint finger
 load_invitation load_organization_key load_signing_key make_authentication make_entry make_invitation
 make_join_request make_node_claim node_approve_entry open_envelope pae parse parse_fingerprint read_authentication
 read_invitation replay seal seal_bytes serialize sign sign_receipt sign_subtask sign_task timestamp uuid7 verify
-verify_authentication verify_invitation verify_join_request verify_receipt verify_task vote_entry word_list wrap
+verify_authentication verify_invitation verify_join_request verify_receipt verify_refusal verify_task vote_entry word_list wrap
 """
 
 
