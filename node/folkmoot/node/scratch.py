@@ -88,7 +88,7 @@ def _owner(volume: Path) -> tuple[str, str]:
     try:
         owner = json.loads((volume / _OWNER).read_text())
         return owner["job_id"], owner["organization_id"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise _error(ErrorReason.ERROR_REASON_SCRATCH_LOST, f"the scratch volume of job {volume.name} is damaged") from None
 
 
