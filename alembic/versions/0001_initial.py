@@ -148,12 +148,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("organization_id", name=op.f("uq_organizations_organization_id")),
     )
     op.create_table(
-        "payload_parts",
-        sa.Column("envelope_digest", sa.LargeBinary(), nullable=False),
-        sa.Column("part_number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.PrimaryKeyConstraint("envelope_digest", "part_number", name=op.f("pk_payload_parts")),
-    )
-    op.create_table(
         "payloads",
         sa.Column("envelope_digest", sa.LargeBinary(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),

@@ -33,6 +33,9 @@ class PayloadStore(Protocol):
         If the frames break off or the check raises, the part is what it was before.
         """
 
+    async def parts(self, digest: bytes) -> frozenset[int]:
+        """Return the numbers of the parts that are there and durable."""
+
     def open(self, digest: bytes, size_bytes: int) -> AbstractContextManager[Source]:
         """Give random access to a payload, all of whose parts are there. Reading blocks: do it in a thread."""
 
@@ -64,6 +67,10 @@ class FolderStore:
         finally:
             await asyncio.wait([writing])  # also when cancelled: a thread is at the file
             await loop.run_in_executor(self._threads, part.close)
+
+    async def parts(self, digest: bytes) -> frozenset[int]:
+        """Return the numbers of the parts that are there and durable."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _durable_parts, self._of(digest))
 
     @contextmanager
     def open(self, digest: bytes, size_bytes: int) -> Iterator[Source]:
@@ -155,6 +162,13 @@ class _Parts:
         if self._file >= 0:
             os.close(self._file)
         self._file = self._number = -1
+
+
+def _durable_parts(folder: Path) -> frozenset[int]:
+    if not folder.exists():
+        return frozenset()
+    _sync(folder)  # a name may be there that another upload has just given
+    return frozenset(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _make_durable(folder: Path) -> None:

@@ -66,6 +66,13 @@ class PayloadStoreConformance:
                 assert source.read_at(offset, length) == whole[offset : offset + length]
             assert source.read_at(len(whole), 10) == b""
 
+    async def test_only_whole_parts_are_there(self, store: PayloadStore) -> None:
+        assert await store.parts(DIGEST) == frozenset()
+        await write(store, 3, b"whole")
+        with pytest.raises(ConnectionError):
+            await store.write_part(DIGEST, 1, frames(b"half", then=ConnectionError()), accept)
+        assert await store.parts(DIGEST) == {3}
+
     async def test_what_came_is_checked_before_it_counts(self, store: PayloadStore) -> None:
         told: list[tuple[int, bytes]] = []
         await store.write_part(DIGEST, 0, frames(b"ab", b"c"), lambda size, digest: told.append((size, digest)))
@@ -108,6 +115,7 @@ class PayloadStoreConformance:
         await write(store, 0, b"abc")
         await store.remove(DIGEST)
         await store.remove(DIGEST)
+        assert await store.parts(DIGEST) == frozenset()
         with pytest.raises(FileNotFoundError):
             read(store, 3, 0, 3)
 

@@ -43,14 +43,19 @@ class PayloadService(PayloadServiceServicer):
             text = f"A payload has at most {LARGEST_BYTES} bytes, not {size_bytes}"
             raise FolkmootError(ErrorReason.ERROR_REASON_TOO_LARGE, text)
         sender, now = _organization(), self._core.clock()
-        missing = await self._core.store.write(
+        wanted = await self._core.store.write(
             lambda connection: payload_rows.begin(
                 connection, digest, size_bytes, sender_organization_id=sender, now=now
             )
         )
-        if not missing:
+        missing = await self._missing(digest, size_bytes) if wanted else []
+        if wanted and not missing:
             await self._complete(digest)
         return payloads.ListMissingPartsResponse(missing_parts=missing, part_size_bytes=PART_BYTES)
+
+    async def _missing(self, digest: bytes, size_bytes: int) -> list[int]:
+        there = await self._store.parts(digest)
+        return [number for number in range(payload_rows.part_count(size_bytes)) if number not in there]
 
     async def UploadPart(
         self, request: AsyncIterator[payloads.UploadPartRequest], _rpc: Context
@@ -78,7 +83,7 @@ class PayloadService(PayloadServiceServicer):
         await self._store.write_part(
             digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
         )
-        if not await self._core.store.write(lambda connection: _note(connection, digest, number, row.size_bytes)):
+        if not await self._missing(digest, row.size_bytes):
             await self._complete(digest)
 
     async def _complete(self, digest: bytes) -> None:
@@ -149,11 +154,6 @@ def _organization() -> str:
         text = "Your organization belongs to no collaboration yet, so that it has no payloads"
         raise FolkmootError(ErrorReason.ERROR_REASON_NOT_ALLOWED, text)
     return organization_id
-
-
-def _note(connection: Connection, digest: bytes, number: int, size_bytes: int) -> list[int]:
-    payload_rows.add_part(connection, digest, number)
-    return payload_rows.missing(connection, digest, size_bytes)
 
 
 class _PartStream:

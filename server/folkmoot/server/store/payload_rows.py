@@ -1,4 +1,4 @@
-"""Rows of payloads: which parts are there, what an envelope is for, and which organizations may read it.
+"""Rows of payloads: what an envelope is for, whether all of it is there, and which organizations may read it.
 
 An envelope that is complete never changes. Small ones are in the row; of large ones the payload store has the bytes.
 """
@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from folkmoot.server.store.task_tables import AnyRow, payload_parts, payloads
+from folkmoot.server.store.task_tables import AnyRow, payloads
 from folkmoot.transport.limits import PART_BYTES
 from folkmoot.trust import Inspected
 from folkmoot.trust.errors import FolkmootError
@@ -132,34 +132,26 @@ def _take(connection: Connection, row: AnyRow, envelope: Envelope) -> None:
 
 def begin(
     connection: Connection, digest: bytes, size_bytes: int, *, sender_organization_id: str, now: datetime
-) -> list[int]:
-    """Begin or resume an upload, and return the numbers of missing parts; raise ID_TAKEN."""
+) -> bool:
+    """Begin or resume an upload, and return whether there is something to upload; raise ID_TAKEN."""
     row = find(connection, digest)
-    if row is None:
-        new = {
-            "envelope_digest": digest,
-            "size_bytes": size_bytes,
-            "sender_organization_id": sender_organization_id,
-            "readers": "",
-            "kind": EnvelopeKind.ENVELOPE_KIND_UNSPECIFIED,
-            "task_id": "",
-            "run_id": "",
-            "created_at": now,
-        }
-        connection.execute(insert(payloads).values(new))
-    elif (row.size_bytes, row.sender_organization_id) != (size_bytes, sender_organization_id):
+    if row is not None:
+        if (row.size_bytes, row.sender_organization_id) == (size_bytes, sender_organization_id):
+            return row.completed_at is None
         text = "There is a payload of this name, of another size or from another organization"
         raise FolkmootError(ErrorReason.ERROR_REASON_ID_TAKEN, text, metadata={"envelope_digest": digest.hex()})
-    elif row.completed_at is not None:
-        return []
-    return missing(connection, digest, size_bytes)
-
-
-def missing(connection: Connection, digest: bytes, size_bytes: int) -> list[int]:
-    """Return the numbers of parts that are not on disk."""
-    stored = select(payload_parts.c.part_number).where(payload_parts.c.envelope_digest == digest)
-    there = set(connection.scalars(stored))
-    return [number for number in range(part_count(size_bytes)) if number not in there]
+    new = {
+        "envelope_digest": digest,
+        "size_bytes": size_bytes,
+        "sender_organization_id": sender_organization_id,
+        "readers": "",
+        "kind": EnvelopeKind.ENVELOPE_KIND_UNSPECIFIED,
+        "task_id": "",
+        "run_id": "",
+        "created_at": now,
+    }
+    connection.execute(insert(payloads).values(new))
+    return True
 
 
 def part_count(size_bytes: int) -> int:
@@ -172,13 +164,6 @@ def part_bytes(size_bytes: int, part_number: int) -> int:
     return min(PART_BYTES, size_bytes - part_number * PART_BYTES)
 
 
-def add_part(connection: Connection, digest: bytes, part_number: int) -> None:
-    """Note that a part is on disk."""
-    here = {"envelope_digest": digest, "part_number": part_number}
-    if connection.scalar(select(payload_parts.c.part_number).filter_by(**here)) is None:
-        connection.execute(insert(payload_parts).values(here))
-
-
 def complete(connection: Connection, digest: bytes, place: Place, *, now: datetime) -> None:
     """Note that all of a payload is on disk, and where it belongs."""
     done = {"kind": place.kind, "task_id": place.task_id, "run_id": place.run_id, "completed_at": now}
@@ -187,5 +172,4 @@ def complete(connection: Connection, digest: bytes, place: Place, *, now: dateti
 
 def abandon(connection: Connection, digest: bytes) -> None:
     """Forget an upload: it turned out to be something else, or is not needed any more."""
-    connection.execute(delete(payload_parts).where(payload_parts.c.envelope_digest == digest))
     connection.execute(delete(payloads).where(payloads.c.envelope_digest == digest))

@@ -183,10 +183,3 @@ payloads = Table(
     Column("created_at", Instant, nullable=False),
     Column("completed_at", Instant),
 )
-
-payload_parts = Table(
-    "payload_parts",
-    metadata,
-    Column("envelope_digest", LargeBinary, primary_key=True),
-    Column("part_number", Integer, primary_key=True, autoincrement=False),
-)
