@@ -5,6 +5,7 @@ import atexit
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
+from types import AsyncGeneratorType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 P = ParamSpec("P")
@@ -95,6 +96,8 @@ async def _next(stream: AsyncIterator[Answer]) -> Answer:
 
 
 async def _close(stream: AsyncIterator[Any]) -> None:
-    close = getattr(stream, "aclose", None)
-    if close is not None:
-        await close()
+    """End a stream; a step of it that was interrupted may still be on its way out."""
+    if isinstance(stream, AsyncGeneratorType):
+        while stream.ag_running:  # noqa: ASYNC110 - nothing tells when a generator has stopped running
+            await asyncio.sleep(0)
+        await stream.aclose()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from os import urandom
 from typing import Protocol
 
@@ -121,22 +122,14 @@ class AsyncTasks:
         parts = groups([one.organization_id for one in executing], arguments or {}, by_organization)
         resolved, engine_image = await resolve_image(image)
         check_calls(engine_image, function, parts)
+        subtask_images = [(await resolve_image(text))[0] for text in subtasks.images] if subtasks else []
         now = datetime.now(UTC)
-        task_id = uuid7(now, urandom)
+        task_id, expires_at = uuid7(now, urandom), now + expires_in
         state = await connection.state()
-        inputs = [
-            await asyncio.to_thread(
-                seal_input,
-                part,
-                function=function,
-                task_id=task_id,
-                own=own,
-                state=state,
-                now=now,
-                expires_at=now + expires_in,
-            )
-            for part in parts
-        ]
+        seal = partial(
+            seal_input, function=function, task_id=task_id, own=own, state=state, now=now, expires_at=expires_at
+        )
+        inputs = [await asyncio.to_thread(seal, part) for part in parts]
         spec = TaskSpec(
             version=1,
             genesis=state.genesis,
@@ -153,10 +146,10 @@ class AsyncTasks:
             scratch=Scratch.SCRATCH_JOB if scratch else Scratch.SCRATCH_UNSPECIFIED,
             resources=resources_message(resources),
             max_attempts=max_attempts,
-            grant=grant_message(messages=messages, subtasks=subtasks, images=await _images(subtasks)),
+            grant=grant_message(messages=messages, subtasks=subtasks, images=subtask_images),
             purpose=purpose,
             created_at=timestamp(now),
-            expires_at=timestamp(now + expires_in),
+            expires_at=timestamp(expires_at),
             ledger_position=state.position.message(),
         )
         return await self._submit(spec, inputs, own=own, state=state, now=now)
@@ -232,10 +225,6 @@ def job_of(after: Sequence[Earlier]) -> str:
             "a job begins with a task without 'after', and all others come after one of its tasks",
         )
     return jobs.pop() if jobs else ""
-
-
-async def _images(subtasks: Subtasks | None) -> list[Image]:
-    return [(await resolve_image(text))[0] for text in subtasks.images] if subtasks else []
 
 
 def grant_message(*, messages: bool, subtasks: Subtasks | None, images: Sequence[Image]) -> Grant:

@@ -113,6 +113,16 @@ async def test_receipt_with_an_altered_byte_is_not_believed(scene: Scene):
     assert result.problem is not None
 
 
+async def test_refusal_of_a_task_that_was_altered_on_its_way_is_proven(scene: Scene):
+    reason = reasons.ERROR_REASON_TASK_NOT_PROVEN
+    altered = {"outcome": Told.RUN_STATE_REFUSED, "reason": reason, "task_digest": bytes(32), "input_digest": b""}
+    run = scene.run(scene.receipt(None, **altered), Told.RUN_STATE_REFUSED)
+    result = await scene.result(run)
+    assert (result.state, result.proven, result.reason) == (RunState.REFUSED, Proof.PROVEN, reason)
+    foreign = scene.run(scene.receipt(None, by="Gamma", **altered), Told.RUN_STATE_REFUSED)
+    assert (await scene.result(foreign)).proven is Proof.SERVER_SAYS
+
+
 async def test_run_that_was_not_asked_for_is_refused(scene: Scene):
     with pytest.raises(TaskNotProven):
         await scene.result(Run(run_id="another", state=Told.RUN_STATE_COMPLETED))
