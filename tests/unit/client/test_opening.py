@@ -115,7 +115,12 @@ async def test_receipt_with_an_altered_byte_is_not_believed(scene: Scene):
 
 async def test_refusal_of_a_task_that_was_altered_on_its_way_is_proven(scene: Scene):
     reason = reasons.ERROR_REASON_TASK_NOT_PROVEN
-    altered = {"outcome": Told.RUN_STATE_REFUSED, "reason": reason, "task_digest": bytes(32), "input_digest": b""}
+    altered: dict[str, Any] = {
+        "outcome": Told.RUN_STATE_REFUSED,
+        "reason": reason,
+        "task_digest": bytes(32),
+        "input_digest": b"",
+    }
     run = scene.run(scene.receipt(None, **altered), Told.RUN_STATE_REFUSED)
     result = await scene.result(run)
     assert (result.state, result.proven, result.reason) == (RunState.REFUSED, Proof.PROVEN, reason)
