@@ -247,6 +247,7 @@ class TestChild:
         parent = await asyncio.create_subprocess_exec(
             sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
         )
+        assert parent.stdout is not None
         child = psutil.Process(int(await parent.stdout.readline()))
         parent.kill()
         await parent.wait()

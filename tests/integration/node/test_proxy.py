@@ -121,7 +121,7 @@ class TestCalls:
     async def test_result_failure_progress_and_log(self, stub, run):
         await stub.WriteResult(result_frames(b"ab", b"c", digest=hashlib.sha256(b"abc").digest()))
         assert await run.result == ("text/plain", b"abc")
-        await stub.WriteFailure(pb.WriteFailureRequest(message="no", reason=84))
+        await stub.WriteFailure(pb.WriteFailureRequest(message="no", reason=ErrorReason.ERROR_REASON_ARGUMENTS_INVALID))
         assert run.failures == [("no", 84)]
         await stub.ReportProgress(pb.ReportProgressRequest(fraction=0.5, text="half"))
         assert run.progress.get_nowait() == (0.5, "half")

@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +17,7 @@ from folkmoot.node.data.reader import open_engine, open_source
 from folkmoot.v1 import proxy_service_pb2 as pb
 
 
-def condition(column: str, comparison: str, *values: object) -> pb.Condition:
+def condition(column: str, comparison: str, *values: Any) -> pb.Condition:
     name = {bool: "truth", int: "integer", float: "number", str: "text"}
     return pb.Condition(
         column=column,
