@@ -9,6 +9,7 @@ behind it. A run is cancelled by ending its process first: if its result was fas
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import Callable, Coroutine
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -267,6 +268,7 @@ class Executor:
             await self._runtime.remove(run_name)
         finally:
             await self._proxy.close(run_name)
+        await asyncio.to_thread(shutil.rmtree, self._station.runtime_directory / run_name, ignore_errors=True)
 
     async def _let_go(self, run: Run) -> None:
         """The node ends, the run goes on: the next process takes it over."""
