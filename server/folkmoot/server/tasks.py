@@ -98,6 +98,11 @@ def reports(run: Run, *, link_id: int, attempt: int, state: State) -> bool:
     return run.held_by(link_id) and run.attempt == attempt and state in OF_A_NODE
 
 
+def last_words(run: Run, *, link_id: int, attempt: int) -> bool:
+    """Whether a node speaks of a run that has ended with it: its commit may overtake the last lines of its log."""
+    return run.ended and run.link_id == link_id and run.attempt == attempt
+
+
 def commit(run: Run, *, link_id: int, attempt: int, receipt: bytes) -> Commit:
     """Whether a verified receipt ends the run, or repeats the one that did; raise RUN_CONFLICT otherwise.
 

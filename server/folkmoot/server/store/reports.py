@@ -23,7 +23,13 @@ from folkmoot.v1.link_pb2 import HeldRun, PeerMessage, RunUpdate
 def update(connection: Connection, link_id: int, told: RunUpdate, *, now: datetime, touched: Touched) -> bool:
     """Note where a run stands, its progress, its log and what it waits for; False if it is not the node's to say."""
     run = next(iter(runs.load(connection, [told.run_id])), None)
-    if run is None or not tasks.reports(run, link_id=link_id, attempt=told.attempt, state=told.state):
+    if run is None:
+        return False
+    if tasks.last_words(run, link_id=link_id, attempt=told.attempt):
+        _append_log(connection, told, now)
+        touched.task(run.task_id)
+        return True
+    if not tasks.reports(run, link_id=link_id, attempt=told.attempt, state=told.state):
         return False
     values: dict[str, object] = {
         "state": told.state,
