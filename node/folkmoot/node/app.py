@@ -81,6 +81,7 @@ class RunningStation:
     """A station at work. `work` never ends by itself; it raises what the station can't go on with."""
 
     station: Station
+    intake: Intake
     link: Link
     work: "asyncio.Task[None]"
 
@@ -145,11 +146,12 @@ async def _run_station(
         link = Link(station.connection, wire=block.link)
         scratch = Scratch(station.directory / "scratch")
         executor = Executor(
-            station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, send=link.send
+            station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, link=link
         )
         stack.push_async_callback(executor.close)
         ledger = LedgerWatch(station)
-        attendance = Attendance(station, executor, Intake(station, executor), ledger, isolation=runtime.isolation)
+        intake = Intake(station, executor)
+        attendance = Attendance(station, executor, intake, ledger, isolation=runtime.isolation)
 
         async def attend() -> None:
             await _admitted(station)
@@ -160,7 +162,7 @@ async def _run_station(
 
         work = asyncio.create_task(first_of(station.connection.run(), attend()))
         stack.push_async_callback(_end, link, work)
-        yield RunningStation(station, link, work)
+        yield RunningStation(station, intake, link, work)
 
 
 def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:

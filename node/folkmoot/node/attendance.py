@@ -81,6 +81,7 @@ class Attendance:
             case "accepted":
                 accepted = frame.accepted
                 await self._station.journal.transact(lambda connection: records.accept_outgoing(connection, accepted))
+                self._executor.message_accepted()
             case "resync":
                 await self._resync(frame.resync)
             case kind:

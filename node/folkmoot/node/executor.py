@@ -10,7 +10,7 @@ behind it. A run is cancelled by ending its process first: if its result was fas
 import asyncio
 import dataclasses
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import structlog
 from folkmoot.node import records
 from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import open_input
+from folkmoot.node.link import Link
 from folkmoot.node.outcomes import (
     CANCELLED,
     Outcome,
@@ -34,11 +35,11 @@ from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
 from folkmoot.node.scratch import Scratch
 from folkmoot.node.station import Station
-from folkmoot.node.waiting import cancelled, first_of
+from folkmoot.node.waiting import Signal, cancelled, first_of
+from folkmoot.transport import timeouts
 from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.task_pb2 import RunState, WaitReason
 from folkmoot.v1.task_pb2 import Scratch as ScratchKind
 
@@ -59,14 +60,15 @@ class Executor:
         proxy: ProxyPort,
         tables: Tables,
         scratch: Scratch,
-        send: Callable[[NodeFrame], None],
+        link: Link,
     ) -> None:
         self._station = station
         self._runtime = runtime
         self._proxy = proxy
         self._tables = tables
         self._scratch = scratch
-        self._send = send
+        self._link = link
+        self._accepted = Signal()
         self._adopted: frozenset[str] = frozenset()
         self._runs: dict[str, Run] = {}
         self._lives: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -106,6 +108,10 @@ class Executor:
         if run := self._runs.get(run_id):
             run.messages.arrived()
 
+    def message_accepted(self) -> None:
+        """The server has stored a message of a run."""
+        self._accepted.notify()
+
     async def close(self) -> None:
         """Let go of everything; what runs goes on without this process."""
         await cancelled(*self._lives.values(), *self._clearing)
@@ -118,15 +124,30 @@ class Executor:
         try:
             if not record.ended:
                 record = await self._execute(record)
+            await self._messages_stored(record)
             await deliver(self._station, record)
         except Exception:
             log.exception("run_stuck", run_id=record.run_id, help="restart the node, and report this")
             raise
 
+    async def _messages_stored(self, record: RunRecord) -> None:
+        """Wait until the server has what the run has sent: messages of a run that has ended there are taken for late ones."""
+        journal = self._station.journal
+        while True:
+            accepted = self._accepted.changed()
+            if not await journal.transact(lambda connection: records.has_unaccepted(connection, record.run_id)):
+                return
+            await self._link.attached()
+            try:
+                await asyncio.wait_for(accepted.wait(), timeouts.CALL_SECONDS)
+            except TimeoutError:
+                log.warning("messages_not_stored", run_id=record.run_id)
+                return
+
     async def _execute(self, record: RunRecord) -> RunRecord:
         """Let a run come to an end, whichever is first: its result, that it is not wanted, or the end of its process."""
         task = verify_task(record.task_chain(), self._station.state, now=None)
-        run = Run(self._station, record, task, isolation=self._runtime.isolation, send=self._send)
+        run = Run(self._station, record, task, isolation=self._runtime.isolation, send=self._link.send)
         if record.cancelled:
             run.unwanted.set()
         self._runs[record.run_id] = run
