@@ -5,10 +5,11 @@ anything, so they are named here.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from google.protobuf.descriptor import FileDescriptor
 
-from folkmoot.server.context import Caller
+from folkmoot.server.context import Caller, Rule
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import (
     admin_service_pb2,
@@ -49,7 +50,14 @@ def scope(
     caller: Caller, resource: options.Resource.ValueType, operation: options.Operation.ValueType
 ) -> options.Scope.ValueType | None:
     """Return how far the caller's rules reach for this; None: they don't allow it at all."""
-    reaches = [rule.scope for rule in caller.rules if (rule.resource, rule.operation) == (resource, operation)]
+    return _reach(caller.rules, resource, operation)
+
+
+@lru_cache(maxsize=4096)  # asked at every call, of few different sets of rules
+def _reach(
+    rules: frozenset[Rule], resource: options.Resource.ValueType, operation: options.Operation.ValueType
+) -> options.Scope.ValueType | None:
+    reaches = [rule.scope for rule in rules if (rule.resource, rule.operation) == (resource, operation)]
     return max(reaches, default=None)
 
 

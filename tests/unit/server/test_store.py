@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from folkmoot.server.store.engine import GROUP_SIZE, Store
+from folkmoot.server.store.engine import WRITE_GROUP, Store
 
 metadata = MetaData()
 numbers = Table("numbers", metadata, Column("number", Integer, primary_key=True))
@@ -105,7 +105,7 @@ async def test_failing_operation_leaves_nothing_behind(store):
 
 
 async def test_more_than_a_group_is_written_in_order(store):
-    count = GROUP_SIZE * 2 + 3
+    count = WRITE_GROUP * 2 + 3
     assert await queued(store, *map(add, range(count))) == list(range(count))
     assert await store.read(all_numbers) == list(range(count))
 
@@ -135,7 +135,7 @@ async def test_effect_runs_though_the_caller_was_cancelled(store):
 
 async def test_no_effect_of_what_failed(store):
     await store.write(add(1))
-    seen = []
+    seen: list[object] = []
     with pytest.raises(IntegrityError):
         await store.write(add(1), then=seen.append)
     assert seen == []

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -21,7 +22,6 @@ from folkmoot.server.core import Core
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
 from folkmoot.transport.validation import validate
-from folkmoot.trust.encoding import uuid7
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -55,6 +55,9 @@ class Guard(grpc.aio.ServerInterceptor):
         self._authenticate = authenticate
         self._access = access.table()
         self._guarded: dict[str, Handler] = {}
+        self._boot = core.random(8).hex()
+        self._calls = count(1)
+        self._logs_all = core.config.log_level == "debug"
         self._strangers = 0
         self._strangers_minute = 0
 
@@ -114,11 +117,8 @@ class Guard(grpc.aio.ServerInterceptor):
         """Check the caller and the request; return the request, checked message by message if it is a stream."""
         metadata = dict(call.context.invocation_metadata() or ())
         given = metadata.get(REQUEST_ID_KEY, "")
-        context.enter(
-            given
-            if isinstance(given, str) and _REQUEST_ID.fullmatch(given)
-            else uuid7(self._core.clock(), self._core.random)
-        )
+        is_request_id = isinstance(given, str) and _REQUEST_ID.fullmatch(given)
+        context.enter(str(given) if is_request_id else f"{self._boot}-{next(self._calls)}")
         authorization = metadata.get(TOKEN_METADATA_KEY, "")
         rule = self._access.get(call.method)
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
@@ -164,6 +164,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _log_end(self, call: _Call, error: FolkmootError | None = None) -> None:
         """Write a line about a call that ended: what went wrong always, what went well only if asked for."""
+        if not (error or self._logs_all):
+            return
         log = self._core.log.info if error else self._core.log.debug
         log(
             "call",
