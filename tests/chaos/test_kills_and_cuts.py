@@ -79,9 +79,10 @@ async def let_all_go(playing: Stage, task: AsyncTask) -> None:
 
 @pytest.mark.parametrize("victim", ["server", "Beta"])
 async def test_killed_while_a_run_is_queued(playing: Stage, client: AsyncClient, image: str, victim: str):
-    first, second = await step(client, image), await step(client, image, 4)
+    first = await step(client, image)
     for organization in ORGANIZATIONS:
         await playing.begun(organization, first.job_id)
+    second = await step(client, image, 4)  # Each node has one slot.
     await playing.kill(victim)
     await playing.start(victim)
     await let_all_go(playing, first)
