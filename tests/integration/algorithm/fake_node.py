@@ -83,9 +83,10 @@ class FakeNode(ProxyServiceServicer):
         self._server.start()
 
     def stop(self) -> None:
-        self._stopped.set()
         assert self._server is not None
-        self._server.stop(None).wait()
+        cut = self._server.stop(None)  # first, or a handler could still answer
+        self._stopped.set()
+        cut.wait()
 
     def restart(self) -> None:
         self.stop()
