@@ -151,8 +151,8 @@ def bad_receipts(w: World, task: VerifiedTask) -> Iterator[tuple[str, str, dict[
     yield "RUN", "attempt 0", {"attempt": None}
     yield "RUN", "an attempt too many", {"attempt": 3}
     yield "NODE", "of another organization's node", {"node_id": w["Gamma"].nodes["gamma-1"].fingerprint}
-    yield "OUTCOME", "still running", {"outcome": RunState.RUN_STATE_RUNNING}
-    yield "OUTCOME", "an outcome of a later release", {"outcome": 99}
+    yield "OUTCOME", "still running", {"outcome": RunState.RUN_STATE_RUNNING} | nothing
+    yield "OUTCOME", "an outcome of a later release", {"outcome": 99} | nothing
     yield "OUTCOME", "completed without result", nothing
     yield "OUTCOME", "completed, and yet a reason", {"reason": ErrorReason.ERROR_REASON_CANCELLED}
     yield "OUTCOME", "completed, and yet crashed", {"exit_class": ExitClass.EXIT_CLASS_ERROR}
@@ -169,10 +169,13 @@ def bad_receipts(w: World, task: VerifiedTask) -> Iterator[tuple[str, str, dict[
     yield "RESULT_RECEIVERS", "sealed to one more", {"result_receivers": [w["Beta"].address, w["Gamma"].address]}
     yield "RESULT_RECEIVERS", "sealed to another", {"result_receivers": [w["Gamma"].address]}
     yield "RESULT_RECEIVERS", "sealed to nobody", {"result_receivers": []}
+    sealed_nothing = {"outcome": RunState.RUN_STATE_CANCELLED, "result_digest": None}
+    yield "RESULT_RECEIVERS", "nothing sealed to somebody", sealed_nothing
     yield "TIMES", "without end", {"ended_at": None}
     yield "TIMES", "a beginning that is no time", {"started_at": Timestamp(nanos=-1)}
     yield "LEDGER_POSITION", "another ledger", {"ledger_position": LedgerPosition(sequence=1, hash=bytes(32))}
     yield "LEDGER_POSITION", "no ledger", {"ledger_position": None}
+    yield "LEDGER_POSITION", "half a hash", {"ledger_position": LedgerPosition(sequence=99, hash=bytes(16))}
 
 
 def receipt_cases() -> Iterator[ReceiptCase]:

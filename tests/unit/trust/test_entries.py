@@ -148,6 +148,11 @@ def test_join_request_out_of_its_time(now, rule):
     assert refused.value.metadata["rule"] == rule
 
 
+def test_join_request_that_nobody_would_take_is_not_made():
+    with pytest.raises(Malformed, match="at most 90 days"):
+        base().join_request(organization("Delta"), valid_for=91 * DAY)
+
+
 def test_join_request_for_another_collaboration():
     with pytest.raises(Malformed, match="for this ledger"):
         verify_join_request(request(base()), NOW, genesis=bytes(32))
