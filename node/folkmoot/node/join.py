@@ -129,10 +129,9 @@ async def _authenticate(connection: Connection, tell: Callable[[str], None]) -> 
             if error.reason not in _WAITS:
                 raise
             attempt += 1
-            if str(error) != told:
-                missing = error.metadata.get("missing")
-                tell(f"{error}" + (f" Votes missing: {missing}." if missing else ""))
-                told = str(error)
+            if error.message != told:
+                tell(f"{error.reason_name}: {error.message}")
+                told = error.message
             await asyncio.sleep(pause_seconds(attempt))
         else:
             return
