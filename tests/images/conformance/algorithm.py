@@ -108,7 +108,11 @@ def inspect(arguments: dict) -> int:
         "capabilities": [status[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
         "no_new_privileges": status["NoNewPrivs"].strip(),
         "environment": sorted(os.environ),
-        "writable": [path for path in ("/", "/opt", "/etc", "/run/folkmoot", "/tmp", "/var/tmp") if writable(path)],
+        "writable": [
+            path
+            for path in ("/", "/opt", "/etc", "/run/folkmoot", "/tmp", "/var/tmp", "/dev", "/dev/shm")
+            if writable(path)
+        ],
         "run_folder": listed("/run/folkmoot"),
         "socket_removable": removable("/run/folkmoot/proxy.sock"),
         "sockets": sockets(),

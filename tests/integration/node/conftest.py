@@ -80,7 +80,14 @@ class Place:
 def make_place(kind: str, directory: Path, image_id: str, *, warm_workers: int = 0) -> Place:
     proxy = Proxy()
     if kind == "docker":
-        return Place(kind, DockerRuntime(node=NODE), proxy, directory, Image(local=LocalImage(id=image_id)), image_id)
+        return Place(
+            kind,
+            DockerRuntime(node=NODE, patience_seconds=0),
+            proxy,
+            directory,
+            Image(local=LocalImage(id=image_id)),
+            image_id,
+        )
     command = (sys.executable, str(CONFORMANCE / "algorithm.py"))
     runtime = ProcessRuntime(directory, node=NODE, proxy=proxy, command=command, warm_workers=warm_workers)
     return Place(kind, runtime, proxy, directory, Image(process=ProcessImage(module="algorithm")), "")

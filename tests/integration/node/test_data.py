@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from folkmoot.node.data import readers as readers_module
 from folkmoot.node.data.reader import open_engine, open_source
 from folkmoot.node.data.readers import Child, Readers
 from folkmoot.node.data.sources import Source, SourceKind
@@ -261,6 +262,36 @@ class TestChild:
             assert first.alive
         await readers.close()
         assert children() == []
+
+    async def test_one_that_waits_for_nothing_is_given_up(self, monkeypatch):
+        monkeypatch.setattr(readers_module, "SPARE_SECONDS", 0.01)
+        readers = Readers()
+        readers.expect()
+        await wait_until(lambda: readers._giving_up is not None and readers._giving_up.done())
+        assert children() == []
+
+    async def test_it_can_write_no_file(self, tmp_path):
+        """What is written to disk would outlive the run."""
+        script = (
+            "import os\n"
+            "from folkmoot.node.data.reader import confine\n"
+            "confine(parent=os.getppid())\n"
+            f"os.write(os.open({str(tmp_path / 'out')!r}, os.O_CREAT | os.O_WRONLY), b'x')\n"
+        )
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stderr=asyncio.subprocess.PIPE)
+        _, complaint = await child.communicate()
+        assert b"File too large" in complaint
+
+    async def test_it_ends_with_its_parent_even_when_it_neither_reads_nor_writes(self):
+        confined = "import os, signal; from folkmoot.node.data.reader import confine; confine(parent=os.getppid()); "
+        waiting = confined + "print(os.getpid(), flush=True); signal.pause()"
+        script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waiting!r}])"
+        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+        assert parent.stdout is not None
+        child = psutil.Process(int(await parent.stdout.readline()))
+        parent.kill()
+        await parent.wait()
+        await wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
     async def test_dead_one_is_replaced(self, serve, people):
         tables = serve(people)

@@ -132,7 +132,7 @@ class TestContainer:
         assert found["groups"] in ([], [65532])
         assert set(found["capabilities"]) == {"0" * 16}
         assert found["no_new_privileges"] == "1"
-        assert found["writable"] == ["/tmp"]
+        assert found["writable"] == ["/tmp", "/dev/shm"]
         assert found["socket_removable"] is False
         assert found["run_folder"] == "PermissionError"
         assert not {name for name in found["environment"] if "KEY" in name or "TOKEN" in name or "PASS" in name}
@@ -174,6 +174,26 @@ class TestContainer:
         assert "instead of" in ended.detail
         assert not run.context_asked.is_set()
 
+    async def test_image_with_a_volume_of_its_own_is_never_started(self, place: Place, tmp_path: Path):
+        """The engine would make it a folder that the algorithm can write to without limit."""
+        built = build(tmp_path, f"FROM {place.image_id}\nVOLUME /data\n")
+        start = dataclasses.replace(place.start_of(place.runtime.name_run()), image_id=built)
+        start.socket_directory.mkdir()
+        await place.runtime.start(start)
+        ended = await place.runtime.wait(start.run_name)
+        assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
+        assert "VOLUME /data" in ended.detail
+
+    async def test_command_that_the_image_lacks_is_not_started(self, place: Place, tmp_path: Path):
+        built = build(tmp_path, f'FROM {place.image_id}\nCMD ["/nonexistent"]\n')
+        start = dataclasses.replace(place.start_of(place.runtime.name_run()), image_id=built)
+        place.names.append(start.run_name)
+        start.socket_directory.mkdir()
+        await place.runtime.start(start)
+        ended = await place.runtime.wait(start.run_name)
+        assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
+        assert "/nonexistent" in ended.detail
+
     async def test_prepared_image_says_its_functions(self, place: Place):
         prepared = await place.runtime.prepare(place.image)
         assert (prepared.image_id, prepared.functions) == (place.image_id, ("result", "inspect"))
@@ -197,6 +217,13 @@ class TestContainer:
         monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
         with pytest.raises(FolkmootError, match="can't be reached"):
             await make_place("docker", place.directory, "").runtime.adopt()
+
+
+def build(folder: Path, dockerfile: str) -> str:
+    """Build an image; return its id."""
+    (folder / "Dockerfile").write_text(dockerfile)
+    command = ["docker", "build", "--quiet", "--network", "none", str(folder)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def inspect(run_name: str) -> dict:

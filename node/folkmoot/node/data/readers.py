@@ -121,6 +121,7 @@ class Readers:
     def __init__(self) -> None:
         self._spare: asyncio.Task[Child] | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.Task[None] | None = None
 
     def expect(self) -> None:
         """Have a child ready soon; it is given up when no read comes."""
@@ -155,6 +156,4 @@ class Readers:
             await child.end()
 
     def _give_up(self) -> None:
-        spare, self._spare = self._spare, None
-        if spare and spare.done() and not spare.cancelled() and not spare.exception():
-            spare.result().kill()
+        self._giving_up = asyncio.create_task(self.close())

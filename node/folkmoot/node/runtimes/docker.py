@@ -8,6 +8,7 @@ end and output are never lost; the exit is the engine's word, however often it i
 import asyncio
 import contextlib
 import functools
+import math
 import secrets
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import docker
 import requests
 import structlog
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import LogConfig, Mount, Ulimit
 
 from folkmoot.node.images import engine_name, functions_of, image_not_found, is_the_image
@@ -43,9 +44,13 @@ LABEL_TASK_ID = "folkmoot.task-id"
 LABEL_ATTEMPT = "folkmoot.attempt"
 
 _KILLED = 137
+_GONE = (404, 409)  # not there; not running any more, or being removed
 _DETAIL_LINES = 200
 _ENGINE_CALLS_AT_ONCE = 64
 _RETRY_SECONDS = 1.0
+
+ENGINE_PATIENCE_SECONDS = 60.0
+"""How long a call waits for an engine that does not answer: its restart takes seconds. A wait for a run's end never gives up."""
 
 _log = structlog.get_logger("folkmoot.node.docker")
 _Answer = TypeVar("_Answer")
@@ -56,8 +61,9 @@ class DockerRuntime:
 
     isolation = pb.ISOLATION_CONTAINER
 
-    def __init__(self, *, node: str) -> None:
+    def __init__(self, *, node: str, patience_seconds: float = ENGINE_PATIENCE_SECONDS) -> None:
         self._node = node
+        self._patience_seconds = patience_seconds
         self._not_started: dict[str, str] = {}
 
     async def prepare(self, image: Image) -> PreparedImage:
@@ -75,15 +81,16 @@ class DockerRuntime:
     async def start(self, start: RunStart) -> None:
         """Create the container, check that it is of the prepared image, start it."""
         try:
-            await self._engine(lambda api: _start(api, start, self._node))
-        except DockerException as error:
+            # Not repeated: half of it may have been done.
+            await self._engine(lambda api: _start(api, start, self._node), patience_seconds=0)
+        except (DockerException, FolkmootError) as error:
             self._not_started[start.run_name] = str(error)
 
     async def wait(self, run_name: str) -> Exit:
         """Wait until a container does not run."""
         if problem := self._not_started.get(run_name):
             return Exit(pb.EXIT_CLASS_NOT_STARTED, None, problem)
-        return await self._engine(lambda api: _wait(api, _container(run_name)))
+        return await self._engine(lambda api: _wait(api, _container(run_name)), patience_seconds=math.inf)
 
     async def stop(self, run_name: str) -> None:
         """Kill a container."""
@@ -110,15 +117,21 @@ class DockerRuntime:
         # Made at the first call, in its thread: a node starts without its engine, too.
         return docker.APIClient(version="auto", max_pool_size=_ENGINE_CALLS_AT_ONCE, **docker.utils.kwargs_from_env())
 
-    async def _engine(self, call: Callable[[Any], _Answer]) -> _Answer:
-        try:
-            return await _in_thread(lambda: call(self._api))
-        except requests.exceptions.ConnectionError as error:
-            raise _unavailable(error) from None
-        except DockerException as error:
-            if "Error while fetching server API version" in str(error):
-                raise _unavailable(error) from None
-            raise
+    async def _engine(self, call: Callable[[Any], _Answer], *, patience_seconds: float | None = None) -> _Answer:
+        """Make a call in a thread; repeat it while the engine does not answer. FolkmootError when patience ends."""
+        patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
+        gives_up_at = time.monotonic() + patience_seconds
+        while True:
+            try:
+                return await _in_thread(lambda: call(self._api))
+            except (requests.exceptions.RequestException, DockerException) as error:
+                if not _is_unreachable(error):
+                    raise
+                if time.monotonic() >= gives_up_at:
+                    text = f"the container engine can't be reached ({error})"
+                    raise FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, text) from None
+                _log.warning("engine_unreachable", detail=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _find(api: Any, image: Image) -> PreparedImage:
@@ -149,13 +162,23 @@ def _start(api: Any, start: RunStart, node: str) -> None:
             LABEL_TASK_ID: start.task_id,
             LABEL_ATTEMPT: str(start.attempt),
         },
+        healthcheck={"test": ["NONE"]},
         host_config=_host_config(api, start),
     )
-    created = api.inspect_container(name)["Image"]
-    if created != start.image_id:
-        api.remove_container(name, force=True)
-        raise DockerException(f"the engine made a container of {created} instead of {start.image_id}")
+    if problem := _unlike(api.inspect_container(name), start):
+        api.remove_container(name, force=True, v=True)
+        raise DockerException(problem)
     api.start(name)
+
+
+def _unlike(created: dict[str, Any], start: RunStart) -> str:
+    """What about a container is not as it was asked for; empty if nothing is."""
+    if created["Image"] != start.image_id:
+        return f"the engine made a container of {created['Image']} instead of {start.image_id}"
+    asked = {RUN_FOLDER, SCRATCH_FOLDER} if start.scratch else {RUN_FOLDER}
+    if volumes := {mount["Destination"] for mount in created["Mounts"]} - asked:
+        return f"the image declares volumes, which would be writable: take VOLUME {' '.join(sorted(volumes))} out of it"
+    return ""
 
 
 def _host_config(api: Any, start: RunStart) -> Any:
@@ -164,6 +187,7 @@ def _host_config(api: Any, start: RunStart) -> Any:
         mounts.append(Mount(SCRATCH_FOLDER, str(start.scratch), type="bind"))
     return api.create_host_config(
         network_mode="none",
+        ipc_mode="private",
         read_only=True,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
@@ -179,18 +203,18 @@ def _host_config(api: Any, start: RunStart) -> Any:
 
 
 def _wait(api: Any, name: str) -> Exit:
-    while True:
-        try:
-            api.wait(name)
-            state = api.inspect_container(name)["State"]
-            if state["Status"] == "created":
-                return Exit(pb.EXIT_CLASS_NOT_STARTED, None, state.get("Error") or "it was never started")
-            return Exit(_exit_class(api, name, state), state["ExitCode"], _output(api, name))
-        except NotFound:
-            return Exit(pb.EXIT_CLASS_LOST, None, "the engine does not know the container")
-        except (requests.exceptions.RequestException, APIError) as error:
-            _log.warning("engine_lost", detail=str(error))  # the container may outlive its engine
-            time.sleep(_RETRY_SECONDS)
+    try:
+        api.wait(name)
+        state = api.inspect_container(name)["State"]
+        if state["Status"] == "created":
+            return Exit(pb.EXIT_CLASS_NOT_STARTED, None, state.get("Error") or "it was never started")
+        return Exit(_exit_class(api, name, state), state["ExitCode"], _output(api, name))
+    except APIError as error:
+        if error.status_code in _GONE:
+            return Exit(pb.EXIT_CLASS_LOST, None, "the engine does not know the container, or is removing it")
+        if error.is_server_error():  # it is shutting down; the container may outlive it
+            raise requests.exceptions.ConnectionError(str(error)) from None
+        raise
 
 
 def _exit_class(api: Any, name: str, state: dict[str, Any]) -> pb.ExitClass.ValueType:
@@ -218,10 +242,8 @@ def _output(api: Any, name: str) -> str:
 def _unless_gone(call: Callable[..., object], name: str, **options: Any) -> None:
     try:
         call(name, **options)
-    except NotFound:
-        pass
     except APIError as error:
-        if error.status_code != requests.codes.conflict:  # not running, or being removed
+        if error.status_code not in _GONE:
             raise
 
 
@@ -229,8 +251,10 @@ def _container(run_name: str) -> str:
     return f"folkmoot-{run_name}"
 
 
-def _unavailable(error: Exception) -> FolkmootError:
-    return FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, f"the container engine can't be reached ({error})")
+def _is_unreachable(error: Exception) -> bool:
+    return (isinstance(error, requests.exceptions.RequestException) and not isinstance(error, APIError)) or (
+        "Error while fetching server API version" in str(error)  # the client's first call of all
+    )
 
 
 async def _in_thread(call: Callable[[], _Answer]) -> _Answer:
