@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
+
+RETRY_AFTER = "retry_after_seconds"
+"""Metadata of an error that goes away by waiting."""
 
 
 class NodeKey(NamedTuple):
@@ -40,6 +43,12 @@ class Connections(Protocol):
     async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
         """Tell the connection of each of the nodes; one that never attached may be left out."""
         ...
+
+
+def try_later(reason: errors_pb2.ErrorReason.ValueType, text: str, wait: timedelta) -> FolkmootError:
+    """Return a refusal that says how long to wait; it goes out with RetryInfo."""
+    seconds = max(1, -(-wait // timedelta(seconds=1)))
+    return FolkmootError(reason, text, metadata={RETRY_AFTER: str(seconds)})
 
 
 async def wait_for(event: asyncio.Event, *, draining: asyncio.Event) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Row, func, insert, select, tuple_
+from sqlalchemy import Connection, Row, insert, select, tuple_
 
 from folkmoot.server import accounts, events, pages
 from folkmoot.server.context import caller
-from folkmoot.server.core import Core
+from folkmoot.server.core import Core, try_later
 from folkmoot.server.store import tables
 from folkmoot.trust import LedgerEntryInvalid, State, digest, fingerprint, key_id
 from folkmoot.trust.encoding import timestamp
@@ -131,13 +131,15 @@ class Joining:
 
     def _check_few_open(self, connection: Connection, organization_account_id: str, now: datetime) -> None:
         table = tables.join_requests
-        query = select(func.count()).where(
-            table.c.organization_account_id == organization_account_id, table.c.open, table.c.expires_at > now
+        is_open = (
+            (table.c.organization_account_id == organization_account_id) & table.c.open & (table.c.expires_at > now)
         )
-        if connection.execute(query).scalar_one() >= self._core.config.open_join_requests:
-            raise FolkmootError(
-                errors_pb2.ERROR_REASON_TOO_MANY,
-                f"Your organization has {self._core.config.open_join_requests} open join requests",
+        ends = (
+            connection.execute(select(table.c.expires_at).where(is_open).order_by(table.c.expires_at)).scalars().all()
+        )
+        if len(ends) >= self._core.config.open_join_requests:
+            raise try_later(
+                errors_pb2.ERROR_REASON_TOO_MANY, f"Your organization has {len(ends)} open join requests", ends[0] - now
             )
 
 

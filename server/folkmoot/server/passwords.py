@@ -8,11 +8,12 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from folkmoot.server.core import Random
+from folkmoot.server.core import Random, try_later
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -46,7 +47,7 @@ class Passwords:
     async def slot(self) -> AsyncIterator[None]:
         """Wait for a turn; raise TOO_MANY if too many wait already."""
         if self._waiting >= MOST_WAITING:
-            raise FolkmootError(errors_pb2.ERROR_REASON_TOO_MANY, "Too many logins at once.")
+            raise try_later(errors_pb2.ERROR_REASON_TOO_MANY, "Too many logins at once", timedelta(seconds=5))
         self._waiting += 1
         try:
             await self._slots.acquire()

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from folkmoot.server import accounts, context, events
 from folkmoot.server.context import Caller
-from folkmoot.server.core import Core
+from folkmoot.server.core import Core, try_later
 from folkmoot.server.passwords import Passwords, check_strength
 from folkmoot.server.store import tables
 from folkmoot.server.tokens import Claims, Tokens, secret_hash, token_invalid
@@ -279,8 +279,4 @@ def _login_failed() -> FolkmootError:
 
 
 def _locked_out(remaining: timedelta) -> FolkmootError:
-    return FolkmootError(
-        errors_pb2.ERROR_REASON_LOCKED_OUT,
-        "Too many wrong passwords.",
-        metadata={"retry_after_seconds": str(max(1, -(-remaining // timedelta(seconds=1))))},
-    )
+    return try_later(errors_pb2.ERROR_REASON_LOCKED_OUT, "Too many wrong passwords", remaining)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from folkmoot.server import access
+from folkmoot.v1 import key_service_pb2, payload_service_pb2
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import bearer, reason, refused, server
 
@@ -89,3 +90,22 @@ async def test_unknown_method_is_unimplemented(tmp_path):
         nonsense: Any = s.channel.unary_unary("/folkmoot.v1.AuthService/Nonsense")
         error = await refused(nonsense(b""))
         assert error.code.name == "UNIMPLEMENTED"
+
+
+async def test_first_wrong_message_of_a_stream_ends_it(tmp_path):
+    async with server(tmp_path) as s:
+        root = await s.root()
+        header = payload_service_pb2.UploadPartRequest(header=payload_service_pb2.PartHeader())
+        error = await refused(s.payloads.UploadPart(iter([header]), metadata=root.metadata))
+        assert (reason(error), [field for field, _ in error.violations]) == (
+            "INVALID_FIELD",
+            ["header.envelope_digest"],
+        )
+
+
+async def test_wrong_request_of_an_answering_stream_is_refused(tmp_path):
+    async with server(tmp_path) as s:
+        root = await s.root()
+        request = key_service_pb2.GetLedgerRequest(genesis=bytes(31))
+        error = await refused(s.keys.GetLedger(request, metadata=root.metadata))
+        assert (reason(error), [field for field, _ in error.violations]) == ("INVALID_FIELD", ["genesis"])

@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
+import grpc.aio
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from folkmoot.server.sessions import FAILURES_BEFORE_LOCK_OUT
 from folkmoot.v1 import auth_service_pb2 as auth
@@ -90,6 +92,21 @@ async def test_five_wrong_passwords_lock_a_name_out_whether_somebody_has_it_or_n
         assert reason(error) == "LOCKED_OUT"
         assert 0 < int(error.metadata["retry_after_seconds"]) <= 60
         assert [event.outcome for event in await s.events("call.denied")] == ["LOCKED_OUT"]
+
+
+async def test_locked_out_program_is_told_when_to_come_back(tmp_path):
+    async with server(tmp_path) as s:
+        await s.root()
+        for _ in range(FAILURES_BEFORE_LOCK_OUT):
+            await refused(login(s, password="wrong password!"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await login(s)
+        details = status_pb2.Status.FromString(
+            dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+        ).details
+        retry = error_details_pb2.RetryInfo()
+        assert [detail.Unpack(retry) for detail in details if detail.type_url.endswith("RetryInfo")] == [True]
+        assert 0 < retry.retry_delay.seconds <= 60
 
 
 async def test_lock_out_ends_and_gets_longer(tmp_path):

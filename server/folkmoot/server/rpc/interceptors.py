@@ -18,7 +18,7 @@ import grpc.aio
 
 from folkmoot.server import access, context, events
 from folkmoot.server.context import Caller
-from folkmoot.server.core import Core
+from folkmoot.server.core import RETRY_AFTER, Core
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
 from folkmoot.transport.validation import validate
@@ -26,7 +26,6 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
 REQUEST_ID_KEY = "x-request-id"
-RETRY_AFTER = "retry_after_seconds"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _BEARER = "Bearer "
 _DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
