@@ -1,0 +1,41 @@
+"""`folkmoot demo`, as people run it: every answer equal to the pooled one, and proven."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+COMMAND = (sys.executable, "-c", "from folkmoot.cli.main import main; main()")
+
+
+@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.needs_docker)])
+async def test_four_answers_equal_to_pooled(runtime: str, tmp_path: Path):
+    picture = tmp_path / "survival.png"
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "demo", "--runtime", runtime, "--picture", str(picture)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told = (await process.communicate())[0].decode()
+    assert process.returncode == 0, told
+    results = told[told.index("\nResults\n") :].splitlines()[2:]
+    assert [line.split("  ")[1].strip() for line in results] == [
+        "average of age",
+        "survival",
+        "secure sum, chained tasks",
+        "secure sum, messages",
+    ]
+    assert all(line.endswith("equal to pooled") for line in results)
+    assert told.count("receipts signed by every node") == 4
+    assert "none found" in told
+    assert ("WITHOUT ISOLATION" in told) == (runtime == "process")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.needs_docker
+def test_containers_are_gone_afterwards():
+    command = ["docker", "ps", "--all", "--quiet", "--filter", "ancestor=folkmoot-example-average"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
