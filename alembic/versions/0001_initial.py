@@ -188,6 +188,7 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("run_id", sa.String(), nullable=False),
         sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("genesis", sa.LargeBinary(), nullable=False),
         sa.Column("organization_id", sa.String(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("state", sa.Integer(), nullable=False),
@@ -211,6 +212,15 @@ def upgrade() -> None:
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_runs")),
         sa.UniqueConstraint("run_id", name=op.f("uq_runs_run_id")),
+    )
+    op.create_index(op.f("ix_runs_genesis_position"), "runs", ["genesis", "position"], unique=False)
+    op.create_index(
+        "ix_runs_homeless_organization_id",
+        "runs",
+        ["organization_id"],
+        unique=False,
+        sqlite_where=sa.text("state = 1 AND link_id IS NULL"),
+        postgresql_where=sa.text("state = 1 AND link_id IS NULL"),
     )
     op.create_index(
         "ix_runs_open_link_id",

@@ -314,6 +314,7 @@ def _insert_runs(connection: Connection, new: NewTask, placed: Mapping[str, int]
         {
             "run_id": receiver.run_id,
             "task_id": new.spec.task_id,
+            "genesis": new.spec.genesis,
             "organization_id": receiver.organization_id,
             "attempt": 1,
             "state": PENDING,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc.aio
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection
 
 from folkmoot.server import commits, context, creation, events, pages
 from folkmoot.server.context import Caller
@@ -68,17 +68,16 @@ class TaskService(TaskServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, _rpc: Context) -> pb.ListTasksResponse:
         caller, size = context.caller(), pages.size(request.page_size)
-        wanted: list[ColumnElement[bool]] = [views.visible(caller, views.TASK)]
+        wanted: list[ColumnElement[bool]] = []
         if after := pages.position("tasks", request.page_token, int):
             wanted.append(task_table.c.position < after[0])
         if request.genesis:
             wanted.append(task_table.c.genesis == request.genesis)
         if request.job_id:
             wanted.append(task_table.c.job_id == request.job_id)
-        newest = select(*views.TASK_COLUMNS).where(*wanted).order_by(task_table.c.position.desc()).limit(size + 1)
 
         def work(connection: Connection) -> pb.ListTasksResponse:
-            rows = connection.execute(newest).all()
+            rows = views.tasks_page(connection, caller, *wanted, most=size + 1)
             tasks = views.task_messages(connection, rows[:size])
             return pb.ListTasksResponse(tasks=tasks, next_page_token=_next_page("tasks", rows, size))
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, select, update
 
 from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, runs
-from folkmoot.server.store.task_tables import PENDING, task_dependencies
+from folkmoot.server.store.task_tables import IS_PENDING, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
@@ -104,8 +104,8 @@ def expire(connection: Connection, *, now: datetime, touched: Touched, most: int
 
 
 def _late(now: datetime) -> Select[*tuple[Any, ...]]:
-    late = and_(run_table.c.state == PENDING, run_table.c.expires_at <= now)
-    return select(*runs.DECISIVE).where(late).order_by(run_table.c.expires_at)
+    late = select(*runs.DECISIVE).where(IS_PENDING, run_table.c.expires_at <= now)
+    return late.order_by(run_table.c.expires_at)
 
 
 def cancel_tree(connection: Connection, task_id: str, *, now: datetime, touched: Touched) -> None:

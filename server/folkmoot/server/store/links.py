@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert,
 from folkmoot.server.store import task_tables
 from folkmoot.server.store.tables import nodes
 from folkmoot.server.store.task_tables import AnyRow, node_links
-from folkmoot.server.tasks import OPEN, Station
+from folkmoot.server.tasks import Station
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Hello, PolicySummary
@@ -120,7 +120,7 @@ def open_runs(connection: Connection, link_ids: Iterable[int]) -> dict[int, int]
     runs = task_tables.runs
     counted = (
         select(runs.c.link_id, func.count().label("number"))
-        .where(runs.c.link_id.in_(list(link_ids)), runs.c.state < task_tables.FIRST_TERMINAL_STATE)
+        .where(runs.c.link_id.in_(list(link_ids)), task_tables.IS_OPEN)
         .group_by(runs.c.link_id)
     )
     return {row.link_id: row.number for row in connection.execute(counted)}
@@ -176,4 +176,4 @@ def session_replaced() -> FolkmootError:
 def belonging_to(link_id: int) -> ColumnElement[bool]:
     """Meet runs that the node holds."""
     runs = task_tables.runs
-    return and_(runs.c.link_id == link_id, runs.c.state.in_(OPEN), runs.c.assigned_at.is_not(None))
+    return and_(runs.c.link_id == link_id, task_tables.IS_OPEN, runs.c.assigned_at.is_not(None))

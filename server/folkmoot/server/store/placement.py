@@ -13,11 +13,10 @@ from sqlalchemy import Connection, insert, select
 
 from folkmoot.server.store import deliveries, links, runs
 from folkmoot.server.store.links import Link
+from folkmoot.server.store.task_tables import IS_HOMELESS, scratch_bindings
 from folkmoot.server.store.task_tables import runs as run_table
-from folkmoot.server.store.task_tables import scratch_bindings
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.server.tasks import PENDING
 from folkmoot.v1.task_pb2 import Scratch, TaskChain, TaskSpec
 
 
@@ -77,9 +76,8 @@ def place_waiting(connection: Connection, genesis: bytes, link_id: int, organiza
         .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
         .where(
             run_table.c.organization_id == organization_id,
-            run_table.c.state == PENDING,
-            run_table.c.link_id.is_(None),
-            task_table.c.genesis == genesis,
+            IS_HOMELESS,
+            run_table.c.genesis == genesis,
         )
         .order_by(run_table.c.position)
     )

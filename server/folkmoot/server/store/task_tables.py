@@ -19,6 +19,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
+    literal_column,
 )
 
 from folkmoot.server.store.tables import Instant, metadata
@@ -26,10 +28,6 @@ from folkmoot.v1.task_pb2 import RunState
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 """A row of whatever columns a query names."""
-
-# Runs below are open, from here on they have ended. Part of the indexes that find open runs.
-FIRST_TERMINAL_STATE = int(RunState.RUN_STATE_COMPLETED)
-PENDING = int(RunState.RUN_STATE_PENDING)
 
 # ---- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -75,6 +73,7 @@ runs = Table(
     Column("position", Integer, primary_key=True),
     Column("run_id", String, nullable=False, unique=True),
     Column("task_id", String, nullable=False),
+    Column("genesis", LargeBinary, nullable=False),
     Column("organization_id", String, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("state", Integer, nullable=False),  # RunState
@@ -97,12 +96,18 @@ runs = Table(
     Column("ended_at", Instant),
     Column("revision", BigInteger, nullable=False),
     Index(None, "task_id", "revision"),
+    Index(None, "genesis", "position"),
     Index(None, "organization_id", "position"),
 )
-_pending = runs.c.state == PENDING
-_open = runs.c.state < FIRST_TERMINAL_STATE
-Index("ix_runs_pending_expires_at", runs.c.expires_at, sqlite_where=_pending, postgresql_where=_pending)
-Index("ix_runs_open_link_id", runs.c.link_id, sqlite_where=_open, postgresql_where=_open)
+# Written out rather than bound, so that the database sees that the partial indexes below serve what asks for these.
+IS_PENDING = runs.c.state == literal_column(str(int(RunState.RUN_STATE_PENDING)))
+IS_OPEN = runs.c.state < literal_column(str(int(RunState.RUN_STATE_COMPLETED)))
+IS_HOMELESS = and_(IS_PENDING, runs.c.link_id.is_(None))
+Index("ix_runs_pending_expires_at", runs.c.expires_at, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
+Index("ix_runs_open_link_id", runs.c.link_id, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
+Index(
+    "ix_runs_homeless_organization_id", runs.c.organization_id, sqlite_where=IS_HOMELESS, postgresql_where=IS_HOMELESS
+)
 
 scratch_bindings = Table(
     "scratch_bindings",

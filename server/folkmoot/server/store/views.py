@@ -8,15 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Connection, bindparam, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, false, func, or_, select, true
 
 from folkmoot.server import access, tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.store import links
 from folkmoot.server.store.tables import members
-from folkmoot.server.store.task_tables import AnyRow, node_links, payloads, run_logs, runs
+from folkmoot.server.store.task_tables import IS_OPEN, AnyRow, node_links, payloads, run_logs, runs
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.tasks import Station
 from folkmoot.trust import timestamp
@@ -35,8 +36,9 @@ def visible(
     caller: Caller, resource: options.Resource.ValueType, operation: options.Operation.ValueType = VIEW
 ) -> ColumnElement[bool]:
     """Meet what the caller may see (or do) of tasks; for runs, of the tasks that they belong to, and of its own runs."""
+    genesis = runs.c.genesis if resource == RUN else task_table.c.genesis
     if caller.kind == options.CALLER_NODE:
-        return task_table.c.genesis == caller.genesis
+        return genesis == caller.genesis
     own = task_table.c.created_by == caller.user_id
     of_organization = task_table.c.initiator_organization_id == caller.organization_id
     if resource == RUN:
@@ -47,8 +49,7 @@ def visible(
         case options.SCOPE_GLOBAL:
             return true()
         case options.SCOPE_COLLABORATION:
-            mine = select(members.c.genesis).where(members.c.organization_id == caller.organization_id)
-            return task_table.c.genesis.in_(mine)
+            return genesis.in_(select(members.c.genesis).where(members.c.organization_id == caller.organization_id))
         case options.SCOPE_ORGANIZATION:
             return of_organization
         case options.SCOPE_OWN:
@@ -87,6 +88,33 @@ def find_task(
     return row
 
 
+def tasks_page(connection: Connection, caller: Caller, *conditions: ColumnElement[bool], most: int) -> list[AnyRow]:
+    """Return rows of tasks that the caller may see, newest first."""
+    return _page(connection, caller, TASK, select(*TASK_COLUMNS).where(*conditions), task_table, most)
+
+
+def _page(
+    connection: Connection,
+    caller: Caller,
+    resource: options.Resource.ValueType,
+    query: Select[*tuple[Any, ...]],
+    table: Table,
+    most: int,
+) -> list[AnyRow]:
+    """Return what the caller may see of a query's rows, newest first.
+
+    Each collaboration is asked for by itself: then the index that has its rows in their order serves, however many rows
+    there are of others.
+    """
+    reaches = [visible(caller, resource)]
+    if access.scope(caller, resource, VIEW) == options.SCOPE_COLLABORATION:
+        mine = select(members.c.genesis).where(members.c.organization_id == caller.organization_id)
+        reaches = [table.c.genesis == genesis for genesis in connection.scalars(mine)]
+    newest = query.order_by(table.c.position.desc()).limit(most)
+    found = [row for reach in reaches for row in connection.execute(newest.where(reach))]
+    return sorted(found, key=lambda row: row.position, reverse=True)[:most]
+
+
 def task_messages(connection: Connection, rows: Sequence[AnyRow]) -> list[Task]:
     """Return tasks, their states derived from their runs'."""
     states: defaultdict[str, list[RunState.ValueType]] = defaultdict(list)
@@ -117,7 +145,6 @@ def task_message(row: AnyRow, state: TaskState.ValueType) -> Task:
 _RUNS = (
     select(
         *(column for column in runs.c if column is not runs.c.input_digest),
-        task_table.c.genesis,
         task_table.c.blocked,
         task_table.c.result_receivers,
         node_links.c.node_id,
@@ -144,8 +171,7 @@ def task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple
 
 def runs_page(connection: Connection, caller: Caller, *conditions: ColumnElement[bool], most: int) -> list[AnyRow]:
     """Return rows of runs that the caller may see, newest first."""
-    asked = _RUNS.where(visible(caller, RUN), *conditions).order_by(runs.c.position.desc()).limit(most)
-    return list(connection.execute(asked))
+    return _page(connection, caller, RUN, _RUNS.where(*conditions), runs, most)
 
 
 def find_run(connection: Connection, caller: Caller, run_id: str) -> AnyRow:
@@ -246,7 +272,7 @@ class Changes:
 
 RUNS_AT_ONCE = 16
 
-_OPEN_RUNS = select(func.count()).where(runs.c.task_id == bindparam("task_id"), runs.c.state < tasks.COMPLETED)
+_OPEN_RUNS = select(func.count()).where(runs.c.task_id == bindparam("task_id"), IS_OPEN)
 _CHANGED = (
     _RUNS.where(runs.c.task_id == bindparam("task_id"), runs.c.revision > bindparam("revision"))
     .order_by(runs.c.revision)
