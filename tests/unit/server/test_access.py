@@ -5,6 +5,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 
 from folkmoot.server import access
 from folkmoot.server.context import Caller, Rule
+from folkmoot.server.roles import ROLES
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import options_pb2 as options
 
@@ -59,7 +60,7 @@ def test_method_without_access_is_not_in_the_table_and_refused():
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     assert "/bare.S/M" not in access.table([pool.FindFileByName("bare.proto")])
-    everything = user(*(Rule(r, o, options.SCOPE_GLOBAL) for r in range(1, 9) for o in range(1, 7)))
+    everything = Caller(options.CALLER_USER, user_id="u", rules=ROLES["Root"].rules)
     assert refusal(everything, None) == "NOT_ALLOWED"
 
 

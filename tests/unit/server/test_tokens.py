@@ -58,7 +58,7 @@ def test_altered_claims_are_refused(key):
 def test_other_algorithms_are_refused(key):
     public = key.public_key().public_bytes_raw()
     claims = {"kind": options.CALLER_USER, "exp": LATER, "sub": "root", "sid": "", "org": "", "gen": ""}
-    for forged in (jwt.encode(claims, None, algorithm="none"), jwt.encode(claims, public, algorithm="HS256")):
+    for forged in (jwt.encode(claims, "", algorithm="none"), jwt.encode(claims, public, algorithm="HS256")):
         assert refusal(Tokens(key).read, forged, NOW) == "TOKEN_INVALID"
 
 
