@@ -46,7 +46,7 @@ def sealed_task(
         random=os.urandom,
     )
     inputs = [TaskInputRef(envelope_digest=sealed.digest, size_bytes=len(sealed.envelope))]
-    spec = lung.spec(initiator, receivers, task_id=task_id, job_id=task_id, **({"inputs": inputs} | changes))
+    spec = lung.spec(initiator, receivers, task_id=task_id, **({"inputs": inputs, "job_id": task_id} | changes))
     return spec, sign_task(spec, lung[initiator].organization_key.task_signing), sealed.envelope
 
 
