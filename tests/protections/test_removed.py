@@ -1,0 +1,151 @@
+"""Each protection, removed: a named test must go red.
+
+A protection without a test that fails when it is gone is a hope. Each case below copies the source, takes one protection out of it, and
+runs the one test that is there to notice. It fails when that test still passes, and when the protection does not stand in the
+source as it is written here any more (then the case is to be brought up to date, not deleted).
+
+This takes minutes, so it is one of the nightly tests.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).parents[2]
+ROOTS = ("generated", "sdk", "server", "node", "alembic", "tests", "examples", "proto")
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What stands where, what is left of it, and the test that notices."""
+
+    what: str
+    path: str
+    present: str
+    removed: str
+    test: str
+
+
+PROTECTIONS = (
+    Protection(
+        "a signature is that of the key",
+        "sdk/folkmoot/trust/signed.py",
+        "    verify_signature(public_key, signed.signature, _message(kind, genesis, signed.body))\n",
+        "",
+        "tests/unit/trust/test_signed.py::test_every_altered_byte_is_noticed",
+    ),
+    Protection(
+        "a signature is of the expected kind",
+        "sdk/folkmoot/trust/signed.py",
+        "    if signed.kind != kind:\n",
+        "    if signed.kind != kind and (kind := signed.kind) is None:\n",
+        "tests/unit/trust/test_signed.py::test_no_kind_passes_for_another",
+    ),
+    Protection(
+        "everybody in a task is a member",
+        "sdk/folkmoot/trust/task.py",
+        "    require(organizations <= state.members.keys(), TaskRule.MEMBER)\n",
+        "",
+        "tests/unit/trust/test_ledger_vectors.py::test_task",
+    ),
+    Protection(
+        "an envelope is bound to its place: no replay",
+        "sdk/folkmoot/trust/envelope.py",
+        "        if getattr(context, field) != getattr(expected, field):\n",
+        "        if False:\n",
+        "tests/unit/trust/test_envelope.py::test_envelope_from_another_place_is_rejected",
+    ),
+    Protection(
+        "an envelope is the one that its sender signed",
+        "sdk/folkmoot/trust/envelope.py",
+        "        _check_signature(inspected, sender(inspected.context))\n",
+        "",
+        "tests/unit/trust/test_envelope_attacks.py::test_other_content_from_another_receiver_is_rejected",
+    ),
+    Protection(
+        "every receiver sees the same content: the commitment",
+        "sdk/folkmoot/trust/envelope.py",
+        "        if not chunks.fits(inspected.header.commitment):\n",
+        "        if False:\n",
+        "tests/unit/trust/test_envelope_attacks.py::test_receivers_can_not_be_given_different_content",
+    ),
+    Protection(
+        "an invitation is good for one node",
+        "sdk/folkmoot/trust/ledger.py",
+        "        require(one_time not in book.used_keys, LedgerRule.INVITATION_USED)\n",
+        "        book.used_keys.pop(one_time, None)\n",
+        "tests/unit/trust/test_replay.py::test_invitation_with_a_hundred_claims_admits_one",
+    ),
+    Protection(
+        "a replica shows no fork",
+        "sdk/folkmoot/transport/replica.py",
+        "                if received[0].body != self.entries[-1].body:\n",
+        "                if False:\n",
+        "tests/unit/transport/test_replica.py::test_fork_at_the_newest_known_entry_is_caught",
+    ),
+    Protection(
+        "a journal knows a run that came before",
+        "node/folkmoot/node/intake.py",
+        "            if known.attempt == record.attempt:\n                return records.reopen_run(connection, known)\n",
+        "            connection.execute('DELETE FROM runs WHERE run_id = ?', (known.run_id,))\n            continue\n",
+        "tests/integration/node/station/test_faults.py::test_journal_of_an_ended_run_answers_a_repeated_assignment",
+    ),
+    Protection(
+        "a policy that says nothing allows nothing",
+        "node/folkmoot/node/policy.py",
+        "    return EVERY_MEMBER in rule.initiators or any(form in rule.initiators for form in initiator)\n",
+        "    return True\n",
+        "tests/unit/node/test_policy.py::test_every_organization_of_the_chain_must_be_allowed",
+    ),
+    Protection(
+        "a run that has ended is compared before it is set",
+        "server/folkmoot/server/tasks.py",
+        "    if run.ended:\n        raise run_conflict(",
+        "    if False:\n        raise run_conflict(",
+        "tests/integration/server/test_runs_end.py::test_a_result_is_never_replaced",
+    ),
+    Protection(
+        "a run is ended by the node that holds it",
+        "server/folkmoot/server/tasks.py",
+        "    if run.link_id != link_id:\n        raise run_conflict(",
+        "    if False:\n        raise run_conflict(",
+        "tests/integration/server/test_runs_end.py::test_another_node_of_the_organization_commits_nothing",
+    ),
+    Protection(
+        "a user without the rule is refused",
+        "server/folkmoot/server/access.py",
+        "    if caller.kind == options.CALLER_USER and access.resource and not scope(",
+        "    if False and not scope(",
+        "tests/unit/server/test_access.py::test_user_needs_the_very_rule",
+    ),
+)
+
+
+@pytest.mark.parametrize("protection", PROTECTIONS, ids=lambda protection: protection.what.replace(" ", "-"))
+def test_a_named_test_notices(protection: Protection, tmp_path: Path):
+    for root in ROOTS:
+        shutil.copytree(REPOSITORY / root, tmp_path / root, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    assert run(protection.test, tmp_path).returncode == 0, "the test passes while the protection is there"
+    path = tmp_path / protection.path
+    source = path.read_text()
+    assert source.count(protection.present) == 1, f"{protection.path} does not hold it as written here"
+    path.write_text(source.replace(protection.present, protection.removed))
+    done = run(protection.test, tmp_path)
+    assert done.returncode == 1, f"nobody noticed:\n{done.stdout}"
+    assert f"FAILED {protection.test}" in done.stdout
+
+
+def run(test: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one test on a copy of the source, which comes before the installed one."""
+    roots = [str(folder), *(str(folder / root) for root in ("generated", "sdk", "server", "node"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "-rf", "--tb=line", test]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(roots)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
