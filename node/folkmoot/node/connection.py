@@ -58,10 +58,10 @@ class Connection:
         self.address = address
         self._prove = prove
         self._channel = open_channel(address)
-        self._auth: "AuthServiceAsyncStub" = AuthServiceStub(self._channel)
-        self.tasks: "TaskServiceAsyncStub" = TaskServiceStub(self._channel)
-        self.payloads: "PayloadServiceAsyncStub" = PayloadServiceStub(self._channel)
-        self.keys: "KeyServiceAsyncStub" = KeyServiceStub(self._channel)
+        self._auth: AuthServiceAsyncStub = AuthServiceStub(self._channel)
+        self.tasks: TaskServiceAsyncStub = TaskServiceStub(self._channel)
+        self.payloads: PayloadServiceAsyncStub = PayloadServiceStub(self._channel)
+        self.keys: KeyServiceAsyncStub = KeyServiceStub(self._channel)
         self._token = ""
         self._has_token = asyncio.Event()
         self._wanted = asyncio.Event()

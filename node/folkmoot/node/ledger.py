@@ -41,9 +41,9 @@ class LedgerWatch:
                 await self._compare(self._shown)
                 attempt = 0
             except LedgerFork as fork:
-                log.error("ledger_fork", detail=str(fork))
+                log.critical("node.ledger_fork", detail=str(fork))
             except FolkmootError as error:
-                log.warning("ledger_not_followed", detail=str(error))
+                log.warning("node.ledger_not_followed", detail=str(error))
                 attempt += 1
                 await asyncio.sleep(pause_seconds(attempt))
                 self._news.set()
@@ -68,4 +68,4 @@ class LedgerWatch:
                     request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS
                 )
             )
-            log.warning("ledger_entry_given_back", collaboration=str(self._station.replica.reference))
+            log.warning("node.ledger_entry_given_back", collaboration=str(self._station.replica.reference))

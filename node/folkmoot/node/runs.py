@@ -144,7 +144,7 @@ class Run:
 
     # ---- what others have to do with it ----
 
-    def read_dependency(self, task_id: str) -> AsyncIterator[RunResult | bytes]:
+    def read_dependency(self, task_id: str) -> AsyncGenerator[RunResult | bytes, None]:
         """See RunPort."""
         return self._subtasks.read_dependency(task_id)
 
@@ -152,7 +152,7 @@ class Run:
         """See RunPort."""
         return await self._subtasks.create(head, content)
 
-    def watch_subtask(self, task_id: str, after_revision: int) -> AsyncIterator[RunResult | bytes]:
+    def watch_subtask(self, task_id: str, after_revision: int) -> AsyncGenerator[RunResult | bytes, None]:
         """See RunPort."""
         return self._subtasks.watch(task_id, after_revision)
 
@@ -164,7 +164,7 @@ class Run:
         """See RunPort."""
         await self.messages.send(request)
 
-    def receive_messages(self, cursors: Mapping[str, int]) -> AsyncIterator[ReceiveMessagesResponse]:
+    def receive_messages(self, cursors: Mapping[str, int]) -> AsyncGenerator[ReceiveMessagesResponse, None]:
         """See RunPort."""
         return self.messages.receive(cursors)
 

@@ -5,6 +5,7 @@ import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ from folkmoot.v1.task_pb2 import RunState
 from tests.builders import NOW
 
 
-def run(run_id: str = "run", **changes) -> RunRecord:
-    usual = {
+def run(run_id: str = "run", **changes: Any) -> RunRecord:
+    usual: dict[str, Any] = {
         "run_id": run_id,
         "attempt": 1,
         "task_id": "task",
@@ -130,7 +131,8 @@ async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(t
     with pytest.raises(FolkmootError, match="the next message is 2"):
         await send(3, b"c")
     assert await send(2, b"b")
-    assert (await journal.transact(lambda db: records.get_run(db, "run", 1))).bytes_out == 10
+    [standing] = await journal.transact(lambda db: records.attempts_of(db, "run"))
+    assert standing.bytes_out == 10
     await journal.transact(
         lambda db: records.accept_outgoing(db, Accepted(from_run_id="run", to_run_id="other", sequence=1))
     )

@@ -107,7 +107,7 @@ class Scene:
     async def session(self) -> FakeWire:
         async with asyncio.timeout(10):
             wire = await self.opened.get()
-            await wire.until(lambda sent: bool(sent))
+            await wire.until(bool)
         return wire
 
     async def attached(self) -> FakeWire:
@@ -261,10 +261,10 @@ async def test_a_server_restored_from_a_backup_counts_anew(scene: Scene):
     assert scene.station.told == ["resync", "ledger_head"]
 
 
-async def test_a_replaced_session_waits_much_longer_and_says_why(scene: Scene):
+async def test_a_replaced_session_waits_much_longer_and_says_why(scene: Scene, monkeypatch: pytest.MonkeyPatch):
     replaced = FolkmootError(ErrorReason.ERROR_REASON_SESSION_REPLACED, "a newer stream")
     cut = FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, "cut")
-    link_module.pause_seconds = lambda attempt: 1.0  # type: ignore[assignment]
+    monkeypatch.setattr(link_module, "pause_seconds", lambda attempt: 1.0)
     waits = [scene.link._explain(error, 1, repeated=False) for error in (replaced, cut)]
     assert waits[0] > 3 * waits[1]
 

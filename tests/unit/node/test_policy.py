@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,7 +108,7 @@ def test_nobody_gets_more_than_the_limits(given: Facts, policy: Policy):
         ({"resource_class": "gpu"}, ErrorReason.ERROR_REASON_RESOURCES_NOT_ALLOWED, "limits.resource_class"),
     ],
 )
-def test_a_refusal_names_reason_and_rule(change: dict, reason: int, rule: str):
+def test_a_refusal_names_reason_and_rule(change: dict[str, Any], reason: ErrorReason.ValueType, rule: str):
     assert decide(replace(FACTS, **change), POLICY) == Refused(reason, rule)
 
 
@@ -118,10 +119,11 @@ def test_a_refusal_names_reason_and_rule(change: dict, reason: int, rule: str):
         ("messages", ErrorReason.ERROR_REASON_MESSAGES_NOT_ALLOWED),
     ],
 )
-def test_egress_needs_the_policys_word(closed: str, reason: int):
-    policy = replace(POLICY, allow=(replace(RULE, **{closed: False}),))
+def test_egress_needs_the_policys_word(closed: str, reason: ErrorReason.ValueType):
+    without: dict[str, Any] = {closed: False}
+    policy = replace(POLICY, allow=(replace(RULE, **without),))
     assert decide(FACTS, policy) == Refused(reason, f"allow[0].{closed}")
-    assert isinstance(decide(replace(FACTS, **{closed: False}), policy), Accepted)
+    assert isinstance(decide(replace(FACTS, **without), policy), Accepted)
 
 
 def test_every_organization_of_the_chain_must_be_allowed():

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import ExitClass, Grant, Isolation, MessageGrant, Receipt, RunState, TaskInputRef, WaitReason
 from tests.builders import NOW, World
 from tests.unit.node.assignments import assign, content, sealed_task
-from tests.unit.node.conftest import MakeStation
+from tests.unit.node.conftest import MakeStation, until
 from tests.unit.node.test_intake import SIBLINGS, Taken, message
 
 MakeRun = Callable[..., Awaitable[Run]]
@@ -335,7 +336,7 @@ async def test_lines_are_gathered_sealed_and_numbered(lung: World, make_run: Mak
     second = logged(run, lung, updates[1].log_envelopes[0], 2)
     assert (first.first_sequence, [line.text for line in first.lines]) == (1, ["a", "b", "c"])
     assert (second.first_sequence, [line.text for line in second.lines]) == (4, ["d"])
-    standing = await run.station.journal.transact(lambda db: records.get_run(db, *run.record.key))
+    [standing] = await run.station.journal.transact(lambda db: records.attempts_of(db, run.record.run_id))
     assert (standing.log_sequence, standing.log_lines) == (2, 4)
     assert standing.bytes_out == sum(len(update.log_envelopes[0]) for update in updates)
 
@@ -358,9 +359,7 @@ async def test_lines_reach_the_server_soon_without_a_flush(
     monkeypatch.setattr(reports, "GATHER_SECONDS", 0.0)
     run = await make_run()
     await run.log(lines(1, "a"))
-    async with asyncio.timeout(10):
-        while not sent:
-            await asyncio.sleep(0.001)
+    await until(lambda: bool(sent))
     assert sent[0].run_update.log_envelopes
 
 
@@ -391,9 +390,8 @@ async def test_a_long_wait_is_visible_and_a_short_one_is_not(make_run: MakeRun, 
         pass
     assert sent == []
     monkeypatch.setattr(reports, "VISIBLE_AFTER_SECONDS", 0.0)
-    async with asyncio.timeout(10), run.waiting_for_others():
-        while not sent:
-            await asyncio.sleep(0.001)
+    async with run.waiting_for_others():
+        await until(lambda: bool(sent))
     assert sent[0].run_update.waiting.reason == WaitReason.WAIT_REASON_OTHERS
     assert not sent[1].run_update.HasField("waiting")
 
@@ -456,7 +454,7 @@ async def test_messages_stop_when_the_policy_takes_its_word_back(lung: World, ma
 
 async def arrive(run: Run, *messages: Any) -> None:
     for each in messages:
-        await run.station.journal.transact(lambda db, each=each: records.insert_incoming(db, each))
+        await run.station.journal.transact(partial(records.insert_incoming, message=each))
     run.messages.arrived()
 
 
@@ -465,8 +463,8 @@ async def test_messages_come_in_order_and_a_waiting_reader_is_woken(
 ):
     run = await make_run(siblings)
     await run.slot.take()
-    stream = aiter(run.receive_messages({}))
-    waiting = asyncio.create_task(anext(stream))
+    stream = run.receive_messages({})
+    waiting = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
     await arrive(run, message(lung, siblings, sequence=1), message(lung, siblings, sequence=2))
     async with asyncio.timeout(10):
@@ -481,7 +479,7 @@ async def test_messages_come_in_order_and_a_waiting_reader_is_woken(
 async def test_a_cursor_goes_on_where_it_was(lung: World, make_run: MakeRun, siblings: ServerFrame):
     run = await make_run(siblings)
     await arrive(run, message(lung, siblings, sequence=1), message(lung, siblings, sequence=2))
-    stream = aiter(run.receive_messages({lung["Alpha"].address: 1}))
+    stream = run.receive_messages({lung["Alpha"].address: 1})
     assert (await anext(stream)).sequence == 2
     await stream.aclose()
 
@@ -489,7 +487,7 @@ async def test_a_cursor_goes_on_where_it_was(lung: World, make_run: MakeRun, sib
 async def test_a_missing_message_is_reported_and_never_skipped(lung: World, make_run: MakeRun, siblings: ServerFrame):
     run = await make_run(siblings)
     await arrive(run, message(lung, siblings, sequence=1), message(lung, siblings, sequence=3))
-    stream = aiter(run.receive_messages({}))
+    stream = run.receive_messages({})
     assert (await anext(stream)).sequence == 1
     with pytest.raises(FolkmootError) as gap:
         await anext(stream)
@@ -499,11 +497,9 @@ async def test_a_missing_message_is_reported_and_never_skipped(lung: World, make
 async def test_a_run_that_waits_for_a_message_lends_its_slot(lung: World, make_run: MakeRun, siblings: ServerFrame):
     run = await make_run(siblings)
     await run.slot.take()
-    stream = aiter(run.receive_messages({}))
-    waiting = asyncio.create_task(anext(stream))
-    async with asyncio.timeout(10):
-        while run.station.slots.free == 0:
-            await asyncio.sleep(0)
+    stream = run.receive_messages({})
+    waiting = asyncio.ensure_future(anext(stream))
+    await until(lambda: run.station.slots.free == 1)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     run.slot.close()

@@ -144,7 +144,7 @@ async def test_a_subtask_is_signed_by_the_node_and_verifies_as_receivers_verify_
     task_id = await create(central, lung, labels=["patients"], name="part")
     task = created_task(hub, lung)
     spec = task.spec
-    assert (spec.task_id, spec.name, spec.labels) == (task_id, "part", ["patients"])
+    assert (spec.task_id, spec.name, list(spec.labels)) == (task_id, "part", ["patients"])
     assert spec.parent.run_id == central.record.run_id
     assert spec.initiator.organization_id == lung["Beta"].address
     assert spec.result_receivers == [lung["Beta"].address]

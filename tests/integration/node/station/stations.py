@@ -100,6 +100,7 @@ class Algorithm:
             if message.organization_id == self.address(organization):
                 call.cancel()
                 return json.loads(message.content)
+        raise AssertionError("the node ended the stream")
 
     def address(self, organization: str) -> str:
         return next(peer.organization_id for peer in self.context.members if peer.name == organization)
@@ -254,8 +255,11 @@ class Stations:
             yield node
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
     """Wait until something holds; fail if it takes far too long."""
     async with asyncio.timeout(30):
-        while not holds():
+        while True:
+            answer = holds()
+            if answer if isinstance(answer, bool) else await answer:
+                return
             await asyncio.sleep(0.01)

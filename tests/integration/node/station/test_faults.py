@@ -256,9 +256,11 @@ async def test_run_that_waits_for_a_slot_can_be_cancelled_and_says_what_it_waits
         first = await ask(hub, "Beta")
         await asyncio.wait_for(computing.wait(), 30)
         second = await ask(hub, "Beta")
-        async with asyncio.timeout(30):
-            while "slot" not in str(await second.why()).lower():
-                await asyncio.sleep(0.02)
+
+        async def waits_for_a_slot() -> bool:
+            return "slot" in str(await second.why()).lower()
+
+        await until(waits_for_a_slot)
         await second.cancel()
         assert (await only(second)).state == RunState.CANCELLED
         go_on.set()
@@ -384,10 +386,10 @@ async def test_journal_of_an_ended_run_answers_a_repeated_assignment(
 
 
 async def committed(node: RunningNode) -> None:
-    journal = node.stations[0].station.journal
-    async with asyncio.timeout(30):
-        while await journal.transact(records.uncommitted_runs):
-            await asyncio.sleep(0.01)
+    async def everything_is() -> bool:
+        return not await node.stations[0].station.journal.transact(records.uncommitted_runs)
+
+    await until(everything_is)
 
 
 def node_intake(node: RunningNode) -> Intake:
