@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, or_, select
 
 from folkmoot.server.context import Caller
 from folkmoot.server.core import ConnectionState, Core, NodeKey
-from folkmoot.server.link import LinkSession, Work
+from folkmoot.server.link import SILENT_INTERVALS, LinkSession, Work
 from folkmoot.server.store import endings, links
 from folkmoot.server.store.task_tables import node_links
 from folkmoot.server.store.touched import Touched
@@ -24,7 +24,6 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.admin_service_pb2 import Connection as NodeConnection
 from folkmoot.v1.errors_pb2 import ErrorReason
 
-SILENT_INTERVALS = 3
 SWEEP_SECONDS = 1.0
 EXPIRED_AT_ONCE = 500
 
@@ -153,6 +152,10 @@ class Dispatch:
     async def close(self) -> None:
         """Send all nodes away, and finish what their sessions have left to write."""
         self.core.draining.set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for what nobody else waits for."""
         while self._under_way:
             await asyncio.wait(tuple(self._under_way))
 

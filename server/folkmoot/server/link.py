@@ -29,6 +29,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import (
     Accepted,
     Drain,
+    Heartbeat,
     Hello,
     LedgerHead,
     NodeFrame,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from folkmoot.server.dispatch import Dispatch
 
 PROTOCOL = 1
+SILENT_INTERVALS = 3
 WINDOW = 1000
 """Most deliveries under way that the node has not acknowledged."""
 
@@ -263,6 +265,14 @@ class LinkSession:
                 await asyncio.wait_for(self._stirred.wait(), remaining)
             except TimeoutError:
                 return []
+
+    def idle(self) -> list[ServerFrame]:
+        """Return what to send when an interval has passed with nothing to tell; raise if the node never said Hello."""
+        if self.link_id is not None:
+            return [ServerFrame(heartbeat=Heartbeat())]
+        if self.silent_seconds > SILENT_INTERVALS * HEARTBEAT_SECONDS:
+            raise violation("A session begins with Hello, and none came")
+        return []
 
     async def _due(self) -> list[ServerFrame]:
         """Return the next deliveries, as far as the node's window is open."""

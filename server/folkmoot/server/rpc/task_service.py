@@ -21,14 +21,13 @@ from folkmoot.server.wakers import task_topic
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1 import task_service_pb2 as pb
-from folkmoot.v1.link_pb2 import Heartbeat, NodeFrame, ServerFrame
+from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.task_pb2 import Run, Task, TaskChain, TaskSpec
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 LOG_LINES_AT_ONCE = 16
-HEARTBEAT = ServerFrame(heartbeat=Heartbeat())
 
 
 class TaskService(TaskServiceServicer):
@@ -194,7 +193,7 @@ class TaskService(TaskServiceServicer):
         listening = asyncio.create_task(session.listen(_node_frames(request)))
         try:
             while (frames := await session.next_frames(HEARTBEAT_SECONDS)) or not session.over:
-                for frame in frames or [HEARTBEAT]:
+                for frame in frames or session.idle():
                     yield pb.AttachResponse(frame=frame)
         finally:
             listening.cancel()

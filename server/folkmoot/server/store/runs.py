@@ -45,13 +45,13 @@ def run_of(row: AnyRow) -> Run:
 
 
 def where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]:
-    """Return the runs that meet the conditions, oldest first."""
-    rows = connection.execute(select(*DECISIVE).where(*conditions).order_by(runs.c.position))
+    """Return the runs that meet the conditions, oldest first; nobody else moves them before this transaction ends."""
+    rows = connection.execute(select(*DECISIVE).where(*conditions).order_by(runs.c.position).with_for_update())
     return [run_of(row) for row in rows]
 
 
 def load(connection: Connection, run_ids: Iterable[str]) -> list[Run]:
-    """Return the runs with these ids that there are."""
+    """Return the runs with these ids that there are; nobody else moves them before this transaction ends."""
     return [run_of(row) for row in connection.execute(_LOAD, {"run_ids": list(run_ids)})]
 
 
