@@ -98,12 +98,12 @@ class Dispatch:
             return
         if self._sessions.get(link_id) is session:
             del self._sessions[link_id]
-        self._begin(self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now)))
+        self.begin(self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now)))
 
     def _ledger_moved(self, genesis: bytes) -> None:
         sessions = [session for session in self._sessions.values() if session.caller.genesis == genesis]
         if sessions:
-            self._begin(self._tell(genesis, sessions))
+            self.begin(self._tell(genesis, sessions))
 
     async def _tell(self, genesis: bytes, sessions: Sequence[LinkSession]) -> None:
         state = await self.core.ledgers.state(genesis)
@@ -123,7 +123,7 @@ class Dispatch:
         """Begin. Every node is away: who was attached was so to a process that is gone."""
         now = self.core.clock()
         await self.core.store.write(lambda connection: links.detach_all(connection, now=now))
-        self._begin(self._run())
+        self.begin(self._run())
 
     async def _run(self) -> None:
         """Sweep until the server is about to stop; then send all nodes away."""
@@ -159,11 +159,12 @@ class Dispatch:
         while self._under_way:
             await asyncio.wait(tuple(self._under_way))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that nobody waits for, but `close`."""
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something that nobody has to wait for, but `close`."""
         task = asyncio.get_running_loop().create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        return task
 
 
 def _connection(attached_at: datetime, away_since: datetime | None) -> ConnectionState:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 SILENT_INTERVALS = 3
+FRAMES_UNDER_WAY = 16
+"""Most frames of a stream that wait for their commits at once."""
 WINDOW = 1000
 """Most deliveries under way that the node has not acknowledged."""
 
@@ -88,13 +90,28 @@ class LinkSession:
     # ---- what comes ------------------------------------------------------------------------------------------------
 
     async def listen(self, frames: AsyncIterator[NodeFrame]) -> None:
-        """Handle the frames of a stream until it ends, and the session with it."""
-        try:
-            async for frame in frames:
+        """Handle the frames of a stream until it ends, and the session with it.
+
+        They take effect in their order, because writes do; none waits until the one before is on disk.
+        """
+        room = asyncio.Semaphore(FRAMES_UNDER_WAY)
+
+        async def handle(frame: NodeFrame) -> None:
+            try:
                 await self.handle(frame)
-            self.end()
-        except Exception as error:  # noqa: BLE001 -- whoever sends frames to the node raises it
-            self.end(error)
+            except Exception as error:  # noqa: BLE001 -- whoever sends frames to the node raises it
+                self.end(error)
+            finally:
+                room.release()
+
+        async for frame in frames:
+            await room.acquire()
+            handling = self._dispatch.begin(handle(frame))
+            if self.link_id is None:
+                await handling
+        for _ in range(FRAMES_UNDER_WAY):
+            await room.acquire()
+        self.end()
 
     async def handle(self, frame: NodeFrame) -> None:
         """Take a frame of the node; raise PROTOCOL_VIOLATION, SESSION_REPLACED, TOO_LARGE."""
