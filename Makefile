@@ -43,12 +43,14 @@ check-contract: $(SETUP)
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against proto/baseline.binpb
 	@$(BIN)/python tools/generate.py --check
+	@$(BIN)/python tools/generate_docs.py --check
 
 check-migrations: $(SETUP)
 	@$(BIN)/python tools/check_migrations.py
 
-generate: $(SETUP) ## generated/ from proto/
+generate: $(SETUP) ## generated/ from proto/, the reference in docs/ from what it describes
 	@$(BIN)/python tools/generate.py
+	@$(BIN)/python tools/generate_docs.py
 
 freeze: $(SETUP) ## take today's contract as the one that must not break
 	@$(BIN)/buf build --exclude-source-info --output proto/baseline.binpb
