@@ -42,9 +42,8 @@ class Attendance:
         """Who the node is, what it holds, up to where it has journaled deliveries."""
         station = self._station
         station.require_admitted()
-        acknowledged, held = await station.journal.transact(
-            lambda connection: (records.acknowledged(connection), records.uncommitted_runs(connection))
-        )
+        acknowledged = await self._intake.acknowledged()
+        held = await station.journal.transact(records.uncommitted_runs)
         hello = Hello(
             node_id=station.node_id,
             boot_id=self._boot_id,
@@ -90,9 +89,8 @@ class Attendance:
     async def _resync(self, resync: Resync) -> None:
         """The server was restored from a backup: count as it does, and deliver ends once more."""
         log.warning("resync", last_sequence=resync.last_sequence)
-        journal = self._station.journal
-        await journal.transact(lambda connection: records.acknowledge(connection, resync.last_sequence))
-        reopened = await journal.transact(records.reopen_all_runs)
+        await self._intake.start_over(resync.last_sequence)
+        reopened = await self._station.journal.transact(records.reopen_all_runs)
         for record in reopened:
             self._executor.take_up(record)
 

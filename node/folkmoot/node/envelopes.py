@@ -4,6 +4,7 @@ Only sealed bytes are stored. A file appears under its name when all of it is on
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from folkmoot.node.records import StoredEnvelope
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.trust import BytesSource, EnvelopeRejected, FileSource, Sealing, Source, inspect
 
+RECENT = 64
+"""Small envelopes that are kept in memory: 16 MiB at most."""
+
 
 class Envelopes:
     """The envelopes below one folder."""
@@ -24,6 +28,7 @@ class Envelopes:
         self._inbox = directory / "inbox"
         self._outbox = directory / "outbox"
         self._journal = journal
+        self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         for folder in (self._inbox, self._outbox):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for unfinished in folder.glob("*.part"):
@@ -31,7 +36,9 @@ class Envelopes:
 
     async def open(self, digest: bytes, closing: ExitStack) -> Source | None:
         """An envelope that is here, open until `closing` closes; None if it is not here."""
-        data = await self._journal.transact(lambda connection: records.get_envelope(connection, digest))
+        data = self._recent.get(digest)
+        if data is None:
+            data = await self._journal.transact(lambda connection: records.get_envelope(connection, digest))
         if data is not None:
             return BytesSource(data)
         for folder in (self._outbox, self._inbox):
@@ -39,6 +46,12 @@ class Envelopes:
             if path.exists():
                 return FileSource(closing.enter_context(path.open("rb")))
         return None
+
+    def remember(self, digest: bytes, data: bytes) -> None:
+        """Keep a small envelope, which the journal has, in memory for a while: it is about to be opened or sent."""
+        self._recent[digest] = data
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
     async def fetch(self, digest: bytes, pieces: AsyncIterator[bytes]) -> None:
         """Write a download to the inbox; raise EnvelopeRejected if it is another envelope than the named one."""

@@ -133,7 +133,7 @@ class Executor:
     async def _messages_stored(self, record: RunRecord) -> None:
         """Wait until the server has what the run has sent: messages of a run that has ended there are taken for late ones."""
         journal = self._station.journal
-        while True:
+        while record.may_send:
             accepted = self._accepted.changed()
             if not await journal.transact(lambda connection: records.has_unaccepted(connection, record.run_id)):
                 return

@@ -74,11 +74,22 @@ class Intake:
         self._station = station
         self._runs = runs
         self._judged: dict[str, VerifiedTask] = {}
+        self._acknowledged: int | None = None
+
+    async def acknowledged(self) -> int:
+        """Up to which delivery everything is journaled."""
+        if self._acknowledged is None:
+            self._acknowledged = await self._station.journal.transact(records.acknowledged)
+        return self._acknowledged
+
+    async def start_over(self, sequence: int) -> None:
+        """The server counts its deliveries anew, from behind this one."""
+        await self._station.journal.transact(lambda connection: records.acknowledge(connection, sequence))
+        self._acknowledged = sequence
 
     async def take(self, frames: Sequence[ServerFrame]) -> int:
         """Journal deliveries; return up to which one everything is journaled. Those that came before are skipped."""
-        journal = self._station.journal
-        last = await journal.transact(records.acknowledged)
+        last = await self.acknowledged()
         changes: list[Change] = []
         self._judged = {}
         for frame in frames:
@@ -93,7 +104,8 @@ class Intake:
             change = await self._change(frame)
             if change is not None:
                 changes.append(change)
-        afterwards = await journal.transact(lambda connection: _apply(connection, changes, last))
+        afterwards = await self._station.journal.transact(lambda connection: _apply(connection, changes, last))
+        self._acknowledged = last
         for act in afterwards:
             act()
         return last
@@ -120,9 +132,14 @@ class Intake:
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
             record = self._stand(connection, judged, inline)
-            return lambda: self._runs.take_up(record)
+            return lambda: self._take_up(record, inline if record is judged.record else (b"", b""))
 
         return change
+
+    def _take_up(self, record: RunRecord, inline: tuple[bytes, bytes]) -> None:
+        if all(inline):
+            self._station.envelopes.remember(*inline)
+        self._runs.take_up(record)
 
     def _stand(self, connection: sqlite3.Connection, judged: Judgement, inline: tuple[bytes, bytes]) -> RunRecord:
         """Let the judgement stand, unless the run is known: a repeat is answered with what stands, nothing runs twice."""

@@ -16,7 +16,7 @@ from folkmoot.node.ports import Limits
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Accepted, PeerMessage
-from folkmoot.v1.task_pb2 import RunState, TaskChain
+from folkmoot.v1.task_pb2 import MessageGrant, RunState, TaskChain, TaskSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -93,6 +93,14 @@ class RunRecord:
     def limits(self) -> Limits:
         """What it may use."""
         return Limits(self.memory_bytes, self.cpu_millis, self.run_time_seconds)
+
+    @property
+    def may_send(self) -> bool:
+        """Whether it can have sent messages: it was started, and its task grants them."""
+        if not self.started_at_us:
+            return False
+        spec = TaskSpec.FromString(self.task_chain().specs[-1].body)
+        return spec.grant.messages == MessageGrant.MESSAGE_GRANT_SIBLINGS
 
     def task_chain(self) -> TaskChain:
         """Its task's signed specs."""

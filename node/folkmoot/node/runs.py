@@ -250,6 +250,8 @@ class Run:
             ended_at_us=microseconds(now),
         )
         self.record = await self.station.journal.transact(lambda db: records.end_run(db, ending, stored))
+        if stored is not None and stored.inline is not None:
+            self.station.envelopes.remember(stored.digest, stored.inline)
         self.ended.set()
 
     def _seal_failure(self, failure: Failure) -> StoredEnvelope:
