@@ -220,6 +220,7 @@ class TestChild:
             f"ATTACH '{tmp_path / 'new.db'}'",
             "SET allowed_paths = ['/etc/passwd']",
             "SET enable_external_access = true",
+            "SET memory_limit = '64GB'",
             "INSTALL httpfs",
             "LOAD httpfs",
         ):
@@ -299,7 +300,7 @@ class TestChild:
         await wait_until(children)
         for child in children():
             child.kill()
-        await wait_until(lambda: not psutil.Process().children())
+        await wait_until(lambda: not children())
         assert (await read(tables, "people")).num_rows == 2
 
 

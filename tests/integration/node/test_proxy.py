@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import grpc.aio
 import pytest
 
+from folkmoot.node import proxy as proxy_module
 from folkmoot.node.data.tables import SourceTables
+from folkmoot.node.limiter import CALL_LIMITS, CallLimit, Limiter
 from folkmoot.node.proxy import Proxy
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.transport.status import error_from_rpc
@@ -164,6 +166,22 @@ class TestBounds:
         request = pb.SendMessageRequest(organization_id="a" * 56, sequence=1, content=b"x" * 256_001)
         assert await reason(stub.SendMessage(request)) == "INVALID_FIELD"
         assert run.messages == []
+
+    async def test_calls_that_come_too_fast_wait_their_turn(self, proxy, tables, run, directory, monkeypatch):
+        limits = {**CALL_LIMITS, "ReportProgress": CallLimit(per_second=1e6, burst=1, at_once=4)}
+        waited = []
+
+        async def wait(seconds: float) -> None:
+            waited.append(seconds)
+
+        monkeypatch.setattr(proxy_module, "Limiter", lambda _: Limiter(lambda: 0.0, limits))
+        await proxy.open(run, tables, directory / RUN)
+        monkeypatch.setattr(asyncio, "sleep", wait)
+        async with connect(directory) as stub:
+            for _ in range(3):
+                await stub.ReportProgress(pb.ReportProgressRequest())
+        assert waited == pytest.approx([1e-6, 2e-6])
+        assert run.progress.qsize() == 3
 
     async def test_open_calls_are_counted(self, tables, proxy, directory):
         await proxy.reserve(directory / RUN)

@@ -145,6 +145,9 @@ class TestContainer:
         assert (config["PidsLimit"], config["NanoCpus"]) == (LIMITS.pids, 10**9)
         assert config["LogConfig"]["Config"]["max-size"]
         assert config["ReadonlyRootfs"] is True
+        assert {mount["Destination"]: mount["RW"] for mount in inspect(run.run_name)["Mounts"]} == {
+            "/run/folkmoot": False
+        }
 
     async def test_labels_name_node_and_run(self, place: Place):
         run = await place.run("forever")

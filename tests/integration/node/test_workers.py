@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from folkmoot.algorithm.source import tree_hash
 from folkmoot.node.data.tables import SourceTables
 from folkmoot.node.proxy import Proxy
 from folkmoot.node.runtimes.process import ProcessRuntime
+from folkmoot.node.runtimes.worker import Worker
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -139,6 +141,23 @@ class TestProcess:
         await runtime.start(make_place("process", directory, "").start_of("0" * 12))
         assert (await runtime.wait("0" * 12)).exit_class == pb.EXIT_CLASS_NOT_STARTED
         await runtime.remove("0" * 12)
+
+
+async def test_process_that_got_a_dead_worker_s_number_is_left_alone(directory: Path):
+    """After a restart of the machine, say: the record names a process that is somebody else's now."""
+    records = directory / "workers"
+    records.mkdir()
+    stranger = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+    worker = Worker("0" * 12, NODE, stranger.pid, started_ticks=1, out_of_memory_kills=0, assigned=True)
+    worker.save(records)
+    runtime = ProcessRuntime(directory, node=NODE, proxy=Proxy())
+    assert await runtime.adopt() == {worker.run_name}
+    assert (await runtime.wait(worker.run_name)).exit_class == pb.EXIT_CLASS_LOST
+    await runtime.stop(worker.run_name)
+    await runtime.remove(worker.run_name)
+    assert stranger.returncode is None
+    stranger.kill()
+    assert await stranger.wait() == -signal.SIGKILL
 
 
 class TestModules:

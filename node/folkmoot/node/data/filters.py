@@ -94,8 +94,10 @@ def _expression(condition: pb.Condition, kind: str) -> Expression:
             raise ValueError("this comparison takes exactly one value")
     if kind not in _FLOATING:
         return found
-    unordered = FunctionExpression("isnan", column)
-    return found | unordered if condition.comparison == pb.COMPARISON_NOT_EQUAL else found & ~unordered
+    is_number = ~FunctionExpression("isnan", column)
+    if condition.comparison == pb.COMPARISON_NOT_EQUAL:
+        return ~((column == _constant(condition.values[0], kind)) & is_number)
+    return found & is_number
 
 
 def _constant(value: pb.Value, kind: str) -> Expression:

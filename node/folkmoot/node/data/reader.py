@@ -101,6 +101,7 @@ def open_engine(path: str) -> duckdb.DuckDBPyConnection:
     for setting in (
         "TimeZone = 'UTC'",
         "disable_parquet_prefetching = true",  # it would hold a row group at once, and those can be of any size
+        "disabled_optimizers = 'statistics_propagation'",  # it takes a file's smallest and largest value for all: NaN is neither
         "allowed_paths = ['{}']".format(path.replace("'", "''")),
         "enable_external_access = false",
         "lock_configuration = true",
