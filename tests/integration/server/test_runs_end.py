@@ -115,9 +115,17 @@ async def test_a_receipt_brought_by_another_node_than_its_own_is_refused(hub: Hu
     assert reason(error) == "RUN_CONFLICT"
 
 
+async def test_a_node_commits_no_receipt_of_a_sister_node(hub: Hub) -> None:
+    sealed = task(hub.lung, ("Beta",))
+    await assign(hub, sealed, "Beta")
+    sister = hub.lung.add_node("Beta", "beta-2")
+    await hub.server.append(hub.lung.entries[-1], hub.admins["Beta"])
+    request = sealed.commit("Beta", node_key=sister)
+    assert reason(await refused(hub.tasks.CommitRun(request, metadata=await hub.node("Beta")))) == "RUN_CONFLICT"
+
+
 async def test_a_receipt_of_another_attempt_is_refused(hub: Hub) -> None:
     sealed = task(hub.lung, ("Beta",), max_attempts=2)
-    sealed.spec.max_attempts = 2
     await assign(hub, sealed, "Beta")
     request = sealed.commit("Beta", attempt=2)
     error = await refused(hub.tasks.CommitRun(request, metadata=await hub.node("Beta")))
