@@ -14,6 +14,7 @@ from folkmoot.node.bridge import iterate_in_thread
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, error_from_rpc
 from folkmoot.transport.calls import TRANSIENT, pause_seconds
+from folkmoot.transport.failures import read_failure
 from folkmoot.trust import (
     BytesSource,
     EnvelopeRejected,
@@ -28,7 +29,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.proxy_service_pb2 import Failure, Peer, RunResult
+from folkmoot.v1.proxy_service_pb2 import Peer, RunResult
 from folkmoot.v1.task_pb2 import Receipt, Run, RunState
 from folkmoot.v1.task_service_pb2 import WatchTaskRequest, WatchTaskResponse
 
@@ -38,31 +39,40 @@ _UNPROVEN = (RunState.RUN_STATE_CANCELLED, RunState.RUN_STATE_EXPIRED)
 _FIRST_TERMINAL = RunState.RUN_STATE_COMPLETED
 
 
-async def watch_ends(station: Station, task_id: str, after_revision: int) -> AsyncGenerator[WatchTaskResponse, None]:
-    """Stream a task's runs as they end, from a revision on, across cuts of the connection. Raises RemoteError."""
+async def watch_ends(
+    station: Station, task: VerifiedTask, after_revision: int
+) -> AsyncGenerator[WatchTaskResponse, None]:
+    """Stream the ends of a task's runs, each once, until the last one has ended, across cuts of the connection. Raises RemoteError.
+
+    Those up to a revision are passed over. Which runs there are is the signed task's word: a server that ends its stream too early,
+    or tells of an end again, makes no result missing and none count twice.
+    """
+    missing = {receiver.run_id for receiver in task.spec.receivers}
     attempt = 0
     while True:
         await station.connection.authenticated()
-        request = WatchTaskRequest(task_id=task_id, after_revision=after_revision)
+        request = WatchTaskRequest(task_id=task.spec.task_id)
         call = station.connection.tasks.WatchTask(request, metadata=station.connection.metadata())
         try:
             async for response in call:
-                attempt = 0
-                after_revision = response.run.revision
-                if response.run.state >= _FIRST_TERMINAL:
-                    yield response
+                run = response.run
+                if run.state >= _FIRST_TERMINAL and task.receiver(run.run_id).run_id in missing:
+                    attempt = 0
+                    missing.remove(run.run_id)
+                    if run.revision > after_revision:
+                        yield response
         except grpc.aio.AioRpcError as rpc_error:
             error = error_from_rpc(rpc_error)
             if error.reason == ErrorReason.ERROR_REASON_TOKEN_INVALID:
                 station.connection.refuse_token()
             elif rpc_error.code() not in TRANSIENT:
                 raise error from None
-            attempt += 1
-            await asyncio.sleep(pause_seconds(attempt))
-        else:
-            return
         finally:
             call.cancel()
+        if not missing:
+            return
+        attempt += 1
+        await asyncio.sleep(pause_seconds(attempt))
 
 
 async def read_result(
@@ -95,7 +105,7 @@ async def read_result(
             async for piece in pieces(opened):
                 yield piece
         else:
-            failure = Failure.FromString(opened.content())
+            failure = read_failure(opened)
             result.failure, result.reason = failure.message, failure.reason or receipt.reason
             yield result
 

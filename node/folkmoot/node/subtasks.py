@@ -18,6 +18,7 @@ from folkmoot.node.results import read_result, watch_ends
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.trust import (
+    EnvelopeRejected,
     FolkmootError,
     TaskNotProven,
     VerifiedTask,
@@ -90,7 +91,7 @@ class Subtasks:
     async def watch(self, task_id: str, after_revision: int) -> AsyncGenerator[RunResult | bytes, None]:
         """Stream results of a subtask as its runs end."""
         task = await self._own(task_id)
-        async with aclosing(watch_ends(self._station, task_id, after_revision)) as ends:
+        async with aclosing(watch_ends(self._station, task, after_revision)) as ends:
             while True:
                 async with self._run.waiting_for_others():
                     end = await anext(ends, None)
@@ -122,6 +123,8 @@ class Subtasks:
                     request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS
                 )
             )
+            if answer.run.run_id != receiver.run_id:
+                raise EnvelopeRejected(f"the server gave the run {answer.run.run_id} in place of {receiver.run_id}")
             async with aclosing(read_result(self._station, task, answer.run, answer.result_envelope)) as frames:
                 async for frame in frames:
                     yield frame

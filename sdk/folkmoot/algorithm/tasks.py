@@ -22,8 +22,9 @@ class Subtask:
             return
         cursor = max((result.run.revision for result in self._had.values()), default=0)
         for result in self._proxy.watch_subtask(self.task_id, cursor):
-            self._had[result.run.run_id] = result
-            yield result
+            if result.run.run_id not in self._had:
+                self._had[result.run.run_id] = result
+                yield result
 
     def wait(self) -> list[Result]:
         """Return all results when the last organization has finished."""

@@ -17,6 +17,7 @@ from folkmoot.client.names import exit_class_name, name_of
 from folkmoot.client.results import Proof, Result, RunState, run_state
 from folkmoot.client.session import is_away
 from folkmoot.transport import RemoteError
+from folkmoot.transport.failures import read_failure
 from folkmoot.trust import (
     BytesSource,
     DecryptionKey,
@@ -30,7 +31,6 @@ from folkmoot.trust import (
     fingerprint,
     inspect,
     open_envelope,
-    parse,
     verify_receipt,
     verify_refusal,
 )
@@ -72,7 +72,7 @@ async def result_of(connection: Connection, task: VerifiedTask, run: Run, envelo
         )
     content, problem = await _content(connection, task, run, receipt, envelope)
     state = run_state(receipt.outcome)
-    failure = _failure(content) if content and state is not RunState.COMPLETED else Failure()
+    failure = read_failure(content) if content and state is not RunState.COMPLETED else Failure()
     return Result(
         organization=name_of(await connection.state(), organization_id),
         organization_id=organization_id,
@@ -231,10 +231,3 @@ async def progress_of(connection: Connection, task: VerifiedTask, run: Run) -> s
 def cause_of(error: FolkmootError) -> str:
     """What goes to the local log: for a rejected envelope also the cause, which nobody else is told."""
     return error.cause_text if isinstance(error, EnvelopeRejected) else str(error)
-
-
-def _failure(content: Opened) -> Failure:
-    try:
-        return parse(Failure, content.content())
-    except FolkmootError:
-        return Failure(message="(what the algorithm said can't be read)")
