@@ -66,15 +66,7 @@ class Dispatch:
     def find(self, caller: Caller, session_id: str) -> LinkSession:
         """Return a session of Exchange; raise SESSION_UNKNOWN."""
         session = self._by_id.get(session_id)
-        if (
-            session is None
-            or session.ended_well
-            or (session.caller.genesis, session.caller.node_id)
-            != (
-                caller.genesis,
-                caller.node_id,
-            )
-        ):
+        if session is None or session.ended_well or session.node != NodeKey(caller.genesis, caller.node_id):
             raise FolkmootError(ErrorReason.ERROR_REASON_SESSION_UNKNOWN, "The session is unknown here, or over")
         return session
 
@@ -101,7 +93,7 @@ class Dispatch:
         self.begin(self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now)))
 
     def _ledger_moved(self, genesis: bytes) -> None:
-        sessions = [session for session in self._sessions.values() if session.caller.genesis == genesis]
+        sessions = [session for session in self._sessions.values() if session.node.genesis == genesis]
         if sessions:
             self.begin(self._tell(genesis, sessions))
 
@@ -112,9 +104,11 @@ class Dispatch:
 
     async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
         """Tell the connection of each of the nodes that ever attached."""
+        if not nodes:
+            return {}
         wanted = or_(*(and_(node_links.c.genesis == key.genesis, node_links.c.node_id == key.node_id) for key in nodes))
         asked = select(node_links).where(node_links.c.attached_at.is_not(None), wanted)
-        rows = await self.core.store.read(lambda connection: connection.execute(asked).all()) if nodes else []
+        rows = await self.core.store.read(lambda connection: connection.execute(asked).all())
         return {NodeKey(row.genesis, row.node_id): _connection(row.attached_at, row.away_since) for row in rows}
 
     # ---- what goes on by itself ------------------------------------------------------------------------------------

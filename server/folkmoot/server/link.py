@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from folkmoot.server import events
 from folkmoot.server.context import Caller
+from folkmoot.server.core import NodeKey
 from folkmoot.server.store import deliveries, links, placement, reports
 from folkmoot.server.store.reports import Fate
 from folkmoot.server.store.touched import Touched
@@ -69,6 +70,7 @@ class LinkSession:
 
     def __init__(self, dispatch: "Dispatch", caller: Caller) -> None:
         self.caller = caller
+        self.node = NodeKey(caller.genesis, caller.node_id)
         self.link_id: int | None = None
         self.epoch = 0
         self.session_id = ""
