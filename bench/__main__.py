@@ -18,12 +18,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 2 for a wrong command line, 1 when a row failed or, with --strict, is over its budget, else 0."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    names = list(LIMITS if options.limits else discover())
+    modules = discover()
+    names = list(LIMITS if options.limits else modules)
     if unknown := set(options.only) - set(names):
         parser.error(f"no such name: {', '.join(sorted(unknown))}; there are: {', '.join(names) or 'none'}")
-    chosen = [name for name in names if not options.only or name in options.only]
+    usual = names if options.limits else [name for name in names if not modules[name].only_when_asked]
+    chosen = [name for name in names if name in (options.only or usual)]
     if options.list:
-        print("\n".join(chosen))
+        print("\n".join(names))
         return 0
     machine = Machine.here()
     context = Context(options.image, options.payload_bytes, options.folder)
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="measure this one; repeatable")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
-    parser.add_argument("--image", help="local image whose python3 imports grpc; without it no row uses an engine")
+    parser.add_argument("--image", help="id of an image of bench/algorithms/least.py; without it the rows build one")
     parser.add_argument("--payload-bytes", type=int, default=100_000_000, help="size for the payload and trust rows")
     parser.add_argument("--folder", type=Path, help="where payloads are written (default: the temporary folder)")
     parser.add_argument("--limits", action="store_true", help="measure the limits alone, against their references")
@@ -58,7 +60,7 @@ def _measure(names: Sequence[str], context: Context) -> list[Row]:
     for name in names:
         started = time.perf_counter()
         try:
-            rows += modules[name](context)
+            rows += modules[name].measure(context)
         except Exception as error:  # noqa: BLE001 - one broken row must not hide the others
             rows.append(Row.failed(name, error))
         print(f"{name}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 class Context:
     """Handed to every row and every limit, so that both work on the same image, size and disk.
 
-    `image` is a local image whose python3 can import grpc, None without an engine; `folder` is where services and
-    limits write, None for the temporary folder.
+    `image` is the id of a local image of `bench.algorithms.least`, None to have one built (limits alone do without);
+    `folder` is where services and limits write, None for the temporary folder.
     """
 
     image: str | None = None

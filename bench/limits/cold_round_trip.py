@@ -67,7 +67,8 @@ def _run_one(engine: Any, image: str, command: tuple[str, ...]) -> _Life:
     marks = [time.perf_counter()]
     container = engine.containers.create(
         image,
-        list(command),
+        list(command[1:]),
+        entrypoint=list(command[:1]),  # in place of the image's own, if it has one
         network_mode="none",
         read_only=True,
         cap_drop=["ALL"],

@@ -1,0 +1,1 @@
+"""The algorithms that the rows run: as little as an algorithm can do."""
