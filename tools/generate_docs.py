@@ -21,7 +21,7 @@ from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
 from folkmoot.node.config import Setting as NodeSetting
 from folkmoot.node.policy import Policy, PolicyLimits, Rule
 from folkmoot.server.config import SETTINGS
-from folkmoot.transport.status import reason_name, rule_of
+from folkmoot.trust.reasons import reason_name, rule_of
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.options_pb2 import Code
 

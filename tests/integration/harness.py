@@ -26,7 +26,7 @@ from folkmoot.server.app import RunningServer, serve, utc_now
 from folkmoot.server.config import Config
 from folkmoot.server.passwords import Cost
 from folkmoot.transport.channel import ServerAddress, open_channel
-from folkmoot.transport.status import RemoteError, error_from_rpc, reason_name
+from folkmoot.transport.status import RemoteError, error_from_rpc
 from folkmoot.trust import SigningKey, make_authentication, uuid7
 from folkmoot.v1 import admin_service_pb2, auth_service_pb2, key_service_pb2, ledger_pb2
 from folkmoot.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -264,4 +264,4 @@ async def refused(call: Any) -> RemoteError:
 
 def reason(error: RemoteError) -> str:
     """Return the reason as people see it."""
-    return reason_name(error.reason)
+    return error.reason_name

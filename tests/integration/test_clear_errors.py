@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from folkmoot.client import AsyncClient, FolkmootError, Resources, Result
-from folkmoot.transport import reason_name
+from folkmoot.trust.reasons import reason_name
 from tests.integration.network import LABEL, Network, network
 
 IMAGE = "process:tests.algorithms.troublesome"
@@ -53,25 +53,25 @@ async def test_wrong_password(net: Network):
     async with net.client("Alpha", password="not the password at all") as client:
         with pytest.raises(FolkmootError) as caught:
             _ = await client.organizations
-    assert reason_name(caught.value.reason) == "LOGIN_FAILED"
+    assert caught.value.reason_name == "LOGIN_FAILED"
 
 
 async def test_missing_fingerprint():
     with pytest.raises(FolkmootError, match="fingerprint") as caught:
         AsyncClient("lung", server="localhost:1", username="x", password="y")
-    assert reason_name(caught.value.reason) == "FINGERPRINT_MISSING"
+    assert caught.value.reason_name == "FINGERPRINT_MISSING"
 
 
 async def test_unknown_organization_names_the_members(client: AsyncClient):
     with pytest.raises(FolkmootError, match=r"Delta.*Alpha.*Beta") as caught:
         await outcome(client, "well", {"number": 1}, organizations=["Delta"])
-    assert reason_name(caught.value.reason) == "ORGANIZATION_NOT_FOUND"
+    assert caught.value.reason_name == "ORGANIZATION_NOT_FOUND"
 
 
 async def test_argument_that_can_not_be_serialized_is_named(client: AsyncClient):
     with pytest.raises(FolkmootError, match="word") as caught:
         await outcome(client, "well", {"number": 1, "word": {1, 2}})
-    assert reason_name(caught.value.reason) == "NOT_SERIALIZABLE"
+    assert caught.value.reason_name == "NOT_SERIALIZABLE"
 
 
 # ---- refused by the node -------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from typing import Any
 
 from folkmoot.algorithm import values
 from folkmoot.algorithm.errors import AlgorithmError
-from folkmoot.transport import reason_name
 from folkmoot.trust import FolkmootError, Opened
+from folkmoot.trust.reasons import reason_name
 from folkmoot.v1 import errors_pb2, task_pb2
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from folkmoot.client.names import exit_class_name, moment
 from folkmoot.client.results import RunState, run_state
-from folkmoot.transport import reason_name
+from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.task_pb2 import Run, WaitReason
 
 _WAITS = {

@@ -14,7 +14,7 @@ from folkmoot.transport.channel import (
 from folkmoot.transport.limits import FRAME_BYTES, INLINE_BYTES, MESSAGE_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload
 from folkmoot.transport.replica import Replica
-from folkmoot.transport.status import ERROR_DOMAIN, RemoteError, Unreachable, abort, error_from_rpc, reason_name
+from folkmoot.transport.status import ERROR_DOMAIN, RemoteError, Unreachable, abort, error_from_rpc
 
 __all__ = [
     "CHANNEL_OPTIONS",
@@ -33,7 +33,6 @@ __all__ = [
     "download",
     "error_from_rpc",
     "open_channel",
-    "reason_name",
     "retrying",
     "upload",
 ]

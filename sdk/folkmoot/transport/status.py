@@ -4,7 +4,6 @@ The catalogue in errors.proto gives each reason its status code and its advice, 
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NoReturn
 
 import grpc
@@ -14,11 +13,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from folkmoot.trust.errors import FolkmootError
-from folkmoot.v1 import errors_pb2, options_pb2
+from folkmoot.trust.reasons import reason_number, rule_of
+from folkmoot.v1 import errors_pb2
 
 ERROR_DOMAIN = "folkmoot"
 _DETAILS_KEY = "grpc-status-details-bin"
-_PREFIX = "ERROR_REASON_"
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -32,27 +31,6 @@ class Unreachable(RemoteError):  # noqa: N818 - says what is the case
     """The other side can't be reached, or does not answer; the same call may succeed later."""
 
 
-@cache
-def rule_of(reason: int) -> options_pb2.ErrorRule:
-    """The catalogue's line for a reason: its status code and its advice."""
-    value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(reason)
-    if value is None:
-        return options_pb2.ErrorRule(code=options_pb2.CODE_UNKNOWN)
-    return value.GetOptions().Extensions[options_pb2.error]
-
-
-def reason_name(reason: int) -> str:
-    """The reason as people see it: "TASK_NOT_FOUND"."""
-    value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_number.get(reason)
-    return value.name.removeprefix(_PREFIX) if value else f"REASON_{reason}"
-
-
-def reason_number(name: str) -> int:
-    """The reason that a name means; 0 if this release does not know it."""
-    value = errors_pb2.ErrorReason.DESCRIPTOR.values_by_name.get(_PREFIX + name)
-    return value.number if value else 0
-
-
 def status_code(error: FolkmootError) -> grpc.StatusCode:
     """The canonical status of an error."""
     return _CODES.get(rule_of(error.reason).code, grpc.StatusCode.UNKNOWN)
@@ -62,15 +40,14 @@ def rich_status(
     error: FolkmootError, *, request_id: str = "", retry_after_seconds: float | None = None
 ) -> status_pb2.Status:
     """The status with ErrorInfo, BadRequest and RetryInfo as they apply. The message repeats the reason and says what to do."""
-    rule = rule_of(error.reason)
     text = str(error).rstrip(". ")
-    status = status_pb2.Status(code=rule.code, message=f"{reason_name(error.reason)}: {text}. {rule.help}".strip())
+    status = status_pb2.Status(
+        code=rule_of(error.reason).code, message=f"{error.reason_name}: {text}. {error.help}".strip()
+    )
     metadata = dict(error.metadata)
     if request_id:
         metadata["request_id"] = request_id
-    details: list[Any] = [
-        error_details_pb2.ErrorInfo(reason=reason_name(error.reason), domain=ERROR_DOMAIN, metadata=metadata)
-    ]
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason_name, domain=ERROR_DOMAIN, metadata=metadata)]
     if error.violations:
         details.append(
             error_details_pb2.BadRequest(
@@ -114,9 +91,8 @@ def error_from_rpc(rpc_error: grpc.aio.AioRpcError, *, server: str = "the server
     code = rpc_error.code()
     message = rpc_error.details() or ""
     if info is not None:
-        reason = reason_number(info.reason)
         error = RemoteError(
-            reason,
+            reason_number(info.reason),
             message.removeprefix(f"{info.reason}: "),
             metadata=dict(info.metadata),
             violations=violations,

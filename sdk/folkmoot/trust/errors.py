@@ -28,7 +28,7 @@ An error's text says what happened; `reason_name` and `help` give the catalogue'
 from collections.abc import Mapping
 from typing import ClassVar
 
-from folkmoot.v1 import options_pb2
+from folkmoot.trust.reasons import reason_name, rule_of
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 
@@ -55,15 +55,13 @@ class FolkmootError(Exception):
 
     @property
     def reason_name(self) -> str:
-        """The reason as people and programs see it, such as "TASK_NOT_FOUND"; a later release's as its number."""
-        known = ErrorReason.DESCRIPTOR.values_by_number.get(self.reason)
-        return known.name.removeprefix("ERROR_REASON_") if known else str(self.reason)
+        """The reason as people and programs see it, such as "TASK_NOT_FOUND"; a later release's by its number."""
+        return reason_name(self.reason)
 
     @property
     def help(self) -> str:
         """What to do about it, as the catalogue says."""
-        known = ErrorReason.DESCRIPTOR.values_by_number.get(self.reason)
-        return known.GetOptions().Extensions[options_pb2.error].help if known else ""
+        return rule_of(self.reason).help
 
 
 class TrustError(FolkmootError):

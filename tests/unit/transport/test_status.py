@@ -8,13 +8,11 @@ from google.rpc import error_details_pb2
 from folkmoot.transport.status import (
     Unreachable,
     error_from_rpc,
-    reason_name,
-    reason_number,
     rich_status,
-    rule_of,
     status_code,
 )
 from folkmoot.trust import FolkmootError
+from folkmoot.trust.reasons import reason_name, reason_number, rule_of
 from folkmoot.v1 import errors_pb2, options_pb2
 
 REASONS = [number for number in errors_pb2.ErrorReason.values() if number]

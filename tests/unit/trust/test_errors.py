@@ -36,9 +36,9 @@ def test_text_says_what_happened():
     )
 
 
-def test_reason_of_a_later_release_is_its_number():
+def test_reason_of_a_later_release_stays_readable():
     error = FolkmootError(9999, "Something new.")
-    assert (error.reason_name, error.help) == ("9999", "")
+    assert (error.reason_name, error.help) == ("REASON_9999", "")
 
 
 def test_cause_of_a_rejected_envelope_stays_inside():

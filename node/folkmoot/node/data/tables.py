@@ -12,8 +12,8 @@ import structlog
 
 from folkmoot.node.data.readers import Child, Readers
 from folkmoot.node.data.sources import Source
-from folkmoot.transport.status import reason_number
 from folkmoot.trust.errors import FolkmootError
+from folkmoot.trust.reasons import reason_number
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2 import Column, ReadTableRequest, Table
 
