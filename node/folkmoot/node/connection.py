@@ -25,6 +25,7 @@ from folkmoot.transport import (
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.payloads import Metadata
 from folkmoot.trust import FolkmootError, Source, digest
+from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest, AuthenticateNodeResponse, GetNonceRequest
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -91,9 +92,9 @@ class Connection:
     async def authenticate(self) -> float:
         """Get a token; return how many seconds it lives. Raises RemoteError: JOIN_PENDING, NODE_NOT_APPROVED and so on."""
         answer = await retrying(self._authenticate, server=self.address.target)
+        lifetime = moment_at(nanoseconds(answer.access_expires_at)) - datetime.now(UTC)
         self._token = answer.access_token
         self._has_token.set()
-        lifetime = answer.access_expires_at.ToDatetime(UTC) - datetime.now(UTC)
         return max(SHORTEST_LIFE_SECONDS, lifetime.total_seconds())
 
     async def _authenticate(self) -> AuthenticateNodeResponse:

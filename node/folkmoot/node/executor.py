@@ -111,6 +111,8 @@ class Executor:
     def message_accepted(self) -> None:
         """The server has stored a message of a run."""
         self._accepted.notify()
+        for run in self._runs.values():
+            run.messages.accepted()
 
     async def close(self) -> None:
         """Let go of everything; what runs goes on without this process."""
@@ -135,7 +137,7 @@ class Executor:
         journal = self._station.journal
         while record.may_send:
             accepted = self._accepted.changed()
-            if not await journal.transact(lambda connection: records.has_unaccepted(connection, record.run_id)):
+            if not await journal.transact(lambda connection: records.count_unaccepted(connection, record.run_id)):
                 return
             await self._link.attached()
             try:

@@ -28,6 +28,9 @@ SILENT_INTERVALS = 3
 MAX_BATCH = 100
 EXCHANGE_WAIT_MILLISECONDS = 1000
 FAREWELL_SECONDS = 1.0
+MOST_WAITING = 256
+"""Frames that may wait to be sent. What runs tell beyond that is dropped: an algorithm writes logs faster than a slow line takes them."""
+
 REPLACED_PAUSES = 6
 """Where another process uses the node's key, the two would throw each other out for ever: wait this many pauses each time."""
 
@@ -85,7 +88,7 @@ class Link:
 
     def send(self, frame: NodeFrame) -> None:
         """Send a frame in the present session; without one it is dropped: the next session begins with what counts."""
-        if self._is_attached.is_set():
+        if self._is_attached.is_set() and (self._outgoing.qsize() < MOST_WAITING or not frame.HasField("run_update")):
             self._outgoing.put_nowait(frame)
 
     def stop(self) -> None:
@@ -103,6 +106,10 @@ class Link:
                 error: FolkmootError | Gone = error_from_rpc(rpc_error, server=self._connection.address.target)
             except (FolkmootError, Gone) as refusal:
                 error = refusal
+            except Exception:
+                # One server can send what nobody foresees; the node goes on, and with it its other collaborations.
+                log.exception("node.link_fault")
+                error = Gone("the server sent what can't be taken in")
             attempt = 1 if self._is_attached.is_set() else attempt + 1
             self._is_attached.clear()
             pause = self._explain(error, attempt, repeated=str(error) == told)

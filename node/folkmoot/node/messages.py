@@ -34,6 +34,9 @@ from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage
 from folkmoot.v1.proxy_service_pb2 import ReceiveMessagesResponse, SendMessageRequest
 from folkmoot.v1.task_pb2 import MessageGrant
 
+MOST_UNACCEPTED = 256
+"""Messages of a run that the server need not have stored yet; the next one waits. They are held in memory and sent again at each attach."""
+
 MESSAGE_CONTENT_TYPE = "application/vnd.folkmoot.message"
 
 
@@ -66,9 +69,11 @@ class Messages:
         self._run = run
         self._send = send
         self._arrived = Signal()
+        self._accepted = Signal()
+        self._unaccepted = 0
 
     async def send(self, request: SendMessageRequest) -> None:
-        """Seal and journal a message; return when it is journaled."""
+        """Seal and journal a message; return when it is journaled, and few enough wait for the server."""
         self._require_granted()
         self._run.require_allowed()
         to_run_id = self._sibling(request.organization_id)
@@ -91,6 +96,18 @@ class Messages:
         if is_new:
             self._run.left(len(sealed.envelope))
             self._send(NodeFrame(peer_message=message))
+            self._unaccepted += 1
+        await self._few_unaccepted()
+
+    async def _few_unaccepted(self) -> None:
+        run_id = self._run.record.run_id
+        while self._unaccepted >= MOST_UNACCEPTED:
+            accepted = self._accepted.changed()
+            self._unaccepted = await self._station.journal.transact(
+                lambda connection: records.count_unaccepted(connection, run_id)
+            )
+            if self._unaccepted >= MOST_UNACCEPTED:
+                await accepted.wait()
 
     async def receive(self, cursors: Mapping[str, int]) -> AsyncGenerator[ReceiveMessagesResponse, None]:
         """Stream messages in order, from the last one that was received of each organization."""
@@ -120,6 +137,10 @@ class Messages:
             if not found:
                 async with self._run.waiting_for_others():
                     await arrived.wait()
+
+    def accepted(self) -> None:
+        """The server has stored a message."""
+        self._accepted.notify()
 
     def arrived(self) -> None:
         """A message has been journaled."""

@@ -312,12 +312,12 @@ def accept_outgoing(connection: sqlite3.Connection, accepted: Accepted) -> None:
     )
 
 
-def has_unaccepted(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Whether the server may lack a message that a run has sent."""
-    row = connection.execute(
-        "SELECT 1 FROM outgoing_messages WHERE accepted = 0 AND from_run_id = ?", (run_id,)
+def count_unaccepted(connection: sqlite3.Connection, run_id: str) -> int:
+    """How many messages that a run has sent the server may lack."""
+    (number,) = connection.execute(
+        "SELECT count(*) FROM outgoing_messages WHERE accepted = 0 AND from_run_id = ?", (run_id,)
     ).fetchone()
-    return row is not None
+    return int(number)
 
 
 def unaccepted_outgoing(connection: sqlite3.Connection) -> list[PeerMessage]:

@@ -8,7 +8,7 @@ after a restart. Results are believed as `results` says.
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
 from typing import Protocol, TypeVar
 
@@ -31,7 +31,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead
+from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead, SubtaskInput
 from folkmoot.v1.task_pb2 import Dependency, Initiator, Parent, Receiver, TaskChain, TaskInputRef, TaskSpec
 from folkmoot.v1.task_service_pb2 import CancelTaskRequest, CreateTaskRequest, GetRunRequest, GetTaskRequest
 
@@ -139,43 +139,54 @@ class Subtasks:
                 "the task was created without the right to create subtasks",
             )
         self._run.require_allowed()
+        size_bytes, most = sum(portion.size_bytes for portion in head.inputs), self._run.record.result_limit_bytes
+        if size_bytes > most:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_TOO_LARGE,
+                f"the inputs have {size_bytes} bytes; what leaves at once has at most {most} by the node's policy, as a result has",
+            )
         for organization_id in (*head.organization_ids, *head.result_receivers):
             self._station.state.member(organization_id)
 
     async def _make(self, head: SubtaskHead, portions: "_Portions") -> SubtaskRecord:
         """Seal the inputs, sign the spec, verify it as receivers will, journal it."""
-        run = self._run.record
+        run, number = self._run.record, self._run.task.spec.grant.subtask_number
         task_id = uuid7(self._station.now(), self._station.random)
-        stored, references = [], []
-        for portion in head.inputs:
-            organizations = tuple(portion.organization_ids) or tuple(head.organization_ids)
-            context = self._input_context(task_id)
-            sealing = self._station.sealing(context, organizations)
-            envelope = await self._station.envelopes.seal(portions.take(portion.size_bytes), sealing)
-            stored.append(envelope)
-            references.append(
-                TaskInputRef(
-                    organization_ids=portion.organization_ids,
-                    envelope_digest=envelope.digest,
-                    size_bytes=envelope.size_bytes,
-                )
+        with ExitStack() as dropping:
+            stored = [
+                await self._seal_input(task_id, portion.organization_ids or head.organization_ids, content, dropping)
+                for portion, content in portions.cut(head.inputs)
+            ]
+            spec = await self._spec(head, task_id, _references(head, stored))
+            chain = run.task_chain()
+            chain.specs.append(sign_subtask(spec, self._station.node_key))
+            task = self._verify(chain)
+            record = SubtaskRecord(
+                key=head.key,
+                task_id=task_id,
+                request_digest=await portions.request_digest(head),
+                chain=chain.SerializeToString(),
+                inputs=b"".join(envelope.digest for envelope in stored),
+                created=0,
             )
-        spec = await self._spec(head, task_id, references)
-        chain = run.task_chain()
-        chain.specs.append(sign_subtask(spec, self._station.node_key))
-        self._verified[task_id] = self._verify(chain)
-        record = SubtaskRecord(
-            key=head.key,
-            task_id=task_id,
-            request_digest=await portions.request_digest(head),
-            chain=chain.SerializeToString(),
-            inputs=b"".join(envelope.digest for envelope in stored),
-            created=0,
-        )
-        number = self._run.task.spec.grant.subtask_number
-        await self._transact(lambda db: _insert(db, run, record, stored, number))
+            dropping_refused = dropping.pop_all()
+        try:
+            await self._transact(lambda db: _insert(db, run, record, stored, number))
+        except FolkmootError:
+            dropping_refused.close()
+            raise
+        self._verified[task_id] = task
         self._run.left(sum(envelope.size_bytes for envelope in stored))
         return record
+
+    async def _seal_input(
+        self, task_id: str, organization_ids: Iterable[str], content: AsyncIterator[bytes], dropping: ExitStack
+    ) -> StoredEnvelope:
+        """Seal an input, which `dropping` forgets: nothing of a subtask that is refused stays on the disk."""
+        sealing = self._station.sealing(self._input_context(task_id), tuple(organization_ids))
+        envelope = await self._station.envelopes.seal(content, sealing)
+        dropping.callback(self._station.envelopes.forget, envelope.digest)
+        return envelope
 
     def _verify(self, chain: TaskChain) -> VerifiedTask:
         try:
@@ -288,6 +299,16 @@ class Subtasks:
         return task
 
 
+def _references(head: SubtaskHead, stored: Sequence[StoredEnvelope]) -> list[TaskInputRef]:
+    """The inputs as the spec names them."""
+    return [
+        TaskInputRef(
+            organization_ids=portion.organization_ids, envelope_digest=envelope.digest, size_bytes=envelope.size_bytes
+        )
+        for portion, envelope in zip(head.inputs, stored, strict=True)
+    ]
+
+
 def _insert(
     db: sqlite3.Connection, run: RunRecord, record: SubtaskRecord, inputs: list[StoredEnvelope], granted: int
 ) -> None:
@@ -310,8 +331,11 @@ class _Portions:
         self._hash = hashlib.sha256()
         self._rest = b""
 
-    async def take(self, size_bytes: int) -> AsyncIterator[bytes]:
-        """The next bytes, as many as that."""
+    def cut(self, inputs: Iterable[SubtaskInput]) -> Iterator[tuple[SubtaskInput, AsyncIterator[bytes]]]:
+        """Each input with its bytes, which are to be read before the next one's."""
+        return ((each, self._take(each.size_bytes)) for each in inputs)
+
+    async def _take(self, size_bytes: int) -> AsyncIterator[bytes]:
         while size_bytes:
             if not self._rest:
                 self._rest = await self._next()

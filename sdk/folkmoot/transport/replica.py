@@ -111,12 +111,13 @@ class Replica:
             fresh = received[max(0, len(self.entries) - _sequence_of_first(received)) :]
             if not fresh:
                 return
-            self.state = replay(fresh, state=self.state, expected_genesis=self.reference.genesis, now=datetime.now(UTC))
+            state = replay(fresh, state=self.state, expected_genesis=self.reference.genesis, now=datetime.now(UTC))
             for entry in fresh:
                 data = entry.SerializeToString()
                 file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
             file.flush()
             os.fsync(file.fileno())
+            self.state = state
             self.entries += fresh
             self._offset = file.tell()
 

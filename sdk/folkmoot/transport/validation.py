@@ -28,6 +28,8 @@ NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,61}[A-Za-z0-9])?")
 DIGEST_BYTES = 32
 NAME_CHARACTERS = 63
 MOST_VIOLATIONS = 100
+LARGEST_NUMBER = 1 << 62
+"""No count, size or position is larger. Databases keep numbers below 2^63; this leaves room to add to one."""
 
 _NUMBERS = frozenset(
     {
@@ -136,6 +138,8 @@ def _scalar_checks(field: FieldDescriptor, rule: options.Rule) -> Iterator[_Chec
             yield lambda value: None if value in known else "must be a value that the contract names"
     elif field.cpp_type in _NUMBERS:
         yield from _number_checks(rule)
+        if field.cpp_type == FieldDescriptor.CPPTYPE_UINT64 and not rule.max:
+            yield lambda value: f"must be at most {LARGEST_NUMBER}" if value > LARGEST_NUMBER else None
     elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:  # texts and bytes
         yield from _length_checks(rule, "bytes" if field.type == FieldDescriptor.TYPE_BYTES else "characters")
         yield from _form_checks(rule)

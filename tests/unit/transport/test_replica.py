@@ -156,3 +156,20 @@ async def test_append_makes_the_entry_anew_when_another_was_faster(lung: World, 
     await replica.append(server, lambda state: made.append(state.position.sequence) or make(state))  # type: ignore[arg-type, func-returns-value]
     assert made == [len(lung.entries) - 2, len(lung.entries) - 1]
     assert len(replica.entries) == len(server.entries) == len(lung.entries) + 1
+
+
+async def test_disk_that_is_full_costs_this_refresh_and_not_the_replica(
+    lung: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    replica = Replica(tmp_path, reference(lung))
+    await replica.refresh(Ledgers(lung.entries[:3]))  # type: ignore[arg-type]
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("folkmoot.transport.replica.os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    assert len(replica.entries) == replica.verified.position.sequence + 1 == 3
+    assert await replica.refresh(Ledgers(lung.entries)) == lung.state  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""A hostile algorithm behind the proxy: it fills neither the disk nor the memory of its node, and its run ends all the same."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from folkmoot.node import messages, records
+from folkmoot.node.outcomes import CANCELLED
+from folkmoot.node.runs import Run
+from folkmoot.transport.validation import LARGEST_NUMBER, validate
+from folkmoot.trust import FolkmootError
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import Accepted
+from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines, LogRequest, SendMessageRequest, SubtaskInput
+from folkmoot.v1.task_pb2 import Grant, MessageGrant
+from tests.builders import World
+from tests.unit.node.assignments import assign
+from tests.unit.node.conftest import MakeStation, lung, make_station, until
+from tests.unit.node.test_intake import SIBLINGS
+from tests.unit.node.test_runs import MakeRun, Sent, make_run, sent
+from tests.unit.node.test_subtasks import FakeServer, central, create, head, hub, stream
+
+__all__ = ["central", "hub", "lung", "make_run", "make_station", "sent"]
+
+LARGE = 500_000
+
+
+def outbox(run: Run) -> list[Path]:
+    return list((run.station.directory / "outbox").iterdir())
+
+
+async def test_subtasks_that_are_refused_leave_nothing_on_the_disk(lung: World, central: Run, hub: FakeServer):
+    wish, _ = head(lung, inputs=[SubtaskInput(size_bytes=LARGE)], labels=["staff"])
+    for _ in range(3):
+        with pytest.raises(FolkmootError, match="labels"):
+            await central.create_subtask(wish, stream(os.urandom(LARGE)))
+    assert outbox(central) == []
+    for key in ("1", "2"):
+        await create(central, lung, key=key, inputs=[SubtaskInput(size_bytes=len(head(lung)[1]))])
+    wish, _ = head(lung, inputs=[SubtaskInput(size_bytes=LARGE)], key="3")
+    with pytest.raises(FolkmootError) as refusal:
+        await central.create_subtask(wish, stream(os.urandom(LARGE)))
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_TOO_MANY
+    assert outbox(central) == []
+
+
+async def test_inputs_of_a_subtask_that_break_off_leave_nothing_on_the_disk(lung: World, central: Run):
+    sizes = [SubtaskInput(organization_ids=[lung[each].address], size_bytes=LARGE) for each in ("Alpha", "Gamma")]
+    wish, _ = head(lung, inputs=sizes)
+    with pytest.raises(FolkmootError, match="shorter"):
+        await central.create_subtask(wish, stream(os.urandom(LARGE + 1)))
+    assert outbox(central) == []
+
+
+async def test_what_leaves_as_input_of_a_subtask_is_bounded_as_a_result_is(
+    lung: World, make_run: MakeRun, make_station: MakeStation, hub: FakeServer, central: Run
+):
+    central.record = records.RunRecord(**(vars(central.record) | {"result_limit_bytes": 1000}))
+    wish, _ = head(lung, inputs=[SubtaskInput(size_bytes=1001)])
+
+    async def never_read():
+        raise AssertionError("it was refused before")
+        yield b""
+
+    with pytest.raises(FolkmootError) as refusal:
+        await central.create_subtask(wish, never_read())
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_TOO_LARGE
+
+
+async def test_messages_wait_for_a_server_that_stores_them_more_slowly(
+    lung: World, make_run: MakeRun, sent: Sent, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "MOST_UNACCEPTED", 3)
+    grant = Grant(messages=MessageGrant.MESSAGE_GRANT_SIBLINGS)
+    run = await make_run(assign(lung, receivers=SIBLINGS, grant=grant))
+    address = lung["Gamma"].address
+
+    async def flood() -> None:
+        for sequence in range(1, 8):
+            await run.send_message(SendMessageRequest(organization_id=address, sequence=sequence))
+
+    flooding = asyncio.create_task(flood())
+    for number in range(3, 8):
+        await until(lambda number=number: len(sent) == number)  # type: ignore[misc]
+        await run.station.journal.transact(lambda _: None)
+        assert len(sent) == number
+        first = sent[number - 3].peer_message
+        accepted = Accepted(from_run_id=first.from_run_id, to_run_id=first.to_run_id, sequence=first.sequence)
+        await run.station.journal.transact(lambda db, accepted=accepted: records.accept_outgoing(db, accepted))  # type: ignore[misc]
+        run.messages.accepted()
+    await flooding
+    assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_log_that_begins_beyond_all_numbers_is_refused_and_keeps_no_run_from_ending(
+    lung: World, make_run: MakeRun
+):
+    run = await make_run(assign(lung))
+    with pytest.raises(FolkmootError) as refusal:
+        validate(LogRequest(log=LogLines(first_sequence=2**63 - 1, lines=[LogLine(text="a"), LogLine(text="b")])))
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_INVALID_FIELD
+    await run.log(LogLines(first_sequence=LARGEST_NUMBER, lines=[LogLine(text="a"), LogLine(text="b")]))
+    assert (await run.end(CANCELLED)).ended
