@@ -17,19 +17,17 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-HEADING = "## Five minutes"
-DEADLINE_SECONDS = 150
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.markdown import REPOSITORY, blocks, section
+
+DEADLINE_SECONDS = 240
 
 pytestmark = pytest.mark.timeout(DEADLINE_SECONDS + 30)
 
 
 def script(runtime: str, port: int) -> str:
     """Return the quickstart as one shell script."""
-    section = README.read_text().split(HEADING, 1)[1].split("\n## ", 1)[0]
     steps = ["set -euo pipefail\n"]
-    for language, text in FENCE.findall(section):
+    for language, text in blocks(section((REPOSITORY / "README.md").read_text(), "Five minutes")):
         if text.startswith("export RUNTIME=") and not text.startswith(f"export RUNTIME={runtime} "):
             continue
         steps.append(text if language == "sh" else f"python - <<'END_OF_PYTHON'\n{text}END_OF_PYTHON\n")
