@@ -32,7 +32,17 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame, ServerFrame
 from folkmoot.v1.proxy_service_pb2 import Failure, LogLine, LogLines, SendMessageRequest
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import ExitClass, Grant, Isolation, MessageGrant, Receipt, RunState, TaskInputRef, WaitReason
+from folkmoot.v1.task_pb2 import (
+    ExitClass,
+    Grant,
+    Isolation,
+    MessageGrant,
+    Receipt,
+    RunState,
+    TaskInputRef,
+    TaskSpec,
+    WaitReason,
+)
 from tests.builders import NOW, World
 from tests.unit.node.assignments import assign, content, sealed_task
 from tests.unit.node.conftest import MakeStation, until
@@ -276,7 +286,9 @@ async def test_an_input_that_was_made_for_another_task_is_rejected(lung: World, 
     assert "task_id" in rejection.value.cause_text
 
 
-@pytest.mark.parametrize("fault", ["flipped", "exchanged", "sealed to others", "no task input", "endless head"])
+@pytest.mark.parametrize(
+    "fault", ["flipped", "exchanged", "another of the same task", "sealed to others", "no task input", "endless head"]
+)
 async def test_an_input_that_is_not_as_it_was_signed_is_rejected(lung: World, make_run: MakeRun, fault: str):
     match fault:
         case "flipped":
@@ -287,6 +299,10 @@ async def test_an_input_that_is_not_as_it_was_signed_is_rejected(lung: World, ma
         case "exchanged":
             frame = assign(lung)
             frame.assign.input_envelope = sealed_task(lung)[2]
+        case "another of the same task":
+            frame = assign(lung)
+            [spec] = [TaskSpec.FromString(signed.body) for signed in frame.assign.chain.specs]
+            frame.assign.input_envelope = sealed_task(lung, task_id=spec.task_id)[2]
         case "sealed to others":
             frame = assign(lung, sealed_to=("Gamma",))
         case "no task input":

@@ -374,6 +374,7 @@ async def test_a_failure_is_told_with_what_the_algorithm_said(lung: World, centr
         "a result sealed by another organization's node",
         "another result than the receipt's",
         "a receipt of another run",
+        "a refusal that another organization's node signed",
         "an end without a receipt",
         "a flipped byte",
     ],
@@ -395,6 +396,12 @@ async def test_a_result_that_is_not_this_runs_is_rejected(lung: World, central: 
             told.result_envelope = end(lung, task, "Alpha", revision=1).result_envelope
         case "a receipt of another run":
             told.run.receipt.CopyFrom(end(lung, task, "Gamma", revision=1).run.receipt)
+        case "a refusal that another organization's node signed":
+            refused = {"outcome": RunState.RUN_STATE_REFUSED, "reason": ErrorReason.ERROR_REASON_IMAGE_NOT_ALLOWED}
+            receipt = lung.receipt(task, "Alpha", **refused, result_digest=b"", result_receivers=[])
+            gamma = lung["Gamma"].nodes["gamma-1"]
+            receipt.node_id = gamma.fingerprint
+            told.run.receipt.CopyFrom(sign_receipt(receipt, gamma))
         case "an end without a receipt":
             told.run.ClearField("receipt")
         case _:

@@ -12,7 +12,7 @@ from folkmoot.node.app import RunningNode
 from folkmoot.node.attendance import Attendance
 from folkmoot.node.intake import Intake
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import ServerFrame
+from folkmoot.v1.link_pb2 import NodeFrame, ServerFrame
 from folkmoot.v1.task_pb2 import TaskSpec
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations, until
@@ -450,3 +450,36 @@ async def test_siblings_message_each_other_with_one_slot_at_each_node(hub: Hub, 
             async with asyncio.timeout(30):
                 results = {result.organization: result.value for result in await asked.wait(progress=False)}
             assert results == {"Alpha": 3, "Beta": 1, "Gamma": 2}
+
+
+async def test_message_of_a_run_that_has_ended_meanwhile_is_stored_before_the_end_is_told(
+    hub: Hub, stations: Stations, engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    send = link.Link.send
+
+    def lose_messages(self: link.Link, frame: NodeFrame) -> None:
+        if not frame.HasField("peer_message"):
+            send(self, frame)
+
+    async def tell(algorithm: Algorithm) -> None:
+        if algorithm.context.organization.name == "Beta":
+            await algorithm.send("Gamma", "the last word")
+            await algorithm.result("sent")
+        else:
+            await algorithm.result(await algorithm.receive("Beta"))
+
+    engine.functions = {"tell": tell}
+    monkeypatch.setattr(link.Link, "send", lose_messages)
+    async with stations.station("Gamma", engine=Engine({"tell": tell})):
+        async with stations.station("Beta", engine=engine) as beta:
+            task = await ask(hub, "Beta", "Gamma", function="tell", messages=True)
+            journal = beta.stations[0].station.journal
+
+            async def beta_has_ended() -> bool:
+                return any(record.ended for record in await journal.transact(records.uncommitted_runs))
+
+            await until(beta_has_ended)
+        monkeypatch.setattr(link.Link, "send", send)
+        async with stations.station("Beta", engine=engine), asyncio.timeout(30):
+            results = {result.organization: result.value for result in await task.wait(progress=False)}
+    assert results == {"Beta": "sent", "Gamma": "the last word"}
