@@ -10,6 +10,7 @@ from datetime import datetime
 
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
@@ -334,7 +335,11 @@ def _insert_runs(connection: Connection, new: NewTask, placed: Mapping[str, int]
         }
         for revision, receiver in enumerate(new.spec.receivers, start=1)
     ]
-    connection.execute(_INSERT_RUNS, rows)
+    try:
+        connection.execute(_INSERT_RUNS, rows)
+    except IntegrityError as error:
+        text = "A run of the task has the id of another task's run: make run ids as you make task ids, each once"
+        raise FolkmootError(ErrorReason.ERROR_REASON_ID_TAKEN, text, metadata={"task_id": new.spec.task_id}) from error
 
 
 def _input_digests(spec: TaskSpec) -> dict[str, bytes]:

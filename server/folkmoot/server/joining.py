@@ -100,7 +100,7 @@ class Joining:
         table = tables.join_requests
         query = select(table).where(table.c.genesis == genesis).order_by(table.c.submitted_at, table.c.digest)
         if after := pages.position("join requests", page_token, int, str):
-            submitted_at = _EPOCH + timedelta(microseconds=int(after[0]))
+            submitted_at = pages.moment("join requests", after[0])
             last = pages.digest("join requests", after[1])
             query = query.where(tuple_(table.c.submitted_at, table.c.digest) > (submitted_at, last))
         limit = pages.size(page_size)

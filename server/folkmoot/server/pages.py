@@ -7,12 +7,16 @@ go. A token holds nothing secret and gives no rights: filters and access are app
 import base64
 import binascii
 import json
+from datetime import datetime, timedelta
 
+from folkmoot.server.store.tables import EPOCH
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
 DEFAULT_SIZE = 50
 LARGEST_SIZE = 1000
+LARGEST_NUMBER = (1 << 63) - 1
+"""What a database keeps."""
 
 Key = tuple[str | int, ...]
 
@@ -41,6 +45,8 @@ def position(name: str, text: str, *kinds: type[str] | type[int]) -> Key | None:
         raise _invalid(name) from error
     if not isinstance(given, list) or given[:1] != [name] or [type(part) for part in given[1:]] != list(kinds):
         raise _invalid(name)
+    if not all(_is_text(part) if isinstance(part, str) else 0 <= part <= LARGEST_NUMBER for part in given[1:]):
+        raise _invalid(name)
     return tuple(given[1:])
 
 
@@ -50,6 +56,19 @@ def digest(name: str, part: str | int) -> bytes:
         return bytes.fromhex(str(part))
     except ValueError as error:
         raise _invalid(name) from error
+
+
+def moment(name: str, part: str | int) -> datetime:
+    """Return a key that is a time, in microseconds since EPOCH; raise PAGE_TOKEN_INVALID if no calendar has it."""
+    try:
+        return EPOCH + timedelta(microseconds=int(part))
+    except OverflowError as error:
+        raise _invalid(name) from error
+
+
+def _is_text(part: str) -> bool:
+    """Whether it is more than halves of characters, which JSON can write and no database reads."""
+    return part == part.encode(errors="ignore").decode()
 
 
 def _invalid(name: str) -> FolkmootError:

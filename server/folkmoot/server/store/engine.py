@@ -64,6 +64,8 @@ class Store:
     """A SQLite database with one writer thread and a few readers."""
 
     def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)  # what SQLite puts beside it has its mode, whoever made the folder
+        path.chmod(0o600)
         writing = _engine(path, begin="BEGIN IMMEDIATE", connections=1)
         reading = _engine(path, begin="BEGIN", connections=READERS, read_only=True)
         self._writing = _Lane("store-writer", writing, _write, threads=1, group=WRITE_GROUP)
