@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceServicer, add_ProxyServiceServicer_to_server
 
 OPEN_CALLS = 2000
+CLOSE_SECONDS = 5.0
 LOG_LINES = 1000
 
 _OPTIONS = (
@@ -49,7 +50,7 @@ class Proxy:
     """Serves ProxyService, one socket per run; implements `ports.ProxyPort`."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, grpc.aio.Server] = {}
+        self._served: dict[str, tuple[grpc.aio.Server, ProxyServicer]] = {}
         self._waiting: dict[str, _Assignment] = {}
 
     async def open(self, port: RunPort, tables: Tables, directory: Path) -> None:
@@ -68,19 +69,26 @@ class Proxy:
         path = prepare_folder(directory)
         assignment: _Assignment = asyncio.get_running_loop().create_future()
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=OPEN_CALLS)
-        add_ProxyServiceServicer_to_server(ProxyServicer(assignment), server)
+        servicer = ProxyServicer(assignment)
+        add_ProxyServiceServicer_to_server(servicer, server)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
         path.chmod(0o666)
-        self._servers[directory.name] = server
+        self._served[directory.name] = server, servicer
         self._waiting[directory.name] = assignment
 
     async def close(self, run_name: str) -> None:
-        """Unbind a run's socket. Its folder stays: a container that survives this process still has it mounted."""
+        """Unbind a run's socket, and see its calls end with all that they had open.
+
+        The run's folder stays: a container that survives this process still has it mounted.
+        """
         if assignment := self._waiting.pop(run_name, None):
             assignment.cancel()
-        if server := self._servers.pop(run_name, None):
+        if run_name in self._served:
+            server, servicer = self._served.pop(run_name)
             await server.stop(grace=None)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(servicer.idle.wait(), CLOSE_SECONDS)
 
 
 class ProxyServicer(ProxyServiceServicer):
@@ -89,6 +97,9 @@ class ProxyServicer(ProxyServiceServicer):
     def __init__(self, assignment: _Assignment) -> None:
         self._assignment = assignment
         self._limiter = Limiter(time.monotonic)
+        self._open_calls = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     async def GetContext(self, request: pb.GetContextRequest, context: _Context) -> pb.GetContextResponse:
         async with self._call("GetContext", context, request) as (port, _):
@@ -200,6 +211,8 @@ class ProxyServicer(ProxyServiceServicer):
     async def _call(
         self, name: str, context: _Context, request: Message | None = None
     ) -> AsyncIterator[tuple[RunPort, Tables]]:
+        self._open_calls += 1
+        self.idle.clear()
         try:
             with self._limiter.call(name) as wait_seconds:
                 if wait_seconds:
@@ -212,6 +225,10 @@ class ProxyServicer(ProxyServiceServicer):
         except Exception:  # noqa: BLE001 - whatever it is, the algorithm is not told
             _log.exception("call_failed", call=name)
             await abort(context, FolkmootError(ErrorReason.ERROR_REASON_INTERNAL, "the node's log says what happened"))
+        finally:
+            self._open_calls -= 1
+            if not self._open_calls:
+                self.idle.set()
 
 
 async def _first(requests: AsyncIterator[_Frame], kind: str) -> _Frame:

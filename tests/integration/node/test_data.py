@@ -9,6 +9,7 @@ from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 
+import grpc.aio
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -20,9 +21,12 @@ from folkmoot.node.data.reader import open_engine, open_source
 from folkmoot.node.data.readers import Child, Readers
 from folkmoot.node.data.sources import Source, SourceKind
 from folkmoot.node.data.tables import SourceTables
+from folkmoot.node.proxy import Proxy
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import proxy_service_pb2 as pb
+from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
+from tests.integration.node.fakes import FakeRun
 
 PEOPLE = "name,age,born,height,alive,seen\nAda,36,1815-12-10,1.65,false,1843-09-01 10:00:00\nGrace,,1906-12-09,,true,\n"
 
@@ -234,6 +238,18 @@ class TestChild:
             await anext(frames)
             [reading] = children()
         await wait_until(lambda: reading not in children())
+
+    async def test_it_ends_with_the_run(self, serve, tmp_path, directory):
+        """The algorithm was killed, or stopped reading: nothing goes on behind it."""
+        pq.write_table(pa.table({"x": np.random.default_rng(1).random(2_000_000)}), tmp_path / "big.parquet")
+        proxy, run = Proxy(), FakeRun("0" * 12, labels=("big",))
+        await proxy.open(run, serve(tmp_path / "big.parquet"), directory / run.run_name)
+        async with grpc.aio.insecure_channel(f"unix:{directory / run.run_name}/proxy.sock") as channel:
+            reading = ProxyServiceStub(channel).ReadTable(pb.ReadTableRequest(label="big"))
+            await anext(aiter(reading))
+            [child] = children()  # the next one is started behind the read
+            await proxy.close(run.run_name)
+        assert child not in children()
 
     async def test_it_ends_with_its_parent(self, tmp_path):
         """SIGKILL leaves the parent no time to end anything."""

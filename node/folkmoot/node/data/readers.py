@@ -122,9 +122,12 @@ class Readers:
         self._spare: asyncio.Task[Child] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._giving_up: asyncio.Task[None] | None = None
+        self._closed = False
 
     def expect(self) -> None:
         """Have a child ready soon; it is given up when no read comes."""
+        if self._closed:
+            return
         if self._spare is None:
             self._spare = asyncio.create_task(Child.start())
         if self._idle:
@@ -146,7 +149,14 @@ class Readers:
             await child.end()
 
     async def close(self) -> None:
-        """End the child that waits in advance."""
+        """End the child that waits in advance; from now on none does."""
+        self._closed = True
+        await self._end_spare()
+
+    def _give_up(self) -> None:
+        self._giving_up = asyncio.create_task(self._end_spare())
+
+    async def _end_spare(self) -> None:
         if self._idle:
             self._idle.cancel()
         spare, self._spare = self._spare, None
@@ -154,6 +164,3 @@ class Readers:
             child = await spare
             child.kill()
             await child.end()
-
-    def _give_up(self) -> None:
-        self._giving_up = asyncio.create_task(self.close())
