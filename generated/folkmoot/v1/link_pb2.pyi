@@ -26,6 +26,7 @@ The protocol, step by step:
 
 from collections import abc as _abc
 from folkmoot.v1 import ledger_pb2 as _ledger_pb2
+from folkmoot.v1 import signed_pb2 as _signed_pb2
 from folkmoot.v1 import task_pb2 as _task_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -203,8 +204,6 @@ class Hello(_message.Message):
     """The node's release."""
     free_slots: _builtins.int
     """Compute slots that are free."""
-    head_statement: _builtins.bytes
-    """Signed(HEAD, HeadStatement) travels here once nodes make them."""
     @_builtins.property
     def held_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldRun]:
         """Runs that the node holds, not ended or not yet committed."""
@@ -216,6 +215,10 @@ class Hello(_message.Message):
     @_builtins.property
     def policy(self) -> Global___PolicySummary:
         """What the node offers."""
+
+    @_builtins.property
+    def head_statement(self) -> _signed_pb2.Signed:
+        """Signed(HEAD, HeadStatement); left out by nodes of the first release."""
 
     def __init__(
         self,
@@ -229,9 +232,9 @@ class Hello(_message.Message):
         ledger_position: _ledger_pb2.LedgerPosition | None = ...,
         policy: Global___PolicySummary | None = ...,
         free_slots: _builtins.int = ...,
-        head_statement: _builtins.bytes = ...,
+        head_statement: _signed_pb2.Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger_position", b"ledger_position", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head_statement", b"head_statement", "ledger_position", b"ledger_position", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "free_slots", b"free_slots", "head_statement", b"head_statement", "held_runs", b"held_runs", "ledger_position", b"ledger_position", "node_id", b"node_id", "policy", b"policy", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
