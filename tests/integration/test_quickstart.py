@@ -48,12 +48,12 @@ def free_port() -> int:
 
 
 async def run(commands: str, folder: Path, port: int) -> str:
-    """Run a script as in a new shell of a user with an empty home; return what it printed."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "XDG_", "PYTHON"))}
+    """Run a script as in a new shell, where nobody has used Folkmoot before; return what it printed."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "PYTHON"))}
     environment = {
         **own,
-        "HOME": str(folder),
         "PATH": f"{Path(sys.executable).parent}:{own['PATH']}",
+        "XDG_STATE_HOME": str(folder / "state"),
         "FOLKMOOT_SERVER_LISTEN": f"127.0.0.1:{port}",
     }
     output = folder / "output"
