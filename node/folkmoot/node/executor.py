@@ -188,7 +188,7 @@ class Executor:
         if run.record.state != ASSIGNED and not adopted:
             return crashed(Exit(task_pb2.EXIT_CLASS_LOST, None, ""), run.record)
         try:
-            async with run.reports.preparing():
+            async with run.reports.being(RunState.RUN_STATE_PREPARING):
                 run.input = await open_input(self._station, run.task, run.closing)
                 scratch = await self._open_scratch(run)
                 refusal = None if adopted else await self._prepare(run, scratch)
@@ -203,8 +203,8 @@ class Executor:
         if adopted:
             await self._proxy.open(run, self._tables, self._directory(run))
             run.slot.take_later()
-        run.reports.tell(RunState.RUN_STATE_RUNNING)
-        return await self._watch(run)
+        async with run.reports.being(RunState.RUN_STATE_RUNNING):
+            return await self._watch(run)
 
     async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""

@@ -59,15 +59,11 @@ class Reports:
         self._flush_later: asyncio.Task[None] | None = None
         self._closed = False
 
-    def tell(self, state: RunState.ValueType) -> None:
-        """Tell the server that the run has moved."""
-        self._state = state
-        self._update()
-
     @asynccontextmanager
-    async def preparing(self) -> AsyncIterator[None]:
-        """Tell that the run is being prepared, if it takes more than a moment."""
-        telling = asyncio.get_running_loop().call_later(VISIBLE_AFTER_SECONDS, self.tell, RunState.RUN_STATE_PREPARING)
+    async def being(self, state: RunState.ValueType) -> AsyncIterator[None]:
+        """Tell the server that the run is in a state, if that takes more than a moment."""
+        self._state = state
+        telling = asyncio.get_running_loop().call_later(VISIBLE_AFTER_SECONDS, self._update)
         try:
             yield
         finally:

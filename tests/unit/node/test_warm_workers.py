@@ -26,7 +26,7 @@ class Names:
 
     def pool(self, number: int) -> WarmWorkers:
         alive = lambda name: name not in self.dead  # noqa: E731
-        return WarmWorkers(number, start=self.start, discard=self.discard, alive=alive)
+        return WarmWorkers(number, start=self.start, discard=self.discard, alive=alive, pause_seconds=0)
 
 
 @pytest.fixture
@@ -85,8 +85,16 @@ async def test_one_that_can_not_be_started_leaves_runs_to_start_cold(names):
 async def test_closed_pool_starts_none_and_clears_away_those_that_wait(names):
     pool = names.pool(2)
     pool.fill()
+    await pool.started()
     await pool.close()
     assert sorted(names.discarded) == ["0", "1"]
     assert pool.take() is None
     await pool.started()
     assert next(names.numbers) == 2
+
+
+async def test_pool_that_is_closed_does_not_start_what_it_was_about_to(names):
+    pool = names.pool(2)
+    pool.fill()
+    await pool.close()
+    assert next(names.numbers) == 0
