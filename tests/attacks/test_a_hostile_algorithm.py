@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from folkmoot.node import messages, records
+from folkmoot.cli.output import show_rows
+from folkmoot.client import logs
+from folkmoot.client.progress import shown
+from folkmoot.node import letters, messages, records
 from folkmoot.node.outcomes import CANCELLED
 from folkmoot.node.runs import Run
 from folkmoot.transport.validation import LARGEST_NUMBER, validate
@@ -15,7 +19,8 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Accepted
 from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines, LogRequest, SendMessageRequest, SubtaskInput
 from folkmoot.v1.task_pb2 import Grant, MessageGrant
-from tests.builders import World
+from tests.builders import NOW, World
+from tests.unit.client.test_progress import Terminal
 from tests.unit.node.assignments import assign
 from tests.unit.node.conftest import MakeStation, lung, make_station, until
 from tests.unit.node.test_intake import SIBLINGS
@@ -88,7 +93,7 @@ async def test_messages_wait_for_a_server_that_stores_them_more_slowly(
         assert len(sent) == number
         first = sent[number - 3].peer_message
         accepted = Accepted(from_run_id=first.from_run_id, to_run_id=first.to_run_id, sequence=first.sequence)
-        await run.station.journal.transact(lambda db, accepted=accepted: records.accept_outgoing(db, accepted))  # type: ignore[misc]
+        await run.station.journal.transact(lambda db, accepted=accepted: letters.accept_outgoing(db, accepted))  # type: ignore[misc]
         run.messages.accepted()
     await flooding
     assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4, 5, 6, 7]
@@ -103,3 +108,45 @@ async def test_a_log_that_begins_beyond_all_numbers_is_refused_and_keeps_no_run_
     assert refusal.value.reason == ErrorReason.ERROR_REASON_INVALID_FIELD
     await run.log(LogLines(first_sequence=LARGEST_NUMBER, lines=[LogLine(text="a"), LogLine(text="b")]))
     assert (await run.end(CANCELLED)).ended
+
+
+async def test_nothing_leaves_after_the_receipt_that_says_what_has_left(
+    lung: World, make_run: MakeRun, make_station: MakeStation, hub: FakeServer, sent: Sent
+):
+    """The process may go on for a moment after its result stands; what it sent then would be in no receipt."""
+    grant = Grant(messages=MessageGrant.MESSAGE_GRANT_SIBLINGS, subtask_depth=1, subtask_number=2)
+    run = await make_run(assign(lung, receivers=SIBLINGS, grant=grant), make_station(connection=hub))
+    await run.write_result("application/json", stream(b"{}"))
+    said = len(sent)
+    with pytest.raises(FolkmootError) as refusal:
+        await run.send_message(SendMessageRequest(organization_id=lung["Gamma"].address, sequence=1, content=b"more"))
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_TASK_ENDED
+    with pytest.raises(FolkmootError) as refusal:
+        await create(run, lung)
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_TASK_ENDED
+    assert (len(sent), hub.created) == (said, [])
+
+
+# ---- at the terminal of who reads the results ----------------------------------------------------------------------
+
+STEERING = "\x1b]0;title\x07\x1b[2J\x9b2J\u202e[/no] [link=http://evil]here[/link]"
+
+
+@pytest.mark.parametrize("with_rich", [True, False])
+def test_progress_steers_no_terminal_and_stops_no_wait(monkeypatch: pytest.MonkeyPatch, *, with_rich: bool):
+    if not with_rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    terminal = Terminal()
+    with shown(STEERING, 1, on=terminal) as show:
+        show(0.5, STEERING)
+        show(1.0, "[/")
+    assert not {"\x07", "\x9b", "\u202e", "\x1b]"} & set(terminal.getvalue())
+    assert "\x1b]" not in terminal.getvalue()
+
+
+def test_log_lines_and_tables_steer_no_terminal(capsys: pytest.CaptureFixture[str]):
+    line = str(logs.LogLine("Beta", NOW, "info", STEERING))
+    show_rows([{"value": STEERING}], ("value",), as_json=False)
+    written = line + capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(written)
+    assert "[/no]" in line

@@ -93,7 +93,12 @@ class Run:
         return tuple(self.task.spec.result_receivers)
 
     def require_allowed(self) -> None:
-        """Raise FolkmootError unless the policy in force still allows what the run is."""
+        """Raise FolkmootError if the run has ended, or the policy in force does not allow what it is any more."""
+        if self.record.ended:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_TASK_ENDED,
+                "the run has ended, and its receipt says what has left the station: nothing more leaves",
+            )
         decision = self.station.decide(self.task)
         if isinstance(decision, Refused):
             raise FolkmootError(decision.reason, f"the node's policy does not allow it any more: {decision.rule}")

@@ -17,6 +17,7 @@ from folkmoot.cli.nodes import node
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.cli.tasks import task
 from folkmoot.client import CertificateNotTrusted, Unreachable
+from folkmoot.client.names import printable
 from folkmoot.trust import FolkmootError
 
 PLUGINS = "folkmoot.commands"
@@ -123,7 +124,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def described(error: FolkmootError) -> str:
     """An error as a line: reason, what happened, what to do."""
-    text = error.message.rstrip()
+    text = printable(error.message.rstrip())
     text += "" if text.endswith((".", "!", "?")) else "."
     if isinstance(error, CertificateNotTrusted):
         return text

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from folkmoot.client.names import printable
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 Row = Mapping[str, Any]
@@ -53,4 +55,4 @@ def text_of(value: object) -> str:
         case list() | tuple():
             return ", ".join(map(text_of, value))
         case _:
-            return str(value)
+            return printable(str(value))

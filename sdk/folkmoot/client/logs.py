@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from folkmoot.client.connection import Connection
-from folkmoot.client.names import moment
+from folkmoot.client.names import moment, printable
 from folkmoot.client.opening import open_from_run
 from folkmoot.trust import EnvelopeRejected, VerifiedTask, parse
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
@@ -31,7 +31,7 @@ class LogLine:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.time.astimezone():%H:%M:%S} {self.organization} {self.level}: {self.text}"
+        return f"{self.time.astimezone():%H:%M:%S} {self.organization} {printable(self.level)}: {printable(self.text)}"
 
 
 async def run_log(

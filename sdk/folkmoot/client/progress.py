@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from folkmoot.client.names import printable
+
 
 class Show(Protocol):
     """Shows how far something is."""
@@ -20,7 +22,7 @@ def nothing(done: float, text: str) -> None:
 @contextmanager
 def shown(title: str, total: int, *, on: TextIO | None = None) -> Iterator[Show]:
     """Show progress on a terminal until the block ends."""
-    stream = on or sys.stderr
+    stream, title = on or sys.stderr, printable(title)
     if not stream.isatty():
         yield nothing
         return
@@ -39,12 +41,17 @@ def _bar(title: str, total: int, stream: TextIO) -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(file=stream), transient=True) as progress:
         bar = progress.add_task(title, total=total, text="")
 
         def show(done: float, text: str) -> None:
-            progress.update(bar, completed=done, text=text)
+            progress.update(bar, completed=done, text=printable(text))
 
         yield show
 
@@ -55,7 +62,7 @@ def _line(title: str, total: int, stream: TextIO) -> Iterator[Show]:
 
     def show(done: float, text: str) -> None:
         nonlocal longest
-        line = f"{title}: {done:.1f} of {total} {text}"
+        line = f"{title}: {done:.1f} of {total} {printable(text)}"
         longest = max(longest, len(line))
         stream.write("\r" + line.ljust(longest))
         stream.flush()
