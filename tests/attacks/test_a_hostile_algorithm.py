@@ -10,7 +10,7 @@ import pytest
 from folkmoot.cli.output import show_rows
 from folkmoot.client import logs
 from folkmoot.client.progress import shown
-from folkmoot.node import letters, messages, records
+from folkmoot.node import message_records, messages, records
 from folkmoot.node.outcomes import CANCELLED
 from folkmoot.node.runs import Run
 from folkmoot.transport.validation import LARGEST_NUMBER, validate
@@ -93,7 +93,7 @@ async def test_messages_wait_for_a_server_that_stores_them_more_slowly(
         assert len(sent) == number
         first = sent[number - 3].peer_message
         accepted = Accepted(from_run_id=first.from_run_id, to_run_id=first.to_run_id, sequence=first.sequence)
-        await run.station.journal.transact(lambda db, accepted=accepted: letters.accept_outgoing(db, accepted))  # type: ignore[misc]
+        await run.station.journal.transact(lambda db, accepted=accepted: message_records.accept_outgoing(db, accepted))  # type: ignore[misc]
         run.messages.accepted()
     await flooding
     assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4, 5, 6, 7]

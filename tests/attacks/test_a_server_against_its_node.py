@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from folkmoot.node import letters, records
+from folkmoot.node import message_records, records
 from folkmoot.node.connection import Connection
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FolkmootError, timestamp
@@ -32,7 +32,7 @@ async def test_a_number_that_no_journal_can_keep_costs_a_session_and_not_the_nod
     async def tell(given: ServerFrame) -> None:
         if given.HasField("resync"):
             await station.journal.transact(lambda db: records.acknowledge(db, given.resync.last_sequence))
-        await station.journal.transact(lambda db: letters.accept_outgoing(db, given.accepted))
+        await station.journal.transact(lambda db: message_records.accept_outgoing(db, given.accepted))
 
     scene.station.tell = tell  # type: ignore[method-assign, assignment]
     with pytest.raises(OverflowError):  # what the link has to live with

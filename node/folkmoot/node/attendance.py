@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import structlog
 
-from folkmoot.node import records
+from folkmoot.node import message_records, records
 from folkmoot.node.executor import Executor
 from folkmoot.node.intake import Intake
 from folkmoot.node.ledger import LedgerWatch
@@ -65,7 +65,7 @@ class Attendance:
     async def welcome(self, welcome: Welcome) -> Sequence[NodeFrame]:
         """Compare ledgers; messages that the server may not have are sent again."""
         self._ledger.shown(welcome.ledger_position)
-        messages = await self._station.journal.transact(records.unaccepted_outgoing)
+        messages = await self._station.journal.transact(message_records.unaccepted_outgoing)
         return [NodeFrame(peer_message=message) for message in messages]
 
     async def deliver(self, frames: Sequence[ServerFrame]) -> int:
@@ -79,7 +79,9 @@ class Attendance:
                 self._ledger.shown(frame.ledger_head.position)
             case "accepted":
                 accepted = frame.accepted
-                await self._station.journal.transact(lambda connection: records.accept_outgoing(connection, accepted))
+                await self._station.journal.transact(
+                    lambda connection: message_records.accept_outgoing(connection, accepted)
+                )
                 self._executor.message_accepted()
             case "resync":
                 await self._resync(frame.resync)

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from folkmoot.node import records
+from folkmoot.node import message_records, records
 from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import open_input
 from folkmoot.node.link import Link
@@ -137,7 +137,9 @@ class Executor:
         journal = self._station.journal
         while record.may_send:
             accepted = self._accepted.changed()
-            if not await journal.transact(lambda connection: records.count_unaccepted(connection, record.run_id)):
+            if not await journal.transact(
+                lambda connection: message_records.count_unaccepted(connection, record.run_id)
+            ):
                 return
             await self._link.attached()
             try:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import structlog
 from google.protobuf.message import DecodeError
 
-from folkmoot.node import records
+from folkmoot.node import message_records, records
 from folkmoot.node.messages import open_message
 from folkmoot.node.outcomes import Outcome, make_receipt, refused
 from folkmoot.node.policy import Refused
@@ -260,7 +260,7 @@ class Intake:
             return None
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
-            records.insert_incoming(connection, message)
+            message_records.insert_incoming(connection, message)
             return lambda: self._runs.message_arrived(message.to_run_id)
 
         return change

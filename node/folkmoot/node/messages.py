@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from folkmoot.node import records
+from folkmoot.node import message_records
 from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal
@@ -91,7 +91,7 @@ class Messages:
             envelope=sealed.envelope,
         )
         is_new = await self._station.journal.transact(
-            lambda connection: records.insert_outgoing(connection, record, message, digest(content))
+            lambda connection: message_records.insert_outgoing(connection, record, message, digest(content))
         )
         if is_new:
             self._run.left(len(sealed.envelope))
@@ -104,7 +104,7 @@ class Messages:
         while self._unaccepted >= MOST_UNACCEPTED:
             accepted = self._accepted.changed()
             self._unaccepted = await self._station.journal.transact(
-                lambda connection: records.count_unaccepted(connection, run_id)
+                lambda connection: message_records.count_unaccepted(connection, run_id)
             )
             if self._unaccepted >= MOST_UNACCEPTED:
                 await accepted.wait()
@@ -151,7 +151,7 @@ class Messages:
         return lambda connection: [
             (from_run_id, sequence, envelope)
             for from_run_id, last in after.items()
-            for sequence, envelope in records.incoming_after(connection, to_run_id, from_run_id, last)
+            for sequence, envelope in message_records.incoming_after(connection, to_run_id, from_run_id, last)
         ]
 
     def _require_granted(self) -> None:

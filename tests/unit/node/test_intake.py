@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import records
+from folkmoot.node import message_records, records
 from folkmoot.node.intake import Intake
 from folkmoot.node.records import ASSIGNED, RunRecord
 from folkmoot.node.station import Station
@@ -309,7 +309,9 @@ async def test_a_message_that_comes_together_with_its_run_is_taken(
     sent = message(lung, siblings)
     taken = await take(station, siblings, ServerFrame(sequence=2, peer_message=sent))
     assert taken.messages == [sent.to_run_id]
-    kept = await station.journal.transact(lambda db: records.incoming_after(db, sent.to_run_id, sent.from_run_id, 0))
+    kept = await station.journal.transact(
+        lambda db: message_records.incoming_after(db, sent.to_run_id, sent.from_run_id, 0)
+    )
     assert kept == [(1, sent.envelope)]
 
 
@@ -353,7 +355,9 @@ async def test_a_replayed_message_does_not_replace_the_first(
         ServerFrame(sequence=2, peer_message=first),
         ServerFrame(sequence=3, peer_message=second),
     )
-    kept = await station.journal.transact(lambda db: records.incoming_after(db, first.to_run_id, first.from_run_id, 0))
+    kept = await station.journal.transact(
+        lambda db: message_records.incoming_after(db, first.to_run_id, first.from_run_id, 0)
+    )
     assert kept == [(1, first.envelope)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from folkmoot.node import journal as journal_module
-from folkmoot.node import records
+from folkmoot.node import message_records, records
 from folkmoot.node.journal import SCHEMA, Journal
 from folkmoot.node.records import ASSIGNED, RUNNING, RunRecord, StoredEnvelope, SubtaskRecord
 from folkmoot.trust import FolkmootError
@@ -121,7 +121,7 @@ async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(t
 
     async def send(sequence: int, content: bytes) -> bool:
         message = PeerMessage(from_run_id="run", to_run_id="other", sequence=sequence, envelope=b"12345")
-        return await journal.transact(lambda db: records.insert_outgoing(db, run(), message, content))
+        return await journal.transact(lambda db: message_records.insert_outgoing(db, run(), message, content))
 
     assert await send(1, b"a")
     assert not await send(1, b"a")
@@ -134,9 +134,9 @@ async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(t
     [standing] = await journal.transact(lambda db: records.attempts_of(db, "run"))
     assert standing.bytes_out == 10
     await journal.transact(
-        lambda db: records.accept_outgoing(db, Accepted(from_run_id="run", to_run_id="other", sequence=1))
+        lambda db: message_records.accept_outgoing(db, Accepted(from_run_id="run", to_run_id="other", sequence=1))
     )
-    assert [each.sequence for each in await journal.transact(records.unaccepted_outgoing)] == [2]
+    assert [each.sequence for each in await journal.transact(message_records.unaccepted_outgoing)] == [2]
     await journal.close()
 
 

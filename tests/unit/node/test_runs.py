@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import records, reports
+from folkmoot.node import message_records, records, reports
 from folkmoot.node.inputs import open_input
 from folkmoot.node.intake import Intake
 from folkmoot.node.outcomes import CANCELLED, crashed
@@ -430,7 +430,7 @@ async def test_a_message_is_sealed_to_its_receiver_journaled_and_sent(
     [frame] = sent
     assert frame.peer_message.sequence == 1
     assert b"secret" not in frame.SerializeToString()
-    [kept] = await run.station.journal.transact(records.unaccepted_outgoing)
+    [kept] = await run.station.journal.transact(message_records.unaccepted_outgoing)
     assert kept == frame.peer_message
 
 
@@ -470,7 +470,7 @@ async def test_messages_stop_when_the_policy_takes_its_word_back(lung: World, ma
 
 async def arrive(run: Run, *messages: Any) -> None:
     for each in messages:
-        await run.station.journal.transact(partial(records.insert_incoming, message=each))
+        await run.station.journal.transact(partial(message_records.insert_incoming, message=each))
     run.messages.arrived()
 
 

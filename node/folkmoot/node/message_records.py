@@ -1,0 +1,82 @@
+"""What the journal knows of messages between sibling runs: those that leave, until the server has them, and those that came.
+
+As in `records`, every function is a change, or a query, for `Journal.transact`.
+"""
+
+import sqlite3
+
+from folkmoot.node import records
+from folkmoot.node.records import RunRecord
+from folkmoot.trust import FolkmootError
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import Accepted, PeerMessage
+
+
+def insert_outgoing(
+    connection: sqlite3.Connection, run: RunRecord, message: PeerMessage, content_digest: bytes
+) -> bool:
+    """Let a message stand that a run sends; False if it stood before. Raises REPEAT_DIFFERS, or INVALID_FIELD out of order."""
+    pair = (message.from_run_id, message.to_run_id)
+    where = "FROM outgoing_messages WHERE from_run_id = ? AND to_run_id = ?"
+    known = connection.execute(f"SELECT content_digest {where} AND sequence = ?", (*pair, message.sequence)).fetchone()
+    if known is not None and known[0] == content_digest:
+        return False
+    if known is not None:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_REPEAT_DIFFERS, f"message {message.sequence} was sent before, and differs"
+        )
+    (last,) = connection.execute(f"SELECT coalesce(max(sequence), 0) {where}", pair).fetchone()
+    if message.sequence != last + 1:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_INVALID_FIELD, f"the next message is {last + 1}, not {message.sequence}"
+        )
+    connection.execute(
+        "INSERT INTO outgoing_messages (from_run_id, to_run_id, sequence, content_digest, frame) VALUES (?, ?, ?, ?, ?)",
+        (*pair, message.sequence, content_digest, message.SerializeToString()),
+    )
+    records.count_bytes_out(connection, run, len(message.envelope))
+    return True
+
+
+def accept_outgoing(connection: sqlite3.Connection, accepted: Accepted) -> None:
+    """Note that the server has stored a message."""
+    connection.execute(
+        "UPDATE outgoing_messages SET accepted = 1 WHERE from_run_id = ? AND to_run_id = ? AND sequence = ?",
+        (accepted.from_run_id, accepted.to_run_id, accepted.sequence),
+    )
+
+
+def count_unaccepted(connection: sqlite3.Connection, run_id: str) -> int:
+    """How many messages that a run has sent the server may lack."""
+    (number,) = connection.execute(
+        "SELECT count(*) FROM outgoing_messages WHERE accepted = 0 AND from_run_id = ?", (run_id,)
+    ).fetchone()
+    return int(number)
+
+
+def unaccepted_outgoing(connection: sqlite3.Connection) -> list[PeerMessage]:
+    """Messages that the server may not have, in order."""
+    rows = connection.execute(
+        "SELECT frame FROM outgoing_messages WHERE accepted = 0 ORDER BY from_run_id, to_run_id, sequence"
+    )
+    return [PeerMessage.FromString(frame) for (frame,) in rows]
+
+
+def insert_incoming(connection: sqlite3.Connection, message: PeerMessage) -> None:
+    """Let a message stand that came in; the first one with its number stays."""
+    connection.execute(
+        "INSERT OR IGNORE INTO incoming_messages VALUES (?, ?, ?, ?)",
+        (message.to_run_id, message.from_run_id, message.sequence, message.envelope),
+    )
+
+
+def incoming_after(
+    connection: sqlite3.Connection, to_run_id: str, from_run_id: str, sequence: int
+) -> list[tuple[int, bytes]]:
+    """Messages from one run to another behind a number, in order, a batch at most."""
+    rows = connection.execute(
+        "SELECT sequence, envelope FROM incoming_messages "
+        "WHERE to_run_id = ? AND from_run_id = ? AND sequence > ? ORDER BY sequence LIMIT 100",
+        (to_run_id, from_run_id, sequence),
+    )
+    return [(int(number), bytes(envelope)) for number, envelope in rows]
