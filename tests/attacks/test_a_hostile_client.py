@@ -78,3 +78,11 @@ async def test_other_users_of_the_machine_do_not_read_the_database_where_the_fol
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("folkmoot.db*")}
         assert len(modes) == 3  # the database, its log and the log's index
         assert set(modes.values()) == {0o600}
+
+
+async def test_nobody_is_logged_out_by_those_who_read_the_audit_trail(tmp_path: Path):
+    """A wrong refresh token ends its session, since one of two bearers is a thief; so a session's id must not be public."""
+    async with server(tmp_path) as s:
+        root = await s.root()
+        session_id = root.tokens.refresh_token.partition(".")[0]
+        assert all(session_id not in event.data for event in await s.events("user.login"))

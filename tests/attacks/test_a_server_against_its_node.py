@@ -1,15 +1,20 @@
 """A lying server, as a node sees it: no frame and no token ends the node's process, which may serve other collaborations too."""
 
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from folkmoot.node import message_records, records
 from folkmoot.node.connection import Connection
+from folkmoot.node.inputs import open_input
 from folkmoot.transport import ServerAddress
-from folkmoot.trust import FolkmootError, timestamp
+from folkmoot.trust import EnvelopeRejected, FolkmootError, timestamp, verify_task
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeResponse
 from folkmoot.v1.link_pb2 import Accepted, NodeFrame, PeerMessage, Resync, RunUpdate, ServerFrame
+from tests.builders import World
+from tests.unit.node.assignments import assign
 from tests.unit.node.conftest import MakeStation, lung, make_station
 from tests.unit.node.test_link import Scene, scene
 
@@ -70,3 +75,23 @@ async def test_logs_that_a_slow_line_can_not_take_do_not_pile_up_in_memory(
     assert any(
         waiting.get_nowait().HasField("peer_message") for _ in range(waiting.qsize())
     )  # those are bounded elsewhere
+
+
+async def test_a_download_without_end_fills_no_disk(lung: World, make_station: MakeStation):
+    frame = assign(lung)
+    station = make_station(connection=Endless())
+    task = verify_task(frame.assign.chain, lung.state, now=None)
+    with ExitStack() as closing, pytest.raises(EnvelopeRejected):
+        await open_input(station, task, closing)
+    assert list((station.directory / "inbox").iterdir()) == []
+
+
+class Endless:
+    """A connection to a server that never stops sending."""
+
+    async def download(self, digest: bytes) -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield bytes(1000)
+        raise AssertionError("nobody stopped the server")
+
+    async def close(self) -> None: ...

@@ -29,7 +29,7 @@ async def open_input(station: Station, task: VerifiedTask, closing: ExitStack) -
     Raises EnvelopeRejected, and RemoteError if it had to be fetched and could not be.
     """
     reference = task.input(station.organization_id)
-    source = await station.fetch(reference.envelope_digest, closing)
+    source = await station.fetch(reference.envelope_digest, closing, most_bytes=reference.size_bytes)
     expected = Expected(
         kind=EnvelopeKind.ENVELOPE_KIND_INPUT,
         task_id=task.spec.task_id,

@@ -98,7 +98,7 @@ async def read_result(
         yield result
         return
     with ExitStack() as closing:
-        opened = await _open(station, task, receipt, inline_envelope, closing)
+        opened = await _open(station, task, run, receipt, inline_envelope, closing)
         if receipt.outcome == RunState.RUN_STATE_COMPLETED:
             result.content_type, result.size_bytes = opened.context.content_type, opened.total_length
             yield result
@@ -142,7 +142,7 @@ def _verify(station: Station, task: VerifiedTask, run: Run) -> Receipt:
 
 
 async def _open(
-    station: Station, task: VerifiedTask, receipt: Receipt, inline_envelope: bytes, closing: ExitStack
+    station: Station, task: VerifiedTask, run: Run, receipt: Receipt, inline_envelope: bytes, closing: ExitStack
 ) -> Opened:
     completed = receipt.outcome == RunState.RUN_STATE_COMPLETED
     expected = Expected(
@@ -155,7 +155,7 @@ async def _open(
         attempt=receipt.attempt,
     )
     inline = BytesSource(inline_envelope) if inline_envelope else None
-    source = inline or await station.fetch(receipt.result_digest, closing)
+    source = inline or await station.fetch(receipt.result_digest, closing, most_bytes=run.result_size_bytes)
     try:
         return await station.open(source, expected, station.node_sender(receipt.organization_id))
     except EnvelopeRejected as error:

@@ -6,7 +6,7 @@ comes in is opened by `open`, against the station's own verified ledger.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -168,12 +168,15 @@ class Station:
         )
         return opening() if source.size_bytes <= INLINE_BYTES else await asyncio.to_thread(opening)
 
-    async def fetch(self, digest: bytes, closing: ExitStack) -> Source:
-        """An envelope that is here, or that the server has; a downloaded one is removed when `closing` closes. Raises RemoteError."""
+    async def fetch(self, digest: bytes, closing: ExitStack, *, most_bytes: int) -> Source:
+        """An envelope that is here, or that the server has; a downloaded one is removed when `closing` closes.
+
+        Raises RemoteError, and EnvelopeRejected for a server that sends more bytes than there can be.
+        """
         source = await self.envelopes.open(digest, closing)
         if source is not None:
             return source
-        await self.envelopes.fetch(digest, self.connection.download(digest))
+        await self.envelopes.fetch(digest, _bounded(self.connection.download(digest), most_bytes))
         closing.callback(self.envelopes.forget_download, digest)
         fetched = await self.envelopes.open(digest, closing)
         if fetched is None:
@@ -207,3 +210,13 @@ class Station:
                 f"the ledger of {self.replica.reference} does not admit the node {self.node_id}: "
                 "redeem an invitation with `folkmoot node join`, or have an administrator of your organization approve it"
             )
+
+
+async def _bounded(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+    """Pass a download on; end one that would fill the disk."""
+    size_bytes = 0
+    async for piece in pieces:
+        size_bytes += len(piece)
+        if size_bytes > most_bytes:
+            raise EnvelopeRejected(f"the server sends more than the {most_bytes} bytes that it has")
+        yield piece

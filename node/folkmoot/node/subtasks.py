@@ -249,7 +249,9 @@ class Subtasks:
         inline_bytes = 0
         with ExitStack() as closing:
             for input_digest in record.input_digests:
-                source = await station.fetch(input_digest, closing)
+                source = await station.envelopes.open(input_digest, closing)
+                if source is None:
+                    raise FileNotFoundError(input_digest.hex())
                 inline_bytes += source.size_bytes
                 if source.size_bytes <= INLINE_BYTES and inline_bytes <= INLINE_TOTAL_BYTES:
                     request.envelopes.append(source.read_at(0, source.size_bytes))

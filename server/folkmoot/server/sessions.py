@@ -179,7 +179,9 @@ class Sessions:
 
     async def _open(self, user: accounts.User, now: datetime) -> Pair:
         session_id, secret = uuid7(now, self._core.random), self._new_secret()
-        record = events.prepare(intent="user.login", caller=_as_caller(user), data={"session_id": session_id}, now=now)
+        # Whoever names a session to Refresh can end it: those who read the trail learn no more than which events belong together.
+        data = {"session": secret_hash(session_id).hex()}
+        record = events.prepare(intent="user.login", caller=_as_caller(user), data=data, now=now)
 
         def operation(connection: Connection) -> None:
             sessions, failures = tables.sessions, tables.login_failures
