@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from folkmoot.transport.secret_files import write_secret
 from folkmoot.trust import (
     KeyMismatch,
     OrganizationKey,
@@ -36,11 +37,7 @@ def make_node_key(path: Path) -> SigningKey:
         return read_node_key(path)
     key = SigningKey.generate(os.urandom)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(dump_signing_key(key))
-        file.flush()
-        os.fsync(file.fileno())
+    write_secret(path, dump_signing_key(key))
     return key
 
 

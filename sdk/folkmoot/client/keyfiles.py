@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from folkmoot.transport.secret_files import write_secret
 from folkmoot.trust import (
     DecryptionKey,
     KeyMismatch,
@@ -106,9 +107,5 @@ def _write(path: Path, pem: bytes, text: str) -> KeyFile:
     if path.exists():
         replaced = path.with_name(f"{path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.pem")
         path.rename(replaced)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+    write_secret(path, pem)
     return KeyFile(path, text, created=True, replaced=replaced)

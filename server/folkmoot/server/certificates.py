@@ -6,7 +6,6 @@ change; the authority stays, so that nobody has to be told.
 """
 
 import ipaddress
-import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from folkmoot.transport.secret_files import write_secret
 
 AUTHORITY_LIFE = timedelta(days=3653)
 CERTIFICATE_LIFE = timedelta(days=397)
@@ -59,18 +60,6 @@ def load_or_make(folder: Path, *, names: tuple[str, ...], now: datetime) -> Cert
     return Certificates(authority_path.read_bytes(), server_path.read_bytes(), server_key_path.read_bytes())
 
 
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
 def _outdated(pem: bytes, names: tuple[str, ...], now: datetime) -> bool:
     certificate = x509.load_pem_x509_certificate(pem)
     covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -87,8 +76,8 @@ def _make_authority(path: Path, key_path: Path, now: datetime) -> None:
         .add_extension(x509.KeyUsage(**usage), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_secret(key_path, _private_pem(key))
-    write_secret(path, certificate.public_bytes(serialization.Encoding.PEM))
+    write_secret(key_path, _private_pem(key), replace=True)
+    write_secret(path, certificate.public_bytes(serialization.Encoding.PEM), replace=True)
     path.chmod(0o644)
 
 
@@ -112,8 +101,8 @@ def _make_server(
         )
         .sign(authority_key, hashes.SHA256())
     )
-    write_secret(key_path, _private_pem(key))
-    write_secret(path, certificate.public_bytes(serialization.Encoding.PEM))
+    write_secret(key_path, _private_pem(key), replace=True)
+    write_secret(path, certificate.public_bytes(serialization.Encoding.PEM), replace=True)
 
 
 def _builder(

@@ -16,8 +16,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from folkmoot.server.certificates import write_secret
 from folkmoot.server.core import Random
+from folkmoot.transport.secret_files import write_secret
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1 import options_pb2 as options
