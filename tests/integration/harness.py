@@ -37,7 +37,7 @@ from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 from tests.builders import World
 
-CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
+CHEAP = Cost(memory_kib=64, passes=1)
 PASSWORD = "correct horse battery staple"
 ROOT = "root@hub"
 Metadata = tuple[tuple[str, str], ...]

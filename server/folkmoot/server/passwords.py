@@ -22,15 +22,16 @@ MOST_WAITING = 100
 FEWEST_CHARACTERS = 12
 SALT_BYTES = 16
 HASH_BYTES = 32
+LANES = 1
+"""One thread per hash. OpenSSL takes those of several lanes from one pool, and two hashes at a time wait for each other for ever."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a hash costs; the default is the second recommendation of RFC 9106, section 4."""
+    """What a hash costs; the default is the second recommendation of RFC 9106, section 4, in one lane."""
 
     memory_kib: int = 65536
     passes: int = 3
-    lanes: int = 4
 
 
 class Passwords:
@@ -71,7 +72,7 @@ class Passwords:
             salt=self._random(SALT_BYTES),
             length=HASH_BYTES,
             iterations=self._cost.passes,
-            lanes=self._cost.lanes,
+            lanes=LANES,
             memory_cost=self._cost.memory_kib,
         ).derive_phc_encoded(password)
 
@@ -80,7 +81,7 @@ class Passwords:
         salt, hashed = (
             base64.b64encode(self._random(length)).decode().rstrip("=") for length in (SALT_BYTES, HASH_BYTES)
         )
-        return f"$argon2id$v=19$m={self._cost.memory_kib},t={self._cost.passes},p={self._cost.lanes}${salt}${hashed}"
+        return f"$argon2id$v=19$m={self._cost.memory_kib},t={self._cost.passes},p={LANES}${salt}${hashed}"
 
 
 def check_strength(password: str, username: str) -> None:

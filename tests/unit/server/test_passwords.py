@@ -8,7 +8,7 @@ import pytest
 from folkmoot.server.passwords import IN_FLIGHT, MOST_WAITING, Cost, Passwords, check_strength
 from folkmoot.trust import FolkmootError
 
-CHEAP = Cost(memory_kib=64, passes=1, lanes=1)
+CHEAP = Cost(memory_kib=64, passes=1)
 
 
 @pytest.fixture
@@ -38,6 +38,13 @@ async def test_nobodys_password_costs_as_much_as_anybodys(passwords, monkeypatch
 
 async def test_nobodys_hash_is_one_that_can_be_checked(passwords):
     assert await passwords.matches("whatever it is", None) is False
+
+
+async def test_logins_at_the_same_time_do_not_wait_for_each_other_for_ever():
+    """With the real cost: Argon2 of several lanes has hung here."""
+    passwords = Passwords(os.urandom, Cost())
+    hashes = await asyncio.gather(*(passwords.make("correct horse battery") for _ in range(IN_FLIGHT + 1)))
+    assert all(await asyncio.gather(*(passwords.matches("correct horse battery", one) for one in hashes)))
 
 
 async def test_only_few_hashes_at_a_time(passwords):
