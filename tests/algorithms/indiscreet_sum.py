@@ -5,6 +5,7 @@ find of them is what a test asks; a well-behaved algorithm would make that quest
 """
 
 import json
+import secrets
 
 from examples import secure_sum
 from examples.secure_sum import MODULUS
@@ -33,7 +34,7 @@ def tell(ctx: Context, **numbers: int) -> None:
 @partial
 def mask(ctx: Context) -> int:
     """x1 = a + R; R waits in scratch."""
-    own, random = value(ctx), secure_sum.secrets.randbelow(MODULUS)
+    own, random = value(ctx), secrets.randbelow(MODULUS)
     (ctx.scratch / secure_sum.MASK_FILE).write_text(str(random))
     masked = (own + random) % MODULUS
     tell(ctx, a=own, R=random, x1=masked)
@@ -68,7 +69,7 @@ def ring(ctx: Context) -> int:
         tell(ctx, **{"abc"[place]: own, f"x{place + 1}": total})
         ctx.send(after, total)
         return int(ctx.receive(members[0]))
-    random = secure_sum.secrets.randbelow(MODULUS)
+    random = secrets.randbelow(MODULUS)
     tell(ctx, a=own, R=random, x1=(own + random) % MODULUS)
     ctx.send(after, (own + random) % MODULUS)
     total = (ctx.receive(before) - random) % MODULUS

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -97,7 +98,7 @@ def found(numbers: dict[str, int], places: Iterable[bytes]) -> set[str]:
 async def chained(net: Network) -> int:
     """The sum by tasks that depend on each other, each result sealed to the next organization alone."""
     async with net.client("Alpha") as client:
-        common = {"image": IMAGE, "labels": [LABEL], "scratch": True}
+        common: dict[str, Any] = {"image": IMAGE, "labels": [LABEL], "scratch": True}
         x1 = await client.tasks.create(function="mask", organizations=["Alpha"], result_receivers=["Beta"], **common)
         arguments = {"name": "b", "result": "x2"}
         x2 = await client.tasks.create(

@@ -61,7 +61,7 @@ async def test_asks_only_for_what_is_new(lung: World, tmp_path: Path):
     lung.join(organization("Delta"))
     server.entries = list(lung.entries)
     await replica.refresh(server)  # type: ignore[arg-type]
-    assert replica.verified.member("Delta")
+    assert replica.verified.member("Delta").name == "Delta"
     assert server.asked_from == [0, len(replica.entries) - 3]  # the newest known one, then Delta's two votes
 
 
@@ -152,8 +152,13 @@ async def test_append_makes_the_entry_anew_when_another_was_faster(lung: World, 
         raise RemoteError(errors_pb2.ERROR_REASON_LEDGER_HEAD_MOVED, "another was faster")
 
     server.AppendLedgerEntry = beaten  # type: ignore[method-assign]
-    make = vote_for(delta, "Alpha")
-    await replica.append(server, lambda state: made.append(state.position.sequence) or make(state))  # type: ignore[arg-type, func-returns-value]
+    vote = vote_for(delta, "Alpha")
+
+    def make(state: State) -> Signed:
+        made.append(state.position.sequence)
+        return vote(state)
+
+    await replica.append(server, make)  # type: ignore[arg-type]
     assert made == [len(lung.entries) - 2, len(lung.entries) - 1]
     assert len(replica.entries) == len(server.entries) == len(lung.entries) + 1
 

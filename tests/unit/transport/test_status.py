@@ -19,7 +19,7 @@ REASONS = [number for number in errors_pb2.ErrorReason.values() if number]
 
 
 def over_the_wire(error: FolkmootError, **details: float) -> grpc.aio.AioRpcError:
-    status = rich_status(error, request_id="r-1", **details)  # type: ignore[arg-type]
+    status = rich_status(error, request_id="r-1", **details)
     trailing = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString()))
     return grpc.aio.AioRpcError(status_code(error), grpc.aio.Metadata(), trailing, status.message)
 

@@ -18,7 +18,7 @@ from folkmoot.v1 import (
 )
 
 UUID = "01a1f817-b23d-7deb-be64-fa73a42686fb"
-SIGNED = signed_pb2.Signed(kind=1, body=b"x", key_id=bytes(32), signature=bytes(64))
+SIGNED = signed_pb2.Signed(kind=signed_pb2.SIGNED_KIND_TASK_SPEC, body=b"x", key_id=bytes(32), signature=bytes(64))
 USER = admin_service_pb2.CreateUserRequest(
     user_id=UUID, username="ada", password="correct horse", organization_account_id=UUID, roles=["Viewer"]
 )
@@ -159,7 +159,9 @@ def test_number_that_must_be_positive():
 
 def test_only_the_frame_that_is_set_is_checked():
     assert violations(payload_service_pb2.UploadPartRequest(data=b"x")) == []
-    assert violations(payload_service_pb2.UploadPartRequest(header={})) == ["header.envelope_digest"]
+    assert violations(payload_service_pb2.UploadPartRequest(header=payload_service_pb2.PartHeader())) == [
+        "header.envelope_digest"
+    ]
 
 
 def test_error_of_a_large_message_stays_small():
