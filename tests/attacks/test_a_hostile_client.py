@@ -9,6 +9,7 @@ import pytest
 
 from folkmoot.trust import sign_task
 from folkmoot.v1 import admin_service_pb2 as admin
+from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import key_service_pb2 as keys
 from folkmoot.v1 import payload_service_pb2 as payloads
 from folkmoot.v1 import task_service_pb2 as tasks
@@ -86,3 +87,12 @@ async def test_nobody_is_logged_out_by_those_who_read_the_audit_trail(tmp_path: 
         root = await s.root()
         session_id = root.tokens.refresh_token.partition(".")[0]
         assert all(session_id not in event.data for event in await s.events("user.login"))
+
+
+async def test_guessing_at_names_that_nobody_has_fills_no_disk(tmp_path: Path):
+    async with server(tmp_path) as s:
+        for number in range(130):  # at most two minutes begin meanwhile
+            guess = auth.LoginRequest(username=f"guess-{number}", password="wrong password!")
+            assert reason(await refused(s.auth.Login(guess))) == "LOGIN_FAILED"
+        failures = [event for event in await s.events("user.login") if event.outcome == "LOGIN_FAILED"]
+        assert 60 <= len(failures) <= 120

@@ -49,6 +49,23 @@ def record(
     connection.execute(_INSERT, row)
 
 
+class Strangers:
+    """Counts what is recorded of callers whom nobody knows: so many events in a minute, so that nobody fills a disk by knocking."""
+
+    MOST_PER_MINUTE = 60
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._number = 0
+
+    def may_be_recorded(self, now: datetime) -> bool:
+        """Count one more, and tell whether it is to be recorded."""
+        minute = int(now.timestamp()) // 60
+        self._number = self._number + 1 if minute == self._minute else 1
+        self._minute = minute
+        return self._number <= self.MOST_PER_MINUTE
+
+
 Recorder = Callable[[Connection], None]
 
 

@@ -62,6 +62,7 @@ class Sessions:
         self._tokens = tokens
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._forgotten = 0
+        self._strangers = events.Strangers()
 
     # ---- logging in and out ----------------------------------------------------------------------------------------
 
@@ -204,6 +205,7 @@ class Sessions:
     async def _count_failure(self, username: str, user: accounts.User | None) -> None:
         now = self._core.clock()
         # A name that nobody has may be a password in the wrong field: it is counted, not recorded.
+        recorded = user is not None or self._strangers.may_be_recorded(now)
         record = events.prepare(
             intent="user.login",
             caller=_as_caller(user) if user else context.ANYONE,
@@ -221,7 +223,8 @@ class Sessions:
             connection.execute(
                 upsert(table).values(username=username, **values).on_conflict_do_update([table.c.username], set_=values)
             )
-            record(connection)
+            if recorded:
+                record(connection)
 
         await self._core.store.write(operation)
 

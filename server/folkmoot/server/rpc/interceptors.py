@@ -30,7 +30,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _BEARER = "Bearer "
 _DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _RECORDED_ELSEWHERE = errors_pb2.ERROR_REASON_LOGIN_FAILED  # with the user, where failures are counted
-_STRANGERS_RECORDED_PER_MINUTE = 60
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -57,8 +56,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._boot = core.random(8).hex()
         self._calls = count(1)
         self._logs_all = core.config.log_level == "debug"
-        self._strangers = 0
-        self._strangers_minute = 0
+        self._strangers = events.Strangers()
 
     async def intercept_service(
         self,
@@ -150,14 +148,10 @@ class Guard(grpc.aio.ServerInterceptor):
         )
 
     async def _record(self, call: _Call, error: FolkmootError) -> None:
-        """Put a refusal into the audit trail. Strangers are recorded up to a rate: nobody fills a disk by knocking."""
+        """Put a refusal into the audit trail."""
         now = self._core.clock()
-        if context.caller() is context.ANYONE:
-            minute = int(now.timestamp()) // 60
-            self._strangers = self._strangers + 1 if minute == self._strangers_minute else 1
-            self._strangers_minute = minute
-            if self._strangers > _STRANGERS_RECORDED_PER_MINUTE:
-                return
+        if context.caller() is context.ANYONE and not self._strangers.may_be_recorded(now):
+            return
         record = events.prepare(intent="call.denied", data={"method": call.method}, now=now, outcome=error.reason_name)
         await self._core.store.write(record)
 
