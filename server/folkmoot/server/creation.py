@@ -19,6 +19,7 @@ from folkmoot.server.store import placement as places
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.payload_rows import Envelope, Place
 from folkmoot.server.store.placement import Placement
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import node_links, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -123,17 +124,17 @@ def _not_allowed(text: str) -> FolkmootError:
 
 # ---- what needs rows -----------------------------------------------------------------------------------------------
 
-_STORED = select(task_table.c.chain).where(task_table.c.task_id == bindparam("task_id"))
-_INSERT_TASK = insert(task_table)
-_INSERT_RUNS = insert(run_table)
+_STORED = Prepared(select(task_table.c.chain).where(task_table.c.task_id == bindparam("task_id")))
+_INSERT_TASK = Prepared(insert(task_table))
+_INSERT_RUNS = Prepared(insert(run_table))
 _INSERT_DEPENDENCIES = insert(task_dependencies)
 
 
 def is_stored(connection: Connection, new: NewTask) -> bool:
     """Whether the same task was stored before; raise ID_TAKEN if it is another one."""
     spec = new.spec
-    known = connection.scalar(_STORED, {"task_id": spec.task_id})
-    if known not in (None, new.chain):
+    known = _STORED.row(connection, {"task_id": spec.task_id})
+    if known is not None and known.chain != new.chain:
         raise FolkmootError(
             ErrorReason.ERROR_REASON_ID_TAKEN,
             f"There is another task {spec.task_id}",
@@ -290,7 +291,7 @@ def _insert_task(connection: Connection, new: NewTask, *, blocked: bool) -> None
         "created_at": new.now,
         "revision": len(spec.receivers),
     }
-    connection.execute(_INSERT_TASK, row)
+    _INSERT_TASK.each(connection, [row])
 
 
 def _store_inputs(connection: Connection, new: NewTask) -> None:
@@ -336,7 +337,7 @@ def _insert_runs(connection: Connection, new: NewTask, placed: Mapping[str, int]
         for revision, receiver in enumerate(new.spec.receivers, start=1)
     ]
     try:
-        connection.execute(_INSERT_RUNS, rows)
+        _INSERT_RUNS.each(connection, rows)
     except IntegrityError as error:
         text = "A run of the task has the id of another task's run: make run ids as you make task ids, each once"
         raise FolkmootError(ErrorReason.ERROR_REASON_ID_TAKEN, text, metadata={"task_id": new.spec.task_id}) from error

@@ -13,11 +13,12 @@ from sqlalchemy import Connection, insert
 from folkmoot.server import context
 from folkmoot.server.context import Caller
 from folkmoot.server.store import tables
+from folkmoot.server.store.prepared import Prepared
 
 OK = "ok"
 DATA_VERSION = 1
 
-_INSERT = insert(tables.events)
+_INSERT = Prepared(insert(tables.events))
 
 
 def record(
@@ -46,7 +47,7 @@ def record(
         "outcome": outcome,
         "genesis": genesis,
     }
-    connection.execute(_INSERT, row)
+    _INSERT.each(connection, [row])
 
 
 class Strangers:

@@ -4,7 +4,7 @@ A delivery says what to tell about which run; what is told is read when it is se
 of a node have no gaps: an assignment whose run has ended meanwhile is told as a cancellation.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, upda
 
 from folkmoot.server import tasks
 from folkmoot.server.store import runs
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, deliveries, node_links, payloads, peer_messages
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -42,40 +43,29 @@ class Delivery:
     message_id: int | None = None
 
 
-_INSERT = insert(deliveries)
+_INSERT = Prepared(insert(deliveries))
 
 
 def enqueue(connection: Connection, items: Sequence[Delivery], touched: Touched) -> None:
     """Append to the nodes' orders."""
-    if not items:
-        return
-    last = _reserve(connection, Counter(item.link_id for item in items))
+    last = {
+        link_id: _TAKE.row(connection, {"of_link": link_id, "number": number}).last_sequence
+        for link_id, number in Counter(item.link_id for item in items).items()
+    }
     rows = []
     for item in reversed(items):
         row = {"link_id": item.link_id, "kind": item.kind, "run_id": item.run_id, "message_id": item.message_id}
         rows.append(row | {"sequence": last[item.link_id]})
         last[item.link_id] -= 1
         touched.link(item.link_id)
-    connection.execute(_INSERT, rows)
+    _INSERT.each(connection, rows)
 
 
-def _reserve(connection: Connection, numbers: Counter[int]) -> dict[int, int]:
-    """Take so many sequences of each link, and return the last one of each: one statement for links that take as many."""
-    by_number: defaultdict[int, list[int]] = defaultdict(list)
-    for link_id, number in numbers.items():
-        by_number[number].append(link_id)
-    last: dict[int, int] = {}
-    for number, link_ids in by_number.items():
-        taken = connection.execute(_TAKE, {"number": number, "link_ids": link_ids})
-        last.update((link_id, sequence) for link_id, sequence in taken)
-    return last
-
-
-_TAKE = (
+_TAKE = Prepared(
     update(node_links)
-    .where(node_links.c.link_id.in_(bindparam("link_ids", expanding=True)))
+    .where(node_links.c.link_id == bindparam("of_link"))
     .values(last_sequence=node_links.c.last_sequence + bindparam("number"))
-    .returning(node_links.c.link_id, node_links.c.last_sequence)
+    .returning(node_links.c.last_sequence)
 )
 
 

@@ -160,7 +160,7 @@ def _write(engine: Engine, group: list[_Job]) -> list[_Outcome]:
 def _read(engine: Engine, group: list[_Job]) -> list[_Outcome]:
     """Run a group on one snapshot; a failing read spoils nobody else's."""
     try:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             return [_attempt(job, connection) for job in group]
     except BaseException as error:  # noqa: BLE001
         return [_Outcome(job, error=error) for job in group]
@@ -190,6 +190,7 @@ def _engine(path: Path, *, begin: str, connections: int, read_only: bool = False
         f"sqlite:///{path}",
         pool_size=connections,
         max_overflow=0,
+        paramstyle="named",  # what Prepared hands over
         # The driver must not open transactions by itself: it would do so too late, and not for every statement.
         connect_args={"isolation_level": None, "check_same_thread": False},
     )

@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, select, update
 
 from folkmoot.server.store import task_tables
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import nodes
 from folkmoot.server.store.task_tables import AnyRow, node_links
 from folkmoot.server.tasks import Station
@@ -42,7 +43,7 @@ class Attached:
     acknowledged: int
 
 
-_ADMITTED = (
+_ADMITTED = Prepared(
     select(
         nodes.c.node_id,
         nodes.c.organization_id,
@@ -56,7 +57,7 @@ _ADMITTED = (
     )
     .where(
         nodes.c.genesis == bindparam("genesis"),
-        nodes.c.organization_id.in_(bindparam("organization_ids", expanding=True)),
+        nodes.c.organization_id == bindparam("organization_id"),
     )
     .order_by(nodes.c.node_id)
 )
@@ -64,8 +65,11 @@ _ADMITTED = (
 
 def admitted(connection: Connection, genesis: bytes, organization_ids: Iterable[str]) -> list[Link]:
     """Return the nodes that the ledger admits for these organizations."""
-    rows = connection.execute(_ADMITTED, {"genesis": genesis, "organization_ids": list(organization_ids)})
-    return [_link(row) for row in rows]
+    return [
+        _link(row)
+        for organization_id in organization_ids
+        for row in _ADMITTED.rows(connection, {"genesis": genesis, "organization_id": organization_id})
+    ]
 
 
 def _link(row: AnyRow) -> Link:

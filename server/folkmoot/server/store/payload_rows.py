@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, payloads
 from folkmoot.transport.limits import PART_BYTES
 from folkmoot.trust import Inspected
@@ -51,13 +52,18 @@ def not_found(digest: bytes, text: str) -> FolkmootError:
     )
 
 
-_COLUMNS = tuple(column for column in payloads.c if column is not payloads.c.envelope)
+_FIND = Prepared(
+    select(
+        *(column for column in payloads.c if column is not payloads.c.envelope),
+        payloads.c.envelope.is_not(None).label("inline"),
+    ).where(payloads.c.envelope_digest == bindparam("digest"))
+)
 
 
 def find(connection: Connection, digest: bytes) -> AnyRow | None:
     """Return a payload's row, without its bytes."""
-    inline = payloads.c.envelope.is_not(None).label("inline")
-    return connection.execute(select(*_COLUMNS, inline).where(payloads.c.envelope_digest == digest)).one_or_none()
+    row: AnyRow | None = _FIND.row(connection, {"digest": digest})
+    return row
 
 
 def inline_bytes(connection: Connection, digest: bytes) -> bytes:
@@ -82,8 +88,8 @@ def store(
 
     Raises PAYLOAD_NOT_FOUND for one that did neither, or that was uploaded for another place.
     """
-    digests = [envelope.digest for envelope in envelopes]
-    there = {row.envelope_digest: row for row in connection.execute(_THERE, {"digests": digests})}
+    digests = {envelope.digest for envelope in envelopes}
+    there = {digest: row for digest in digests if (row := find(connection, digest)) is not None}
     new: list[dict[str, object]] = []
     for envelope in envelopes:
         row = there.get(envelope.digest)
@@ -95,14 +101,12 @@ def store(
             if row is not None:
                 abandon(connection, envelope.digest)
             new.append(_row(envelope, sender_organization_id, now))
-    if new:
-        connection.execute(_INSERT, new)
+    _INSERT.each(connection, new)
     sizes = {digest: int(row.size_bytes) for digest, row in there.items()}
     return sizes | {envelope.digest: len(envelope.inline) for envelope in envelopes if envelope.inline is not None}
 
 
-_THERE = select(*_COLUMNS).where(payloads.c.envelope_digest.in_(bindparam("digests", expanding=True)))
-_INSERT = insert(payloads)
+_INSERT = Prepared(insert(payloads))
 
 
 def _row(envelope: Envelope, sender_organization_id: str, now: datetime) -> dict[str, object]:

@@ -1,0 +1,111 @@
+"""Statements of the busiest operations: written in SQLAlchemy Core, compiled once, executed by the driver itself.
+
+For a short statement Core takes several times as long to bind parameters and wrap results as the database does to
+execute it. A prepared statement takes and gives the same values, by the same types, in the transaction of the connection
+that it is given; what it can't have is an expanding IN: execute it once for each value.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
+
+Parameters = Mapping[str, Any]
+_Process = Callable[[Any], Any]
+
+
+class Prepared:
+    """A statement and, for each dialect and set of parameters, what the driver needs of it."""
+
+    def __init__(self, statement: Select[Any] | Insert | Update | Delete) -> None:
+        self._statement = statement
+        self._compiled: dict[tuple[str, tuple[str, ...]], _Compiled] = {}
+
+    def rows(self, connection: Connection, parameters: Parameters) -> list[Any]:
+        """Execute it once; return its rows, whose columns are attributes."""
+        compiled = self._for(connection.dialect, parameters)
+        cursor = self._execute(connection, compiled, "execute", compiled.bind(parameters))
+        return compiled.read(cursor.fetchall())
+
+    def row(self, connection: Connection, parameters: Parameters) -> Any:
+        """Execute it once; return its first row, None if there is none."""
+        return next(iter(self.rows(connection, parameters)), None)
+
+    def each(self, connection: Connection, parameters: Sequence[Parameters]) -> None:
+        """Execute it for each of the parameters, all of which have the same names."""
+        if parameters:
+            compiled = self._for(connection.dialect, parameters[0])
+            self._execute(connection, compiled, "executemany", [compiled.bind(each) for each in parameters])
+
+    def _for(self, dialect: Dialect, parameters: Parameters) -> "_Compiled":
+        key = dialect.name, tuple(parameters)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = _Compiled(self._statement, dialect, key[1])
+        return compiled
+
+    @staticmethod
+    def _execute(connection: Connection, compiled: "_Compiled", way: str, parameters: Any) -> Any:
+        cursor = connection.connection.cursor()
+        errors = connection.dialect.loaded_dbapi.Error
+        try:
+            getattr(cursor, way)(compiled.text, parameters)
+        except errors as error:
+            raise DBAPIError.instance(compiled.text, None, error, errors, dialect=connection.dialect) from error
+        return cursor
+
+
+class _Compiled:
+    """A statement's text, and how its parameters and columns are converted."""
+
+    def __init__(
+        self, statement: Select[Any] | Insert | Update | Delete, dialect: Dialect, names: Sequence[str]
+    ) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
+        self.text = str(compiled)
+        binds = {name: _impl(compiled.binds[name].type, dialect).bind_processor(dialect) for name in compiled.binds}
+        self._constants = {
+            name: binds[name](value) if binds[name] else value
+            for name, value in compiled.params.items()
+            if name not in names
+        }
+        self._binds = {name: process for name, process in binds.items() if process and name in names}
+        columns = _columns(statement)
+        self._row = _row_type([name for name, _ in columns])
+        processes = [_impl(kind, dialect).result_processor(dialect, None) for _, kind in columns]
+        self._reads = [(index, process) for index, process in enumerate(processes) if process]
+
+    def bind(self, parameters: Parameters) -> dict[str, Any]:
+        """Return what the driver takes."""
+        bound = {**self._constants, **parameters}
+        for name, process in self._binds.items():
+            bound[name] = process(bound[name])
+        return bound
+
+    def read(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return what Core would give."""
+        return [self._row._make(self._values(row)) for row in rows]
+
+    def _values(self, row: Sequence[Any]) -> Sequence[Any]:
+        values = list(row)
+        for index, process in self._reads:
+            values[index] = process(values[index])
+        return values
+
+
+def _impl(kind: TypeEngine[Any], dialect: Dialect) -> Any:
+    return kind.dialect_impl(dialect)
+
+
+def _columns(statement: Any) -> list[tuple[str, TypeEngine[Any]]]:
+    described = (
+        statement.column_descriptions if isinstance(statement, Select) else statement.returning_column_descriptions
+    )
+    return [(each["name"], each["type"]) for each in described]
+
+
+def _row_type(names: Sequence[str]) -> Any:
+    return namedtuple("Row", names)
