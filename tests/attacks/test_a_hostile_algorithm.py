@@ -138,8 +138,8 @@ def test_progress_steers_no_terminal_and_stops_no_wait(monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, "rich", None)
     terminal = Terminal()
     with shown(STEERING, 1, on=terminal) as show:
-        show(0.5, STEERING)
-        show(1.0, "[/")
+        show(0.5, "[/")
+        show(1.0, STEERING)
     assert not {"\x07", "\x9b", "\u202e", "\x1b]"} & set(terminal.getvalue())
     assert "\x1b]" not in terminal.getvalue()
 

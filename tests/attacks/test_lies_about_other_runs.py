@@ -11,7 +11,7 @@ from folkmoot.algorithm.tasks import Subtask
 from folkmoot.node import results
 from folkmoot.node.runs import Run
 from folkmoot.trust import EnvelopeRejected, verify_task
-from folkmoot.v1.proxy_service_pb2 import RunResult
+from folkmoot.v1.proxy_service_pb2 import Failure, RunResult
 from folkmoot.v1.task_pb2 import Dependency, ExitClass, RunState, TaskChain
 from folkmoot.v1.task_service_pb2 import GetRunResponse, WatchTaskResponse
 from tests.builders import NOW, World
@@ -86,7 +86,7 @@ async def test_a_failure_of_any_size_is_not_read_into_memory(lung: World, centra
     """Another organization's node seals it, and can make it as large as it likes."""
     task_id = await create(central, lung, "Alpha")
     crashed = {"outcome": RunState.RUN_STATE_CRASHED, "exit_class": ExitClass.EXIT_CLASS_ERROR}
-    huge = b"\x0a" + b"\xff\xff\xff\x01" + b"a" * (128 * 16384 * 2)
+    huge = Failure(message="a" * (2 << 20)).SerializeToString()
     hub.ends = [end(lung, created_task(hub, lung), "Alpha", revision=1, data=huge, receipt=crashed)]
     [result] = await watched(central, task_id)
     assert isinstance(result, RunResult)
