@@ -7,7 +7,7 @@ Randomness: signing and X-Wing keys are made from the `random` that is passed in
 library draws what they need from the operating system.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Protocol, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -43,11 +43,16 @@ _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 def key_id(public: PublicKey) -> bytes:
     """Return the key's id: 32 bytes over kind and public bytes. Raises Malformed for a kind that is not known."""
+    return _key_id(public.kind, public.public)
+
+
+@lru_cache(maxsize=4096)  # asked of the same few keys with everything that they sign
+def _key_id(kind: KeyKind.ValueType, public: bytes) -> bytes:
     try:
-        kind = KeyKind.Name(public.kind).removeprefix("KEY_KIND_")
+        name = KeyKind.Name(kind).removeprefix("KEY_KIND_")
     except ValueError as error:
-        raise Malformed(f"Keys of kind {public.kind} are not known.") from error
-    return digest(pae(_KEY_LABEL, kind.encode(), public.public))
+        raise Malformed(f"Keys of kind {kind} are not known.") from error
+    return digest(pae(_KEY_LABEL, name.encode(), public))
 
 
 class SigningKey:
@@ -90,9 +95,14 @@ def verify_signature(public: PublicKey, signature: bytes, message: bytes) -> Non
     if public.kind != KeyKind.KEY_KIND_ED25519:
         raise SignatureInvalid("The signing key is not an Ed25519 key.")
     try:
-        Ed25519PublicKey.from_public_bytes(public.public).verify(signature, message)
+        _load_ed25519(public.public).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
         raise SignatureInvalid("The signature is not that of the key over these bytes.") from error
+
+
+@lru_cache(maxsize=4096)
+def _load_ed25519(public: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public)
 
 
 class DecryptionKey(Protocol):
