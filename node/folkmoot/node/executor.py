@@ -30,6 +30,7 @@ from folkmoot.node.outcomes import (
     refused,
     state_name,
 )
+from folkmoot.node.policy import Refused
 from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
@@ -45,6 +46,9 @@ from folkmoot.v1.task_pb2 import Scratch as ScratchKind
 
 CLEAR_AFTER_SECONDS = 10.0
 """How long a process may go on after its result stands."""
+
+CLEAR_AT_CLOSE_SECONDS = 3.0
+"""How long a node that ends still clears away what has ended; the rest is the next start's."""
 
 log = structlog.get_logger()
 
@@ -116,7 +120,10 @@ class Executor:
 
     async def close(self) -> None:
         """Let go of everything; what runs goes on without this process."""
-        await cancelled(*self._lives.values(), *self._clearing)
+        await cancelled(*self._lives.values())
+        if self._clearing:
+            await asyncio.wait(self._clearing, timeout=CLEAR_AT_CLOSE_SECONDS)
+        await cancelled(*self._clearing)
         await self._tables.close()
         await self._runtime.close()
 
@@ -220,6 +227,10 @@ class Executor:
         now = self._station.now()
         if now >= spec.expires_at.ToDatetime(UTC):
             return refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, "")
+        decision = self._station.decide(run.task)
+        if isinstance(decision, Refused):  # The data owner has changed the policy while the run waited.
+            run.record = dataclasses.replace(run.record, policy_digest=self._station.policy_file.digest)
+            return refused(decision.reason, decision.rule)
         starting = dataclasses.replace(
             run.record,
             run_name=self._runtime.name_run(),
