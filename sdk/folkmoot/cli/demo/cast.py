@@ -4,17 +4,18 @@ One founds the collaboration, the others ask to join and are voted in, each admi
 hospital's own folder; the server never sees one.
 """
 
+import asyncio
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from folkmoot.cli.demo.processes import Processes
 from folkmoot.client import AsyncClient
+from folkmoot.client.connection import Connection
 from folkmoot.client.governance import find_request, found, invite, join, vote
 from folkmoot.client.session import Session
 from folkmoot.transport import ServerAddress
@@ -29,9 +30,6 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.admin_service_pb2 import CreateOrganizationRequest, CreateUserRequest
 from folkmoot.v1.auth_service_pb2 import CompleteSetupRequest
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 COLLABORATION = "lung"
 LABEL = "patients"
@@ -63,6 +61,11 @@ class Hospital:
         """The organization key's file."""
         return self.folder / "organization.pem"
 
+    @property
+    def state_directory(self) -> Path:
+        """Where its people keep their verified copy of the ledger."""
+        return self.folder / "state"
+
 
 def hospital(name: str, folder: Path) -> Hospital:
     """A hospital with fresh keys, in files of its own folder."""
@@ -88,7 +91,7 @@ class Cast:
     reference: Reference
 
     @asynccontextmanager
-    async def client(self, hospital: Hospital, username: str) -> "AsyncIterator[AsyncClient]":
+    async def client(self, hospital: Hospital, username: str) -> AsyncIterator[AsyncClient]:
         """A client of one of the hospital's people."""
         async with AsyncClient(
             str(self.reference),
@@ -97,7 +100,7 @@ class Cast:
             username=username,
             password=hospital.password,
             organization_key=hospital.key_file,
-            state_directory=hospital.folder / "state",
+            state_directory=hospital.state_directory,
         ) as opened:
             yield opened
 
@@ -111,82 +114,85 @@ async def create_accounts(address: ServerAddress, setup_token: str, hospitals: S
         )
         await stranger.call_anonymously(stranger.auth.CompleteSetup, setup)
     async with Session(address, username="operator", password=password) as operator:
-        for one in hospitals:
-            account = uuid7(datetime.now(UTC), os.urandom)
-            await operator.call(
-                operator.admin.CreateOrganization,
-                CreateOrganizationRequest(organization_account_id=account, name=one.name),
-            )
-            for username, role in ((one.admin, "Organization Admin"), (one.researcher, "Researcher")):
-                await operator.call(
-                    operator.admin.CreateUser,
-                    CreateUserRequest(
-                        user_id=uuid7(datetime.now(UTC), os.urandom),
-                        username=username,
-                        password=one.password,
-                        organization_account_id=account,
-                        roles=[role],
-                    ),
-                )
+        await asyncio.gather(*(_create_account(operator, one) for one in hospitals))
+
+
+async def _create_account(operator: Session, hospital: Hospital) -> None:
+    account = uuid7(datetime.now(UTC), os.urandom)
+    organization = CreateOrganizationRequest(organization_account_id=account, name=hospital.name)
+    await operator.call(operator.admin.CreateOrganization, organization)
+    for username, role in ((hospital.admin, "Organization Admin"), (hospital.researcher, "Researcher")):
+        user = CreateUserRequest(
+            user_id=uuid7(datetime.now(UTC), os.urandom),
+            username=username,
+            password=hospital.password,
+            organization_account_id=account,
+            roles=[role],
+        )
+        await operator.call(operator.admin.CreateUser, user)
 
 
 async def assemble(address: ServerAddress, authority_file: Path, hospitals: Sequence[Hospital]) -> Cast:
     """The first hospital founds the collaboration; each other one asks to join, and the members vote it in."""
     founder, *others = hospitals
-    async with Session(address, username=founder.admin, password=founder.password) as session:
+    async with AsyncExitStack() as closing:
+        admins = {
+            one.name: await closing.enter_async_context(Session(address, username=one.admin, password=one.password))
+            for one in hospitals
+        }
         reference = await found(
-            session,
+            admins[founder.name],
             name=COLLABORATION,
             founder_name=founder.name,
             governance_key=founder.governance_key,
             organization_key=founder.organization_key,
         )
-    cast = Cast(address, authority_file, hospitals, reference)
-    members = [founder]
-    for one in others:
-        async with Session(address, username=one.admin, password=one.password) as session:
+        for number, candidate in enumerate(others, start=1):
             await join(
-                session,
+                admins[candidate.name],
                 str(reference),
-                name=one.name,
-                governance_key=one.governance_key,
-                organization_key=one.organization_key,
+                name=candidate.name,
+                governance_key=candidate.governance_key,
+                organization_key=candidate.organization_key,
             )
-        for voter in members:
-            async with cast.client(voter, voter.admin) as client:
-                attempt = await find_request(client.connection, one.name)
-                if not await vote(client.connection, attempt, approve=True, governance_key=voter.governance_key):
+            for voter in hospitals[:number]:
+                if not await _approve(candidate, voter, admins[voter.name], reference):
                     break
-        members.append(one)
-    return cast
+    return Cast(address, authority_file, hospitals, reference)
+
+
+async def _approve(candidate: Hospital, voter: Hospital, admin: Session, reference: Reference) -> int:
+    """A member votes for a candidate; gives how many approvals are missing then."""
+    connection = Connection(admin, reference, key=voter.organization_key, state_directory=voter.state_directory)
+    attempt = await find_request(connection, candidate.name)
+    return await vote(connection, attempt, approve=True, governance_key=voter.governance_key)
 
 
 async def open_stations(
     cast: Cast, processes: Processes, *, images: Sequence[str], runtime: str, sockets: Path, data: Mapping[str, Path]
 ) -> None:
-    """Each hospital's admin writes an invitation; the station's machine redeems it, and the node starts."""
-    for one in cast.hospitals:
+    """All hospitals at once: the admin writes an invitation; the station's machine redeems it, and the node starts."""
+
+    async def open_one(one: Hospital) -> None:
+        name, station = one.name.lower(), one.folder / "station"
         async with cast.client(one, one.admin) as client:
-            invitation = await invite(
-                client.connection, node_name=f"{one.name.lower()}-1", governance_key=one.governance_key
-            )
+            invitation = await invite(client.connection, node_name=f"{name}-1", governance_key=one.governance_key)
         (one.folder / "invitation.pem").write_bytes(invitation)
-        station = one.folder / "station"
         station.mkdir(mode=0o700)
         (station / "policy.toml").write_text(_policy(images, runtime))
-        (station / "node.toml").write_text(
-            _node(cast, runtime=runtime, sockets=sockets / one.name.lower(), data=data[one.name])
-        )
+        (station / "node.toml").write_text(_node(cast, runtime=runtime, sockets=sockets / name, data=data[one.name]))
         (station / "ca.pem").write_bytes(cast.authority_file.read_bytes())
         await processes.run(
-            f"{one.name.lower()}-join",
-            *("node", "join", str(one.folder / "invitation.pem"), "--directory", str(station)),
+            f"{name}-join", *("node", "join", str(one.folder / "invitation.pem"), "--directory", str(station))
         )
-        await processes.start(
-            f"{one.name.lower()}-node",
-            *("node", "start", str(station / "node.toml")),
-            ready=lambda output: "node.attached" in output,
-        )
+        await processes.start(f"{name}-node", *("node", "start", str(station / "node.toml")), ready="node.attached")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in cast.hospitals:
+                group.create_task(open_one(one))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def _policy(images: Sequence[str], runtime: str) -> str:

@@ -1,6 +1,7 @@
 """The demo, phase by phase."""
 
 import asyncio
+import importlib.util
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from folkmoot.cli.demo.data import Split
 from folkmoot.cli.demo.images import container_images, process_images
 from folkmoot.cli.demo.processes import Processes
 from folkmoot.cli.demo.view import View, summary
+from folkmoot.client import AsyncClient
 from folkmoot.client.names import name_of
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FolkmootError
@@ -42,44 +44,66 @@ def demo(*, keep: bool, runtime: str, base: str, picture: Path) -> None:
             errors_pb2.ERROR_REASON_INVALID_FIELD,
             "the demo needs the examples of Folkmoot's source: run it from a checkout that is installed with pip install -e",
         )
+    if lacking := [name for name in ("lifelines", "matplotlib") if importlib.util.find_spec(name) is None]:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD,
+            f"the demo needs {' and '.join(lacking)}, to compare with and to draw: pip install 'folkmoot[demo]'",
+        )
     answers = asyncio.run(_run(source, keep=keep, runtime=runtime, base=base, picture=picture))
     if not all(answer.equal and answer.proven for answer in answers):
         raise click.ClickException("an answer differs from the pooled one, or is not proven")
 
 
 async def _run(source: Path, *, keep: bool, runtime: str, base: str, picture: Path) -> list[Answer]:
-    view = View()
     folder = Path(tempfile.mkdtemp(prefix="folkmoot-demo-"))
     processes = Processes(folder, python_path=source.parent)
+    failed = False
     try:
-        with view.phase("The data: NCCTG lung cancer trial, split by institution"):
-            split = data.split(source / "data" / "ncctg_lung.csv")
-            view.say(*_described(split))
-        with view.phase("The algorithms"):
-            images, kind = await _images(view, source, runtime, base)
-        with view.phase("The server, and three hospitals that found a collaboration"):
-            cast = await _bring_together(view, processes, folder)
-        with view.phase("A node beside each hospital's data"):
-            files = _write_data(split, folder)
-            await open_stations(cast, processes, images=images.all, runtime=kind, sockets=folder / "s", data=files)
-            view.say("each joined by an invitation of its hospital, and allows these three images to every member")
-        answers = await _analyse(view, cast, images, split, picture)
-        with view.phase("What the server could see"):
-            view.say(*await _seen(cast, answers, folder))
-        view.timing()
-        summary(answers)
-        if keep:
-            click.echo(_how_to_use(cast, folder, images))
-            await processes.wait()
-    except FolkmootError:
+        return await _perform(processes, folder, source, keep=keep, runtime=runtime, base=base, picture=picture)
+    except Exception:
+        failed = True
         click.echo(f"What the processes said is in {folder}", err=True)
         raise
-    else:
-        return answers
     finally:
         await processes.stop()
-        if sys.exc_info()[0] is None:
+        if not failed:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _perform(
+    processes: Processes, folder: Path, source: Path, *, keep: bool, runtime: str, base: str, picture: Path
+) -> list[Answer]:
+    view = View()
+    libraries = asyncio.create_task(asyncio.to_thread(_import_libraries))
+    with view.phase("Data"):
+        split = data.split(source / "data" / "ncctg_lung.csv")
+        view.say("NCCTG lung cancer trial, split by institution", *_described(split))
+    with view.phase("Algorithms"):
+        images, kind = await _images(view, source, runtime, base)
+    with view.phase("Server and collaboration"):
+        cast = await _bring_together(view, processes, folder)
+    with view.phase("Nodes"):
+        files = _write_data(split, folder)
+        await open_stations(cast, processes, images=images.all, runtime=kind, sockets=folder / "s", data=files)
+        view.say("each joined by an invitation of its hospital, and allows these three images to every member")
+    await libraries
+    first = cast.hospitals[0]
+    async with cast.client(first, first.researcher) as client:
+        answers = await _analyse(view, client, images, split, picture)
+        with view.phase("What the server saw"):
+            view.say(*await _seen(client, answers, folder))
+    view.timing()
+    summary(answers)
+    if keep:
+        click.echo(_how_to_use(cast, folder, images))
+        await processes.wait()
+    return answers
+
+
+def _import_libraries() -> None:
+    """What the pooled truth and the picture need takes seconds to import; meanwhile the server and the nodes start."""
+    import lifelines  # noqa: F401
+    import matplotlib.figure  # noqa: F401
 
 
 def _described(split: Split) -> list[str]:
@@ -118,15 +142,12 @@ async def _bring_together(view: View, processes: Processes, folder: Path) -> Cas
     started = await processes.start(
         "server",
         *("server", "start", "--data", str(folder / "server"), "--listen", "127.0.0.1:0"),
-        ready=lambda output: "Serving on " in output,
-    )
-    said = dict(
-        line.split(": ", 1) if ": " in line else line.rsplit(" ", 1) for line in started.splitlines() if " " in line
+        ready="Serving on ",
     )
     authority = folder / "server" / "tls" / "ca.pem"
-    address = ServerAddress(said["Serving on"], authority.read_bytes())
+    address = ServerAddress(_said(started, "Serving on "), authority.read_bytes())
     hospitals = [hospital(name, folder / name.lower()) for name in data.HOSPITALS]
-    await create_accounts(address, said["Set-up token"], hospitals)
+    await create_accounts(address, _said(started, "Set-up token: "), hospitals)
     cast = await assemble(address, authority, hospitals)
     founder, *others = (one.name for one in hospitals)
     view.say(
@@ -136,6 +157,10 @@ async def _bring_together(view: View, processes: Processes, folder: Path) -> Cas
     return cast
 
 
+def _said(output: str, before: str) -> str:
+    return next(line.removeprefix(before) for line in output.splitlines() if line.startswith(before))
+
+
 def _write_data(split: Split, folder: Path) -> dict[str, Path]:
     files = {name: folder / name.lower() / "patients.csv" for name in split.rows}
     for name, rows in split.rows.items():
@@ -143,38 +168,32 @@ def _write_data(split: Split, folder: Path) -> dict[str, Path]:
     return files
 
 
-async def _analyse(view: View, cast: Cast, images: Images, split: Split, picture: Path) -> list[Answer]:
-    first = cast.hospitals[0]
-    answers = []
-    async with cast.client(first, first.researcher) as client:
-        with view.phase("average, by a central function and three partial ones"):
-            answers.append(await analyses.average(client, images.average, split))
-            view.answer(answers[-1])
-        with view.phase("survival: Kaplan-Meier, against lifelines on the pooled data"):
-            answer, curve = await analyses.survival(client, images.survival, split)
-            answers.append(answer)
-            view.answer(answer)
-            view.say(*chart.terminal(curve))
-            chart.picture(
-                curve,
-                picture,
-                title="Survival, NCCTG lung cancer trial",
-                at_risk_at=range(0, int(curve.times[-1]), 200),
-            )
-            view.say(f"as a picture: {picture}")
-        with view.phase("secure sum as chained tasks: nobody learns another's count"):
-            answers.append(await analyses.secure_sum_chained(client, images.secure_sum, split))
-            view.answer(answers[-1])
-        with view.phase("secure sum as one task whose runs message each other"):
-            answers.append(await analyses.secure_sum_messages(client, images.secure_sum, split))
-            view.answer(answers[-1])
-    return answers
+async def _analyse(view: View, client: AsyncClient, images: Images, split: Split, picture: Path) -> list[Answer]:
+    with view.phase("Average"):
+        view.say("a central function, and three partial ones")
+        average = await analyses.average(client, images.average, split)
+        view.answer(average)
+    with view.phase("Survival"):
+        view.say("Kaplan-Meier, against lifelines on the pooled data")
+        survival, curve = await analyses.survival(client, images.survival, split)
+        view.answer(survival)
+        view.say(*chart.terminal(curve))
+        days = range(0, int(curve.times[-1]), 200)
+        chart.picture(curve, picture, title="Survival, NCCTG lung cancer trial", at_risk_at=days)
+        view.say(f"as a picture: {picture}")
+    with view.phase("Secure sum, chained tasks"):
+        view.say("nobody learns another's count")
+        chained = await analyses.secure_sum_chained(client, images.secure_sum, split)
+        view.answer(chained)
+    with view.phase("Secure sum, messages"):
+        view.say("one task, whose runs message each other")
+        messages = await analyses.secure_sum_messages(client, images.secure_sum, split)
+        view.answer(messages)
+    return [average, survival, chained, messages]
 
 
-async def _seen(cast: Cast, answers: list[Answer], folder: Path) -> list[str]:
-    first = cast.hospitals[0]
-    async with cast.client(first, first.researcher) as client:
-        state = await client.connection.state()
+async def _seen(client: AsyncClient, answers: list[Answer], folder: Path) -> list[str]:
+    state = await client.connection.state()
     names = {member: name_of(state, member) for member in state.members}
     return server_view.seen(answers, names, folder / "server")
 

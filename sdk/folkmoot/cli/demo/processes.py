@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,26 +28,26 @@ class Processes:
         """The file with everything that a process says."""
         return self.folder / f"{name}.log"
 
-    async def start(self, name: str, *arguments: str, ready: Callable[[str], bool]) -> str:
-        """Start `folkmoot ARGUMENTS` and wait until its output satisfies `ready`; gives that output. It goes on running."""
-        self._running[name] = await self._launch(name, arguments)
+    async def start(self, name: str, *arguments: str, ready: str) -> str:
+        """Start `folkmoot ARGUMENTS` and wait until its output has the word `ready`; gives that output. It goes on running."""
+        process = await self._launch(name, arguments)
         loop = asyncio.get_running_loop()
         end = loop.time() + _START_SECONDS
-        while loop.time() < end and self._running[name].returncode is None:
-            if ready(output := self.log(name).read_text()):
+        while loop.time() < end and process.returncode is None:
+            if ready in (output := self.log(name).read_text()):
                 return output
             await asyncio.sleep(0.02)
         raise _failed(name, self.log(name))
 
-    async def run(self, name: str, *arguments: str) -> str:
-        """Run `folkmoot ARGUMENTS` to its end; gives its output."""
+    async def run(self, name: str, *arguments: str) -> None:
+        """Run `folkmoot ARGUMENTS` to its end."""
         process = await self._launch(name, arguments)
         if await process.wait() != 0:
             raise _failed(name, self.log(name))
-        return self.log(name).read_text()
+        del self._running[name]
 
     async def stop(self) -> None:
-        """End the processes, nodes first: the newest first."""
+        """End the processes, the newest first, so nodes before their server."""
         for process in reversed(self._running.values()):
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -71,13 +70,15 @@ class Processes:
         paths = [str(self.python_path), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         with self.log(name).open("wb") as log:
-            return await asyncio.create_subprocess_exec(
+            self._running[name] = await asyncio.create_subprocess_exec(
                 *_COMMAND, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
+        return self._running[name]
 
 
 def _failed(name: str, log: Path) -> FolkmootError:
     lines = log.read_text().splitlines()[-5:]
     return FolkmootError(
-        errors_pb2.ERROR_REASON_INTERNAL, f"{name} did not start; the end of {log}:\n  " + "\n  ".join(lines)
+        errors_pb2.ERROR_REASON_INTERNAL,
+        f"{name} did not do what it was started for; the end of {log}:\n  " + "\n  ".join(lines),
     )
