@@ -223,6 +223,13 @@ PROTECTIONS = (
         "",
         "tests/attacks/test_a_hostile_client.py::test_other_users_of_the_machine_do_not_read_the_database_where_the_folder_was_made_by_hand",
     ),
+    Protection(
+        "the policy is asked again before a run starts",
+        "node/folkmoot/node/executor.py",
+        "        if isinstance(decision, Refused):  # The data owner",
+        "        if False:  # The data owner",
+        "tests/attacks/test_a_changed_policy.py::test_a_run_that_waits_is_not_started_when_the_policy_forbids_it_meanwhile",
+    ),
 )
 
 

@@ -1,0 +1,45 @@
+"""What the data owner takes back while a run waits is not executed any more, and the receipt names the policy that says so."""
+
+import asyncio
+
+from folkmoot.client import Proof, RunState
+from folkmoot.v1.errors_pb2 import ErrorReason
+from tests.integration.client.conftest import Hub, hub
+from tests.integration.node.station.conftest import stations
+from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations, until
+from tests.integration.node.station.test_faults import ask, engine, only
+
+__all__ = ["engine", "hub", "stations"]
+
+
+async def test_a_run_that_waits_is_not_started_when_the_policy_forbids_it_meanwhile(
+    hub: Hub, stations: Stations, engine: Engine
+):
+    computing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(algorithm: Algorithm) -> None:
+        computing.set()
+        await go_on.wait()
+        await algorithm.result(1)
+
+    engine.functions = {"answer": slow}
+    async with stations.station("Beta", engine=engine) as node:
+        first = await ask(hub, "Beta")
+        await asyncio.wait_for(computing.wait(), 30)
+        second = await ask(hub, "Beta")
+
+        async def waits_for_a_slot() -> bool:
+            return "slot" in str(await second.why()).lower()
+
+        await until(waits_for_a_slot)
+        policy_file = node.stations[0].station.policy_file
+        policy_file._path.write_text(POLICY.replace('"patients"', '"staff"'))
+        node.reload_policies()
+        go_on.set()
+        assert (await only(first)).value == 1
+        result = await only(second)
+        assert (result.state, result.proven) == (RunState.REFUSED, Proof.PROVEN)
+        assert result.reason == ErrorReason.ERROR_REASON_LABEL_NOT_ALLOWED
+        assert result.receipt is not None
+        assert result.receipt.policy_digest == policy_file.digest
+    assert len(engine.started) == 1
