@@ -135,7 +135,7 @@ async def test_killed_with_a_result_that_is_not_delivered(
     await playing.begun("Beta", task.job_id)
     playing.wire.cut()
     playing.let_go("Beta", task.job_id)
-    await playing.journaled("Beta", run_id(task, "Beta"), "run_ended")
+    await playing.journaled("Beta", run_id(task, "Beta"), "run.ended")
     for victim in victims:
         await playing.kill(victim)
     playing.wire.mend()

@@ -96,6 +96,15 @@ def test_scan_sees_every_way_to_import(source):
     assert [part for _, part in imported_parts(source)] == ["node"]
 
 
+@pytest.mark.parametrize("part", ["server", "node"])
+def test_log_events_are_called_alike(part):
+    """What it is about, a dot, what happened: `run.refused`."""
+    calls = re.compile(r"\b_?log\.(?:debug|info|warning|error|critical|exception)\(\s*\"(.+?)\"")
+    events = [event for path in parts()[part].rglob("*.py") for event in calls.findall(path.read_text())]
+    assert events
+    assert [event for event in events if not re.fullmatch(r"[a-z]+\.[a-z_]+", event)] == []
+
+
 def test_floors_are_those_of_the_generated_code():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     generated = REPOSITORY / "generated/folkmoot/v1"

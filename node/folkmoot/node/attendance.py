@@ -86,11 +86,11 @@ class Attendance:
             case "resync":
                 await self._resync(frame.resync)
             case kind:
-                log.warning("frame_unknown", kind=kind)
+                log.warning("link.frame_unknown", kind=kind)
 
     async def _resync(self, resync: Resync) -> None:
         """The server was restored from a backup: count as it does, and deliver ends once more."""
-        log.warning("resync", last_sequence=resync.last_sequence)
+        log.warning("link.resync", last_sequence=resync.last_sequence)
         await self._intake.start_over(resync.last_sequence)
         reopened = await self._station.journal.transact(records.reopen_all_runs)
         for record in reopened:

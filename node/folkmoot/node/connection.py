@@ -81,7 +81,7 @@ class Connection:
             except FolkmootError as error:
                 attempt += 1
                 if str(error) != told:
-                    log.warning("not_authenticated", reason=error.reason_name, detail=str(error), **error.metadata)
+                    log.warning("node.not_authenticated", reason=error.reason_name, detail=str(error), **error.metadata)
                 told = str(error)
                 await asyncio.sleep(pause_seconds(attempt))
                 continue

@@ -44,13 +44,13 @@ async def _commit_at_last(station: Station, record: RunRecord) -> None:
             await _commit(station, record)
         except FolkmootError as error:
             if error.reason in _SETTLED:
-                log.warning("run_dropped", run_id=record.run_id, detail=str(error))
+                log.warning("run.dropped", run_id=record.run_id, detail=str(error))
                 return
             attempt += 1
-            log.warning("run_not_delivered", run_id=record.run_id, attempt=attempt, detail=str(error))
+            log.warning("run.not_delivered", run_id=record.run_id, attempt=attempt, detail=str(error))
             await asyncio.sleep(REFUSED_PAUSES * pause_seconds(attempt))
         else:
-            log.info("run_delivered", run_id=record.run_id, state=state_name(record.state), bytes_out=record.bytes_out)
+            log.info("run.delivered", run_id=record.run_id, state=state_name(record.state), bytes_out=record.bytes_out)
             return
 
 

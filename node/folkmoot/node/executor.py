@@ -136,7 +136,7 @@ class Executor:
             await self._messages_stored(record)
             await deliver(self._station, record)
         except Exception:
-            log.exception("run_stuck", run_id=record.run_id, help="restart the node, and report this")
+            log.exception("run.stuck", run_id=record.run_id, help="restart the node, and report this")
             raise
 
     async def _messages_stored(self, record: RunRecord) -> None:
@@ -152,7 +152,7 @@ class Executor:
             try:
                 await asyncio.wait_for(accepted.wait(), timeouts.CALL_SECONDS)
             except TimeoutError:
-                log.warning("messages_not_stored", run_id=record.run_id)
+                log.warning("run.messages_not_stored", run_id=record.run_id)
                 return
 
     async def _execute(self, record: RunRecord) -> RunRecord:
@@ -167,7 +167,7 @@ class Executor:
             await first_of(run.ended.wait(), run.unwanted.wait(), asyncio.wait({work}))
             if not run.record.ended:
                 await run.end(await self._outcome(run, work))
-            log.info("run_ended", run_id=record.run_id, state=state_name(run.record.state))
+            log.info("run.ended", run_id=record.run_id, state=state_name(run.record.state))
             return run.record
         finally:
             self._runs.pop(record.run_id)
@@ -186,7 +186,7 @@ class Executor:
                 await self._runtime.stop(run.run_name)
             return CANCELLED
         if error := work.exception():
-            log.error("run_broken", run_id=run.record.run_id, exc_info=error)
+            log.error("run.broken", run_id=run.record.run_id, exc_info=error)
             exit_class = task_pb2.EXIT_CLASS_LOST if run.run_name else task_pb2.EXIT_CLASS_NOT_STARTED
             return crashed(Exit(exit_class, None, ""), run.record)
         return work.result()
@@ -202,10 +202,10 @@ class Executor:
                 scratch = await self._open_scratch(run)
                 refusal = None if adopted else await self._prepare(run, scratch)
         except EnvelopeRejected as error:
-            log.warning("input_rejected", run_id=run.record.run_id, cause=error.cause_text)
+            log.warning("run.input_rejected", run_id=run.record.run_id, cause=error.cause_text)
             return refused(ErrorReason.ERROR_REASON_INPUT_REJECTED, "input")
         except FolkmootError as error:
-            log.warning("run_not_prepared", run_id=run.record.run_id, detail=str(error))
+            log.warning("run.not_prepared", run_id=run.record.run_id, detail=str(error))
             return refused(error.reason or ErrorReason.ERROR_REASON_INTERNAL, "")
         if refusal is not None:
             return refusal
@@ -277,7 +277,7 @@ class Executor:
             await self._runtime.stop(run.run_name)
             exit_ = Exit(task_pb2.EXIT_CLASS_OUT_OF_TIME, None, "")
         log.info(
-            "process_ended",
+            "run.process_ended",
             run_id=run.record.run_id,
             exit_class=exit_class_name(exit_.exit_class),
             code=exit_.code,
@@ -322,4 +322,4 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except Exception:
-        log.exception("not_cleared_away")
+        log.exception("run.not_cleared_away")

@@ -119,7 +119,7 @@ class Intake:
             case "peer_message":
                 return await self._message(frame.peer_message)
             case kind:
-                log.warning("delivery_unknown", kind=kind, sequence=frame.sequence)
+                log.warning("link.delivery_unknown", kind=kind, sequence=frame.sequence)
                 return None
 
     # ---- assignments ----
@@ -182,12 +182,12 @@ class Intake:
         try:
             task = await self._verify(assign)
         except (TaskNotProven, TaskAheadOfLedger, TaskExpired, LedgerFork) as error:
-            log.warning("task_refused", run_id=assign.run_id, task_id=record.task_id, detail=str(error))
+            log.warning("task.refused", run_id=assign.run_id, task_id=record.task_id, detail=str(error))
             return Judgement(record, None, refused(error.reason, error.metadata.get("rule", "")))
         record = replace(record, input_digest=task.input(self._station.organization_id).envelope_digest)
         decision = self._station.decide(task)
         if isinstance(decision, Refused):
-            log.warning("run_refused", run_id=assign.run_id, task_id=record.task_id, rule=decision.rule)
+            log.warning("run.refused", run_id=assign.run_id, task_id=record.task_id, rule=decision.rule)
             return Judgement(record, task, refused(decision.reason, decision.rule))
         limits = decision.limits
         accepted = replace(
@@ -250,13 +250,13 @@ class Intake:
     async def _message(self, message: PeerMessage) -> Change | None:
         task = self._judged.get(message.to_run_id) or self._runs.task_of(message.to_run_id)
         if task is None or task.receiver(message.to_run_id).organization_id != self._station.organization_id:
-            log.info("message_dropped", run_id=message.to_run_id, cause="the run is not under way here")
+            log.info("message.dropped", run_id=message.to_run_id, cause="the run is not under way here")
             return None
         try:
             await open_message(self._station, task, message)
         except TrustError as error:
             cause = error.cause_text if isinstance(error, EnvelopeRejected) else error.message
-            log.warning("message_rejected", run_id=message.to_run_id, sequence=message.sequence, cause=cause)
+            log.warning("message.rejected", run_id=message.to_run_id, sequence=message.sequence, cause=cause)
             return None
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:

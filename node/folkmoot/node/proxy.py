@@ -104,7 +104,7 @@ class ProxyServicer(ProxyServiceServicer):
     async def GetContext(self, request: pb.GetContextRequest, context: _Context) -> pb.GetContextResponse:
         async with self._call("GetContext", context, request) as (port, _):
             answer = await port.context()
-            _log.info("context_given", run_id=answer.run_id, toolkit=request.toolkit)
+            _log.info("run.context_given", run_id=answer.run_id, toolkit=request.toolkit)
             return answer
 
     async def ReadInput(self, request: pb.ReadInputRequest, context: _Context) -> AsyncIterator[pb.ReadInputResponse]:
@@ -223,7 +223,7 @@ class ProxyServicer(ProxyServiceServicer):
         except FolkmootError as error:
             await abort(context, error)
         except Exception:  # noqa: BLE001 - whatever it is, the algorithm is not told
-            _log.exception("call_failed", call=name)
+            _log.exception("proxy.call_failed", call=name)
             await abort(context, FolkmootError(ErrorReason.ERROR_REASON_INTERNAL, "the node's log says what happened"))
         finally:
             self._open_calls -= 1

@@ -159,5 +159,5 @@ async def _open(
     try:
         return await station.open(source, expected, station.node_sender(receipt.organization_id))
     except EnvelopeRejected as error:
-        log.warning("result_rejected", run_id=receipt.run_id, cause=error.cause_text)
+        log.warning("result.rejected", run_id=receipt.run_id, cause=error.cause_text)
         raise

@@ -58,7 +58,7 @@ class Scratch:
         volume = self._volume(job_id)
         shutil.rmtree(volume, ignore_errors=True)
         if volume.exists():  # folders that a container's user made are that user's; only root may empty them
-            _log.error("scratch_not_removed", path=str(volume), help="remove it as root")
+            _log.error("scratch.not_removed", path=str(volume), help="remove it as root")
 
     def _volume(self, job_id: str) -> Path:
         if not _JOB_ID.fullmatch(job_id):
@@ -89,7 +89,9 @@ def _owner(volume: Path) -> tuple[str, str]:
         owner = json.loads((volume / _OWNER).read_text())
         return owner["job_id"], owner["organization_id"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise _error(ErrorReason.ERROR_REASON_SCRATCH_LOST, f"the scratch volume of job {volume.name} is damaged") from None
+        raise _error(
+            ErrorReason.ERROR_REASON_SCRATCH_LOST, f"the scratch volume of job {volume.name} is damaged"
+        ) from None
 
 
 def _sync(folder: Path) -> None:

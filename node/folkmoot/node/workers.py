@@ -84,7 +84,7 @@ class WarmWorkers:
             if not self._closing.is_set():
                 self._names.append(await self._start())
         except Exception:  # noqa: BLE001 - runs start cold then, and say why if they can't either
-            _log.exception("warm_worker_not_started")
+            _log.exception("worker.not_started")
         finally:
             self._starting -= 1
 

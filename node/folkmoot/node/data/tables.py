@@ -75,7 +75,7 @@ class SourceTables:
         return source
 
     def _unreadable(self, label: str, source: Source, complaint: str) -> FolkmootError:
-        _log.error("data_unreadable", label=label, path=str(source.path), detail=complaint)
+        _log.error("data.unreadable", label=label, path=str(source.path), detail=complaint)
         return FolkmootError(ErrorReason.ERROR_REASON_DATA_UNREADABLE, f"table {label!r} can't be read")
 
 

@@ -130,7 +130,7 @@ class DockerRuntime:
                 if time.monotonic() >= gives_up_at:
                     text = f"the container engine can't be reached ({error})"
                     raise FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, text) from None
-                _log.warning("engine_unreachable", detail=str(error))
+                _log.warning("engine.unreachable", detail=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 
 

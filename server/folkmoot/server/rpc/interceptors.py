@@ -161,7 +161,7 @@ class Guard(grpc.aio.ServerInterceptor):
             return
         log = self._core.log.info if error else self._core.log.debug
         log(
-            "call",
+            "call.answered",
             method=call.method,
             caller=context.caller().created_by,
             outcome=error.reason_name if error else "OK",
