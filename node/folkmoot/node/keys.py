@@ -28,7 +28,7 @@ def read_node_key(path: Path) -> SigningKey:
 
 def read_organization_key(path: Path) -> OrganizationKey:
     """Read the organization's key. Raises KeyMismatch naming the file."""
-    return _read(path, load_organization_key, "get it with `folkmoot key export --for-node` from your administrator")
+    return _read(path, load_organization_key, "copy it from your administrator, who made it with `folkmoot key create`")
 
 
 def make_node_key(path: Path) -> SigningKey:
@@ -51,13 +51,12 @@ def check_organization_key(key: OrganizationKey, state: State, organization_id: 
         if not shown.public:
             raise KeyMismatch(
                 f"{member.name} has not published its {name} key {fingerprint(key_id(mine))} in the ledger of {state.reference}: "
-                "an administrator does that with `folkmoot key publish`"
+                "that takes an organization.publish_key entry, signed by the governance key"
             )
         if mine != shown:
             raise KeyMismatch(
                 f"the {name} key in the file has the fingerprint {fingerprint(key_id(mine))}, the ledger of {state.reference} "
-                f"shows {fingerprint(key_id(shown))} for {member.name}: put that key into the file, or have an administrator "
-                "publish the one that you have"
+                f"shows {fingerprint(key_id(shown))} for {member.name}: put the key that the ledger shows into the file"
             )
 
 

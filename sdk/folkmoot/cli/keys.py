@@ -50,7 +50,10 @@ def create(directory: Path, kind: str, *, protect: bool, force: bool, as_json: b
     files = create_key_files(directory, kind=EncryptionKind(kind), passphrase=text, force=force)
     show(files, as_json=as_json)
     if force and any(file.replaced for file in files) and not as_json:
-        click.echo("Where the old key is published, the new one counts only after a rotation in the ledger.", err=True)
+        click.echo(
+            "Ledgers that show the old key go on with it: keep its file for them. This release can't rotate keys.",
+            err=True,
+        )
 
 
 @key.command("show")
