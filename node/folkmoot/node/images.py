@@ -3,13 +3,11 @@
 import json
 from collections.abc import Mapping
 
+from folkmoot.algorithm.describe import FUNCTIONS_LABEL
 from folkmoot.algorithm.image import image_text
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import Image
-
-FUNCTIONS_LABEL = "org.folkmoot.functions"
-"""A JSON list of the image's functions, each with its name."""
 
 
 def engine_name(image: Image) -> str | None:

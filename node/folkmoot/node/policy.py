@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+from folkmoot.algorithm.image import image_text
 from folkmoot.node.config import Setting, read_settings, read_toml, refused
 from folkmoot.node.ports import Limits
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -105,19 +106,6 @@ def load_policy(path: Path) -> tuple[Policy, bytes]:
         if runtime not in ("container", "process"):
             raise refused(path, "runtimes", f"contains {runtime!r}; allowed are container and process")
     return policy, hashlib.sha256(path.read_bytes()).digest()
-
-
-def image_text(image: Image) -> str:
-    """An image as policies, SDK and command line write it."""
-    match image.WhichOneof("source"):
-        case "registry":
-            return f"{image.registry.repository}@{image.registry.digest}"
-        case "local":
-            return f"local:{image.local.id}"
-        case "process":
-            return f"process:{image.process.module}"
-        case _:
-            return ""
 
 
 def image_runtime(image: Image) -> str:

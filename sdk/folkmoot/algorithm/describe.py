@@ -9,6 +9,9 @@ import sys
 
 from folkmoot.algorithm.functions import functions_of
 
+FUNCTIONS_LABEL = "org.folkmoot.functions"
+"""The image's label: a JSON list of functions, as `describe` gives it."""
+
 
 def describe(module: str) -> str:
     """Return a module's functions as JSON."""

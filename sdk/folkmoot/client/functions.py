@@ -8,9 +8,6 @@ from folkmoot.algorithm.errors import AlgorithmError
 from folkmoot.algorithm.functions import Function, Parameter, find
 from folkmoot.trust import FolkmootError
 
-LABEL = "org.folkmoot.functions"
-"""The image's label: a JSON list of functions."""
-
 
 def read_functions(label: str) -> dict[str, Function] | None:
     """The functions that a label describes, by name; None for a label that this release can't read, which proves nothing."""

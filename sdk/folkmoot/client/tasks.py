@@ -8,8 +8,9 @@ from functools import partial
 from os import urandom
 from typing import Protocol
 
+from folkmoot.algorithm.describe import FUNCTIONS_LABEL
 from folkmoot.client.connection import Connection, Own
-from folkmoot.client.functions import LABEL, check_call, read_functions
+from folkmoot.client.functions import check_call, read_functions
 from folkmoot.client.images import LocalEngineImage, resolve_image
 from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, inline, seal_input
 from folkmoot.client.names import moment, name_of
@@ -209,7 +210,7 @@ class AsyncTasks:
 
 def check_calls(image: LocalEngineImage | None, function: str, parts: Iterable[Group]) -> None:
     """Check every group's call against the image's label, where the local engine has the image and the image has the label."""
-    functions = read_functions(image.labels.get(LABEL, "")) if image else None
+    functions = read_functions(image.labels.get(FUNCTIONS_LABEL, "")) if image else None
     if functions is not None:
         for part in parts:
             check_call(functions, function, part.arguments)

@@ -19,6 +19,7 @@ from folkmoot.algorithm.image import image_text, parse_image
 from folkmoot.algorithm.source import tree_hash
 from folkmoot.trust import encoding
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.task_pb2 import Image
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -118,6 +119,10 @@ def test_image_of_a_module_is_pinned_by_its_source():
     image = parse_image("process:examples.average")
     assert (image.process.module, image.process.tree_hash) == ("examples.average", tree_hash("examples.average"))
     assert image_text(image) == "process:examples.average"
+
+
+def test_image_that_names_nothing_has_no_text():
+    assert not image_text(Image())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from folkmoot.node.images import FUNCTIONS_LABEL, engine_name, functions_of, is_the_image
+from folkmoot.algorithm.describe import FUNCTIONS_LABEL
+from folkmoot.node.images import engine_name, functions_of, is_the_image
 from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage, RegistryImage
 
 ID = "sha256:" + "1" * 64

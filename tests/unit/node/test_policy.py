@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node.policy import Accepted, Facts, Policy, PolicyLimits, Refused, Rule, decide, image_text, load_policy
+from folkmoot.node.policy import Accepted, Facts, Policy, PolicyLimits, Refused, Rule, decide, load_policy
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage, RegistryImage
 
 FACTS = Facts(
     image="local:sha256:aa",
@@ -129,13 +128,6 @@ def test_egress_needs_the_policys_word(closed: str, reason: ErrorReason.ValueTyp
 def test_every_organization_of_the_chain_must_be_allowed():
     policy = replace(POLICY, allow=(replace(RULE, initiators=("Alpha",)),))
     assert isinstance(decide(FACTS, policy), Refused)
-
-
-def test_images_as_text():
-    assert image_text(Image(local=LocalImage(id="sha256:aa"))) == "local:sha256:aa"
-    assert image_text(Image(process=ProcessImage(module="a.b"))) == "process:a.b"
-    assert image_text(Image(registry=RegistryImage(repository="r/x", digest="sha256:aa"))) == "r/x@sha256:aa"
-    assert not image_text(Image())
 
 
 def test_a_policy_is_read_strictly(tmp_path: Path):

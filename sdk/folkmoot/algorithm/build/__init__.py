@@ -14,12 +14,12 @@ from pathlib import Path
 from folkmoot.algorithm.build import engine, toolkit, wheels
 from folkmoot.algorithm.build.errors import BuildFailed
 from folkmoot.algorithm.build.source import Source, find_source
+from folkmoot.algorithm.describe import FUNCTIONS_LABEL
 from folkmoot.algorithm.version import VERSION
 
 __all__ = ["DEFAULT_BASE", "BuildFailed", "build"]
 
 DEFAULT_BASE = "python:3.12-slim"
-FUNCTIONS_LABEL = "org.folkmoot.functions"
 TOOLKIT_LABEL = "org.folkmoot.toolkit"
 
 Report = Callable[[str], None]
