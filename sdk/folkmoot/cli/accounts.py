@@ -13,7 +13,7 @@ from folkmoot.cli.access import asynchronous, secret, server_address, session
 from folkmoot.cli.output import json_option, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.client.names import moment
-from folkmoot.client.session import Session
+from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.trust import FolkmootError, uuid7
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.admin_service_pb2 import (
@@ -163,25 +163,14 @@ async def list_users(profile: Profile, *, as_json: bool) -> None:
 
 async def all_organizations(opened: Session) -> list[Organization]:
     """All accounts that the user may see."""
-    found: list[Organization] = []
-    token = ""
-    while True:
-        request = ListOrganizationsRequest(page_size=1000, page_token=token)
-        page = await opened.call(opened.admin.ListOrganizations, request)
-        found += page.organizations
-        if not (token := page.next_page_token):
-            return found
+    pages = opened.pages(opened.admin.ListOrganizations, ListOrganizationsRequest(page_size=PAGE_ITEMS))
+    return [organization async for page in pages for organization in page.organizations]
 
 
 async def all_users(opened: Session) -> list[User]:
     """All users that the user may see."""
-    found: list[User] = []
-    token = ""
-    while True:
-        page = await opened.call(opened.admin.ListUsers, ListUsersRequest(page_size=1000, page_token=token))
-        found += page.users
-        if not (token := page.next_page_token):
-            return found
+    pages = opened.pages(opened.admin.ListUsers, ListUsersRequest(page_size=PAGE_ITEMS))
+    return [user async for page in pages for user in page.users]
 
 
 async def account_id_of(opened: Session, name_or_id: str) -> str:

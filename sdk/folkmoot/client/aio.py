@@ -10,7 +10,7 @@ from typing import Self
 from folkmoot.client.connection import Connection, default_state_directory
 from folkmoot.client.keyfiles import read_organization_key
 from folkmoot.client.names import moment, name_of
-from folkmoot.client.session import Session
+from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.client.tasks import AsyncTasks
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FolkmootError, Reference, fingerprint, key_id
@@ -137,14 +137,9 @@ class AsyncClient:
         """The admitted nodes, with whether they are connected."""
         state = await self.connection.state(newest=True)
         session = self.connection.session
-        told: dict[str, admin_service_pb2.Node] = {}
-        token = ""
-        while True:
-            request = ListNodesRequest(page_size=1000, page_token=token, genesis=state.genesis)
-            page = await session.call(session.admin.ListNodes, request)
-            told |= {node.node_id: node for node in page.nodes}
-            if not (token := page.next_page_token):
-                break
+        request = ListNodesRequest(page_size=PAGE_ITEMS, genesis=state.genesis)
+        pages = session.pages(session.admin.ListNodes, request)
+        told = {node.node_id: node async for page in pages for node in page.nodes}
         return tuple(
             Node(
                 name=node.name,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.names import moment, name_of
-from folkmoot.client.session import Session
+from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.trust import (
     FolkmootError,
     OrganizationKey,
@@ -112,18 +112,14 @@ async def requests(connection: Connection) -> list[JoinAttempt]:
     state = await connection.state(newest=True)
     session = connection.session
     attempts: list[JoinAttempt] = []
-    token = ""
-    while True:
-        request = ListJoinRequestsRequest(page_size=1000, page_token=token, genesis=state.genesis)
-        page = await session.call(session.admin.ListJoinRequests, request)
+    request = ListJoinRequestsRequest(page_size=PAGE_ITEMS, genesis=state.genesis)
+    async for page in session.pages(session.admin.ListJoinRequests, request):
         for view in page.join_requests:
             try:
                 attempts.append(_attempt(view.request, state, now=datetime.now(UTC)))
             except FolkmootError as error:
                 log.warning("the server lists a join request that is not one: %s", error)
-        token = page.next_page_token
-        if not token:
-            return attempts
+    return attempts
 
 
 def _attempt(signed: Signed, state: State, *, now: datetime) -> JoinAttempt:

@@ -27,7 +27,7 @@ class LogLine:
     organization: str
     time: datetime
     level: str
-    """ "debug", "info", "warning" or "error"."""
+    """One of debug, info, warning and error."""
     text: str
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -49,8 +49,27 @@ log = logging.getLogger("folkmoot.client")
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
+PAGE_ITEMS = 1000
+"""How much of a list comes at once where all of it is wanted."""
+
 MOST_RENEWALS = 100
 """How often one operation may outlive its token: an upload of hours does; a server that refuses new tokens must not be asked for ever."""
+
+
+class ListRequest(Protocol):
+    """A request of a method that gives pages."""
+
+    page_token: str
+
+
+class ListResponse(Protocol):
+    """A page; its token names the next one, and is empty on the last."""
+
+    next_page_token: str
+
+
+_List = TypeVar("_List", bound=ListRequest)
+_Page = TypeVar("_Page", bound=ListResponse)
 
 
 class CertificateNotTrusted(Unreachable):
@@ -126,6 +145,17 @@ class Session:
                 if not is_refused_token(error):
                     raise
         return await self._reach(operation)
+
+    async def pages(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[_List, _Page]", request: _List
+    ) -> AsyncIterator[_Page]:
+        """Give a list's pages, from the one that `request` asks for to the last."""
+        while True:
+            page = await self.call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def follow(
         self,

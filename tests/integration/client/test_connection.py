@@ -8,6 +8,7 @@ from folkmoot.client import AsyncClient, CertificateNotTrusted, FolkmootError, U
 from folkmoot.transport import timeouts
 from folkmoot.trust import dump_organization_key
 from folkmoot.v1 import errors_pb2 as reasons
+from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from tests.builders import organization, world
 from tests.integration.client.conftest import Hub
 from tests.integration.harness import server, utc_now
@@ -34,6 +35,13 @@ async def test_nodes_are_those_of_the_ledger_and_away_while_nobody_attached(hub:
         ("Beta", "beta-1", False),
         ("Gamma", "gamma-1", False),
     ]
+
+
+async def test_list_of_several_pages_is_read_to_its_end(hub: Hub):
+    session = hub.client("Alpha").connection.session
+    pages = session.pages(session.admin.ListNodes, ListNodesRequest(page_size=2))
+    first, second = [[node.name for node in page.nodes] async for page in pages]
+    assert (len(first), sorted(first + second)) == (2, ["alpha-1", "beta-1", "gamma-1"])
 
 
 async def test_wrong_password(hub: Hub):
