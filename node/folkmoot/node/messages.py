@@ -9,11 +9,9 @@ The content of a MESSAGE envelope is the SendMessageRequest itself: so the signa
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 from folkmoot.node import message_records
-from folkmoot.node.records import RunRecord
+from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal
 from folkmoot.trust import (
@@ -40,31 +38,10 @@ MOST_UNACCEPTED = 256
 MESSAGE_CONTENT_TYPE = "application/vnd.folkmoot.message"
 
 
-class Messaging(Protocol):
-    """The run that sends and receives."""
-
-    @property
-    def record(self) -> RunRecord:
-        """As it stands."""
-
-    @property
-    def task(self) -> VerifiedTask:
-        """Its task."""
-
-    def require_allowed(self) -> None:
-        """Raise FolkmootError unless the policy in force still allows what the run is."""
-
-    def left(self, bytes_out: int) -> None:
-        """So many sealed bytes have left, and are counted in the journal."""
-
-    def waiting_for_others(self) -> AbstractAsyncContextManager[None]:
-        """Lend the slot for a while."""
-
-
 class Messages:
     """The messages of one run."""
 
-    def __init__(self, station: Station, run: Messaging, send: Callable[[NodeFrame], None]) -> None:
+    def __init__(self, station: Station, run: Sender, send: Callable[[NodeFrame], None]) -> None:
         self._station = station
         self._run = run
         self._send = send

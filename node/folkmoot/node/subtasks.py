@@ -9,12 +9,13 @@ import asyncio
 import hashlib
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
-from typing import Protocol, TypeVar
+from contextlib import ExitStack, aclosing
+from typing import TypeVar
 
 from folkmoot.node import records
 from folkmoot.node.records import RunRecord, StoredEnvelope, SubtaskRecord
 from folkmoot.node.results import read_result, watch_ends
+from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.trust import (
@@ -42,31 +43,10 @@ INLINE_TOTAL_BYTES = 8 * INLINE_BYTES
 """What a CreateTask carries of inputs, of the 4 MiB that a message may have."""
 
 
-class Creating(Protocol):
-    """The run that creates."""
-
-    @property
-    def record(self) -> RunRecord:
-        """As it stands."""
-
-    @property
-    def task(self) -> VerifiedTask:
-        """Its task."""
-
-    def require_allowed(self) -> None:
-        """Raise FolkmootError unless the policy in force still allows what the run is."""
-
-    def left(self, bytes_out: int) -> None:
-        """So many sealed bytes have left, and are counted in the journal."""
-
-    def waiting_for_others(self) -> AbstractAsyncContextManager[None]:
-        """Lend the slot for a while."""
-
-
 class Subtasks:
     """The subtasks of one run, and the tasks that its own depends on."""
 
-    def __init__(self, station: Station, run: Creating) -> None:
+    def __init__(self, station: Station, run: Sender) -> None:
         self._station = station
         self._run = run
         self._creating = asyncio.Lock()
