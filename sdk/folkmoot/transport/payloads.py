@@ -6,8 +6,8 @@ of memory.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -17,6 +17,9 @@ from folkmoot.transport.calls import TRANSIENT, pause_seconds, retrying
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
+
+PARTS_AT_ONCE = 2
+"""While one part is made durable there, the next one is on its way."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -44,20 +47,41 @@ async def upload(
     `metadata` gives the call metadata (the token) anew for every call. Raises RemoteError.
     """
     begin = payload_service_pb2.ListMissingPartsRequest(envelope_digest=envelope_digest, size_bytes=source.size_bytes)
-    attempt = 0
+    attempt, missing = 0, 0
     while True:
         state = await retrying(lambda: stub.ListMissingParts(begin, metadata=metadata(), timeout=timeouts.CALL_SECONDS))
         if not state.missing_parts:
             return
+        if len(state.missing_parts) < missing:
+            attempt = 0
+        missing = len(state.missing_parts)
+        parts = (
+            _upload_part(stub, source, envelope_digest, number, state.part_size_bytes, metadata)
+            for number in state.missing_parts
+        )
         try:
-            for number in state.missing_parts:
-                await _upload_part(stub, source, envelope_digest, number, state.part_size_bytes, metadata())
-                attempt = 0
+            await _side_by_side(parts)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             if isinstance(error, grpc.aio.AioRpcError) and error.code() not in TRANSIENT:
                 raise error_from_rpc(error) from None
             attempt += 1
             await asyncio.sleep(pause_seconds(attempt))
+
+
+async def _side_by_side(parts: Iterator[Coroutine[Any, Any, None]]) -> None:
+    """Upload parts, a few at a time; the first failure ends the others."""
+
+    async def send() -> None:
+        for part in parts:
+            await part
+
+    senders = [asyncio.create_task(send()) for _ in range(PARTS_AT_ONCE)]
+    try:
+        await asyncio.gather(*senders)
+    finally:
+        for sender in senders:
+            sender.cancel()
+        await asyncio.wait(senders)
 
 
 async def _upload_part(
@@ -66,19 +90,24 @@ async def _upload_part(
     envelope_digest: bytes,
     number: int,
     part_size_bytes: int,
-    metadata: Metadata,
+    metadata: Callable[[], Metadata],
 ) -> None:
     begin = number * part_size_bytes
     end = min(begin + part_size_bytes, source.size_bytes)
     digest = hashlib.sha256()
+
+    def read(offset: int) -> bytes:
+        data = source.read_at(offset, min(FRAME_BYTES, end - offset))
+        digest.update(data)
+        return data
+
     async with asyncio.timeout(timeouts.IDLE_SECONDS) as idle:
-        call = stub.UploadPart(metadata=metadata)
+        call = stub.UploadPart(metadata=metadata())
         try:
             header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
             await call.write(payload_service_pb2.UploadPartRequest(header=header))
             for offset in range(begin, end, FRAME_BYTES):
-                data = source.read_at(offset, min(FRAME_BYTES, end - offset))
-                digest.update(data)
+                data = await asyncio.to_thread(read, offset)
                 await call.write(payload_service_pb2.UploadPartRequest(data=data))
                 idle.reschedule(asyncio.get_running_loop().time() + timeouts.IDLE_SECONDS)
             await call.write(payload_service_pb2.UploadPartRequest(digest=digest.digest()))

@@ -1,5 +1,6 @@
 """Large envelopes: uploaded part by part, resumed at a part, handed out to those whom they are for."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -137,6 +138,15 @@ async def test_an_upload_goes_on_at_the_part_where_it_broke_off(hub: Hub) -> Non
     await send(hub, part(sealed, 2))
     assert await missing(hub, sealed) == []
     await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+
+
+async def test_parts_that_arrive_last_side_by_side_complete_a_payload_once(hub: Hub) -> None:
+    sealed, _ = large_task(hub)
+    await missing(hub, sealed)
+    await send(hub, part(sealed, 0))
+    await send(hub, part(sealed, 1))
+    await asyncio.gather(*(send(hub, part(sealed, 2)) for _ in range(8)))
+    assert len(await hub.server.events("payload.upload")) == 1
 
 
 async def test_parts_survive_a_restart(tmp_path: Any, hub: Hub) -> None:

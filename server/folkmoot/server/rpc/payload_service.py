@@ -32,6 +32,7 @@ class PayloadService(PayloadServiceServicer):
     def __init__(self, core: Core, store: PayloadStore) -> None:
         self._core = core
         self._store = store
+        self._completing = asyncio.Lock()
 
     # ---- up --------------------------------------------------------------------------------------------------------
 
@@ -87,18 +88,24 @@ class PayloadService(PayloadServiceServicer):
             await self._complete(digest)
 
     async def _complete(self, digest: bytes) -> None:
-        """Take a payload whose parts are all there for complete, if it is what its name says."""
-        row = await self._row(digest)
-        if row is None or row.completed_at is not None:
-            return
+        """Take a payload whose parts are all there for complete, if it is what its name says.
+
+        Parts arrive side by side, so that more than one may find itself the last.
+        """
+        async with self._completing:
+            row = await self._row(digest)
+            if row is not None and row.completed_at is None:
+                await self._check_and_complete(digest, row.size_bytes)
+
+    async def _check_and_complete(self, digest: bytes, size_bytes: int) -> None:
         try:
-            place = await asyncio.to_thread(self._inspect, digest, row.size_bytes)
+            place = await asyncio.to_thread(self._inspect, digest, size_bytes)
         except EnvelopeRejected:
             await self._core.store.write(lambda connection: payload_rows.abandon(connection, digest))
             await self._store.remove(digest)
             raise
         now = self._core.clock()
-        data = {"envelope_digest": digest.hex(), "size_bytes": row.size_bytes}
+        data = {"envelope_digest": digest.hex(), "size_bytes": size_bytes}
         record = events.prepare(intent="payload.upload", data=data, now=now)
 
         def work(connection: Connection) -> None:
