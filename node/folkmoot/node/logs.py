@@ -6,7 +6,7 @@ import sys
 import structlog
 
 
-def log_to_standard_error(level: int = logging.INFO) -> None:
+def log_to_standard_error() -> None:
     """Let this process's log begin."""
     structlog.configure(
         processors=[
@@ -15,7 +15,7 @@ def log_to_standard_error(level: int = logging.INFO) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(default=str),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

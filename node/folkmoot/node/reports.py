@@ -70,9 +70,9 @@ class Reports:
             telling.cancel()
 
     @asynccontextmanager
-    async def waiting(self, reason: WaitReason.ValueType, detail: str = "") -> AsyncIterator[None]:
+    async def waiting(self, reason: WaitReason.ValueType) -> AsyncIterator[None]:
         """Tell what the run waits for, if it takes more than a moment."""
-        waiting = Waiting(reason=reason, since=timestamp(self._station.now()), detail=detail)
+        waiting = Waiting(reason=reason, since=timestamp(self._station.now()))
         showing = asyncio.get_running_loop().call_later(VISIBLE_AFTER_SECONDS, self._show, waiting)
         try:
             yield

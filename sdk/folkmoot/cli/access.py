@@ -59,15 +59,11 @@ def server_address(profile: Profile) -> ServerAddress:
 
 
 @asynccontextmanager
-async def session(profile: Profile, *, anonymous: bool = False) -> AsyncIterator[Session]:
+async def session(profile: Profile) -> AsyncIterator[Session]:
     """A session as the profile's user."""
-    if anonymous:
-        opened = Session(server_address(profile))
-    else:
-        username = profile.needed("username")
-        password = secret("FOLKMOOT_PASSWORD", f"Password of {username}")
-        opened = Session(server_address(profile), username=username, password=password)
-    async with opened:
+    username = profile.needed("username")
+    password = secret("FOLKMOOT_PASSWORD", f"Password of {username}")
+    async with Session(server_address(profile), username=username, password=password) as opened:
         yield opened
 
 

@@ -21,35 +21,6 @@ DATA_VERSION = 1
 _INSERT = Prepared(insert(tables.events))
 
 
-def record(
-    connection: Connection,
-    *,
-    intent: str,
-    caller: Caller,
-    data: Mapping[str, object],
-    now: datetime,
-    request_id: str,
-    outcome: str = OK,
-    genesis: bytes | None = None,
-) -> None:
-    """Insert an event into the present transaction.
-
-    `genesis` names the collaboration that it is about: then users who may see the collaboration's events see it.
-    """
-    row = {
-        "intent": intent,
-        "organization": caller.organization,
-        "created_by": caller.created_by,
-        "created_at": now,
-        "data_version": DATA_VERSION,
-        "data": json.dumps(data, sort_keys=True, separators=(",", ":")),
-        "request_id": request_id,
-        "outcome": outcome,
-        "genesis": genesis,
-    }
-    _INSERT.each(connection, [row])
-
-
 class Strangers:
     """Counts what is recorded of callers whom nobody knows: so many events in a minute, so that nobody fills a disk by knocking."""
 
@@ -81,20 +52,19 @@ def prepare(
 ) -> Recorder:
     """Return what records the present call: caller and request id are taken now, since writers run in other threads.
 
-    `caller` is given where a call finds out who makes it.
+    `caller` is given where a call finds out who makes it. `genesis` names the collaboration that the event is about: then
+    users who may see the collaboration's events see it.
     """
-    who, request = caller or context.caller(), context.request_id()
-
-    def recorder(connection: Connection) -> None:
-        record(
-            connection,
-            intent=intent,
-            caller=who,
-            data=data,
-            now=now,
-            request_id=request,
-            outcome=outcome,
-            genesis=genesis,
-        )
-
-    return recorder
+    who = caller or context.caller()
+    row = {
+        "intent": intent,
+        "organization": who.organization,
+        "created_by": who.created_by,
+        "created_at": now,
+        "data_version": DATA_VERSION,
+        "data": json.dumps(data, sort_keys=True, separators=(",", ":")),
+        "request_id": context.request_id(),
+        "outcome": outcome,
+        "genesis": genesis,
+    }
+    return lambda connection: _INSERT.each(connection, [row])
