@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from folkmoot.trust.encoding import DIGEST_BYTES, FINGERPRINT_PATTERN, NAME_PATTERN, is_uuid
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1 import options_pb2 as options
@@ -22,10 +23,6 @@ Violation = tuple[str, str]
 _Check = Callable[[Any], str | None]
 _Walk = Callable[[Any, str], Iterator[Violation]]
 
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-FINGERPRINT = re.compile(r"[a-z2-7]{56}")
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,61}[A-Za-z0-9])?")
-DIGEST_BYTES = 32
 NAME_CHARACTERS = 63
 MOST_VIOLATIONS = 100
 LARGEST_NUMBER = 1 << 62
@@ -167,7 +164,7 @@ def _length_checks(rule: options.Rule, unit: str) -> Iterator[_Check]:
 def _form_checks(rule: options.Rule) -> Iterator[_Check]:
     """Check the form of what is set; whether it must be set is another rule."""
     if rule.format == options.FORMAT_DIGEST:
-        yield lambda value: "must have 32 bytes" if value and len(value) != DIGEST_BYTES else None
+        yield lambda value: f"must have {DIGEST_BYTES} bytes" if value and len(value) != DIGEST_BYTES else None
     elif rule.format != options.FORMAT_UNSPECIFIED:
         matches, text = _FORMS[rule.format]
         yield lambda value: None if not value or matches(value) else text
@@ -177,10 +174,13 @@ def _form_checks(rule: options.Rule) -> Iterator[_Check]:
 
 
 _FORMS: dict[int, tuple[Callable[[str], object], str]] = {
-    options.FORMAT_UUID: (UUID.fullmatch, "must be a UUID in lower case with hyphens"),
-    options.FORMAT_FINGERPRINT: (FINGERPRINT.fullmatch, "must be a fingerprint: 56 characters of a to z and 2 to 7"),
+    options.FORMAT_UUID: (is_uuid, "must be a UUID in lower case with hyphens"),
+    options.FORMAT_FINGERPRINT: (
+        FINGERPRINT_PATTERN.fullmatch,
+        "must be a fingerprint: 56 characters of a to z and 2 to 7",
+    ),
     options.FORMAT_NAME: (
-        NAME.fullmatch,
+        NAME_PATTERN.fullmatch,
         "must be a name: letters, digits, space and ._- with a letter or digit at both ends",
     ),
 }

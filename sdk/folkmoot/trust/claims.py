@@ -3,9 +3,7 @@
 Each check is written once, for those who receive such a thing and for replay. They raise RuleBroken.
 """
 
-import re
-
-from folkmoot.trust.encoding import DIGEST_BYTES, NAME_PATTERN, fingerprint, parse
+from folkmoot.trust.encoding import DIGEST_BYTES, FINGERPRINT_PATTERN, NAME_PATTERN, fingerprint, parse
 from folkmoot.trust.keys import key_id
 from folkmoot.trust.organization import verify_key_claim
 from folkmoot.trust.rules import LONGEST_JOIN_REQUEST, LedgerRule, require, under
@@ -17,13 +15,12 @@ from folkmoot.v1.signed_pb2 import Signed, SignedKind
 
 _NONCE_BYTES = 16
 _SIGNING_KEY_BYTES = 32
-_FINGERPRINT_FORM = re.compile(r"[a-z2-7]{56}")
 
 
 def check_name(name: str) -> None:
     """Check a name. One that looks like an address could be taken for the address of somebody else."""
     require(NAME_PATTERN.fullmatch(name) is not None, LedgerRule.NAME)
-    require(_FINGERPRINT_FORM.fullmatch(name.lower()) is None, LedgerRule.NAME)
+    require(FINGERPRINT_PATTERN.fullmatch(name.lower()) is None, LedgerRule.NAME)
 
 
 def check_signing_key(public: PublicKey) -> None:

@@ -21,11 +21,11 @@ from folkmoot.trust.errors import FingerprintMissing, Malformed
 
 DIGEST_BYTES = 32
 FORMAT_VERSION = 1
+FINGERPRINT_PATTERN = re.compile(r"[a-z2-7]{56}")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,61}[A-Za-z0-9])?")
 
 _FINGERPRINT_LABEL = b"folkmoot/v1 fingerprint"
 _CHECKSUM_BYTES = 3
-_FINGERPRINT_PATTERN = re.compile(r"[a-z2-7]{56}")
 _UUID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -57,7 +57,7 @@ def fingerprint(key_id: bytes) -> str:
 @lru_cache(maxsize=4096)  # of few organizations, over and over
 def parse_fingerprint(text: str) -> bytes:
     """Return the 32 bytes that a fingerprint names; raise Malformed when it is mistyped."""
-    if not _FINGERPRINT_PATTERN.fullmatch(text):
+    if not FINGERPRINT_PATTERN.fullmatch(text):
         raise Malformed(f"{text[:80]!r} is not a fingerprint, which is 56 characters of a to z and 2 to 7.")
     raw = base64.b32decode(text.upper())
     key_id, checksum = raw[:DIGEST_BYTES], raw[DIGEST_BYTES:]

@@ -193,10 +193,6 @@ class State:
         """Return an admitted node's key; raise NodeNotApproved."""
         return self.node(node_id).public_key
 
-    def nodes_of(self, organization_id: str) -> list[Node]:
-        """Return the organization's nodes."""
-        return [node for node in self.nodes.values() if node.organization_id == organization_id]
-
     def is_used(self, key_id: bytes) -> bool:
         """Tell whether a key was ever known to this ledger; an invitation whose key was is void."""
         return key_id in self.used_keys
