@@ -15,7 +15,7 @@ from bench.context import Context
 from bench.limits import delivery
 from bench.report import Row, at_most
 from bench.rows._prepared import Prepared
-from bench.rows._samples import spread
+from bench.rows._samples import REST_SECONDS, spread
 from bench.rows._stage import Station, calm, stage
 from folkmoot.client import AsyncClient
 from folkmoot.v1.task_pb2 import Receipt
@@ -48,6 +48,7 @@ async def _milliseconds(context: Context) -> list[float]:
         taken = []
         for _ in range(WARM_UP + REPETITIONS):
             request = prepared.request()
+            await asyncio.sleep(REST_SECONDS)
             await calm()
             called_at = time.time_ns()
             taken.append((await _started_at(client, request) - called_at) / 1e6)
