@@ -77,6 +77,14 @@ def test_changes_return_their_rows(connection: Connection) -> None:
     assert Prepared(delete(THINGS).returning(THINGS.c.made_at)).row(connection, {}).made_at == NOW
 
 
+def test_a_stream_reads_no_further_than_it_is_asked(connection: Connection) -> None:
+    Prepared(insert(THINGS)).each(connection, [ROW | {"name": str(number)} for number in range(9)])
+    stream = Prepared(select(THINGS).order_by(THINGS.c.id)).stream(connection, {})
+    assert next(stream).name == "0"
+    connection.execute(delete(THINGS).where(THINGS.c.name == "8"))
+    assert [row.name for row in stream] == [str(number) for number in range(1, 8)]
+
+
 def test_a_broken_constraint_is_cores_error(connection: Connection) -> None:
     with pytest.raises(IntegrityError):
         Prepared(insert(THINGS)).each(connection, [ROW, ROW])

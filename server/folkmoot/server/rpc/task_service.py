@@ -60,7 +60,7 @@ class TaskService(TaskServiceServicer):
 
         def work(connection: Connection) -> pb.GetTaskResponse:
             row = views.find_task(connection, caller, request.task_id)
-            task, runs = views.task_and_runs(connection, caller, request.task_id)
+            task, runs = views.with_runs(connection, caller, row)
             return pb.GetTaskResponse(task=task, chain=TaskChain.FromString(row.chain), runs=runs)
 
         return await self._core.store.read(work)

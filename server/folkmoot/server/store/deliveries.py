@@ -92,19 +92,19 @@ def cancel(connection: Connection, cancelled: Iterable[tasks.Run], touched: Touc
 def acknowledge(connection: Connection, link_id: int, sequence: int, *, now: datetime, touched: Touched) -> None:
     """Forget deliveries up to there: the node has them. Runs assigned by them are the node's from here on."""
     here = {"of_link": link_id, "up_to": sequence}
-    assigned = {row.run_id for row in connection.execute(_FORGET, here) if row.kind == Kind.ASSIGN}
-    connection.execute(_REACHED, here)
+    assigned = {row.run_id for row in _FORGET.rows(connection, here) if row.kind == Kind.ASSIGN}
+    _REACHED.each(connection, [here])
     if assigned:
         accepted = [run for run in runs.load(connection, assigned) if tasks.accepts(run, link_id)]
         runs.move(connection, accepted, touched, state=tasks.ASSIGNED, assigned_at=now)
 
 
-_FORGET = (
+_FORGET = Prepared(
     delete(deliveries)
     .where(deliveries.c.link_id == bindparam("of_link"), deliveries.c.sequence <= bindparam("up_to"))
     .returning(deliveries.c.kind, deliveries.c.run_id)
 )
-_REACHED = (
+_REACHED = Prepared(
     update(node_links).where(node_links.c.link_id == bindparam("of_link")).values(acknowledged=bindparam("up_to"))
 )
 
@@ -128,7 +128,7 @@ def renumber(connection: Connection, link_id: int) -> int:
 
 # ---- sent ----------------------------------------------------------------------------------------------------------
 
-_PENDING = (
+_PENDING = Prepared(
     select(
         deliveries.c.sequence,
         deliveries.c.kind,
@@ -156,7 +156,7 @@ def pending(connection: Connection, link_id: int, *, after: int, most: int) -> l
     """Return the next deliveries behind a sequence as frames: at most so many, and about a MiB."""
     frames: list[ServerFrame] = []
     size_bytes = 0
-    for row in connection.execute(_PENDING, {"link_id": link_id, "after": after, "most": most}):
+    for row in _PENDING.stream(connection, {"link_id": link_id, "after": after, "most": most}):
         frame = _frame(row)
         frames.append(frame)
         size_bytes += frame.ByteSize()

@@ -151,12 +151,13 @@ def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime)
     return Attached(*connection.execute(begun).one())
 
 
-_EPOCH = select(node_links.c.epoch).where(node_links.c.link_id == bindparam("link_id"))
+_EPOCH = Prepared(select(node_links.c.epoch).where(node_links.c.link_id == bindparam("link_id")))
 
 
 def require(connection: Connection, link_id: int, epoch: int) -> None:
     """Raise SESSION_REPLACED unless the session is the node's newest."""
-    if connection.scalar(_EPOCH, {"link_id": link_id}) != epoch:
+    row = _EPOCH.row(connection, {"link_id": link_id})
+    if row is None or row.epoch != epoch:
         raise session_replaced()
 
 

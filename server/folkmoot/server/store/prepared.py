@@ -6,7 +6,7 @@ that it is given; what it can't have is an expanding IN: execute it once for eac
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
@@ -26,9 +26,12 @@ class Prepared:
 
     def rows(self, connection: Connection, parameters: Parameters) -> list[Any]:
         """Execute it once; return its rows, whose columns are attributes."""
+        return list(self.stream(connection, parameters))
+
+    def stream(self, connection: Connection, parameters: Parameters) -> Iterator[Any]:
+        """Execute it once; give its rows as they are asked for, so that large ones need not all be in memory."""
         compiled = self._for(connection.dialect, parameters)
-        cursor = self._execute(connection, compiled, "execute", compiled.bind(parameters))
-        return compiled.read(cursor.fetchall())
+        return map(compiled.read, self._execute(connection, compiled, "execute", compiled.bind(parameters)))
 
     def row(self, connection: Connection, parameters: Parameters) -> Any:
         """Execute it once; return its first row, None if there is none."""
@@ -85,15 +88,12 @@ class _Compiled:
             bound[name] = process(bound[name])
         return bound
 
-    def read(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    def read(self, row: Sequence[Any]) -> Any:
         """Return what Core would give."""
-        return [self._row._make(self._values(row)) for row in rows]
-
-    def _values(self, row: Sequence[Any]) -> Sequence[Any]:
         values = list(row)
         for index, process in self._reads:
             values[index] = process(values[index])
-        return values
+        return self._row(*values)
 
 
 def _impl(kind: TypeEngine[Any], dialect: Dialect) -> Any:

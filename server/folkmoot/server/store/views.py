@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, fals
 from folkmoot.server import access, tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.store import links
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import members
 from folkmoot.server.store.task_tables import IS_OPEN, AnyRow, node_links, payloads, run_logs, runs
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -81,11 +83,16 @@ def find_task(
     connection: Connection, caller: Caller, task_id: str, operation: options.Operation.ValueType = VIEW
 ) -> AnyRow:
     """Return a task's row; raise TASK_NOT_FOUND."""
-    asked = select(task_table).where(task_table.c.task_id == task_id, visible(caller, TASK, operation))
-    row = connection.execute(asked).one_or_none()
+    row: AnyRow | None = _task_of(caller, operation).row(connection, {"task_id": task_id})
     if row is None:
         raise task_not_found(task_id)
     return row
+
+
+@lru_cache(maxsize=1024)
+def _task_of(caller: Caller, operation: options.Operation.ValueType) -> Prepared:
+    named = task_table.c.task_id == bindparam("task_id")
+    return Prepared(select(task_table).where(named, visible(caller, TASK, operation)))
 
 
 def tasks_page(connection: Connection, caller: Caller, *conditions: ColumnElement[bool], most: int) -> list[AnyRow]:
@@ -154,6 +161,8 @@ _RUNS = (
     .join_from(runs, task_table, task_table.c.task_id == runs.c.task_id)
     .outerjoin(node_links, node_links.c.link_id == runs.c.link_id)
 )
+_TASK = Prepared(select(*TASK_COLUMNS).where(task_table.c.task_id == bindparam("task_id")))
+_RUNS_OF_TASK = Prepared(_RUNS.where(runs.c.task_id == bindparam("task_id")).order_by(runs.c.position))
 
 
 def runs_where(connection: Connection, caller: Caller, *conditions: ColumnElement[bool]) -> list[Run]:
@@ -164,8 +173,12 @@ def runs_where(connection: Connection, caller: Caller, *conditions: ColumnElemen
 
 def task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple[Task, list[Run]]:
     """Return a task with its runs. Access is the caller's to check."""
-    row = connection.execute(select(*TASK_COLUMNS).where(task_table.c.task_id == task_id)).one()
-    found = runs_where(connection, caller, runs.c.task_id == task_id)
+    return with_runs(connection, caller, _TASK.row(connection, {"task_id": task_id}))
+
+
+def with_runs(connection: Connection, caller: Caller, row: AnyRow) -> tuple[Task, list[Run]]:
+    """Return a task, whose row was just read, with its runs."""
+    found = run_messages(connection, caller, _RUNS_OF_TASK.rows(connection, {"task_id": row.task_id}))
     return task_message(row, tasks.task_state([run.state for run in found])), found
 
 
@@ -176,10 +189,15 @@ def runs_page(connection: Connection, caller: Caller, *conditions: ColumnElement
 
 def find_run(connection: Connection, caller: Caller, run_id: str) -> AnyRow:
     """Return a run's row; raise RUN_NOT_FOUND."""
-    row = connection.execute(_RUNS.where(runs.c.run_id == run_id, visible(caller, RUN))).one_or_none()
+    row: AnyRow | None = _run_of(caller).row(connection, {"run_id": run_id})
     if row is None:
         raise run_not_found(run_id)
     return row
+
+
+@lru_cache(maxsize=1024)
+def _run_of(caller: Caller) -> Prepared:
+    return Prepared(_RUNS.where(runs.c.run_id == bindparam("run_id"), visible(caller, RUN)))
 
 
 def run_messages(connection: Connection, caller: Caller, rows: Iterable[AnyRow]) -> list[Run]:
