@@ -6,8 +6,9 @@ from folkmoot.client import Proof, RunState
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.integration.client.conftest import Hub, hub
 from tests.integration.node.station.conftest import stations
-from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations, until
+from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import ask, engine, only
+from tests.polling import until
 
 __all__ = ["engine", "hub", "stations"]
 

@@ -20,9 +20,10 @@ from folkmoot.v1.link_pb2 import Accepted
 from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines, LogRequest, SendMessageRequest, SubtaskInput
 from folkmoot.v1.task_pb2 import Grant, MessageGrant
 from tests.builders import NOW, World
+from tests.polling import until
 from tests.unit.client.test_progress import Terminal
 from tests.unit.node.assignments import assign
-from tests.unit.node.conftest import MakeStation, lung, make_station, until
+from tests.unit.node.conftest import MakeStation, lung, make_station
 from tests.unit.node.test_intake import SIBLINGS
 from tests.unit.node.test_runs import MakeRun, Sent, make_run, sent
 from tests.unit.node.test_subtasks import FakeServer, central, create, head, hub, stream

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +18,10 @@ import pandas as pd
 
 from tests.algorithms.stepwise import BEGUN, GO
 from tests.integration.network import Network, network
+from tests.polling import until
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-c", "from folkmoot.cli.main import main; main()")
-PATIENCE_SECONDS = 50.0
-
-
-async def until(true: Callable[[], object], what: str) -> None:
-    """Wait until something is so; fail if it never is."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + PATIENCE_SECONDS
-    while not true():
-        assert loop.time() < end, f"never: {what}"
-        await asyncio.sleep(0.02)
 
 
 @dataclass

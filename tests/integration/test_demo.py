@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import until
+
 pytestmark = pytest.mark.timeout(300)
 COMMAND = (sys.executable, "-c", "from folkmoot.cli.main import main; main()")
 
@@ -42,11 +44,7 @@ async def nothing_left() -> None:
     images = docker("images", "--quiet", "folkmoot-example-*")
     filters = [part for image in images for part in ("--filter", f"ancestor={image}")]
     assert images
-    loop = asyncio.get_running_loop()
-    end = loop.time() + 30
-    while left := docker("ps", "--all", "--quiet", *filters):
-        assert loop.time() < end, left
-        await asyncio.sleep(0.2)
+    await until(lambda: not docker("ps", "--all", "--quiet", *filters))
 
 
 def docker(*arguments: str) -> list[str]:

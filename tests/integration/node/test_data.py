@@ -27,6 +27,7 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
 from tests.integration.node.fakes import FakeRun
+from tests.polling import until
 
 PEOPLE = "name,age,born,height,alive,seen\nAda,36,1815-12-10,1.65,false,1843-09-01 10:00:00\nGrace,,1906-12-09,,true,\n"
 
@@ -202,7 +203,7 @@ class TestChild:
         child = await Child.start()
         try:
             process = psutil.Process(child.pid)
-            await wait_until(lambda: process.num_threads() > 0 and "duckdb" in maps(child.pid))
+            await until(lambda: process.num_threads() > 0 and "duckdb" in maps(child.pid))
             assert Path(f"/proc/{child.pid}/environ").read_bytes() == b""
             assert process.cwd() == "/"
             assert os.getsid(child.pid) == child.pid
@@ -237,7 +238,7 @@ class TestChild:
         async with aclosing(tables.read(pb.ReadTableRequest(label="people"))) as frames:
             await anext(frames)
             [reading] = children()
-        await wait_until(lambda: reading not in children())
+        await until(lambda: reading not in children())
 
     async def test_it_ends_with_the_run(self, serve, tmp_path, directory):
         """The algorithm was killed, or stopped reading: nothing goes on behind it."""
@@ -269,7 +270,7 @@ class TestChild:
         child = psutil.Process(int(await parent.stdout.readline()))
         parent.kill()
         await parent.wait()
-        await wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
     async def test_one_waits_in_advance_and_is_given_up_when_closed(self):
         readers = Readers()
@@ -284,7 +285,7 @@ class TestChild:
         monkeypatch.setattr(readers_module, "SPARE_SECONDS", 0.01)
         readers = Readers()
         readers.expect()
-        await wait_until(lambda: readers._giving_up is not None and readers._giving_up.done())
+        await until(lambda: readers._giving_up is not None and readers._giving_up.done())
         assert children() == []
 
     async def test_it_can_write_no_file(self, tmp_path):
@@ -308,15 +309,15 @@ class TestChild:
         child = psutil.Process(int(await parent.stdout.readline()))
         parent.kill()
         await parent.wait()
-        await wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
     async def test_dead_one_is_replaced(self, serve, people):
         tables = serve(people)
         tables.expect_reads()
-        await wait_until(children)
+        await until(children)
         for child in children():
             child.kill()
-        await wait_until(lambda: not children())
+        await until(lambda: not children())
         assert (await read(tables, "people")).num_rows == 2
 
 
@@ -345,7 +346,7 @@ class TestMemory:
         async with aclosing(serve(tmp_path / "large.parquet").read(pb.ReadTableRequest(label="large"))) as frames:
             await anext(frames)
             [child] = children()
-            await wait_until(lambda: waits_for_its_reader(child))
+            await until(lambda: waits_for_its_reader(child))
 
 
 def children() -> list[psutil.Process]:
@@ -359,9 +360,3 @@ def maps(pid: int) -> str:
 def waits_for_its_reader(child: psutil.Process) -> bool:
     """Whether it sleeps in write(1, ...) while the pipe is full."""
     return Path(f"/proc/{child.pid}/syscall").read_text().startswith("1 0x1 ")
-
-
-async def wait_until(holds) -> None:
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - another process tells nobody
-            await asyncio.sleep(0.01)

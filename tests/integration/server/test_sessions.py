@@ -22,8 +22,9 @@ from folkmoot.v1.link_pb2 import Heartbeat, NodeFrame, ServerFrame
 from folkmoot.v1.task_pb2 import WaitReason
 from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
-from tests.integration.server.links import PATIENCE_SECONDS, Poll, Stream, attached, hello
+from tests.integration.server.links import Poll, Stream, attached, hello
 from tests.integration.server.sealed import task
+from tests.polling import until
 
 
 async def next_frame(call: Any) -> ServerFrame:
@@ -67,9 +68,7 @@ async def test_a_node_that_waits_in_exchange_is_not_silent(hub: Hub, monkeypatch
         session = hub.server.running.dispatch.find(caller(hub), beta.link.session_id)
         request = pb.ExchangeRequest(session_id=beta.link.session_id, wait_milliseconds=60_000)
         waiting = asyncio.ensure_future(hub.tasks.Exchange(request, metadata=await hub.node("Beta")))
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not session.turn.locked():  # noqa: ASYNC110 -- nothing tells
-                await asyncio.sleep(0.001)
+        await until(session.turn.locked)
         await hub.server.running.dispatch.sweep()
         await hub.create(task(hub.lung, ("Beta",)))
         assert len((await waiting).frames) == 1

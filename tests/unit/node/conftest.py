@@ -1,6 +1,5 @@
 """A station without a server: a real journal and real keys, a ledger that is there already, and a server that never answers."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -86,10 +85,3 @@ async def make_station(lung: World, tmp_path: Path) -> AsyncIterator[MakeStation
 
 def prove_nothing(nonce: bytes) -> Any:
     raise AssertionError("nobody asks")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fail if it takes far too long."""
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - what holds is not told by an event
-            await asyncio.sleep(0.001)

@@ -44,8 +44,9 @@ from folkmoot.v1.task_pb2 import (
     WaitReason,
 )
 from tests.builders import NOW, World
+from tests.polling import until
 from tests.unit.node.assignments import assign, content, sealed_task
-from tests.unit.node.conftest import MakeStation, until
+from tests.unit.node.conftest import MakeStation
 from tests.unit.node.test_intake import SIBLINGS, Taken, message
 
 MakeRun = Callable[..., Awaitable[Run]]

@@ -253,13 +253,3 @@ class Stations:
             if attached:
                 await node.attached()
             yield node
-
-
-async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something holds; fail if it takes far too long."""
-    async with asyncio.timeout(30):
-        while True:
-            answer = holds()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.01)

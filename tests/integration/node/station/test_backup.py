@@ -13,8 +13,9 @@ from folkmoot.v1.task_service_pb2 import CreateTaskRequest, GetRunRequest
 from tests.builders import world
 from tests.integration.client.conftest import Hub
 from tests.integration.harness import User, server, utc_now
-from tests.integration.node.station.stations import Engine, Stations, until
+from tests.integration.node.station.stations import Engine, Stations
 from tests.integration.node.station.test_faults import answer, ask
+from tests.polling import until
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame, ServerFrame
 from folkmoot.v1.task_pb2 import TaskSpec
 from tests.integration.client.conftest import Hub
-from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations, until
+from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations
+from tests.polling import until
 
 IMAGE = "process:examples.average"
 

@@ -20,7 +20,8 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.builders import organization, world
 from tests.integration.client.conftest import Hub
 from tests.integration.harness import utc_now
-from tests.integration.node.station.stations import Engine, Stations, until
+from tests.integration.node.station.stations import Engine, Stations
+from tests.polling import until
 
 
 def invite(hub: Hub, owner: str = "Beta", node_name: str = "beta-2") -> Path:
