@@ -229,7 +229,10 @@ def _check_parent(connection: Connection, parent: Parent, caller: Caller) -> Non
 
 
 def held_run(connection: Connection, parent: Parent, caller: Caller) -> tasks.Run:
-    """Return the run that a subtask names as its parent; raise TASK_NOT_FOUND unless it is the node's."""
+    """Return the run that a subtask names as its parent; raise TASK_NOT_FOUND unless it is the node's.
+
+    That the node has taken it may not be known yet: who can name its task's digest was told of it.
+    """
     named = (
         select(*runs.DECISIVE)
         .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
@@ -238,7 +241,6 @@ def held_run(connection: Connection, parent: Parent, caller: Caller) -> tasks.Ru
             run_table.c.run_id == parent.run_id,
             run_table.c.task_id == parent.task_id,
             run_table.c.attempt == parent.attempt,
-            run_table.c.assigned_at.is_not(None),
             task_table.c.digest == parent.task_digest,
             task_table.c.genesis == caller.genesis,
             node_links.c.node_id == caller.node_id,

@@ -134,15 +134,23 @@ async def test_a_node_creates_a_subtask_of_a_run_that_it_holds(hub: Hub) -> None
     root = task(hub.lung, ("Beta",), **MAY)
     await hub.create(root)
     below = task(hub.lung, ("Gamma",), parent=(root, "Beta"))
-    beta_node = await hub.node("Beta")
-    assert reason(await refused(hub.create(below, beta_node))) == "TASK_NOT_FOUND"  # not accepted yet
     async with attached(hub.server, hub.lung, "Beta") as beta:
         await beta.accept()
         await hub.until(root, "Beta", "ASSIGNED")
-        made = await hub.create(below, beta_node)
+        made = await hub.create(below, await hub.node("Beta"))
     assert made.task.parent_task_id == root.task_id
     assert made.task.job_id == root.task_id
     assert made.task.created_by == ""
+
+
+async def test_a_subtask_that_overtakes_the_acknowledgement_of_its_run_is_created(hub: Hub) -> None:
+    root = task(hub.lung, ("Beta",), **MAY)
+    await hub.create(root)
+    below = task(hub.lung, ("Gamma",), parent=(root, "Beta"))
+    async with attached(hub.server, hub.lung, "Beta") as beta:
+        await beta.next("assign")
+        assert (await hub.run(root, "Beta")).state == RunState.RUN_STATE_PENDING
+        assert (await hub.create(below, await hub.node("Beta"))).task.parent_task_id == root.task_id
 
 
 async def test_a_subtask_of_another_nodes_run_is_refused(hub: Hub) -> None:
