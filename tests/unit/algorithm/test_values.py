@@ -125,7 +125,7 @@ def nested() -> list[object]:
         (pd.NA, "result is of type pandas"),
         ({"a": b"bytes"}, r'result\["a"\] is of type bytes: bytes and tables travel alone'),
         ([TABLE], r"result\[0\] is of type pyarrow.lib.Table: bytes and tables travel alone"),
-        (pd.Series([1, 2]), "result cannot be written as a table"),
+        (pa.chunked_array([[1, 2]]), "result cannot be written as a table"),
         ("\ud800", "result is not valid Unicode"),
         ({"\ud800": 1}, "a key of result is not valid Unicode"),
         ([10**5000], "result cannot be written as JSON"),
