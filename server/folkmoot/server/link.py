@@ -236,7 +236,7 @@ class LinkSession:
         done = await self._dispatch.write(both)
         if news:
             self._acknowledged = acknowledged
-            self._stir()
+            self._stirred.set()  # the window is open again, if it was not
         return done
 
     def _is_news(self, acknowledged: int) -> bool:
@@ -300,11 +300,12 @@ class LinkSession:
             return []
         self._look = False
         link_id, after = self.link_id, self._sent
-        due = await self._core.store.read(
+        due, more = await self._core.store.read(
             lambda connection: deliveries.pending(connection, link_id, after=after, most=room)
         )
         if due:
             self._sent = due[-1].sequence
+        if more:
             self._look = True
         return due
 

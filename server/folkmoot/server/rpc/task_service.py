@@ -113,7 +113,7 @@ class TaskService(TaskServiceServicer):
                     revision = run.revision
                 if changes.ended:
                     return
-                if not changes.runs:
+                if not changes.more:
                     await wait_for(stirred, draining=self._core.draining)
 
     # ---- runs ------------------------------------------------------------------------------------------------------

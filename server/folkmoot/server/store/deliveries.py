@@ -152,8 +152,8 @@ _PENDING = Prepared(
 )
 
 
-def pending(connection: Connection, link_id: int, *, after: int, most: int) -> list[ServerFrame]:
-    """Return the next deliveries behind a sequence as frames: at most so many, and about a MiB."""
+def pending(connection: Connection, link_id: int, *, after: int, most: int) -> tuple[list[ServerFrame], bool]:
+    """Return the next deliveries behind a sequence as frames, at most so many and about a MiB, and whether there may be more."""
     frames: list[ServerFrame] = []
     size_bytes = 0
     for row in _PENDING.stream(connection, {"link_id": link_id, "after": after, "most": most}):
@@ -162,7 +162,7 @@ def pending(connection: Connection, link_id: int, *, after: int, most: int) -> l
         size_bytes += frame.ByteSize()
         if size_bytes >= BATCH_BYTES:
             break
-    return frames
+    return frames, size_bytes >= BATCH_BYTES or len(frames) == most
 
 
 def _frame(row: AnyRow) -> ServerFrame:

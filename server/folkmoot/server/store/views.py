@@ -285,6 +285,8 @@ class Changes:
 
     runs: list[tuple[Run, bytes]]
     """Each with its result's envelope, as far as it is small and the caller receives it."""
+    more: bool
+    """Whether there may be more behind them already."""
     ended: bool
 
 
@@ -303,8 +305,8 @@ def changes(connection: Connection, caller: Caller, task_id: str, revision: int)
     rows = connection.execute(_CHANGED, {"task_id": task_id, "revision": revision}).all()
     envelopes = result_envelopes(connection, caller, rows)
     found = [(run, envelopes.get(run.run_id, b"")) for run in run_messages(connection, caller, rows)]
-    ended = len(rows) < RUNS_AT_ONCE and not connection.scalar(_OPEN_RUNS, {"task_id": task_id})
-    return Changes(found, ended)
+    more = len(rows) == RUNS_AT_ONCE
+    return Changes(found, more, ended=not more and not connection.scalar(_OPEN_RUNS, {"task_id": task_id}))
 
 
 def log_lines(
