@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.store import endings, links, payload_rows, runs, views
 from folkmoot.server.store.payload_rows import Envelope, Place
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
@@ -66,15 +67,17 @@ def run_id_of(signed: Signed) -> str:
 
 def find_chain(connection: Connection, caller: Caller, run_id: str) -> TaskChain:
     """Return the chain of a run's task; raise RUN_NOT_FOUND unless it is of the node's collaboration."""
-    asked = (
-        select(task_table.c.chain)
-        .join(run_table, run_table.c.task_id == task_table.c.task_id)
-        .where(run_table.c.run_id == run_id, task_table.c.genesis == caller.genesis)
-    )
-    chain = connection.scalar(asked)
-    if chain is None:
+    row = _CHAIN.row(connection, {"run_id": run_id, "genesis": caller.genesis})
+    if row is None:
         raise views.run_not_found(run_id)
-    return TaskChain.FromString(chain)
+    return TaskChain.FromString(row.chain)
+
+
+_CHAIN = Prepared(
+    select(task_table.c.chain)
+    .join(run_table, run_table.c.task_id == task_table.c.task_id)
+    .where(run_table.c.run_id == bindparam("run_id"), task_table.c.genesis == bindparam("genesis"))
+)
 
 
 def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state: State, now: datetime) -> Ending:

@@ -20,7 +20,7 @@ REVISION = 10
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite://", paramstyle="named")
     metadata.create_all(engine)
     with engine.connect() as connection:
         task: dict[str, Any] = {"task_id": "task", "genesis": b"", "job_id": "task", "name": "", "created_by": ""}

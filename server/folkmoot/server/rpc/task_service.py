@@ -179,8 +179,7 @@ class TaskService(TaskServiceServicer):
         def work(connection: Connection, touched: Touched) -> Run:
             if commits.store(connection, ending, caller, touched):
                 record(connection)
-            (run,) = views.runs_where(connection, caller, run_table.c.run_id == run_id)
-            return run
+            return views.run(connection, caller, run_id)
 
         return pb.CommitRunResponse(run=await self._dispatch.write(work))
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, runs
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_PENDING, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -66,10 +67,10 @@ def fail(connection: Connection, task_id: str, *, now: datetime, touched: Touche
 
 
 def _blocked_by(connection: Connection, task_id: str) -> list[str]:
-    return list(connection.scalars(_BLOCKED_BY, {"ended_task_id": task_id}))
+    return [row.task_id for row in _BLOCKED_BY.rows(connection, {"ended_task_id": task_id})]
 
 
-_BLOCKED_BY = (
+_BLOCKED_BY = Prepared(
     select(task_table.c.task_id)
     .join(task_dependencies, task_dependencies.c.task_id == task_table.c.task_id)
     .where(task_dependencies.c.depends_on_task_id == bindparam("ended_task_id"), task_table.c.blocked)

@@ -96,15 +96,17 @@ def opened(connection: Connection, genesis: bytes, link: Link) -> int:
     return link.link_id or ensure(connection, genesis, link.node_id, link.organization_id)
 
 
-_LINK_ID = select(node_links.c.link_id).where(
-    node_links.c.genesis == bindparam("genesis"), node_links.c.node_id == bindparam("node_id")
+_LINK_ID = Prepared(
+    select(node_links.c.link_id).where(
+        node_links.c.genesis == bindparam("genesis"), node_links.c.node_id == bindparam("node_id")
+    )
 )
 
 
 def ensure(connection: Connection, genesis: bytes, node_id: str, organization_id: str) -> int:
     """Return the id of a node's link, making its row if there is none."""
-    if (link_id := connection.scalar(_LINK_ID, {"genesis": genesis, "node_id": node_id})) is not None:
-        return int(link_id)
+    if (row := _LINK_ID.row(connection, {"genesis": genesis, "node_id": node_id})) is not None:
+        return int(row.link_id)
     made = insert(node_links).values(
         genesis=genesis,
         node_id=node_id,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, runs
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
@@ -24,17 +25,19 @@ DECISIVE = (
     runs.c.cancelling,
     runs.c.receipt,
 )
-_LOAD = select(*DECISIVE).where(runs.c.run_id.in_(bindparam("run_ids", expanding=True))).order_by(runs.c.position)
-_BUMP = (
+_LOAD = Prepared(select(*DECISIVE, runs.c.position).where(runs.c.run_id == bindparam("wanted_run_id")))
+_BUMP = Prepared(
     update(task_table)
     .where(task_table.c.task_id == bindparam("moved_task_id"))
     .values(revision=task_table.c.revision + bindparam("moved_runs"))
     .returning(task_table.c.revision)
 )
-_UNMOVED = update(runs).where(
-    runs.c.run_id == bindparam("moved_run_id"),
-    runs.c.state == bindparam("from_state"),
-    runs.c.attempt == bindparam("in_attempt"),
+_UNMOVED = Prepared(
+    update(runs).where(
+        runs.c.run_id == bindparam("moved_run_id"),
+        runs.c.state == bindparam("from_state"),
+        runs.c.attempt == bindparam("in_attempt"),
+    )
 )
 
 
@@ -51,8 +54,9 @@ def where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]
 
 
 def load(connection: Connection, run_ids: Iterable[str]) -> list[Run]:
-    """Return the runs with these ids that there are; nobody else moves them before this transaction ends."""
-    return [run_of(row) for row in connection.execute(_LOAD, {"run_ids": list(run_ids)})]
+    """Return the runs with these ids that there are, oldest first; nobody else moves them before this transaction ends."""
+    found = (_LOAD.row(connection, {"wanted_run_id": run_id}) for run_id in dict.fromkeys(run_ids))
+    return [run_of(row) for row in sorted((row for row in found if row), key=lambda row: row.position)]
 
 
 def move(connection: Connection, moving: Sequence[Run], touched: Touched, **values: object) -> None:
@@ -65,18 +69,18 @@ def move(connection: Connection, moving: Sequence[Run], touched: Touched, **valu
         by_task[run.task_id].append(run)
     for task_id in sorted(by_task):
         number = len(by_task[task_id])
-        last = connection.scalar(_BUMP, {"moved_task_id": task_id, "moved_runs": number})
-        if last is None:
+        bumped = _BUMP.row(connection, {"moved_task_id": task_id, "moved_runs": number})
+        if bumped is None:
             raise LookupError(task_id)
         rows = [
             {
                 "moved_run_id": run.run_id,
                 "from_state": run.state,
                 "in_attempt": run.attempt,
-                "revision": last - number + index,
+                "revision": bumped.revision - number + index,
                 **values,
             }
             for index, run in enumerate(by_task[task_id], start=1)
         ]
-        connection.execute(_UNMOVED, rows)
+        _UNMOVED.each(connection, rows)
         touched.task(task_id)

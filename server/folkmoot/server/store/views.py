@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, false, or_, select, true
 
 from folkmoot.server import access, tasks
 from folkmoot.server.context import Caller
@@ -162,13 +162,14 @@ _RUNS = (
     .outerjoin(node_links, node_links.c.link_id == runs.c.link_id)
 )
 _TASK = Prepared(select(*TASK_COLUMNS).where(task_table.c.task_id == bindparam("task_id")))
+_RUN = Prepared(_RUNS.where(runs.c.run_id == bindparam("run_id")))
 _RUNS_OF_TASK = Prepared(_RUNS.where(runs.c.task_id == bindparam("task_id")).order_by(runs.c.position))
 
 
-def runs_where(connection: Connection, caller: Caller, *conditions: ColumnElement[bool]) -> list[Run]:
-    """Return runs that meet the conditions, in the order that they were made. Access is the caller's to check."""
-    rows = connection.execute(_RUNS.where(*conditions).order_by(runs.c.position)).all()
-    return run_messages(connection, caller, rows)
+def run(connection: Connection, caller: Caller, run_id: str) -> Run:
+    """Return a run that there is. Access is the caller's to check."""
+    (message,) = run_messages(connection, caller, _RUN.rows(connection, {"run_id": run_id}))
+    return message
 
 
 def task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple[Task, list[Run]]:
@@ -267,13 +268,16 @@ def receives(caller: Caller, row: AnyRow) -> bool:
 
 def result_envelopes(connection: Connection, caller: Caller, rows: Iterable[AnyRow]) -> dict[str, bytes]:
     """Return the small envelopes of results that the caller's organization receives, by run id."""
-    wanted = {row.result_digest: row.run_id for row in rows if row.result_digest and receives(caller, row)}
-    if not wanted:
-        return {}
-    stored = select(payloads.c.envelope_digest, payloads.c.envelope).where(
-        payloads.c.envelope_digest.in_(list(wanted)), payloads.c.envelope.is_not(None)
+    wanted = {row.run_id: row.result_digest for row in rows if row.result_digest and receives(caller, row)}
+    found = ((run_id, _ENVELOPE.row(connection, {"digest": digest})) for run_id, digest in wanted.items())
+    return {run_id: row.envelope for run_id, row in found if row}
+
+
+_ENVELOPE = Prepared(
+    select(payloads.c.envelope).where(
+        payloads.c.envelope_digest == bindparam("digest"), payloads.c.envelope.is_not(None)
     )
-    return {wanted[digest]: envelope for digest, envelope in connection.execute(stored)}
+)
 
 
 # ---- watched -------------------------------------------------------------------------------------------------------
@@ -292,8 +296,8 @@ class Changes:
 
 RUNS_AT_ONCE = 16
 
-_OPEN_RUNS = select(func.count()).where(runs.c.task_id == bindparam("task_id"), IS_OPEN)
-_CHANGED = (
+_OPEN_RUN = Prepared(select(runs.c.run_id).where(runs.c.task_id == bindparam("task_id"), IS_OPEN).limit(1))
+_CHANGED = Prepared(
     _RUNS.where(runs.c.task_id == bindparam("task_id"), runs.c.revision > bindparam("revision"))
     .order_by(runs.c.revision)
     .limit(RUNS_AT_ONCE)
@@ -302,11 +306,11 @@ _CHANGED = (
 
 def changes(connection: Connection, caller: Caller, task_id: str, revision: int) -> Changes:
     """Return the next of a task's runs that have changed since the revision, in the order of their revisions."""
-    rows = connection.execute(_CHANGED, {"task_id": task_id, "revision": revision}).all()
+    rows = _CHANGED.rows(connection, {"task_id": task_id, "revision": revision})
     envelopes = result_envelopes(connection, caller, rows)
     found = [(run, envelopes.get(run.run_id, b"")) for run in run_messages(connection, caller, rows)]
     more = len(rows) == RUNS_AT_ONCE
-    return Changes(found, more, ended=not more and not connection.scalar(_OPEN_RUNS, {"task_id": task_id}))
+    return Changes(found, more, ended=not more and _OPEN_RUN.row(connection, {"task_id": task_id}) is None)
 
 
 def log_lines(
