@@ -1,0 +1,76 @@
+"""The report of the benchmarks: verdicts that can't pass by accident, rows that are all described."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main
+from bench.context import Context
+from bench.report import Machine, Row, at_most, ratio_at_least, ratio_at_most, render_text, write_json
+from bench.rows import discover, seal_open
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DESCRIPTION = REPOSITORY / "docs" / "benchmarks.md"
+
+
+@pytest.mark.parametrize(
+    ("ours", "limit", "budget", "verdict"),
+    [
+        (12.9, 10, ratio_at_most(1.3), "pass"),
+        (13.1, 10, ratio_at_most(1.3), "over"),
+        (5.1, 10, ratio_at_least(0.5), "pass"),
+        (4.9, 10, ratio_at_least(0.5), "over"),
+        (64, None, at_most(64), "pass"),
+        (65, None, at_most(64), "over"),
+    ],
+)
+def test_verdict_is_that_of_the_budget(ours, limit, budget, verdict):
+    assert Row("row", "ms", ours, limit, (budget,)).verdict == verdict
+
+
+def test_row_passes_only_if_all_its_budgets_are_met():
+    assert Row("row", "tasks/s", 900, 4000, (at_most(1000), ratio_at_least(0.25))).verdict == "over"
+
+
+@pytest.mark.parametrize("limit", [None, 0, -1])
+def test_ratio_to_no_limit_is_an_error_and_no_pass(limit):
+    with pytest.raises(ValueError, match="positive limit"):
+        _ = Row("row", "ms", 1, limit, (ratio_at_most(2),)).verdict
+
+
+def test_what_failed_or_was_not_measured_is_told_as_that(tmp_path):
+    rows = [Row.failed("broken", RuntimeError("why")), Row.skipped("missing", "no engine"), Row("row", "s", 1.0)]
+    assert [row.verdict for row in rows] == ["failed", "skipped", "pass"]
+    text = render_text(rows)
+    assert "RuntimeError: why" in text
+    assert "no engine" in text
+    assert "1 pass, 1 skipped, 1 failed" in text
+    write_json(tmp_path / "bench.json", Machine.here(), rows)
+    assert [row["verdict"] for row in json.loads((tmp_path / "bench.json").read_text())["rows"]] == [
+        row.verdict for row in rows
+    ]
+
+
+def test_one_broken_row_does_not_hide_the_others(monkeypatch, capsys):
+    def broken(_context: Context) -> list[Row]:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(seal_open, "measure", broken)
+    assert main(["--only", "seal_open"]) == 1
+    assert "RuntimeError: why" in capsys.readouterr().out
+
+
+def test_sealing_and_opening_are_measured_at_two_sizes():
+    rows = seal_open.measure(Context(payload_bytes=200_000))
+    assert len(rows) == 4
+    assert all(row.ours and row.limit and row.budgets for row in rows)
+
+
+def test_every_row_is_described():
+    described = DESCRIPTION.read_text()
+    assert [name for name in discover() if f"`{name}`" not in described] == []
+
+
+def test_tests_are_timed_only_when_asked_for():
+    assert [name for name, module in discover().items() if module.only_when_asked] == ["tests"]
