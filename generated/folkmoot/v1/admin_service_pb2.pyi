@@ -768,18 +768,26 @@ class SubmitJoinRequestRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_FIELD_NUMBER: _builtins.int
+    POSSESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> _signed_pb2.Signed:
         """Signed(JOIN_REQUEST, JoinRequest)."""
+
+    @_builtins.property
+    def possession(self) -> _signed_pb2.Signed:
+        """Signed(AUTHENTICATION, Authentication) by the governance key, over a nonce of this server: needed unless the organization is
+        known to the caller's account already, so that nobody else can bring it in the organization's name.
+        """
 
     def __init__(
         self,
         *,
         request: _signed_pb2.Signed | None = ...,
+        possession: _signed_pb2.Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["possession", b"possession", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["possession", b"possession", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -934,3 +942,176 @@ class ListEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class SubmitNodeAttemptRequest(_message.Message):
+    """Request of SubmitNodeAttempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claim(self) -> _signed_pb2.Signed:
+        """Signed(NODE_CLAIM, NodeClaim), by the node's own key."""
+
+    def __init__(
+        self,
+        *,
+        claim: _signed_pb2.Signed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitNodeAttemptRequest: _TypeAlias = SubmitNodeAttemptRequest  # noqa: Y015
+
+@_typing.final
+class SubmitNodeAttemptResponse(_message.Message):
+    """Response of SubmitNodeAttempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is forgotten unless it was approved."""
+
+    def __init__(
+        self,
+        *,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitNodeAttemptResponse: _TypeAlias = SubmitNodeAttemptResponse  # noqa: Y015
+
+@_typing.final
+class ListNodeAttemptsRequest(_message.Message):
+    """Request of ListNodeAttempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENESIS_FIELD_NUMBER: _builtins.int
+    genesis: _builtins.bytes
+    """The collaboration."""
+    def __init__(
+        self,
+        *,
+        genesis: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodeAttemptsRequest: _TypeAlias = ListNodeAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class NodeAttempt(_message.Message):
+    """A node that asks to be approved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIM_FIELD_NUMBER: _builtins.int
+    SUBMITTED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claim(self) -> _signed_pb2.Signed:
+        """Signed(NODE_CLAIM, NodeClaim): the only part of authority."""
+
+    @_builtins.property
+    def submitted_at(self) -> _timestamp_pb2.Timestamp:
+        """When the server received it."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is forgotten."""
+
+    def __init__(
+        self,
+        *,
+        claim: _signed_pb2.Signed | None = ...,
+        submitted_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "expires_at", b"expires_at", "submitted_at", b"submitted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "expires_at", b"expires_at", "submitted_at", b"submitted_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeAttempt: _TypeAlias = NodeAttempt  # noqa: Y015
+
+@_typing.final
+class ListNodeAttemptsResponse(_message.Message):
+    """Response of ListNodeAttempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAttempt]:
+        """The attempts, oldest first; 100 at most per organization."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___NodeAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodeAttemptsResponse: _TypeAlias = ListNodeAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteNodeAttemptRequest(_message.Message):
+    """Request of DeleteNodeAttempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENESIS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    genesis: _builtins.bytes
+    """The collaboration."""
+    node_id: _builtins.str
+    """The node: its key's fingerprint."""
+    def __init__(
+        self,
+        *,
+        genesis: _builtins.bytes = ...,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNodeAttemptRequest: _TypeAlias = DeleteNodeAttemptRequest  # noqa: Y015
+
+@_typing.final
+class DeleteNodeAttemptResponse(_message.Message):
+    """Response of DeleteNodeAttempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNodeAttemptResponse: _TypeAlias = DeleteNodeAttemptResponse  # noqa: Y015

@@ -86,6 +86,21 @@ class AdminServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListJoinRequestsRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListJoinRequestsResponse.FromString,
                 _registered_method=True)
+        self.SubmitNodeAttempt = channel.unary_unary(
+                '/folkmoot.v1.AdminService/SubmitNodeAttempt',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.SubmitNodeAttemptRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.SubmitNodeAttemptResponse.FromString,
+                _registered_method=True)
+        self.ListNodeAttempts = channel.unary_unary(
+                '/folkmoot.v1.AdminService/ListNodeAttempts',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListNodeAttemptsRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListNodeAttemptsResponse.FromString,
+                _registered_method=True)
+        self.DeleteNodeAttempt = channel.unary_unary(
+                '/folkmoot.v1.AdminService/DeleteNodeAttempt',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteNodeAttemptRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteNodeAttemptResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/folkmoot.v1.AdminService/ListEvents',
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListEventsRequest.SerializeToString,
@@ -166,7 +181,8 @@ class AdminServiceServicer:
     def SubmitJoinRequest(self, request, context):
         """Asks to join a collaboration: a connection attempt, visible to its members.
         Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
-        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID.
+        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
+        NONCE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,6 +191,31 @@ class AdminServiceServicer:
     def ListJoinRequests(self, request, context):
         """Lists connection attempts with the votes so far.
         Callers: users with COLLABORATION VIEW whose organization is a member or asks. Idempotent. Errors: COLLABORATION_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitNodeAttempt(self, request, context):
+        """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
+        Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
+        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNodeAttempts(self, request, context):
+        """Lists the attempts of nodes that wait for approval.
+        Callers: users with NODE VIEW, of the organization that the attempts name. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteNodeAttempt(self, request, context):
+        """Removes an attempt that nobody wants to approve.
+        Callers: users with NODE DELETE, of the organization that the attempt names. Idempotent. Errors: COLLABORATION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +281,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListJoinRequests,
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListJoinRequestsRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListJoinRequestsResponse.SerializeToString,
+            ),
+            'SubmitNodeAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitNodeAttempt,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.SubmitNodeAttemptRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.SubmitNodeAttemptResponse.SerializeToString,
+            ),
+            'ListNodeAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodeAttempts,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListNodeAttemptsRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListNodeAttemptsResponse.SerializeToString,
+            ),
+            'DeleteNodeAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteNodeAttempt,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteNodeAttemptRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteNodeAttemptResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -519,6 +575,87 @@ class AdminService:
             '/folkmoot.v1.AdminService/ListJoinRequests',
             folkmoot_dot_v1_dot_admin__service__pb2.ListJoinRequestsRequest.SerializeToString,
             folkmoot_dot_v1_dot_admin__service__pb2.ListJoinRequestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitNodeAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/SubmitNodeAttempt',
+            folkmoot_dot_v1_dot_admin__service__pb2.SubmitNodeAttemptRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.SubmitNodeAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodeAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/ListNodeAttempts',
+            folkmoot_dot_v1_dot_admin__service__pb2.ListNodeAttemptsRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.ListNodeAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteNodeAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/DeleteNodeAttempt',
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteNodeAttemptRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteNodeAttemptResponse.FromString,
             options,
             channel_credentials,
             insecure,

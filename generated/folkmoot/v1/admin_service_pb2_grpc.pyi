@@ -71,11 +71,25 @@ class AdminServiceStub:
     SubmitJoinRequest: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SubmitJoinRequestRequest, _admin_service_pb2.SubmitJoinRequestResponse]
     """Asks to join a collaboration: a connection attempt, visible to its members.
     Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
-    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID.
+    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
+    NONCE_INVALID.
     """
     ListJoinRequests: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListJoinRequestsRequest, _admin_service_pb2.ListJoinRequestsResponse]
     """Lists connection attempts with the votes so far.
     Callers: users with COLLABORATION VIEW whose organization is a member or asks. Idempotent. Errors: COLLABORATION_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    SubmitNodeAttempt: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SubmitNodeAttemptRequest, _admin_service_pb2.SubmitNodeAttemptResponse]
+    """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
+    Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
+    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+    """
+    ListNodeAttempts: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodeAttemptsRequest, _admin_service_pb2.ListNodeAttemptsResponse]
+    """Lists the attempts of nodes that wait for approval.
+    Callers: users with NODE VIEW, of the organization that the attempts name. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    DeleteNodeAttempt: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteNodeAttemptRequest, _admin_service_pb2.DeleteNodeAttemptResponse]
+    """Removes an attempt that nobody wants to approve.
+    Callers: users with NODE DELETE, of the organization that the attempt names. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListEventsRequest, _admin_service_pb2.ListEventsResponse]
     """Lists the audit trail.
@@ -125,11 +139,25 @@ class AdminServiceAsyncStub(AdminServiceStub):
     SubmitJoinRequest: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SubmitJoinRequestRequest, _admin_service_pb2.SubmitJoinRequestResponse]  # type: ignore[assignment]
     """Asks to join a collaboration: a connection attempt, visible to its members.
     Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
-    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID.
+    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
+    NONCE_INVALID.
     """
     ListJoinRequests: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListJoinRequestsRequest, _admin_service_pb2.ListJoinRequestsResponse]  # type: ignore[assignment]
     """Lists connection attempts with the votes so far.
     Callers: users with COLLABORATION VIEW whose organization is a member or asks. Idempotent. Errors: COLLABORATION_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    SubmitNodeAttempt: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SubmitNodeAttemptRequest, _admin_service_pb2.SubmitNodeAttemptResponse]  # type: ignore[assignment]
+    """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
+    Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
+    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+    """
+    ListNodeAttempts: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodeAttemptsRequest, _admin_service_pb2.ListNodeAttemptsResponse]  # type: ignore[assignment]
+    """Lists the attempts of nodes that wait for approval.
+    Callers: users with NODE VIEW, of the organization that the attempts name. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    DeleteNodeAttempt: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteNodeAttemptRequest, _admin_service_pb2.DeleteNodeAttemptResponse]  # type: ignore[assignment]
+    """Removes an attempt that nobody wants to approve.
+    Callers: users with NODE DELETE, of the organization that the attempt names. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEventsRequest, _admin_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the audit trail.
@@ -230,7 +258,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.SubmitJoinRequestResponse, _abc.Awaitable[_admin_service_pb2.SubmitJoinRequestResponse]]:
         """Asks to join a collaboration: a connection attempt, visible to its members.
         Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
-        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID.
+        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
+        NONCE_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -241,6 +270,37 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.ListJoinRequestsResponse, _abc.Awaitable[_admin_service_pb2.ListJoinRequestsResponse]]:
         """Lists connection attempts with the votes so far.
         Callers: users with COLLABORATION VIEW whose organization is a member or asks. Idempotent. Errors: COLLABORATION_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitNodeAttempt(
+        self,
+        request: _admin_service_pb2.SubmitNodeAttemptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SubmitNodeAttemptResponse, _abc.Awaitable[_admin_service_pb2.SubmitNodeAttemptResponse]]:
+        """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
+        Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
+        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def ListNodeAttempts(
+        self,
+        request: _admin_service_pb2.ListNodeAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListNodeAttemptsResponse, _abc.Awaitable[_admin_service_pb2.ListNodeAttemptsResponse]]:
+        """Lists the attempts of nodes that wait for approval.
+        Callers: users with NODE VIEW, of the organization that the attempts name. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteNodeAttempt(
+        self,
+        request: _admin_service_pb2.DeleteNodeAttemptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteNodeAttemptResponse, _abc.Awaitable[_admin_service_pb2.DeleteNodeAttemptResponse]]:
+        """Removes an attempt that nobody wants to approve.
+        Callers: users with NODE DELETE, of the organization that the attempt names. Idempotent. Errors: COLLABORATION_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -112,6 +112,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A key is missing, unreadable or not the one that the ledger shows."""
     ERROR_REASON_FINGERPRINT_MISSING: _ErrorReason.ValueType  # 53
     """A task comes without a fingerprint to check the collaboration by."""
+    ERROR_REASON_LEDGER_STALE: _ErrorReason.ValueType  # 54
+    """No other member has shown a sign of life for too long, or one is known to be ahead: the server withholds entries."""
+    ERROR_REASON_KEY_UNPUBLISHED: _ErrorReason.ValueType  # 55
+    """The organization has no keys in the ledger."""
+    ERROR_REASON_ENCRYPTION_DISAGREES: _ErrorReason.ValueType  # 56
+    """Configuration, ledger and envelope do not agree on whether payloads are encrypted."""
+    ERROR_REASON_PROOF_INVALID: _ErrorReason.ValueType  # 57
+    """A proof file does not prove what it says."""
+    ERROR_REASON_VAULT_SECRET_WRONG: _ErrorReason.ValueType  # 70
+    """The vault secret does not open the vaulted key."""
+    ERROR_REASON_VAULT_DAMAGED: _ErrorReason.ValueType  # 71
+    """A vaulted key was altered or is incomplete."""
+    ERROR_REASON_VAULT_OF_ANOTHER_ORGANIZATION: _ErrorReason.ValueType  # 72
+    """A vaulted key belongs to another organization."""
+    ERROR_REASON_VAULT_SECRET_WEAK: _ErrorReason.ValueType  # 73
+    """The vault secret is too easy to guess."""
+    ERROR_REASON_VAULTED_KEY_NOT_FOUND: _ErrorReason.ValueType  # 74
+    """The vault has no such key."""
+    ERROR_REASON_NODE_ATTEMPT_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """No such pending attempt of a node."""
     ERROR_REASON_IMAGE_NOT_ALLOWED: _ErrorReason.ValueType  # 60
     """The policy does not allow the image."""
     ERROR_REASON_INITIATOR_NOT_ALLOWED: _ErrorReason.ValueType  # 61
@@ -252,6 +272,26 @@ ERROR_REASON_KEY_MISMATCH: ErrorReason.ValueType  # 52
 """A key is missing, unreadable or not the one that the ledger shows."""
 ERROR_REASON_FINGERPRINT_MISSING: ErrorReason.ValueType  # 53
 """A task comes without a fingerprint to check the collaboration by."""
+ERROR_REASON_LEDGER_STALE: ErrorReason.ValueType  # 54
+"""No other member has shown a sign of life for too long, or one is known to be ahead: the server withholds entries."""
+ERROR_REASON_KEY_UNPUBLISHED: ErrorReason.ValueType  # 55
+"""The organization has no keys in the ledger."""
+ERROR_REASON_ENCRYPTION_DISAGREES: ErrorReason.ValueType  # 56
+"""Configuration, ledger and envelope do not agree on whether payloads are encrypted."""
+ERROR_REASON_PROOF_INVALID: ErrorReason.ValueType  # 57
+"""A proof file does not prove what it says."""
+ERROR_REASON_VAULT_SECRET_WRONG: ErrorReason.ValueType  # 70
+"""The vault secret does not open the vaulted key."""
+ERROR_REASON_VAULT_DAMAGED: ErrorReason.ValueType  # 71
+"""A vaulted key was altered or is incomplete."""
+ERROR_REASON_VAULT_OF_ANOTHER_ORGANIZATION: ErrorReason.ValueType  # 72
+"""A vaulted key belongs to another organization."""
+ERROR_REASON_VAULT_SECRET_WEAK: ErrorReason.ValueType  # 73
+"""The vault secret is too easy to guess."""
+ERROR_REASON_VAULTED_KEY_NOT_FOUND: ErrorReason.ValueType  # 74
+"""The vault has no such key."""
+ERROR_REASON_NODE_ATTEMPT_NOT_FOUND: ErrorReason.ValueType  # 33
+"""No such pending attempt of a node."""
 ERROR_REASON_IMAGE_NOT_ALLOWED: ErrorReason.ValueType  # 60
 """The policy does not allow the image."""
 ERROR_REASON_INITIATOR_NOT_ALLOWED: ErrorReason.ValueType  # 61

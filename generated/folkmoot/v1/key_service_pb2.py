@@ -25,9 +25,11 @@ _sym_db = _symbol_database.Default()
 from folkmoot.v1 import ledger_pb2 as folkmoot_dot_v1_dot_ledger__pb2
 from folkmoot.v1 import options_pb2 as folkmoot_dot_v1_dot_options__pb2
 from folkmoot.v1 import signed_pb2 as folkmoot_dot_v1_dot_signed__pb2
+from folkmoot.v1 import vault_pb2 as folkmoot_dot_v1_dot_vault__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66olkmoot/v1/key_service.proto\x12\x0b\x66olkmoot.v1\x1a\x18\x66olkmoot/v1/ledger.proto\x1a\x19\x66olkmoot/v1/options.proto\x1a\x18\x66olkmoot/v1/signed.proto\"D\n\x10GetLedgerRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"9\n\x11GetLedgerResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.folkmoot.v1.Signed\"F\n\x12WatchLedgerRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\";\n\x13WatchLedgerResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.folkmoot.v1.Signed\"F\n\x18\x41ppendLedgerEntryRequest\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x13.folkmoot.v1.SignedB\x06\xb2\xbb\x18\x02\x08\x01\"J\n\x19\x41ppendLedgerEntryResponse\x12-\n\x08position\x18\x01 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"8\n\x1bListOrganizationKeysRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\"\x95\x01\n\x14OrganizationKeysView\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\tkey_claim\x18\x03 \x01(\x0b\x32\x13.folkmoot.v1.Signed\x12.\n\tproven_by\x18\x04 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"X\n\x1cListOrganizationKeysResponse\x12\x38\n\rorganizations\x18\x01 \x03(\x0b\x32!.folkmoot.v1.OrganizationKeysView2\xba\x03\n\nKeyService\x12[\n\tGetLedger\x12\x1d.folkmoot.v1.GetLedgerRequest\x1a\x1e.folkmoot.v1.GetLedgerResponse\"\r\xaa\xbb\x18\t\x08\x04\x10\x01\x1a\x03\x02\x03\x04\x30\x01\x12\x61\n\x0bWatchLedger\x12\x1f.folkmoot.v1.WatchLedgerRequest\x1a .folkmoot.v1.WatchLedgerResponse\"\r\xaa\xbb\x18\t\x08\x04\x10\x01\x1a\x03\x02\x03\x04\x30\x01\x12q\n\x11\x41ppendLedgerEntry\x12%.folkmoot.v1.AppendLedgerEntryRequest\x1a&.folkmoot.v1.AppendLedgerEntryResponse\"\r\xaa\xbb\x18\t\x08\x04\x10\x03\x1a\x03\x02\x03\x04\x12y\n\x14ListOrganizationKeys\x12(.folkmoot.v1.ListOrganizationKeysRequest\x1a).folkmoot.v1.ListOrganizationKeysResponse\"\x0c\xaa\xbb\x18\x08\x08\x04\x10\x01\x1a\x02\x02\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66olkmoot/v1/key_service.proto\x12\x0b\x66olkmoot.v1\x1a\x18\x66olkmoot/v1/ledger.proto\x1a\x19\x66olkmoot/v1/options.proto\x1a\x18\x66olkmoot/v1/signed.proto\x1a\x17\x66olkmoot/v1/vault.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"D\n\x10GetLedgerRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"9\n\x11GetLedgerResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.folkmoot.v1.Signed\"F\n\x12WatchLedgerRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\";\n\x13WatchLedgerResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.folkmoot.v1.Signed\"o\n\x18\x41ppendLedgerEntryRequest\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x13.folkmoot.v1.SignedB\x06\xb2\xbb\x18\x02\x08\x01\x12\'\n\npossession\x18\x02 \x01(\x0b\x32\x13.folkmoot.v1.Signed\"J\n\x19\x41ppendLedgerEntryResponse\x12-\n\x08position\x18\x01 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"8\n\x1bListOrganizationKeysRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\"\x95\x01\n\x14OrganizationKeysView\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\tkey_claim\x18\x03 \x01(\x0b\x32\x13.folkmoot.v1.Signed\x12.\n\tproven_by\x18\x04 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"X\n\x1cListOrganizationKeysResponse\x12\x38\n\rorganizations\x18\x01 \x03(\x0b\x32!.folkmoot.v1.OrganizationKeysView\"-\n\x10ListHeadsRequest\x12\x19\n\x07genesis\x18\x01 \x01(\x0c\x42\x08\xb2\xbb\x18\x04\x08\x01(\x04\"7\n\x11ListHeadsResponse\x12\"\n\x05heads\x18\x01 \x03(\x0b\x32\x13.folkmoot.v1.Signed\"D\n\x14PutVaultedKeyRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x17.folkmoot.v1.VaultedKeyB\x06\xb2\xbb\x18\x02\x08\x01\"\x17\n\x15PutVaultedKeyResponse\"\\\n\x14GetVaultedKeyRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x02\x12!\n\x11\x65ncryption_key_id\x18\x02 \x01(\x0c\x42\x06\xb2\xbb\x18\x02(\x04\"=\n\x15GetVaultedKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.folkmoot.v1.VaultedKey\";\n\x16ListVaultedKeysRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x02\"J\n\x0eVaultedKeyView\x12\x0c\n\x04head\x18\x01 \x01(\x0c\x12*\n\x06put_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x17ListVaultedKeysResponse\x12)\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.folkmoot.v1.VaultedKeyView2\xcc\x06\n\nKeyService\x12[\n\tGetLedger\x12\x1d.folkmoot.v1.GetLedgerRequest\x1a\x1e.folkmoot.v1.GetLedgerResponse\"\r\xaa\xbb\x18\t\x08\x04\x10\x01\x1a\x03\x02\x03\x04\x30\x01\x12\x61\n\x0bWatchLedger\x12\x1f.folkmoot.v1.WatchLedgerRequest\x1a .folkmoot.v1.WatchLedgerResponse\"\r\xaa\xbb\x18\t\x08\x04\x10\x01\x1a\x03\x02\x03\x04\x30\x01\x12q\n\x11\x41ppendLedgerEntry\x12%.folkmoot.v1.AppendLedgerEntryRequest\x1a&.folkmoot.v1.AppendLedgerEntryResponse\"\r\xaa\xbb\x18\t\x08\x04\x10\x03\x1a\x03\x02\x03\x04\x12y\n\x14ListOrganizationKeys\x12(.folkmoot.v1.ListOrganizationKeysRequest\x1a).folkmoot.v1.ListOrganizationKeysResponse\"\x0c\xaa\xbb\x18\x08\x08\x04\x10\x01\x1a\x02\x02\x03\x12X\n\tListHeads\x12\x1d.folkmoot.v1.ListHeadsRequest\x1a\x1e.folkmoot.v1.ListHeadsResponse\"\x0c\xaa\xbb\x18\x08\x08\x04\x10\x01\x1a\x02\x02\x03\x12\x64\n\rPutVaultedKey\x12!.folkmoot.v1.PutVaultedKeyRequest\x1a\".folkmoot.v1.PutVaultedKeyResponse\"\x0c\xaa\xbb\x18\x08\x08\x04\x10\x03\x1a\x02\x02\x03\x12\x64\n\rGetVaultedKey\x12!.folkmoot.v1.GetVaultedKeyRequest\x1a\".folkmoot.v1.GetVaultedKeyResponse\"\x0c\xaa\xbb\x18\x08\x08\x04\x10\x01\x1a\x02\x02\x03\x12j\n\x0fListVaultedKeys\x12#.folkmoot.v1.ListVaultedKeysRequest\x1a$.folkmoot.v1.ListVaultedKeysResponse\"\x0c\xaa\xbb\x18\x08\x08\x04\x10\x01\x1a\x02\x02\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +44,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDLEDGERENTRYREQUEST'].fields_by_name['entry']._serialized_options = b'\262\273\030\002\010\001'
   _globals['_LISTORGANIZATIONKEYSREQUEST'].fields_by_name['genesis']._loaded_options = None
   _globals['_LISTORGANIZATIONKEYSREQUEST'].fields_by_name['genesis']._serialized_options = b'\262\273\030\004\010\001(\004'
+  _globals['_LISTHEADSREQUEST'].fields_by_name['genesis']._loaded_options = None
+  _globals['_LISTHEADSREQUEST'].fields_by_name['genesis']._serialized_options = b'\262\273\030\004\010\001(\004'
+  _globals['_PUTVAULTEDKEYREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_PUTVAULTEDKEYREQUEST'].fields_by_name['key']._serialized_options = b'\262\273\030\002\010\001'
+  _globals['_GETVAULTEDKEYREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_GETVAULTEDKEYREQUEST'].fields_by_name['organization_id']._serialized_options = b'\262\273\030\004\010\001(\002'
+  _globals['_GETVAULTEDKEYREQUEST'].fields_by_name['encryption_key_id']._loaded_options = None
+  _globals['_GETVAULTEDKEYREQUEST'].fields_by_name['encryption_key_id']._serialized_options = b'\262\273\030\002(\004'
+  _globals['_LISTVAULTEDKEYSREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_LISTVAULTEDKEYSREQUEST'].fields_by_name['organization_id']._serialized_options = b'\262\273\030\004\010\001(\002'
   _globals['_KEYSERVICE'].methods_by_name['GetLedger']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['GetLedger']._serialized_options = b'\252\273\030\t\010\004\020\001\032\003\002\003\004'
   _globals['_KEYSERVICE'].methods_by_name['WatchLedger']._loaded_options = None
@@ -50,24 +62,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['AppendLedgerEntry']._serialized_options = b'\252\273\030\t\010\004\020\003\032\003\002\003\004'
   _globals['_KEYSERVICE'].methods_by_name['ListOrganizationKeys']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['ListOrganizationKeys']._serialized_options = b'\252\273\030\010\010\004\020\001\032\002\002\003'
-  _globals['_GETLEDGERREQUEST']._serialized_start=125
-  _globals['_GETLEDGERREQUEST']._serialized_end=193
-  _globals['_GETLEDGERRESPONSE']._serialized_start=195
-  _globals['_GETLEDGERRESPONSE']._serialized_end=252
-  _globals['_WATCHLEDGERREQUEST']._serialized_start=254
-  _globals['_WATCHLEDGERREQUEST']._serialized_end=324
-  _globals['_WATCHLEDGERRESPONSE']._serialized_start=326
-  _globals['_WATCHLEDGERRESPONSE']._serialized_end=385
-  _globals['_APPENDLEDGERENTRYREQUEST']._serialized_start=387
-  _globals['_APPENDLEDGERENTRYREQUEST']._serialized_end=457
-  _globals['_APPENDLEDGERENTRYRESPONSE']._serialized_start=459
-  _globals['_APPENDLEDGERENTRYRESPONSE']._serialized_end=533
-  _globals['_LISTORGANIZATIONKEYSREQUEST']._serialized_start=535
-  _globals['_LISTORGANIZATIONKEYSREQUEST']._serialized_end=591
-  _globals['_ORGANIZATIONKEYSVIEW']._serialized_start=594
-  _globals['_ORGANIZATIONKEYSVIEW']._serialized_end=743
-  _globals['_LISTORGANIZATIONKEYSRESPONSE']._serialized_start=745
-  _globals['_LISTORGANIZATIONKEYSRESPONSE']._serialized_end=833
-  _globals['_KEYSERVICE']._serialized_start=836
-  _globals['_KEYSERVICE']._serialized_end=1278
+  _globals['_KEYSERVICE'].methods_by_name['ListHeads']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListHeads']._serialized_options = b'\252\273\030\010\010\004\020\001\032\002\002\003'
+  _globals['_KEYSERVICE'].methods_by_name['PutVaultedKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['PutVaultedKey']._serialized_options = b'\252\273\030\010\010\004\020\003\032\002\002\003'
+  _globals['_KEYSERVICE'].methods_by_name['GetVaultedKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['GetVaultedKey']._serialized_options = b'\252\273\030\010\010\004\020\001\032\002\002\003'
+  _globals['_KEYSERVICE'].methods_by_name['ListVaultedKeys']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListVaultedKeys']._serialized_options = b'\252\273\030\010\010\004\020\001\032\002\002\003'
+  _globals['_GETLEDGERREQUEST']._serialized_start=183
+  _globals['_GETLEDGERREQUEST']._serialized_end=251
+  _globals['_GETLEDGERRESPONSE']._serialized_start=253
+  _globals['_GETLEDGERRESPONSE']._serialized_end=310
+  _globals['_WATCHLEDGERREQUEST']._serialized_start=312
+  _globals['_WATCHLEDGERREQUEST']._serialized_end=382
+  _globals['_WATCHLEDGERRESPONSE']._serialized_start=384
+  _globals['_WATCHLEDGERRESPONSE']._serialized_end=443
+  _globals['_APPENDLEDGERENTRYREQUEST']._serialized_start=445
+  _globals['_APPENDLEDGERENTRYREQUEST']._serialized_end=556
+  _globals['_APPENDLEDGERENTRYRESPONSE']._serialized_start=558
+  _globals['_APPENDLEDGERENTRYRESPONSE']._serialized_end=632
+  _globals['_LISTORGANIZATIONKEYSREQUEST']._serialized_start=634
+  _globals['_LISTORGANIZATIONKEYSREQUEST']._serialized_end=690
+  _globals['_ORGANIZATIONKEYSVIEW']._serialized_start=693
+  _globals['_ORGANIZATIONKEYSVIEW']._serialized_end=842
+  _globals['_LISTORGANIZATIONKEYSRESPONSE']._serialized_start=844
+  _globals['_LISTORGANIZATIONKEYSRESPONSE']._serialized_end=932
+  _globals['_LISTHEADSREQUEST']._serialized_start=934
+  _globals['_LISTHEADSREQUEST']._serialized_end=979
+  _globals['_LISTHEADSRESPONSE']._serialized_start=981
+  _globals['_LISTHEADSRESPONSE']._serialized_end=1036
+  _globals['_PUTVAULTEDKEYREQUEST']._serialized_start=1038
+  _globals['_PUTVAULTEDKEYREQUEST']._serialized_end=1106
+  _globals['_PUTVAULTEDKEYRESPONSE']._serialized_start=1108
+  _globals['_PUTVAULTEDKEYRESPONSE']._serialized_end=1131
+  _globals['_GETVAULTEDKEYREQUEST']._serialized_start=1133
+  _globals['_GETVAULTEDKEYREQUEST']._serialized_end=1225
+  _globals['_GETVAULTEDKEYRESPONSE']._serialized_start=1227
+  _globals['_GETVAULTEDKEYRESPONSE']._serialized_end=1288
+  _globals['_LISTVAULTEDKEYSREQUEST']._serialized_start=1290
+  _globals['_LISTVAULTEDKEYSREQUEST']._serialized_end=1349
+  _globals['_VAULTEDKEYVIEW']._serialized_start=1351
+  _globals['_VAULTEDKEYVIEW']._serialized_end=1425
+  _globals['_LISTVAULTEDKEYSRESPONSE']._serialized_start=1427
+  _globals['_LISTVAULTEDKEYSRESPONSE']._serialized_end=1495
+  _globals['_KEYSERVICE']._serialized_start=1498
+  _globals['_KEYSERVICE']._serialized_end=2342
 # @@protoc_insertion_point(module_scope)

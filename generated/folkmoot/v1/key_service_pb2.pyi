@@ -6,8 +6,10 @@ Ledgers and keys."""
 from collections import abc as _abc
 from folkmoot.v1 import ledger_pb2 as _ledger_pb2
 from folkmoot.v1 import signed_pb2 as _signed_pb2
+from folkmoot.v1 import vault_pb2 as _vault_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -127,18 +129,26 @@ class AppendLedgerEntryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRY_FIELD_NUMBER: _builtins.int
+    POSSESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _signed_pb2.Signed:
         """Signed(LEDGER_ENTRY, LedgerEntry)."""
+
+    @_builtins.property
+    def possession(self) -> _signed_pb2.Signed:
+        """Signed(AUTHENTICATION, Authentication) by the governance key, over a nonce of this server: needed once, with the entry that makes
+        the organization known to the caller's account, so that nobody else can bring it in the organization's name.
+        """
 
     def __init__(
         self,
         *,
         entry: _signed_pb2.Signed | None = ...,
+        possession: _signed_pb2.Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "possession", b"possession"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "possession", b"possession"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,3 +261,214 @@ class ListOrganizationKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOrganizationKeysResponse: _TypeAlias = ListOrganizationKeysResponse  # noqa: Y015
+
+@_typing.final
+class ListHeadsRequest(_message.Message):
+    """Request of ListHeads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENESIS_FIELD_NUMBER: _builtins.int
+    genesis: _builtins.bytes
+    """The collaboration."""
+    def __init__(
+        self,
+        *,
+        genesis: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHeadsRequest: _TypeAlias = ListHeadsRequest  # noqa: Y015
+
+@_typing.final
+class ListHeadsResponse(_message.Message):
+    """Response of ListHeads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedCompositeFieldContainer[_signed_pb2.Signed]:
+        """Signed(HEAD, HeadStatement)s, the newest of each node."""
+
+    def __init__(
+        self,
+        *,
+        heads: _abc.Iterable[_signed_pb2.Signed] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHeadsResponse: _TypeAlias = ListHeadsResponse  # noqa: Y015
+
+@_typing.final
+class PutVaultedKeyRequest(_message.Message):
+    """Request of PutVaultedKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _vault_pb2.VaultedKey:
+        """The key. Its head names the organization."""
+
+    def __init__(
+        self,
+        *,
+        key: _vault_pb2.VaultedKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutVaultedKeyRequest: _TypeAlias = PutVaultedKeyRequest  # noqa: Y015
+
+@_typing.final
+class PutVaultedKeyResponse(_message.Message):
+    """Response of PutVaultedKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutVaultedKeyResponse: _TypeAlias = PutVaultedKeyResponse  # noqa: Y015
+
+@_typing.final
+class GetVaultedKeyRequest(_message.Message):
+    """Request of GetVaultedKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_KEY_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization's address."""
+    encryption_key_id: _builtins.bytes
+    """The encryption key's id; empty: that of the newest generation."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        encryption_key_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encryption_key_id", b"encryption_key_id", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVaultedKeyRequest: _TypeAlias = GetVaultedKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetVaultedKeyResponse(_message.Message):
+    """Response of GetVaultedKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _vault_pb2.VaultedKey:
+        """The key, still encrypted."""
+
+    def __init__(
+        self,
+        *,
+        key: _vault_pb2.VaultedKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVaultedKeyResponse: _TypeAlias = GetVaultedKeyResponse  # noqa: Y015
+
+@_typing.final
+class ListVaultedKeysRequest(_message.Message):
+    """Request of ListVaultedKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization's address."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVaultedKeysRequest: _TypeAlias = ListVaultedKeysRequest  # noqa: Y015
+
+@_typing.final
+class VaultedKeyView(_message.Message):
+    """A vaulted key, as lists show it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    PUT_AT_FIELD_NUMBER: _builtins.int
+    head: _builtins.bytes
+    """A serialized VaultedKeyHead."""
+    @_builtins.property
+    def put_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was put there."""
+
+    def __init__(
+        self,
+        *,
+        head: _builtins.bytes = ...,
+        put_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["put_at", b"put_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "put_at", b"put_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultedKeyView: _TypeAlias = VaultedKeyView  # noqa: Y015
+
+@_typing.final
+class ListVaultedKeysResponse(_message.Message):
+    """Response of ListVaultedKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___VaultedKeyView]:
+        """The keys, newest generation first."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___VaultedKeyView] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVaultedKeysResponse: _TypeAlias = ListVaultedKeysResponse  # noqa: Y015

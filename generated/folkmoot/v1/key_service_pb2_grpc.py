@@ -55,6 +55,26 @@ class KeyServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_key__service__pb2.ListOrganizationKeysRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_key__service__pb2.ListOrganizationKeysResponse.FromString,
                 _registered_method=True)
+        self.ListHeads = channel.unary_unary(
+                '/folkmoot.v1.KeyService/ListHeads',
+                request_serializer=folkmoot_dot_v1_dot_key__service__pb2.ListHeadsRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_key__service__pb2.ListHeadsResponse.FromString,
+                _registered_method=True)
+        self.PutVaultedKey = channel.unary_unary(
+                '/folkmoot.v1.KeyService/PutVaultedKey',
+                request_serializer=folkmoot_dot_v1_dot_key__service__pb2.PutVaultedKeyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_key__service__pb2.PutVaultedKeyResponse.FromString,
+                _registered_method=True)
+        self.GetVaultedKey = channel.unary_unary(
+                '/folkmoot.v1.KeyService/GetVaultedKey',
+                request_serializer=folkmoot_dot_v1_dot_key__service__pb2.GetVaultedKeyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_key__service__pb2.GetVaultedKeyResponse.FromString,
+                _registered_method=True)
+        self.ListVaultedKeys = channel.unary_unary(
+                '/folkmoot.v1.KeyService/ListVaultedKeys',
+                request_serializer=folkmoot_dot_v1_dot_key__service__pb2.ListVaultedKeysRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_key__service__pb2.ListVaultedKeysResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -83,7 +103,7 @@ class KeyServiceServicer:
         Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
         them nodes. Idempotent by the entry's bytes.
         Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED.
+        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,6 +112,40 @@ class KeyServiceServicer:
     def ListOrganizationKeys(self, request, context):
         """Shows members' present keys with the entries that prove them. For lists; who acts on keys replays the ledger.
         Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHeads(self, request, context):
+        """Lists the newest head statement of each node: what the members' nodes have seen of the ledger. Readers verify them.
+        Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutVaultedKey(self, request, context):
+        """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+        Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVaultedKey(self, request, context):
+        """Hands out a vaulted key.
+        Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVaultedKeys(self, request, context):
+        """Lists the vaulted keys of an organization, newest first, without their contents.
+        Callers: as GetVaultedKey. Idempotent. Errors: VAULT_OF_ANOTHER_ORGANIZATION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +173,26 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ListOrganizationKeys,
                     request_deserializer=folkmoot_dot_v1_dot_key__service__pb2.ListOrganizationKeysRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_key__service__pb2.ListOrganizationKeysResponse.SerializeToString,
+            ),
+            'ListHeads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHeads,
+                    request_deserializer=folkmoot_dot_v1_dot_key__service__pb2.ListHeadsRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_key__service__pb2.ListHeadsResponse.SerializeToString,
+            ),
+            'PutVaultedKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutVaultedKey,
+                    request_deserializer=folkmoot_dot_v1_dot_key__service__pb2.PutVaultedKeyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_key__service__pb2.PutVaultedKeyResponse.SerializeToString,
+            ),
+            'GetVaultedKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVaultedKey,
+                    request_deserializer=folkmoot_dot_v1_dot_key__service__pb2.GetVaultedKeyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_key__service__pb2.GetVaultedKeyResponse.SerializeToString,
+            ),
+            'ListVaultedKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVaultedKeys,
+                    request_deserializer=folkmoot_dot_v1_dot_key__service__pb2.ListVaultedKeysRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_key__service__pb2.ListVaultedKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -230,6 +304,114 @@ class KeyService:
             '/folkmoot.v1.KeyService/ListOrganizationKeys',
             folkmoot_dot_v1_dot_key__service__pb2.ListOrganizationKeysRequest.SerializeToString,
             folkmoot_dot_v1_dot_key__service__pb2.ListOrganizationKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHeads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.KeyService/ListHeads',
+            folkmoot_dot_v1_dot_key__service__pb2.ListHeadsRequest.SerializeToString,
+            folkmoot_dot_v1_dot_key__service__pb2.ListHeadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutVaultedKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.KeyService/PutVaultedKey',
+            folkmoot_dot_v1_dot_key__service__pb2.PutVaultedKeyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_key__service__pb2.PutVaultedKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVaultedKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.KeyService/GetVaultedKey',
+            folkmoot_dot_v1_dot_key__service__pb2.GetVaultedKeyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_key__service__pb2.GetVaultedKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVaultedKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.KeyService/ListVaultedKeys',
+            folkmoot_dot_v1_dot_key__service__pb2.ListVaultedKeysRequest.SerializeToString,
+            folkmoot_dot_v1_dot_key__service__pb2.ListVaultedKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

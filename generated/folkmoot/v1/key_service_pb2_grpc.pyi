@@ -47,11 +47,29 @@ class KeyServiceStub:
     Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
     them nodes. Idempotent by the entry's bytes.
     Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED.
+    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
     """
     ListOrganizationKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListOrganizationKeysRequest, _key_service_pb2.ListOrganizationKeysResponse]
     """Shows members' present keys with the entries that prove them. For lists; who acts on keys replays the ledger.
     Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    ListHeads: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListHeadsRequest, _key_service_pb2.ListHeadsResponse]
+    """Lists the newest head statement of each node: what the members' nodes have seen of the ledger. Readers verify them.
+    Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    PutVaultedKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.PutVaultedKeyRequest, _key_service_pb2.PutVaultedKeyResponse]
+    """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+    Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+    """
+    GetVaultedKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetVaultedKeyRequest, _key_service_pb2.GetVaultedKeyResponse]
+    """Hands out a vaulted key.
+    Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+    """
+    ListVaultedKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListVaultedKeysRequest, _key_service_pb2.ListVaultedKeysResponse]
+    """Lists the vaulted keys of an organization, newest first, without their contents.
+    Callers: as GetVaultedKey. Idempotent. Errors: VAULT_OF_ANOTHER_ORGANIZATION.
     """
 
 @_typing.type_check_only
@@ -73,11 +91,29 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
     them nodes. Idempotent by the entry's bytes.
     Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED.
+    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
     """
     ListOrganizationKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListOrganizationKeysRequest, _key_service_pb2.ListOrganizationKeysResponse]  # type: ignore[assignment]
     """Shows members' present keys with the entries that prove them. For lists; who acts on keys replays the ledger.
     Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    ListHeads: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListHeadsRequest, _key_service_pb2.ListHeadsResponse]  # type: ignore[assignment]
+    """Lists the newest head statement of each node: what the members' nodes have seen of the ledger. Readers verify them.
+    Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    PutVaultedKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.PutVaultedKeyRequest, _key_service_pb2.PutVaultedKeyResponse]  # type: ignore[assignment]
+    """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+    Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+    """
+    GetVaultedKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetVaultedKeyRequest, _key_service_pb2.GetVaultedKeyResponse]  # type: ignore[assignment]
+    """Hands out a vaulted key.
+    Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+    """
+    ListVaultedKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListVaultedKeysRequest, _key_service_pb2.ListVaultedKeysResponse]  # type: ignore[assignment]
+    """Lists the vaulted keys of an organization, newest first, without their contents.
+    Callers: as GetVaultedKey. Idempotent. Errors: VAULT_OF_ANOTHER_ORGANIZATION.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -114,7 +150,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
         them nodes. Idempotent by the entry's bytes.
         Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED.
+        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -125,6 +161,48 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_service_pb2.ListOrganizationKeysResponse, _abc.Awaitable[_key_service_pb2.ListOrganizationKeysResponse]]:
         """Shows members' present keys with the entries that prove them. For lists; who acts on keys replays the ledger.
         Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListHeads(
+        self,
+        request: _key_service_pb2.ListHeadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.ListHeadsResponse, _abc.Awaitable[_key_service_pb2.ListHeadsResponse]]:
+        """Lists the newest head statement of each node: what the members' nodes have seen of the ledger. Readers verify them.
+        Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def PutVaultedKey(
+        self,
+        request: _key_service_pb2.PutVaultedKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.PutVaultedKeyResponse, _abc.Awaitable[_key_service_pb2.PutVaultedKeyResponse]]:
+        """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+        Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+        """
+
+    @_abc_1.abstractmethod
+    def GetVaultedKey(
+        self,
+        request: _key_service_pb2.GetVaultedKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.GetVaultedKeyResponse, _abc.Awaitable[_key_service_pb2.GetVaultedKeyResponse]]:
+        """Hands out a vaulted key.
+        Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListVaultedKeys(
+        self,
+        request: _key_service_pb2.ListVaultedKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.ListVaultedKeysResponse, _abc.Awaitable[_key_service_pb2.ListVaultedKeysResponse]]:
+        """Lists the vaulted keys of an organization, newest first, without their contents.
+        Callers: as GetVaultedKey. Idempotent. Errors: VAULT_OF_ANOTHER_ORGANIZATION.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

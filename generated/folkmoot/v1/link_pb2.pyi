@@ -56,6 +56,7 @@ class NodeFrame(_message.Message):
     RUN_UPDATE_FIELD_NUMBER: _builtins.int
     PEER_MESSAGE_FIELD_NUMBER: _builtins.int
     BYE_FIELD_NUMBER: _builtins.int
+    HEAD_STATEMENT_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """Everything up to this delivery is journaled and synced."""
     @_builtins.property
@@ -78,6 +79,10 @@ class NodeFrame(_message.Message):
     def bye(self) -> Global___Bye:
         """The node goes away on purpose."""
 
+    @_builtins.property
+    def head_statement(self) -> _signed_pb2.Signed:
+        """Signed(HEAD, HeadStatement): the newest entry that the node has verified; daily, and when the ledger has grown."""
+
     def __init__(
         self,
         *,
@@ -87,12 +92,13 @@ class NodeFrame(_message.Message):
         run_update: Global___RunUpdate | None = ...,
         peer_message: Global___PeerMessage | None = ...,
         bye: Global___Bye | None = ...,
+        head_statement: _signed_pb2.Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bye", b"bye", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bye", b"bye", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "bye", b"bye", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "bye", b"bye", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "run_update", "peer_message", "bye"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "run_update", "peer_message", "bye", "head_statement"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
