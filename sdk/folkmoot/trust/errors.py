@@ -15,6 +15,16 @@ FolkmootError                    anything refused, with its reason
     ├── LedgerHeadMoved          another entry was faster
     ├── LedgerUpgradeNeeded      an entry of a later release
     ├── LedgerFork               two entries at one place
+    ├── LedgerStale              nobody else has shown a sign of life for too long
+    │   └── LedgerBehind         somebody knows entries that this replica does not have
+    ├── KeyUnpublished           a member has no keys in the ledger
+    ├── EncryptionDisagrees      configuration, ledger and envelope do not agree on encryption
+    ├── ProofInvalid             a proof file does not prove what it says
+    ├── VaultSecretWrong         the secret does not open the vaulted key
+    ├── VaultSecretWeak          the secret is too easy to guess
+    ├── VaultDamaged             a vaulted key was altered or is incomplete
+    ├── VaultOfAnotherOrganization  a vaulted key belongs to somebody else
+    ├── VaultedKeyNotFound       the vault has no such key
     ├── TaskNotProven            a task is not signed as it must be
     │   └── TaskAheadOfLedger    nobody can tell yet: it was made on a newer ledger than this replica's
     └── TaskExpired              a task's time is over
@@ -153,6 +163,64 @@ class LedgerFork(TrustError):
     """Two different entries stand at the same place of a ledger."""
 
     REASON = ErrorReason.ERROR_REASON_LEDGER_FORK
+
+
+class LedgerStale(TrustError):
+    """For too long, no other member has shown that this ledger is the newest one."""
+
+    REASON = ErrorReason.ERROR_REASON_LEDGER_STALE
+
+
+class LedgerBehind(LedgerStale):
+    """Somebody knows entries that this replica does not have: refresh it; if that does not help, the server withholds them."""
+
+
+class KeyUnpublished(TrustError):
+    """A member has no keys in the ledger."""
+
+    REASON = ErrorReason.ERROR_REASON_KEY_UNPUBLISHED
+
+
+class EncryptionDisagrees(TrustError):
+    """Configuration, ledger and envelope do not agree on whether payloads are encrypted."""
+
+    REASON = ErrorReason.ERROR_REASON_ENCRYPTION_DISAGREES
+
+
+class ProofInvalid(TrustError):
+    """A proof file does not prove what it says; the message names the part."""
+
+    REASON = ErrorReason.ERROR_REASON_PROOF_INVALID
+
+
+class VaultSecretWrong(TrustError):
+    """The secret does not open the vaulted key."""
+
+    REASON = ErrorReason.ERROR_REASON_VAULT_SECRET_WRONG
+
+
+class VaultSecretWeak(TrustError):
+    """The vault secret is too easy to guess."""
+
+    REASON = ErrorReason.ERROR_REASON_VAULT_SECRET_WEAK
+
+
+class VaultDamaged(TrustError):
+    """A vaulted key was altered or is incomplete."""
+
+    REASON = ErrorReason.ERROR_REASON_VAULT_DAMAGED
+
+
+class VaultOfAnotherOrganization(TrustError):
+    """A vaulted key belongs to another organization."""
+
+    REASON = ErrorReason.ERROR_REASON_VAULT_OF_ANOTHER_ORGANIZATION
+
+
+class VaultedKeyNotFound(TrustError):
+    """The vault has no such key."""
+
+    REASON = ErrorReason.ERROR_REASON_VAULTED_KEY_NOT_FOUND
 
 
 class TaskNotProven(TrustError):
