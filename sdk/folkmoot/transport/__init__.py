@@ -1,4 +1,4 @@
-"""What a client, a node and the server share to talk to each other: channels, status, retries, payload transfer, ledger replica.
+"""What a client, a node and the server share to talk to each other: channels, status, retries, payload transfer, keys and the ledger's replica.
 
 This package moves bytes and keeps files. What the bytes mean, and whether they may be believed, is decided in `folkmoot.trust`.
 """
@@ -11,6 +11,7 @@ from folkmoot.transport.channel import (
     ServerAddress,
     open_channel,
 )
+from folkmoot.transport.keyring import Keyring
 from folkmoot.transport.limits import FRAME_BYTES, INLINE_BYTES, MESSAGE_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload
 from folkmoot.transport.replica import Replica
@@ -25,6 +26,7 @@ __all__ = [
     "PART_BYTES",
     "SERVER_OPTIONS",
     "TOKEN_METADATA_KEY",
+    "Keyring",
     "RemoteError",
     "Replica",
     "ServerAddress",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from folkmoot.trust.encoding import parse, serialize, timestamp
+from folkmoot.trust.encoding import fingerprint, parse, serialize, timestamp
 from folkmoot.trust.errors import Malformed
 from folkmoot.trust.keys import DecryptionKey, SigningKey, load_encryption_key
 from folkmoot.trust.signed import sign, verify
@@ -18,6 +18,11 @@ class OrganizationKey:
 
     encryption: DecryptionKey
     task_signing: SigningKey
+
+    @property
+    def fingerprint(self) -> str:
+        """What people compare, and member lists show: the fingerprint of the encryption key."""
+        return fingerprint(self.encryption.key_id)
 
     def claim(self, organization_id: str, generation: int, now: datetime) -> Signed:
         """Present the public halves as the organization's, as its `generation`-th keys (from 1): a KEY_CLAIM.
