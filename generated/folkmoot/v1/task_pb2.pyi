@@ -246,6 +246,10 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """The organization has no node in the collaboration."""
     WAIT_REASON_OTHERS: _WaitReason.ValueType  # 7
     """Results of its subtasks, or messages of its siblings."""
+    WAIT_REASON_KEY: _WaitReason.ValueType  # 8
+    """A key: the node's own, which its input is sealed to, or that of an organization that receives its result."""
+    WAIT_REASON_LEDGER: _WaitReason.ValueType  # 9
+    """The ledger: it has entries that the node's release does not understand, or the node can't be sure of it."""
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """What a run waits for."""
@@ -266,6 +270,10 @@ WAIT_REASON_NO_NODE: WaitReason.ValueType  # 6
 """The organization has no node in the collaboration."""
 WAIT_REASON_OTHERS: WaitReason.ValueType  # 7
 """Results of its subtasks, or messages of its siblings."""
+WAIT_REASON_KEY: WaitReason.ValueType  # 8
+"""A key: the node's own, which its input is sealed to, or that of an organization that receives its result."""
+WAIT_REASON_LEDGER: WaitReason.ValueType  # 9
+"""The ledger: it has entries that the node's release does not understand, or the node can't be sure of it."""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 class _TaskState:

@@ -16,6 +16,8 @@ _WAITS = {
     WaitReason.WAIT_REASON_ACCEPTANCE: "its node has not accepted it yet",
     WaitReason.WAIT_REASON_NO_NODE: "it has no node in this collaboration",
     WaitReason.WAIT_REASON_OTHERS: "waits for its subtasks, or for messages of its siblings",
+    WaitReason.WAIT_REASON_KEY: "waits for a key",
+    WaitReason.WAIT_REASON_LEDGER: "waits until its node can be sure of the ledger",
 }
 
 
