@@ -4,8 +4,8 @@
     organization.pem           ML-KEM-768 and X25519, or RSA; and Ed25519: in any order, each once
     an invitation              one FOLKMOOT INVITATION block; secret, since it holds a one-time key
 
-Here are the bytes only: whoever writes them sees to mode 0600. A passphrase is stretched as PKCS#8 writers commonly do
-(PBKDF2, 2,048 rounds), so a short one protects little. Keys that can't be used raise KeyMismatch, which says what to do.
+Here are the bytes only: whoever writes them sees to mode 0600. A passphrase is stretched before it protects anything (see
+`encrypted_pem`); files that were written with fewer rounds open too. Keys that can't be used raise KeyMismatch, which says what to do.
 """
 
 import base64
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from folkmoot.trust import encrypted_pem
 from folkmoot.trust.encoding import parse, serialize
 from folkmoot.trust.errors import InvitationInvalid, KeyMismatch, Malformed
 from folkmoot.trust.keys import SEED_BYTES, DecryptionKey, RsaKey, SigningKey, XWingKey
@@ -36,7 +37,7 @@ _NAMES: dict[type[PrivateKey], str] = {
     RSAPrivateKey: "RSA",
 }
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
-_PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", b"ENCRYPTED PRIVATE KEY"
+_PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", encrypted_pem.LABEL.encode()
 _OTHER_FORM = (
     "not in PKCS#8 form (for ML-KEM: with its seed only, `openssl pkey -provparam ml-kem.output_formats=seed-only`)"
 )
@@ -103,8 +104,9 @@ def _rsa_key(private: RSAPrivateKey) -> RsaKey:
 
 
 def _dump(key: PrivateKey, passphrase: bytes | None) -> bytes:
-    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    encoding = serialization.Encoding.DER if passphrase else serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return encrypted_pem.encrypt_private_key(private, passphrase) if passphrase else private
 
 
 def _load(pem: bytes, passphrase: bytes | None) -> dict[str, PrivateKey]:

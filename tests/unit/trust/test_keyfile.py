@@ -1,12 +1,14 @@
 """Keys as files: what goes in comes out, openssl understands it, and whatever is wrong is said."""
 
 import base64
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x448
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from folkmoot.trust import (
     InvitationInvalid,
@@ -62,6 +64,35 @@ def test_organization_key_survives_its_file(organization_key, passphrase):
 def test_passphrase_hides_the_key():
     assert b"ENCRYPTED" in dump_signing_key(SIGNING, PASSPHRASE)
     assert dump_signing_key(SIGNING, PASSPHRASE) != dump_signing_key(SIGNING, PASSPHRASE)
+
+
+def test_passphrase_is_stretched_so_that_guessing_costs(tmp_path):
+    (tmp_path / "key.pem").write_bytes(dump_signing_key(SIGNING, PASSPHRASE))
+    shown = subprocess.run(
+        ["openssl", "asn1parse", "-in", tmp_path / "key.pem"], check=True, capture_output=True, text=True
+    ).stdout
+    [rounds] = re.findall(r"INTEGER +:([0-9A-F]+)", shown)
+    assert int(rounds, 16) >= 600_000
+    assert all(name in shown for name in ("PBES2", "PBKDF2", "hmacWithSHA256", "aes-256-cbc"))
+
+
+def test_openssl_opens_what_a_passphrase_protects(tmp_path):
+    (tmp_path / "key.pem").write_bytes(dump_signing_key(SIGNING, PASSPHRASE))
+    opened = subprocess.run(
+        ["openssl", "pkey", "-in", tmp_path / "key.pem", "-passin", f"pass:{PASSPHRASE.decode()}"],
+        check=True,
+        capture_output=True,
+    ).stdout
+    assert load_signing_key(opened).seed == SIGNING.seed
+
+
+def test_file_of_an_earlier_release_opens():
+    old = Ed25519PrivateKey.from_private_bytes(SIGNING.seed).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(PASSPHRASE),
+    )
+    assert load_signing_key(old, PASSPHRASE).seed == SIGNING.seed
 
 
 def test_passphrase_for_a_file_that_needs_none_is_not_used():
