@@ -1,7 +1,7 @@
 """Tables of accounts, ledgers and the audit trail.
 
-Ledger entries are the truth; `collaborations`, `members`, `nodes` and whether a join request is open are projections of
-them, written in the same transaction, for lists and joins. Tables of tasks and payloads are in `task_tables`.
+Ledger entries are the truth; `collaborations`, `members`, `former_members`, `nodes` and whether a join request is open are
+projections of them, written in the same transaction, for lists and joins. Tables of tasks and payloads are in `task_tables`.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -67,7 +67,7 @@ organizations = Table(
     metadata,
     Column("organization_account_id", String, primary_key=True),
     Column("name", String, nullable=False, unique=True),
-    # The address, bound by the first founding entry or join request that the account brings.
+    # The address, bound when the account proves for the first time that it holds the governance key.
     Column("organization_id", String, unique=True),
     Column("created_at", Instant, nullable=False),
 )
@@ -143,6 +143,15 @@ members = Table(
     Index(None, "organization_id", "genesis"),
 )
 
+former_members = Table(
+    "former_members",
+    metadata,
+    # Organizations that are no members any more: they see what was theirs.
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("organization_id", String, primary_key=True),
+    Index(None, "organization_id", "genesis"),
+)
+
 nodes = Table(
     "nodes",
     metadata,
@@ -152,6 +161,29 @@ nodes = Table(
     Column("name", String, nullable=False),
     Index(None, "node_id", "genesis"),
     Index(None, "organization_id", "genesis"),
+)
+
+node_attempts = Table(
+    "node_attempts",
+    metadata,
+    # Nodes that wait for approval; a row goes when the ledger admits the node, when it expires or is refused.
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("node_id", String, primary_key=True),
+    Column("organization_id", String, nullable=False),
+    Column("claim", LargeBinary, nullable=False),  # a Signed
+    Column("submitted_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    Index(None, "genesis", "organization_id", "submitted_at"),
+)
+
+node_heads = Table(
+    "node_heads",
+    metadata,
+    # The newest head statement of each node that the ledger admits.
+    Column("genesis", LargeBinary, primary_key=True),
+    Column("node_id", String, primary_key=True),
+    Column("signed", LargeBinary, nullable=False),
+    Column("stated_at", Instant, nullable=False),  # by the node's clock
 )
 
 join_requests = Table(
