@@ -1,29 +1,42 @@
 """A full, verified copy of a collaboration's ledger in a file, kept by every client and node.
 
 Promises: what is in `state` was replayed from entry 0 against the genesis that the user named, by this process. The file only grows.
-Several processes may share it. A server that shows another entry where this copy already has one is caught (LEDGER_FORK); one that is
-merely behind is not an error.
+Several processes may share it. A server that shows another entry where this copy already has one is caught (LEDGER_FORK), and that
+is remembered until a person removes the evidence; one that is merely behind gets back what it lost. Whatever a server sends, memory
+stays bounded by what its members have signed, and errors are typed.
 
 The file is a sequence of entries, each with its length before it (4 bytes, big-endian).
 """
 
 import asyncio
 import fcntl
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from google.protobuf.message import DecodeError
 
 from folkmoot.transport import timeouts
-from folkmoot.transport.calls import retrying
+from folkmoot.transport.calls import TRANSIENT, retrying
+from folkmoot.transport.fork import ForkPin
 from folkmoot.transport.payloads import Metadata
-from folkmoot.trust import FolkmootError, Reference, State, digest, fingerprint, replay
-from folkmoot.trust.errors import LedgerEntryInvalid, LedgerFork, TrustError
-from folkmoot.v1 import errors_pb2, key_service_pb2, key_service_pb2_grpc, ledger_pb2, signed_pb2
+from folkmoot.transport.status import RemoteError, Unreachable
+from folkmoot.trust import FolkmootError, Reference, State, digest, fingerprint, parse, replay
+from folkmoot.trust.errors import LedgerEntryInvalid, LedgerFork, LedgerHeadMoved, LedgerUpgradeNeeded, TrustError
+from folkmoot.v1 import errors_pb2
+from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, GetLedgerRequest, GetLedgerResponse
+from folkmoot.v1.ledger_pb2 import LedgerEntry
+from folkmoot.v1.signed_pb2 import Signed
+
+if TYPE_CHECKING:
+    from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
+
+log = logging.getLogger("folkmoot.transport")
 
 _LENGTH_BYTES = 4
 
@@ -34,8 +47,9 @@ class Replica:
     def __init__(self, folder: Path, reference: Reference) -> None:
         self.reference = reference
         self.state: State | None = None
-        self.entries: list[signed_pb2.Signed] = []
-        self._path = folder / f"{fingerprint(reference.genesis)}.ledger"
+        self.entries: list[Signed] = []
+        self.path = folder / f"{fingerprint(reference.genesis)}.ledger"
+        self._pin = ForkPin.beside(self.path, reference)
         self._offset = 0
         self._lock = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,74 +66,191 @@ class Replica:
             )
         return self.state
 
-    async def refresh(
-        self,
-        stub: "key_service_pb2_grpc.KeyServiceAsyncStub",
-        *,
-        metadata: Callable[[], Metadata] = tuple,
-    ) -> State:
-        """Fetch what is new, verify it, keep it. Raises LedgerFork, LedgerEntryInvalid, WrongCollaboration, RemoteError."""
+    # ---- forks -----------------------------------------------------------------------------------------------------
+
+    @property
+    def fork(self) -> LedgerFork | None:
+        """The fork that was seen, now or in an earlier process; None: there is one history."""
+        return self._pin.fork
+
+    def pin_fork(self, fork: LedgerFork, theirs: Signed | None = None) -> LedgerFork:
+        """Remember that somebody has shown another history, with what he signed; gives the error to raise.
+
+        For forks that are found elsewhere: in a node's head statement, in a task's or an envelope's ledger position.
+        """
+        sequence = int(fork.metadata.get("sequence", -1))
+        ours = self.entries[sequence] if 0 <= sequence < len(self.entries) else None
+        return self._pin.set(fork, ours=ours, theirs=theirs, now=datetime.now(UTC))
+
+    # ---- with a server ---------------------------------------------------------------------------------------------
+
+    async def refresh(self, stub: "KeyServiceAsyncStub", *, metadata: Callable[[], Metadata] = tuple) -> State:
+        """Fetch what is new, verify it, keep it; give a server that is behind what it lacks.
+
+        Raises LedgerFork, also for one that was seen before; LedgerEntryInvalid, LedgerUpgradeNeeded, WrongCollaboration; RemoteError.
+        """
         async with self._lock:
-            # The newest entry that is known here is asked for again: whoever shows another one there shows a fork.
-            known = len(self.entries)
-            request = key_service_pb2.GetLedgerRequest(genesis=self.reference.genesis, from_sequence=max(0, known - 1))
-            received = await retrying(
-                lambda: _collect(stub, request, metadata()), give_up_after_seconds=timeouts.CALL_SECONDS
-            )
-            if known and received:
-                if received[0].body != self.entries[-1].body:
-                    raise LedgerFork(
-                        f"the server shows another entry {known - 1} of {self.reference} than it showed before",
-                        metadata={
-                            "ours": digest(self.entries[-1].body).hex(),
-                            "theirs": digest(received[0].body).hex(),
-                        },
-                    )
-                received = received[1:]
-            if received:
-                await asyncio.to_thread(self._keep, received)
+            self._pin.check()
+            try:
+                # The newest entry that is known here is asked for again: whoever shows another one there shows a fork.
+                length = await self._fetch(stub, max(0, len(self.entries) - 1), metadata)
+            except RemoteError as error:
+                if not self.entries or error.reason != errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND:
+                    raise
+                await self._found_again(stub, metadata, error)
+                length = 0
+            if length < len(self.entries):
+                await self._heal(stub, metadata)
             return self.verified
 
     async def append(
         self,
-        stub: "key_service_pb2_grpc.KeyServiceAsyncStub",
-        make: Callable[[State], signed_pb2.Signed],
+        stub: "KeyServiceAsyncStub",
+        make: Callable[[State], Signed],
         *,
         metadata: Callable[[], Metadata] = tuple,
-    ) -> signed_pb2.Signed:
+    ) -> Signed:
         """Make an entry on the newest state and append it; when another was faster, fetch, verify and make it anew."""
         while True:
             entry = make(await self.refresh(stub, metadata=metadata))
-            request = key_service_pb2.AppendLedgerEntryRequest(entry=entry)
+            position = self.verified.position
             try:
-                await retrying(
-                    lambda request=request: stub.AppendLedgerEntry(  # type: ignore[misc]
-                        request, metadata=metadata(), timeout=timeouts.CALL_SECONDS
-                    ),
-                    give_up_after_seconds=timeouts.CALL_SECONDS,
-                )
+                await _append(stub, entry, metadata)
             except FolkmootError as error:
                 if error.reason != errors_pb2.ERROR_REASON_LEDGER_HEAD_MOVED:
                     raise
+                if (await self.refresh(stub, metadata=metadata)).position == position:
+                    raise LedgerHeadMoved("the server says that another entry was faster, and shows none") from error
                 continue
             await self.refresh(stub, metadata=metadata)
             return entry
 
-    def _keep(self, received: list[signed_pb2.Signed]) -> None:
+    async def _fetch(self, stub: "KeyServiceAsyncStub", begin: int, metadata: Callable[[], Metadata]) -> int:
+        """Take what the server shows from an entry on; gives how many it has, as far as that shows, and 0 if it shows none.
+
+        A ledger that takes longer than a call is fetched in several.
+        """
+        while True:
+            known = len(self.entries)
+            try:
+                stream = partial(self._stream, stub, begin, metadata)
+                return await retrying(stream, give_up_after_seconds=timeouts.CALL_SECONDS)
+            except Unreachable:
+                if len(self.entries) == known:
+                    raise
+                begin = len(self.entries) - 1
+
+    async def _stream(self, stub: "KeyServiceAsyncStub", begin: int, metadata: Callable[[], Metadata]) -> int:
+        request, sequence = GetLedgerRequest(genesis=self.reference.genesis, from_sequence=begin), begin
+        async for batch in stub.GetLedger(request, metadata=metadata(), timeout=timeouts.CALL_SECONDS):
+            sequence = await self._take(batch, sequence)
+        return sequence if sequence > begin else 0
+
+    async def _take(self, batch: GetLedgerResponse | None, first: int) -> int:
+        """Take a batch that begins with entry `first`; gives the number of the one after it."""
+        # gRPC gives None for a message that does not parse.
+        if batch is None or not batch.entries:
+            raise LedgerEntryInvalid(
+                "the server sends a batch of the ledger that is empty or can't be read",
+                metadata={"sequence": str(first)},
+            )
+        entries, known = list(batch.entries), len(self.entries) - first
+        self._compare(entries[:known], first)
+        if len(entries) > known:
+            await asyncio.to_thread(self._keep, entries, first)
+        return first + len(entries)
+
+    def _compare(self, theirs: Sequence[Signed], first: int) -> None:
+        """Compare entries with those that are known at their places."""
+        for sequence, entry in enumerate(theirs, first):
+            ours = self.entries[sequence]
+            if entry.body == ours.body:
+                continue
+            claimed = parse(LedgerEntry, entry.body)
+            if claimed.sequence != sequence:
+                raise LedgerEntryInvalid(
+                    f"asked for entry {sequence}, the server sends entry {claimed.sequence}",
+                    metadata={"sequence": str(sequence), "rule": "SEQUENCE"},
+                )
+            fork = LedgerFork(
+                f"the server shows another entry {sequence} of {self.reference} than it showed before",
+                metadata={
+                    "sequence": str(sequence),
+                    "ours": digest(ours.body).hex(),
+                    "theirs": digest(entry.body).hex(),
+                },
+            )
+            raise self.pin_fork(fork, entry)
+
+    # ---- healing ---------------------------------------------------------------------------------------------------
+
+    async def _found_again(
+        self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata], unknown: RemoteError
+    ) -> None:
+        """Give a server that knows nothing of this ledger its first entry; raise what it said if that does not help."""
+        try:
+            await _append(stub, self.entries[0], metadata)
+            await self._fetch(stub, 0, metadata)
+        except RemoteError as error:
+            raise unknown from error
+
+    async def _heal(self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata]) -> None:
+        """Give the server back what it has lost. Entries prove themselves, so anybody may bring them, several at once too."""
+        there = await self._length_there(stub, metadata)
+        missing = self.entries[there:]
+        for number, entry in enumerate(missing):
+            try:
+                await _append(stub, entry, metadata)
+            except RemoteError as error:
+                if error.code in TRANSIENT:
+                    raise
+                log.warning(
+                    "the server lacks entries of %s from %d on, and does not take them from here: %s",
+                    self.reference,
+                    there + number,
+                    error,
+                )
+                break
+        else:
+            log.warning("the server had lost %d entries of %s and got them back", len(missing), self.reference)
+        await self._fetch(stub, max(0, there - 1), metadata)
+
+    async def _length_there(self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata]) -> int:
+        """How many entries a server has that lacks the newest one: found in steps backwards that double."""
+        step, begin = 1, len(self.entries) - 1
+        while begin > 0:
+            begin = max(0, begin - step)
+            if length := await self._fetch(stub, begin, metadata):
+                return length
+            step *= 2
+        return 0
+
+    # ---- the file --------------------------------------------------------------------------------------------------
+
+    def _keep(self, received: Sequence[Signed], first: int) -> None:
+        """Verify entries and write them down. Of a ledger of a later release, what this one understands is kept."""
         with self._locked_file() as file:
             self._catch_up(file)
-            fresh = received[max(0, len(self.entries) - _sequence_of_first(received)) :]
-            if not fresh:
-                return
-            state = replay(fresh, state=self.state, expected_genesis=self.reference.genesis, now=datetime.now(UTC))
-            for entry in fresh:
-                data = entry.SerializeToString()
-                file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
-            file.flush()
-            os.fsync(file.fileno())
-            self.state = state
-            self.entries += fresh
-            self._offset = file.tell()
+            known = len(self.entries) - first
+            self._compare(received[:known], first)
+            try:
+                self._extend(file, received[known:])
+            except LedgerUpgradeNeeded as later:
+                self._extend(file, received[known : int(later.metadata["sequence"]) - first])
+                raise
+
+    def _extend(self, file: BinaryIO, fresh: Sequence[Signed]) -> None:
+        if not fresh:
+            return
+        state = replay(fresh, state=self.state, expected_genesis=self.reference.genesis, now=datetime.now(UTC))
+        for entry in fresh:
+            data = entry.SerializeToString()
+            file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+        file.flush()
+        os.fsync(file.fileno())
+        self.state = state
+        self.entries += fresh
+        self._offset = file.tell()
 
     def _catch_up(self, file: BinaryIO) -> None:
         """Read what is in the file beyond what is known, verify it, and cut off an entry that was written by halves."""
@@ -127,11 +258,13 @@ class Replica:
         found = list(_records(file.read()))
         if found:
             try:
-                entries = [signed_pb2.Signed.FromString(data) for data in found]
+                entries = [Signed.FromString(data) for data in found]
                 self.state = replay(entries, state=self.state, expected_genesis=self.reference.genesis)
+            except LedgerUpgradeNeeded:
+                raise  # a newer release of ours has written it
             except (TrustError, DecodeError) as error:
                 raise LedgerEntryInvalid(
-                    f"{self._path} is damaged ({error}): move it away, and it will be fetched and verified anew"
+                    f"{self.path} is damaged ({error}): move it away, and it will be fetched and verified anew"
                 ) from error
             self.entries += entries
             self._offset += sum(_LENGTH_BYTES + len(data) for data in found)
@@ -140,14 +273,10 @@ class Replica:
 
     @contextmanager
     def _locked_file(self) -> Iterator[BinaryIO]:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
-
-
-def _sequence_of_first(entries: list[signed_pb2.Signed]) -> int:
-    return ledger_pb2.LedgerEntry.FromString(entries[0].body).sequence
 
 
 def _records(data: bytes) -> Iterator[bytes]:
@@ -161,12 +290,9 @@ def _records(data: bytes) -> Iterator[bytes]:
         position = end
 
 
-async def _collect(
-    stub: "key_service_pb2_grpc.KeyServiceAsyncStub",
-    request: key_service_pb2.GetLedgerRequest,
-    metadata: Metadata,
-) -> list[signed_pb2.Signed]:
-    entries: list[signed_pb2.Signed] = []
-    async for batch in stub.GetLedger(request, metadata=metadata, timeout=timeouts.CALL_SECONDS):
-        entries += batch.entries
-    return entries
+async def _append(stub: "KeyServiceAsyncStub", entry: Signed, metadata: Callable[[], Metadata]) -> None:
+    request = AppendLedgerEntryRequest(entry=entry)
+    await retrying(
+        lambda: stub.AppendLedgerEntry(request, metadata=metadata(), timeout=timeouts.CALL_SECONDS),
+        give_up_after_seconds=timeouts.CALL_SECONDS,
+    )

@@ -1,7 +1,10 @@
 """The ledger replica: verified from entry 0, kept on disk, shared by processes, never fooled by what a server shows."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import itertools
+import json
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,18 @@ from typing import Any
 import pytest
 
 from folkmoot.transport import RemoteError, Replica
-from folkmoot.trust import FolkmootError, Reference, State, vote_entry
-from folkmoot.trust.errors import LedgerEntryInvalid, LedgerFork, WrongCollaboration
+from folkmoot.trust import FolkmootError, Reference, State, TrustError, replay, serialize, sign, vote_entry
+from folkmoot.trust.errors import (
+    LedgerEntryInvalid,
+    LedgerFork,
+    LedgerHeadMoved,
+    LedgerUpgradeNeeded,
+    WrongCollaboration,
+)
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, GetLedgerRequest, GetLedgerResponse
-from folkmoot.v1.ledger_pb2 import Decision
-from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.ledger_pb2 import Decision, LedgerEntry
+from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from tests.builders import Organization, World, organization, world
 
 LAST_YEAR = datetime(2025, 1, 1, tzinfo=UTC)
@@ -26,14 +35,20 @@ class Ledgers:
     def __init__(self, entries: Sequence[Signed]) -> None:
         self.entries = list(entries)
         self.asked_from: list[int] = []
+        self.closed = self.hidden = False
 
     async def GetLedger(self, request: GetLedgerRequest, **_: Any) -> AsyncIterator[GetLedgerResponse]:
         self.asked_from.append(request.from_sequence)
+        if self.hidden:
+            raise RemoteError(errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND, "not for you")
         for start in range(request.from_sequence, len(self.entries), 2):
             yield GetLedgerResponse(entries=self.entries[start : start + 2])
 
     async def AppendLedgerEntry(self, request: AppendLedgerEntryRequest, **_: Any) -> None:
-        self.entries.append(request.entry)
+        if self.closed:
+            raise RemoteError(errors_pb2.ERROR_REASON_NOT_ALLOWED, "not by you")
+        if request.entry not in self.entries:
+            self.entries.append(request.entry)
 
 
 @pytest.fixture
@@ -65,15 +80,62 @@ async def test_asks_only_for_what_is_new(lung: World, tmp_path: Path):
     assert server.asked_from == [0, len(replica.entries) - 3]  # the newest known one, then Delta's two votes
 
 
-async def test_fork_at_the_newest_known_entry_is_caught(lung: World, tmp_path: Path):
+def forked(lung: World, at: int) -> list[Signed]:
+    """Another history: that of `lung` up to an entry, then other ones to the same length."""
+    other = World(lung.organizations, lung.entries[:at], replay(lung.entries[:at]), lung.now)
+    while len(other.entries) < len(lung.entries):
+        other.vote("Alpha", other.join_request(organization(f"Other {len(other.entries)}")))
+    return other.entries
+
+
+@pytest.mark.parametrize("back", [1, 2])
+async def test_fork_is_caught_wherever_it_began(lung: World, tmp_path: Path, back: int):
     replica = Replica(tmp_path, reference(lung))
-    theirs = [*lung.entries[:-1], lung.entries[-2]]
     await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
-    before = replica.verified
-    with pytest.raises(LedgerFork) as caught:
+    theirs = forked(lung, len(lung.entries) - back)
+    with pytest.raises(LedgerFork, match="succeed") as caught:
         await replica.refresh(Ledgers(theirs))  # type: ignore[arg-type]
     assert caught.value.reason == errors_pb2.ERROR_REASON_LEDGER_FORK
-    assert replica.verified == before
+    assert replica.verified == lung.state
+    evidence = json.loads(Path(caught.value.metadata["evidence"]).read_text())
+    kept = {side: Signed.FromString(b64decode(evidence[side]["signed"])) for side in ("ours", "theirs")}
+    assert kept == {"ours": lung.entries[-1], "theirs": theirs[-1]}
+
+
+async def test_fork_is_remembered_over_restarts_until_a_person_removes_the_evidence(lung: World, tmp_path: Path):
+    replica, honest = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(honest)  # type: ignore[arg-type]
+    with pytest.raises(LedgerFork) as caught:
+        await replica.refresh(Ledgers(forked(lung, 3)))  # type: ignore[arg-type]
+    evidence = Path(caught.value.metadata["evidence"])
+    first = evidence.read_bytes()
+    again = Replica(tmp_path, reference(lung))
+    for known in (replica, again):
+        assert known.fork is not None
+        assert str(evidence) in known.fork.message
+        with pytest.raises(LedgerFork):
+            await known.refresh(honest)  # type: ignore[arg-type]
+        assert known.verified == lung.state  # reading goes on
+    assert evidence.read_bytes() == first
+    evidence.unlink()
+    assert again.fork is None
+    assert await again.refresh(honest) == lung.state  # type: ignore[arg-type]
+
+
+async def test_evidence_that_was_damaged_still_stops_new_work(lung: World, tmp_path: Path):
+    replica = Replica(tmp_path, reference(lung))
+    replica.path.with_suffix(".fork.json").write_text("[]")
+    with pytest.raises(LedgerFork):
+        await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+
+
+async def test_fork_that_another_process_has_let_in_is_caught(lung: World, tmp_path: Path):
+    one, other = (Replica(tmp_path, reference(lung)) for _ in range(2))
+    await one.refresh(Ledgers(lung.entries[:4]))  # type: ignore[arg-type]
+    await other.refresh(Ledgers(lung.entries[:4]))  # type: ignore[arg-type]
+    await one.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    with pytest.raises(LedgerFork):
+        await other.refresh(Ledgers(forked(lung, 4)))  # type: ignore[arg-type]
 
 
 async def test_server_that_is_behind_takes_nothing_away(lung: World, tmp_path: Path):
@@ -81,6 +143,154 @@ async def test_server_that_is_behind_takes_nothing_away(lung: World, tmp_path: P
     await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
     assert await replica.refresh(Ledgers(lung.entries[:2])) == lung.state  # type: ignore[arg-type]
     assert Replica(tmp_path, reference(lung)).verified == lung.state
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 5])
+async def test_server_that_is_behind_gets_back_what_it_lost(lung: World, tmp_path: Path, left: int):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(server)  # type: ignore[arg-type]
+    server.entries = lung.entries[:left]
+    assert await replica.refresh(server) == lung.state  # type: ignore[arg-type]
+    assert server.entries == lung.entries
+
+
+async def test_many_heal_at_once(lung: World, tmp_path: Path):
+    replicas = [Replica(tmp_path / str(number), reference(lung)) for number in range(3)]
+    server = Ledgers(lung.entries)
+    for replica in replicas:
+        await replica.refresh(server)  # type: ignore[arg-type]
+    server.entries = lung.entries[:1]
+    await asyncio.gather(*(replica.refresh(server) for replica in replicas))  # type: ignore[arg-type]
+    assert server.entries == lung.entries
+
+
+async def test_server_that_went_on_without_what_it_lost_shows_a_fork(lung: World, tmp_path: Path):
+    replica = Replica(tmp_path, reference(lung))
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    with pytest.raises(LedgerFork):
+        await replica.refresh(Ledgers(forked(lung, 3)[:4]))  # type: ignore[arg-type]
+
+
+async def test_server_that_does_not_take_its_entries_back_stops_nobody(
+    lung: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(server)  # type: ignore[arg-type]
+    server.entries, server.closed = lung.entries[:2], True
+    assert await replica.refresh(server) == lung.state  # type: ignore[arg-type]
+    assert "does not take them from here" in caplog.text
+
+
+async def test_who_may_not_see_the_ledger_any_more_is_told_so(lung: World, tmp_path: Path):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(server)  # type: ignore[arg-type]
+    server.hidden = True
+    with pytest.raises(RemoteError) as refused:
+        await replica.refresh(server)  # type: ignore[arg-type]
+    assert refused.value.reason == errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND
+    assert replica.verified == lung.state
+
+
+class Lies(Ledgers):
+    """A key service that sends whatever batches a test gives it, again and again if they are endless."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        super().__init__([])
+        self.batches = batches
+        self.sent = 0
+
+    async def GetLedger(self, request: GetLedgerRequest, **_: Any) -> AsyncIterator[GetLedgerResponse]:
+        for batch in self.batches:
+            self.sent += 1
+            assert self.sent < 100, "nobody stops it"
+            yield batch
+
+
+async def refused_at_once(lung: World, folder: Path, batches: Iterable[Any], known: int = 0) -> FolkmootError:
+    replica = Replica(folder, reference(lung))
+    if known:
+        await replica.refresh(Ledgers(lung.entries[:known]))  # type: ignore[arg-type]
+    with pytest.raises(FolkmootError) as caught:
+        await replica.refresh(Lies(batches))  # type: ignore[arg-type]
+    assert len(Replica(folder, reference(lung)).entries) == len(replica.entries)
+    return caught.value
+
+
+async def test_endless_repetition_of_one_entry(lung: World, tmp_path: Path):
+    same = itertools.repeat(GetLedgerResponse(entries=lung.entries[:1]))
+    assert isinstance(await refused_at_once(lung, tmp_path, same), LedgerEntryInvalid)
+
+
+async def test_endless_repetition_of_what_is_known(lung: World, tmp_path: Path):
+    same = itertools.repeat(GetLedgerResponse(entries=lung.entries[4:5]))
+    assert isinstance(await refused_at_once(lung, tmp_path, same, known=5), LedgerEntryInvalid)
+
+
+async def test_endless_empty_batches(lung: World, tmp_path: Path):
+    assert isinstance(await refused_at_once(lung, tmp_path, itertools.repeat(GetLedgerResponse())), LedgerEntryInvalid)
+
+
+async def test_batch_that_does_not_parse(lung: World, tmp_path: Path):
+    assert isinstance(await refused_at_once(lung, tmp_path, [None]), LedgerEntryInvalid)
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff" * 40, bytes(1024 * 1024)])
+@pytest.mark.parametrize("known", [0, 3])
+async def test_entries_of_junk(lung: World, tmp_path: Path, junk: bytes, known: int):
+    batches = itertools.repeat(GetLedgerResponse(entries=[Signed(body=junk)]))
+    assert isinstance(await refused_at_once(lung, tmp_path, batches, known), TrustError)
+    assert Replica(tmp_path, reference(lung)).fork is None
+
+
+async def test_gap(lung: World, tmp_path: Path):
+    batches = [GetLedgerResponse(entries=[lung.entries[2], lung.entries[4]])]
+    assert isinstance(await refused_at_once(lung, tmp_path, batches, known=3), LedgerEntryInvalid)
+
+
+async def test_entry_of_a_later_release_stops_there_and_what_is_before_is_kept(lung: World, tmp_path: Path):
+    later = LedgerEntry.FromString(lung.entries[-1].body)
+    later.intent, later.sequence, later.previous_hash = (
+        "organization.dance",
+        len(lung.entries),
+        lung.state.position.hash,
+    )
+    key = lung["Gamma"].governance_key
+    signed = sign(SignedKind.SIGNED_KIND_LEDGER_ENTRY, serialize(later), key=key, genesis=lung.genesis)
+    replica = Replica(tmp_path, reference(lung))
+    for _ in range(2):
+        with pytest.raises(LedgerUpgradeNeeded, match=r"organization\.dance"):
+            await replica.refresh(Ledgers([*lung.entries, signed]))  # type: ignore[arg-type]
+        assert replica.verified == lung.state
+    assert Replica(tmp_path, reference(lung)).verified == lung.state
+
+
+async def test_server_that_says_for_ever_that_another_was_faster(lung: World, tmp_path: Path):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+
+    async def beaten(request: AppendLedgerEntryRequest, **_: Any) -> None:  # noqa: ARG001
+        raise RemoteError(errors_pb2.ERROR_REASON_LEDGER_HEAD_MOVED, "another was faster")
+
+    server.AppendLedgerEntry = beaten  # type: ignore[method-assign]
+    request = lung.join_request(organization("Delta"))
+    with pytest.raises(LedgerHeadMoved, match="shows none"):
+        await replica.append(
+            server,  # type: ignore[arg-type]
+            lambda state: vote_entry(
+                state,
+                request,
+                Decision.DECISION_APPROVE,
+                governance_key=lung["Alpha"].governance_key,
+                now=lung.now,
+            ),
+        )
+
+
+async def test_nothing_new_costs_one_call(lung: World, tmp_path: Path):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(server)  # type: ignore[arg-type]
+    server.asked_from.clear()
+    await replica.refresh(server)  # type: ignore[arg-type]
+    assert server.asked_from == [len(lung.entries) - 1]
 
 
 async def test_another_collaboration_is_refused(lung: World, tmp_path: Path):
