@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from bench.rows._stage import Stage
 from folkmoot.client import AsyncClient
-from folkmoot.client.connection import Own
 from folkmoot.client.images import pinned
 from folkmoot.client.inputs import groups, seal_input
+from folkmoot.client.own import Own
 from folkmoot.trust import State, sign_task, timestamp, uuid7
 from folkmoot.v1.task_pb2 import Image, Initiator, Receiver, TaskChain, TaskSpec
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest

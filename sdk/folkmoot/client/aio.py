@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from folkmoot.client.connection import Connection, default_state_directory
-from folkmoot.client.keyfiles import read_organization_key
 from folkmoot.client.names import moment, name_of
 from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.client.tasks import AsyncTasks
-from folkmoot.transport import ServerAddress
+from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.trust import FolkmootError, Reference, fingerprint, key_id
 from folkmoot.v1 import admin_service_pb2, errors_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
@@ -93,11 +92,11 @@ class AsyncClient:
         reference = Reference.parse(collaboration)
         authority = read_authority(Path(certificate_authority)) if certificate_authority else None
         address = ServerAddress(server, authority, insecure)
-        key = read_organization_key(Path(organization_key), organization_key_passphrase) if organization_key else None
+        keyring = Keyring.load(Path(organization_key), organization_key_passphrase) if organization_key else None
         self.connection = Connection(
             Session(address, username=username, password=password),
             reference,
-            key=key,
+            keyring=keyring,
             state_directory=Path(state_directory) if state_directory else default_state_directory(),
         )
         self.tasks = AsyncTasks(self.connection)

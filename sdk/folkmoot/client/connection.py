@@ -7,61 +7,38 @@ the server's word is used for nothing but the user's own account.
 import asyncio
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from folkmoot.client.own import Own, own_member
 from folkmoot.client.session import Session
-from folkmoot.transport import Replica
+from folkmoot.transport import Keyring, Replica
 from folkmoot.trust import (
     FolkmootError,
     KeyMismatch,
     Member,
-    OrganizationKey,
     Reference,
     State,
-    fingerprint,
-    key_id,
 )
-from folkmoot.v1 import errors_pb2
-from folkmoot.v1.auth_service_pb2 import WhoAmIRequest
+from folkmoot.v1.auth_service_pb2 import WhoAmIRequest, WhoAmIResponse
 
 FRESH_SECONDS = 5.0
 """How old the copy of the ledger may be when names are resolved; a name that it lacks is looked up anew in any case."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """Who the client is: the account by the server's word, the member by the ledger's."""
-
-    user_id: str
-    member: Member
-    key: OrganizationKey | None
-
-    @property
-    def secret(self) -> OrganizationKey:
-        """The organization's key; raises KeyMismatch for a client without one."""
-        if self.key is None:
-            raise KeyMismatch(
-                f"This needs the key of {self.member.name}, and the client was made without one: "
-                "pass organization_key, the organization's organization.pem."
-            )
-        return self.key
 
 
 class Connection:
     """A session, a ledger and a key that fit together. Checked when it is first used."""
 
     def __init__(
-        self, session: Session, reference: Reference, *, key: OrganizationKey | None, state_directory: Path
+        self, session: Session, reference: Reference, *, keyring: Keyring | None, state_directory: Path
     ) -> None:
         self.session = session
         self.reference = reference
-        self._key = key
+        self._keyring = keyring
         self._state_directory = state_directory
         self._opening = asyncio.Lock()
         self._replica: Replica | None = None
         self._refreshed_at = float("-inf")
-        self._own: Own | None = None
+        self._account: WhoAmIResponse | None = None
 
     @property
     def state_directory(self) -> Path:
@@ -84,13 +61,20 @@ class Connection:
             self._refreshed_at = asked_at
         return replica.verified
 
-    async def own(self) -> Own:
-        """Who the client is; compares the organization's key with the ledger before anything is done with it."""
-        if self._own is None:
-            state = await self.state()
-            account = await self.session.call(self.session.auth.WhoAmI, WhoAmIRequest())
-            self._own = Own(account.user_id, own_member(state, self._key, account.organization_id), self._key)
-        return self._own
+    async def own(self, state: State | None = None) -> Own:
+        """Who the client is by that state, the newest known by default; the start check is part of it."""
+        if self._account is None:
+            self._account = await self.session.call(self.session.auth.WhoAmI, WhoAmIRequest())
+        known = state or await self.state()
+        try:
+            member = own_member(known, self._keyring, self._account.organization_id)
+        except KeyMismatch:
+            if self._keyring is None:
+                raise
+            # After a rotation, the next key may lie beside the one that was read when the client began.
+            self._keyring = await asyncio.to_thread(Keyring.load, self._keyring.path, self._keyring.passphrase)
+            member = own_member(known, self._keyring, self._account.organization_id)
+        return Own(self._account.user_id, member, self._keyring)
 
     async def member(self, name: str) -> Member:
         """A member by name or address. Raises OrganizationNotFound, naming those there are."""
@@ -99,43 +83,6 @@ class Connection:
             return state.member(name)
         except FolkmootError:
             return (await self.state(newest=True)).member(name)
-
-
-def own_member(state: State, key: OrganizationKey | None, organization_id: str) -> Member:
-    """The member whose key this is, or, without a key, the member that the account belongs to.
-
-    Raises KeyMismatch when the ledger shows another key or none, NOT_A_MEMBER when it does not know the organization.
-    """
-    if key is not None:
-        ids = (key_id(key.encryption.public), key_id(key.task_signing.public))
-        for member in state.members.values():
-            if (key_id(member.keys.encryption), key_id(member.keys.task_signing)) == ids:
-                return member
-    if (own := state.members.get(organization_id)) is None:
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_NOT_A_MEMBER,
-            f"your organization is not a member of {state.reference} as its ledger stands; members are "
-            + ", ".join(sorted(member.name for member in state.members.values())),
-        )
-    if key is not None:
-        raise KeyMismatch(mismatch_text(own, key))
-    return own
-
-
-def mismatch_text(member: Member, key: OrganizationKey) -> str:
-    """Say how key and ledger differ, and the ways out."""
-    ours = key_id(key.encryption.public)
-    if not member.keys.encryption.public:
-        return (
-            f"{member.name} has published no key in this collaboration. The given key is {fingerprint(ours)}: "
-            "publish it with an organization.publish_key entry, signed by the governance key."
-        )
-    theirs = key_id(member.keys.encryption)
-    return (
-        f"The given key is not the one that the ledger shows for {member.name}. "
-        f"Given: {fingerprint(ours)}. Ledger: {fingerprint(theirs)}. "
-        "Use the key file that belongs to the ledger's key, or have an administrator rotate the key; nothing was changed."
-    )
 
 
 def default_state_directory() -> Path:

@@ -13,7 +13,7 @@ from typing import IO, BinaryIO, cast
 
 from folkmoot.algorithm import values
 from folkmoot.algorithm.errors import AlgorithmError
-from folkmoot.client.connection import Own
+from folkmoot.client.own import Own
 from folkmoot.transport import INLINE_BYTES, MESSAGE_BYTES
 from folkmoot.trust import FileSource, FolkmootError, State, seal, timestamp
 from folkmoot.v1 import errors_pb2

@@ -172,8 +172,7 @@ async def opening_keys(connection: Connection) -> Mapping[bytes, DecryptionKey] 
     """The keys that open envelopes for this organization; None where nothing is sealed."""
     if (await connection.state()).encryption == Encryption.ENCRYPTION_PLAIN:
         return None
-    key = (await connection.own()).secret.encryption
-    return {key.key_id: key}
+    return (await connection.own()).keys.decryption_keys()
 
 
 def node_of(state: State, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:

@@ -9,11 +9,12 @@ from os import urandom
 from typing import Protocol
 
 from folkmoot.algorithm.describe import FUNCTIONS_LABEL
-from folkmoot.client.connection import Connection, Own
+from folkmoot.client.connection import Connection
 from folkmoot.client.functions import check_call, read_functions
 from folkmoot.client.images import LocalEngineImage, resolve_image
 from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, inline, seal_input
 from folkmoot.client.names import moment, name_of
+from folkmoot.client.own import Own
 from folkmoot.client.task import AsyncTask, TaskState, task_state
 from folkmoot.trust import (
     FolkmootError,
@@ -127,6 +128,7 @@ class AsyncTasks:
         now = datetime.now(UTC)
         task_id, expires_at = uuid7(now, urandom), now + expires_in
         state = await connection.state()
+        own = await connection.own(state)  # Key and position that are signed belong to one state of the ledger.
         seal = partial(
             seal_input, function=function, task_id=task_id, own=own, state=state, now=now, expires_at=expires_at
         )

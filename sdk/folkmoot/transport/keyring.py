@@ -76,8 +76,10 @@ class Keyring:
             )
         return cls(path, tuple(found.values()), tuple(unread), passphrase)
 
-    def find(self, keys: OrganizationKeys) -> OrganizationKey | None:
-        """Return the private halves of these keys, if they are here."""
+    def find(self, keys: OrganizationKeys | None) -> OrganizationKey | None:
+        """Return the private halves of these keys, if there are any and they are here."""
+        if keys is None:
+            return None
         wanted = (key_id(keys.encryption), key_id(keys.task_signing))
         return next((key for key in self.keys if _ids(key) == wanted), None)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from folkmoot.client.connection import Connection, Own
+from folkmoot.client.connection import Connection
 from folkmoot.client.opening import result_of
+from folkmoot.client.own import Own
+from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,
     Sealed,
@@ -28,6 +30,12 @@ from tests.builders import NOW, World, randomness, world
 RESULT, FAILURE = EnvelopeKind.ENVELOPE_KIND_RESULT, EnvelopeKind.ENVELOPE_KIND_FAILURE
 
 
+def own_of(lung: World, name: str) -> Own:
+    """What a client of an organization is, with its key."""
+    keyring = Keyring(Path("organization.pem"), (lung[name].organization_key,))
+    return Own("ada", lung.state.member(name), keyring)
+
+
 @dataclass
 class Scene:
     """Alpha has a task executed by Beta and Gamma; a server tells Alpha's client what it likes."""
@@ -46,13 +54,12 @@ class Scene:
     @property
     def connection(self) -> Connection:
         """Alpha's connection, with a server that has stored what the test put there."""
-        alpha = self.lung["Alpha"]
 
         async def state(*, newest: bool = False) -> Any:
             return self.lung.state
 
         async def own() -> Own:
-            return Own("ada", self.lung.state.member("Alpha"), alpha.organization_key)
+            return own_of(self.lung, "Alpha")
 
         async def download(envelope_digest: bytes) -> AsyncIterator[bytes]:
             if envelope_digest not in self.stored:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from folkmoot.algorithm.values import decode_input
 from folkmoot.client import FolkmootError
-from folkmoot.client.connection import Own
 from folkmoot.client.inputs import INLINE_TOTAL_BYTES, Group, SealedInput, encode_group, groups, inline, seal_input
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.trust import BytesSource, EnvelopeRejected, Expected, open_envelope
@@ -18,6 +17,7 @@ from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.task_pb2 import TaskInputRef
 from tests.builders import DAY, NOW, World, world
+from tests.unit.client.scene import own_of
 
 TASK_ID = "01929b1e-0000-7000-8000-000000000001"
 
@@ -64,8 +64,7 @@ def test_arguments_for_a_stranger_are_refused():
 
 
 def sealed_for(lung: World, *receivers: str, data: bytes = b"patient") -> SealedInput:
-    alpha = lung["Alpha"]
-    own = Own("ada", lung.state.member("Alpha"), alpha.organization_key)
+    own = own_of(lung, "Alpha")
     ids = tuple(lung[name].address for name in receivers)
     group = Group((), ids, {"data": data})
     return seal_input(

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from folkmoot.client.connection import Own
 from folkmoot.client.inputs import Group, seal_input
 from folkmoot.client.opening import result_of
 from tests.builders import DAY, NOW, world
-from tests.unit.client.scene import Scene
+from tests.unit.client.scene import Scene, own_of
 
 SIZE = 48 * 1024 * 1024
 BOUND = 12 * 1024 * 1024
@@ -30,12 +29,17 @@ def bounded_memory() -> Iterator[None]:
 
 def test_sealing_a_large_input():
     lung = world(nodes=False)
-    own = Own("ada", lung.state.member("Alpha"), lung["Alpha"].organization_key)
     group = Group((), (lung["Beta"].address,), {"data": bytes(SIZE)})
     task_id = "01929b1e-0000-7000-8000-000000000001"
     with bounded_memory():
         sealed = seal_input(
-            group, function="f", task_id=task_id, own=own, state=lung.state, now=NOW, expires_at=NOW + DAY
+            group,
+            function="f",
+            task_id=task_id,
+            own=own_of(lung, "Alpha"),
+            state=lung.state,
+            now=NOW,
+            expires_at=NOW + DAY,
         )
     assert sealed.reference.size_bytes > SIZE
 

@@ -18,7 +18,7 @@ from folkmoot.client import AsyncClient
 from folkmoot.client.connection import Connection
 from folkmoot.client.governance import find_request, found, invite, join, vote
 from folkmoot.client.session import Session
-from folkmoot.transport import ServerAddress
+from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.trust import (
     OrganizationKey,
     Reference,
@@ -60,6 +60,11 @@ class Hospital:
     def key_file(self) -> Path:
         """The organization key's file."""
         return self.folder / "organization.pem"
+
+    @property
+    def keyring(self) -> Keyring:
+        """What opens payloads for the hospital."""
+        return Keyring(self.key_file, (self.organization_key,))
 
     @property
     def state_directory(self) -> Path:
@@ -163,7 +168,7 @@ async def assemble(address: ServerAddress, authority_file: Path, hospitals: Sequ
 
 async def _approve(candidate: Hospital, voter: Hospital, admin: Session, reference: Reference) -> int:
     """A member votes for a candidate; gives how many approvals are missing then."""
-    connection = Connection(admin, reference, key=voter.organization_key, state_directory=voter.state_directory)
+    connection = Connection(admin, reference, keyring=voter.keyring, state_directory=voter.state_directory)
     attempt = await find_request(connection, candidate.name)
     return await vote(connection, attempt, approve=True, governance_key=voter.governance_key)
 
