@@ -1,4 +1,4 @@
-"""Write the test vectors of keys, signed messages and envelopes: tests/vectors/{keys,signed,envelope}.json.
+"""Write the test vectors of keys, signed messages, envelopes and the vault: tests/vectors/{keys,signed,envelope,vault}.json.
 
 Run it as `python -m tools.make_vectors`. Unlike ledgers, these hold bytes that are random (wraps, protected key files), so
 every run gives others. What is committed is a promise that later releases read it all the same: a file that is there is
@@ -8,7 +8,10 @@ only replaced with --force, which nobody needs once a release has been made; new
 import argparse
 import sys
 
+from tests.vectors import vault_cases
 from tests.vectors.keys_signed_envelope import DOCUMENTS, FOLDER, text
+
+FILES = DOCUMENTS | {"vault.json": vault_cases.document}
 
 
 def main() -> None:
@@ -17,11 +20,11 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     force = parser.parse_args().force
 
-    there = [name for name in DOCUMENTS if FOLDER.joinpath(name).exists()]
-    if there and not force:
-        sys.exit(f"make_vectors: {', '.join(there)} would change; formats are frozen")
-    for name, document in DOCUMENTS.items():
-        FOLDER.joinpath(name).write_text(text(document()))
+    wanted = [name for name in FILES if force or not FOLDER.joinpath(name).exists()]
+    if not wanted:
+        sys.exit("make_vectors: everything is there, and formats are frozen")
+    for name in wanted:
+        FOLDER.joinpath(name).write_text(text(FILES[name]()))
         print(f"wrote {FOLDER / name}")
 
 

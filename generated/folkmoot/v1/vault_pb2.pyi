@@ -3,9 +3,21 @@
 isort:skip_file
 The vault: an organization's key at the server, encrypted under a secret that the server never sees.
 
-The secret is either generated (256 random bits, written with a checksum) or a passphrase of at least six words of Folkmoot's list.
-It is stretched by Argon2id with the parameters below: key material of 64 bytes, of which 32 are the AES-256-GCM key and 32 the check.
-Associated data is the serialized VaultedKeyHead. The content is the PEM of the organization key, as in organization.pem without passphrase.
+The secret is one of two:
+- generated: "vault-" and 56 characters of lower-case base32 in groups of eight with hyphens between them, which are 32 random bytes
+  and a checksum, the first 3 bytes of SHA-256("folkmoot/v1 vault secret" and those 32). What is stretched is the 32 bytes.
+- a passphrase: at least six different words of Folkmoot's list, words.txt. What is stretched is the words in lower case, with one
+  space between each two.
+Readers take capitals for small letters, and any number of spaces and hyphens for one separator.
+
+It is stretched by Argon2id (RFC 9106, version 0x13, one lane, no key, no associated data) with the parameters below: 64 bytes, of
+which the first 32 are the AES-256-GCM key, and SHA-256 of the others is the check. Associated data of the encryption is the
+serialized VaultedKeyHead. The content is the PEM of the organization key, as in organization.pem without passphrase.
+
+A reader who asks for an organization's key finds, in this order: VAULT_DAMAGED (a head that is not in canonical form),
+VAULT_OF_ANOTHER_ORGANIZATION (its organization is another one), VAULT_DAMAGED (something is out of its bounds, or the digest is
+wrong; nothing was stretched yet), VAULT_SECRET_WRONG (the check is another one), VAULT_DAMAGED (the ciphertext does not open, or what
+is in it is not the key that the head names).
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -41,7 +53,7 @@ class VaultedKeyHead(_message.Message):
     organization_id: _builtins.str
     """The organization."""
     generation: _builtins.int
-    """Which of the organization's keys it is, counted from 1; as their claim says, for lists."""
+    """Which of the organization's keys it is, counted from 1; as their claim says, for lists. At most 2^31 - 1."""
     encryption_key_id: _builtins.bytes
     """The encryption key's id."""
     task_signing_key_id: _builtins.bytes

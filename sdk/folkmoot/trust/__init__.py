@@ -82,6 +82,15 @@ from folkmoot.trust.receipt import sign_receipt, verify_receipt, verify_refusal
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import KeyUse, Member, Node, Position, Request, State, Terms
 from folkmoot.trust.task import VerifiedTask, sign_subtask, sign_task, verify_task
+from folkmoot.trust.vault import (
+    Stretching,
+    open_vaulted_key,
+    read_vaulted_head,
+    read_vaulted_key,
+    rewrap_vaulted_key,
+    seal_vaulted_key,
+)
+from folkmoot.trust.vault_secret import VaultSecret
 from folkmoot.trust.words import fingerprint_words, word_list
 
 __all__ = [
@@ -123,6 +132,7 @@ __all__ = [
     "SigningKey",
     "Source",
     "State",
+    "Stretching",
     "TaskAheadOfLedger",
     "TaskExpired",
     "TaskNotProven",
@@ -130,6 +140,7 @@ __all__ = [
     "TrustError",
     "VaultDamaged",
     "VaultOfAnotherOrganization",
+    "VaultSecret",
     "VaultSecretWeak",
     "VaultSecretWrong",
     "VaultedKeyNotFound",
@@ -155,14 +166,19 @@ __all__ = [
     "make_node_claim",
     "node_approve_entry",
     "open_envelope",
+    "open_vaulted_key",
     "pae",
     "parse",
     "parse_fingerprint",
     "read_authentication",
     "read_invitation",
+    "read_vaulted_head",
+    "read_vaulted_key",
     "replay",
+    "rewrap_vaulted_key",
     "seal",
     "seal_bytes",
+    "seal_vaulted_key",
     "serialize",
     "sign",
     "sign_receipt",
