@@ -4,9 +4,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from folkmoot.node.station import Station
-from folkmoot.trust import EnvelopeRejected, Expected, Malformed, Opened, VerifiedTask, fingerprint, parse
+from folkmoot.trust import EnvelopeRejected, Expected, Malformed, Opened, VerifiedTask, parse
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
-from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.task_pb2 import TaskInput
 
 LENGTH_BYTES = 4
@@ -36,15 +35,9 @@ async def open_input(station: Station, task: VerifiedTask, closing: ExitStack) -
         sender_organization_id=task.spec.initiator.organization_id,
         digest=reference.envelope_digest,
     )
-    opened = await station.open(source, expected, lambda _: _signer(station, task))
+    # Whoever signed the task, and nobody else, may have sealed its input.
+    opened = await station.open(source, expected, lambda _: task.signer)
     return _read_head(opened)
-
-
-def _signer(station: Station, task: VerifiedTask) -> PublicKey:
-    """The key that signed the task, which alone may seal its input."""
-    if task.spec.HasField("parent"):
-        return station.state.node_key(fingerprint(task.signer_key_id))
-    return station.state.signing_key(task.spec.initiator.organization_id)
 
 
 def _read_head(opened: Opened) -> RunInput:

@@ -30,12 +30,14 @@ def sign_receipt(receipt: Receipt, node_key: SigningKey) -> Signed:
 def verify_receipt(signed: Signed, *, task: VerifiedTask, run_id: str, state: State) -> Receipt:
     """Return a node's receipt for a run of a task, proven.
 
-    Raises TaskNotProven (metadata: rule), and NodeNotApproved when the ledger has no such node: perhaps the replica is
-    older than the node.
+    The node is judged by the ledger as it knew it: one that is gone since has said what it said. Raises TaskNotProven
+    (metadata: rule), and NodeNotApproved when the ledger did not admit the node. A node may have known more of the ledger
+    than this replica: `state.check_position` tells, and whoever can refreshes the replica then.
     """
     try:
         receipt = _read(signed.body)
         _check_run(receipt, task, run_id)
+        require(task.revoked_at is None or receipt.ledger_position.sequence < task.revoked_at, ReceiptRule.REVOKED)
         _check_node(signed, receipt, state)
         _check_outcome(receipt)
         _check_against_task(receipt, task)
@@ -48,7 +50,7 @@ def verify_refusal(signed: Signed, *, run_id: str, organization_id: str, state: 
     """Return an organization's receipt that what its node was handed for a run is not what somebody signed, proven.
 
     Such a receipt (REFUSED, TASK_NOT_PROVEN) names the task as it came, altered on its way; so it is bound to the run alone.
-    Raises TaskNotProven (metadata: rule) for every other receipt, and NodeNotApproved as `verify_receipt` does.
+    Raises TaskNotProven (metadata: rule) for every other receipt, and otherwise as `verify_receipt` does.
     """
     try:
         receipt = _read(signed.body)
@@ -64,13 +66,13 @@ def verify_refusal(signed: Signed, *, run_id: str, organization_id: str, state: 
 
 def _check_node(signed: Signed, receipt: Receipt, state: State) -> None:
     """Check that a node of the organization that the receipt names has signed it, on this ledger."""
-    node = state.node(receipt.node_id)
+    position = receipt.ledger_position
+    require(state.hash_at(position.sequence) in (None, position.hash), ReceiptRule.LEDGER_POSITION)
+    node = state.node_at(receipt.node_id, position.sequence)
     require(node.organization_id == receipt.organization_id, ReceiptRule.NODE)
     with under(ReceiptRule.SIGNATURE):
         kind = SignedKind.SIGNED_KIND_RECEIPT
         verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
-    position = receipt.ledger_position
-    require(state.hash_at(position.sequence) in (None, position.hash), ReceiptRule.LEDGER_POSITION)
 
 
 def _read(body: bytes) -> Receipt:

@@ -15,7 +15,9 @@ from folkmoot.trust.errors import Malformed, SignatureInvalid
 CLOCK_SKEW = timedelta(minutes=5)
 LONGEST_JOIN_REQUEST = timedelta(days=90)
 LONGEST_TASK = timedelta(days=7)
-LONGEST_REFERENCE_BYTES = 128  # opaque references to people
+REMOVAL_TERM = timedelta(days=90)
+LONGEST_REFERENCE_BYTES = 128  # opaque references to people, and words
+LONGEST_IMAGE_BYTES = 512
 
 
 class LedgerRule(Enum):
@@ -38,6 +40,8 @@ class LedgerRule(Enum):
     NAME_TAKEN = "no two members have the same name, nor two nodes of one organization, whatever the case of letters"
     KEY_KIND = "governance, node and one-time keys are Ed25519 keys of 32 bytes"
     KEY_REUSED = "a key has one owner and one use, for ever"
+    KEY_SPENT = "keys that were rotated or revoked never come back"
+    KEY_GENERATION = "keys that follow others are of the next generation"
     KEY_CLAIM = (
         "organization keys come as a KEY_CLAIM for their organization, of generation 1 or later: an Ed25519 key that signs "
         "the claim, and an X-Wing key or an RSA key of 3,072 to 16,384 bits that receives"
@@ -47,6 +51,7 @@ class LedgerRule(Enum):
     FOUNDER = "the founder's organization_id is the fingerprint of the governance key that signs"
     TERMS = "encryption, post_quantum and quorum are given"
     NONCE = "a nonce has 16 bytes"
+    PREDECESSOR = "a predecessor is named by its genesis and one of its entries"
     # of organization.vote
     SUBJECT = "a vote names what it is about"
     DECISION = "a vote is for or against"
@@ -57,8 +62,21 @@ class LedgerRule(Enum):
     REQUEST_UNKNOWN = "a join request is named by its digest only after a vote that brought it in whole"
     REQUEST_DECIDED = "nobody votes on a join request that is decided"
     ALREADY_MEMBER = "nobody votes on a join request of a member"
-    # of organization.publish_key
+    REMOVAL_UNKNOWN = "a removal is named by the entry that asked for it"
+    REMOVAL_VOID = (
+        "nobody votes on a removal that is decided, older than 90 days, or of a membership that ended otherwise"
+    )
+    TARGET_VOTES = "an organization does not vote on its own removal"
+    # of organization.request_removal and organization.leave
+    TARGET = "only a member can be removed"
+    TARGET_SELF = "nobody asks for its own removal: it leaves"
+    RULE_OF_TWO = "at least two others must be able to approve a removal: of two members, one can only leave"
+    REMOVAL_OPEN = "a member's removal is asked for once, until that is decided or void"
+    LAST_MEMBER = "the last member does not leave"
+    # of organization.publish_key, .rotate_key and .revoke_key
     KEYS_PRESENT = "an organization publishes keys only while it has none; members that have keys rotate them"
+    KEYS_ABSENT = "an organization rotates keys only while it has some"
+    KEYS_REVOKED = "an organization revokes keys that it has, or had, each once"
     # of node.approve
     NODE_CLAIM = "a node's claim is for this ledger and the entry's organization, and signed by the node's own key"
     INVITATION = (
@@ -66,6 +84,16 @@ class LedgerRule(Enum):
     )
     INVITATION_EXPIRED = "an invitation is used before it expires"
     INVITATION_USED = "an invitation is used once"
+    # of node.revoke
+    NODE = "an organization revokes nodes of its own that are admitted"
+    # of algorithm.propose, .vote and .revoke
+    ALGORITHM = (
+        "a proposal names an image in 1 to 512 bytes, functions and labels that are different words of 1 to 128 bytes, and "
+        "no time that is over"
+    )
+    PROPOSAL_UNKNOWN = "a proposal is named by the entry that made it"
+    PROPOSAL_VOID = "nobody votes on a proposal that is allowed, withdrawn or expired, or withdraws it twice"
+    PROPOSER = "a proposal is withdrawn by who made it"
 
 
 class TaskRule(Enum):
@@ -74,11 +102,19 @@ class TaskRule(Enum):
     # of every spec
     CHAIN = "a chain is a root task's spec followed by subtasks' specs, 16 at most"
     FORM = "a spec is a message of this release, in canonical form, without unknown fields or values"
-    SIGNATURE = "a root task is signed by its organization's task-signing key, a subtask by a node of its organization"
+    SIGNATURE = (
+        "a root task is signed by the task-signing key that its organization had at the entry that the spec names, a subtask "
+        "by a node that its organization had then"
+    )
+    SIGNER_GONE = "to execute, no signer is revoked, nor a node or member no more"
+    ROTATED = "to execute, what a rotated key signed was made before the rotation"
     COLLABORATION = "a spec is for this collaboration"
     LEDGER_POSITION = "a spec names an entry of the ledger as its creator's newest"
     ID = "tasks, jobs and runs have UUIDs, lower case; no task and no run appears twice in a chain"
-    MEMBER = "initiator, receivers and result receivers are members"
+    MEMBER = (
+        "initiator, receivers and result receivers are members, or were at the entry that the spec names; to execute, initiator "
+        "and result receivers still are"
+    )
     USER = "a root task may name its user by a reference of at most 128 bytes, a subtask names none"
     IMAGE = "an image is named by exactly one of registry digest, local id, and module with tree hash"
     RECEIVERS = "at least one organization receives the task, each once"
@@ -109,7 +145,8 @@ class ReceiptRule(Enum):
 
     FORM = "a receipt is a message of this release, in canonical form, without unknown fields or values"
     RUN = "a receipt is for a run of this task and one of its attempts"
-    NODE = "a receipt names an admitted node of the run's organization"
+    NODE = "a receipt names a node of the run's organization that was admitted at the entry that the receipt names"
+    REVOKED = "where a signer of the task was revoked later, the receipt names an earlier entry"
     SIGNATURE = "a receipt is signed by the node that it names"
     OUTCOME = "an outcome is terminal, and digests, exit class and reason are those that belong to it"
     INPUT = "the input is the one that the task names for the organization"

@@ -1,99 +1,34 @@
 """The state of a collaboration: who belongs to it, with which keys, as its ledger says. Made by replay, read by everybody.
 
-A state never changes; each further entry gives a new one. Equal entries give equal states, everywhere.
+A state never changes; each further entry gives a new one. Equal entries give equal states, everywhere. What was signed
+earlier is judged by the ledger as it was then: a state knows since when, and until when, everything in it held.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from folkmoot.trust.encoding import Reference, digest, fingerprint
 from folkmoot.trust.envelope import Receiver
-from folkmoot.trust.errors import NodeNotApproved, OrganizationNotFound
+from folkmoot.trust.errors import KeyUnpublished, LedgerBehind, LedgerFork, NodeNotApproved, OrganizationNotFound
+from folkmoot.trust.membership import (
+    KeyEnding,
+    KeyTerm,
+    KeyUse,
+    Member,
+    Membership,
+    Node,
+    Position,
+    Predecessor,
+    Proposal,
+    Removal,
+    Request,
+    Terms,
+)
 from folkmoot.trust.times import moment_at, nanoseconds, nanoseconds_at
 from folkmoot.v1.keys_pb2 import OrganizationKeys, PublicKey
-from folkmoot.v1.ledger_pb2 import Encryption, JoinRequest, JoinRequestState, LedgerPosition, PostQuantum, Quorum
+from folkmoot.v1.ledger_pb2 import Encryption, JoinRequest, JoinRequestState, PostQuantum, Quorum
 from folkmoot.v1.signed_pb2 import Signed
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in a ledger: an entry's sequence, and its hash."""
-
-    sequence: int
-    hash: bytes
-
-    def message(self) -> LedgerPosition:
-        """The same, as messages carry it."""
-        return LedgerPosition(sequence=self.sequence, hash=self.hash)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the founder fixed."""
-
-    name: str
-    encryption: Encryption.ValueType
-    post_quantum: PostQuantum.ValueType
-    quorum: Quorum.ValueType
-
-    def votes_needed(self, members: int) -> int:
-        """Approvals that admit an organization, with so many members."""
-        match self.quorum:
-            case Quorum.QUORUM_UNANIMOUS:
-                return members
-            case Quorum.QUORUM_TWO_THIRDS:
-                return -(-2 * members // 3)
-            case _:
-                return members // 2 + 1
-
-
-@dataclass(frozen=True)
-class Member:
-    """An organization that belongs to the collaboration."""
-
-    organization_id: str
-    name: str
-    governance_key: PublicKey
-    keys: OrganizationKeys
-    key_claim: Signed
-    key_entry: Position
-    """The entry that brought the keys in."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node that its organization admitted."""
-
-    node_id: str
-    name: str
-    organization_id: str
-    public_key: PublicKey
-
-
-@dataclass(frozen=True)
-class Request:
-    """A join request that was voted on."""
-
-    digest: bytes
-    request: JoinRequest
-    keys: OrganizationKeys
-    organization_id: str
-    approved_by: frozenset[str]
-    declined_by: frozenset[str]
-    decided: bool
-    """The organization was admitted by it. Anything else can still change until it expires."""
-
-
-class KeyUse(StrEnum):
-    """What a key is for."""
-
-    GOVERNANCE = "governance"
-    ENCRYPTION = "encryption"
-    TASK_SIGNING = "task signing"
-    NODE = "node"
-    INVITATION = "invitation"
 
 
 @dataclass(frozen=True)
@@ -102,16 +37,31 @@ class State:
 
     genesis: bytes
     terms: Terms
+    predecessor: Predecessor | None
     members: Mapping[str, Member]
-    """By organization id."""
+    """Present members, by organization id."""
+    memberships: Mapping[str, tuple[Membership, ...]]
+    """Of everybody who ever was a member, oldest first, by organization id."""
+    key_terms: Mapping[str, tuple[KeyTerm, ...]]
+    """Every pair of organization keys, oldest first, by organization id."""
     nodes: Mapping[str, Node]
-    """By node id."""
+    """Admitted nodes, by node id."""
+    former_nodes: Mapping[str, Node]
+    """Nodes that are admitted no more, by node id."""
     requests: Mapping[bytes, Request]
     """Join requests that were voted on, by digest."""
+    removals: Mapping[bytes, Removal]
+    """Wishes to vote a member out, by the hash of the entry that asked for it."""
+    algorithms: Mapping[bytes, Proposal]
+    """Proposed images, by the hash of the entry that proposed it."""
     used_keys: Mapping[bytes, tuple[str, KeyUse]]
     """Every key that the ledger ever knew, by key id: its organization and its use."""
+    spent_keys: Mapping[bytes, tuple[KeyEnding, Position]]
+    """Organization keys that never come back, by key id: whether rotated or revoked, and by which entry."""
     used_names: Mapping[tuple[str, str], str]
     """Ids by names in lower case: those of members as ("", name), those of nodes as (organization id, name)."""
+    last_entries: Mapping[str, int]
+    """When each organization's newest entry was made, in nanoseconds since 1970, by organization id."""
     hashes: tuple[bytes, ...]
     """The entries' hashes."""
     last_created_at_nanoseconds: int
@@ -155,9 +105,41 @@ class State:
         """Return an entry's hash; None if this state has not seen it yet."""
         return self.hashes[sequence] if sequence < len(self.hashes) else None
 
+    def check_position(self, sequence: int, entry_hash: bytes) -> None:
+        """Check that this ledger has that entry there, as the sender of something says.
+
+        Raises LedgerFork when another one stands there, LedgerBehind when there is none yet: refresh the replica and ask
+        again; if there still is none, the server withholds it.
+        """
+        known = self.hash_at(sequence)
+        if known is None:
+            raise LedgerBehind(
+                f"Somebody has seen an entry {sequence} of {self.name}; this replica ends at {self.position.sequence}",
+                metadata={"sequence": str(sequence)},
+            )
+        if known != entry_hash:
+            raise LedgerFork(
+                f"Somebody was shown another entry {sequence} of {self.name} than this replica",
+                metadata={"sequence": str(sequence), "ours": known.hex(), "theirs": entry_hash.hex()},
+            )
+
+    # ---- members ---------------------------------------------------------------------------------------------------
+
     def is_member(self, organization_id: str) -> bool:
         """Tell whether the organization is a member now."""
         return organization_id in self.members
+
+    def was_member(self, organization_id: str, sequence: int) -> bool:
+        """Tell whether the organization was a member after that entry."""
+        return any(
+            membership.since.sequence <= sequence and (membership.until is None or sequence < membership.until.sequence)
+            for membership in self.memberships.get(organization_id, ())
+        )
+
+    @property
+    def former_members(self) -> Mapping[str, Membership]:
+        """The newest membership of each organization that is a member no more."""
+        return {each: terms[-1] for each, terms in self.memberships.items() if each not in self.members}
 
     def member(self, name_or_address: str) -> Member:
         """Return a member; raise OrganizationNotFound, naming those that there are."""
@@ -171,21 +153,68 @@ class State:
             )
         return member
 
+    def organization_name(self, organization_id: str) -> str:
+        """Return the name of a member or former member; raise OrganizationNotFound."""
+        terms = self.memberships.get(organization_id)
+        if not terms:
+            raise OrganizationNotFound(
+                f"{organization_id!r} never was a member of {self.name}", metadata={"organization": organization_id}
+            )
+        return terms[-1].name
+
+    # ---- keys ------------------------------------------------------------------------------------------------------
+
+    def keys(self, organization_id: str) -> OrganizationKeys:
+        """Return a member's keys; raise OrganizationNotFound, and KeyUnpublished while it has none."""
+        member = self.member(organization_id)
+        if member.keys is None:
+            raise KeyUnpublished(
+                f"{member.name} has no keys in the ledger of {self.name}: it revoked them and has published no others",
+                metadata={"organization": organization_id},
+            )
+        return member.keys
+
+    def key_term_at(self, organization_id: str, sequence: int) -> KeyTerm | None:
+        """Return what the ledger showed as the organization's keys after that entry, if any."""
+        for term in self.key_terms.get(organization_id, ()):
+            if term.since.sequence <= sequence and (term.until is None or sequence < term.until.sequence):
+                return term
+        return None
+
+    def revocation(self, key_id: bytes) -> Position | None:
+        """Return the entry that revoked an organization key, if one did."""
+        ending, position = self.spent_keys.get(key_id, (None, None))
+        return position if ending is KeyEnding.REVOKED else None
+
     def signing_key(self, organization_id: str) -> PublicKey:
-        """Return the key that signs the organization's root tasks; raise OrganizationNotFound."""
-        return self.member(organization_id).keys.task_signing
+        """Return the key that signs the organization's root tasks; raise as `keys` does."""
+        return self.keys(organization_id).task_signing
 
     def receivers(self, names_or_addresses: Iterable[str]) -> list[Receiver]:
-        """Return the members, in order, as receivers of an envelope; raise OrganizationNotFound."""
-        members = [self.member(each) for each in names_or_addresses]
-        return [Receiver(member.organization_id, member.keys.encryption) for member in members]
+        """Return the members, in order, as receivers of an envelope; raise as `keys` does."""
+        members = [self.member(each).organization_id for each in names_or_addresses]
+        return [Receiver(member, self.keys(member).encryption) for member in members]
+
+    # ---- nodes -----------------------------------------------------------------------------------------------------
 
     def node(self, node_id: str) -> Node:
         """Return an admitted node; raise NodeNotApproved."""
         node = self.nodes.get(node_id)
         if node is None:
+            former = self.former_nodes.get(node_id)
+            ended = f" any more: entry {former.until.sequence} ended it" if former and former.until else ""
             raise NodeNotApproved(
-                f"The ledger of {self.name} does not admit the node {node_id}", metadata={"node_id": node_id}
+                f"The ledger of {self.name} does not admit the node {node_id}{ended}", metadata={"node_id": node_id}
+            )
+        return node
+
+    def node_at(self, node_id: str, sequence: int) -> Node:
+        """Return a node that was admitted after that entry, be it gone since; raise NodeNotApproved."""
+        node = self.nodes.get(node_id) or self.former_nodes.get(node_id)
+        if node is None or sequence < node.since.sequence or (node.until and sequence >= node.until.sequence):
+            raise NodeNotApproved(
+                f"The ledger of {self.name} did not admit the node {node_id} at entry {sequence}",
+                metadata={"node_id": node_id, "sequence": str(sequence)},
             )
         return node
 
@@ -197,14 +226,30 @@ class State:
         """Tell whether a key was ever known to this ledger; an invitation whose key was is void."""
         return key_id in self.used_keys
 
+    # ---- votes -----------------------------------------------------------------------------------------------------
+
     def missing_votes(self, request_digest: bytes) -> int:
         """Return how many approvals a join request still needs; 0 once its organization was admitted."""
+        needed = self.terms.votes_needed(len(self.members))
         request = self.requests.get(request_digest)
-        if request is None:
-            return self.terms.votes_needed(len(self.members))
-        if request.decided:
-            return 0
-        return max(0, self.terms.votes_needed(len(self.members)) - len(request.approved_by & self.members.keys()))
+        return needed if request is None else request.missing(self.members.keys(), needed)
+
+    def missing_removal_votes(self, removal_hash: bytes) -> int:
+        """Return how many approvals a removal still needs; 0 once it has passed. Raises KeyError."""
+        removal = self.removals[removal_hash]
+        electorate = self.members.keys() - {removal.target_organization_id}
+        return removal.missing(electorate, self.terms.removal_votes_needed(len(electorate)))
+
+    def open_removals(self, now: datetime) -> list[Removal]:
+        """Return the removals that can still be voted on, oldest first."""
+        return [
+            removal
+            for removal in self.removals.values()
+            if not removal.decided
+            and nanoseconds_at(now) < removal.void_from_nanoseconds
+            and (target := self.members.get(removal.target_organization_id)) is not None
+            and target.since == removal.target_since
+        ]
 
     def request_state(self, signed: Signed, now: datetime) -> JoinRequestState.ValueType:
         """Tell how a join request stands. DECLINED is a view: until it expires, members may change their votes."""

@@ -8,15 +8,18 @@ replica of the ledger. Every rule is in `rules.TaskRule`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from folkmoot.trust.encoding import DIGEST_BYTES, digest, fingerprint, serialize
-from folkmoot.trust.errors import Malformed, TaskAheadOfLedger, TaskExpired, TaskNotProven
-from folkmoot.trust.keys import SigningKey
+from folkmoot.trust.errors import Malformed, NodeNotApproved, TaskAheadOfLedger, TaskExpired, TaskNotProven
+from folkmoot.trust.keys import SigningKey, key_id
+from folkmoot.trust.membership import KeyEnding, Position
 from folkmoot.trust.rules import CLOCK_SKEW, RuleBroken, TaskRule, require, under
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.spec import check_spec, check_within, read_spec
 from folkmoot.trust.state import State
 from folkmoot.trust.times import in_nanoseconds, moment_at, nanoseconds, nanoseconds_at
+from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import Receiver, TaskChain, TaskInputRef, TaskSpec
 
@@ -30,8 +33,10 @@ class VerifiedTask:
     chain: tuple[TaskSpec, ...]
     """The specs, root first, the task's own last."""
     chain_digests: tuple[bytes, ...]
-    signer_key_id: bytes
-    """The key that signed the last one."""
+    signer: PublicKey
+    """The key that signed the last one, and its input."""
+    revoked_at: int | None
+    """The first ledger entry that revoked a signer of the chain: only a receipt from before proves anything."""
 
     @property
     def spec(self) -> TaskSpec:
@@ -91,23 +96,42 @@ def _sign(kind: SignedKind.ValueType, spec: TaskSpec, key: SigningKey) -> Signed
 def verify_task(chain: TaskChain, state: State, *, now: datetime | None) -> VerifiedTask:
     """Return the task at the end of a chain, proven.
 
-    `now` None leaves out what depends on the clock: for reading results of old tasks. Raises TaskNotProven (metadata:
+    With `now`, it is proven to be one that may be executed now. Without, it is judged by the ledger as its creator knew it:
+    for reading results of old tasks, whoever has left and whatever key was rotated or revoked since. Raises TaskNotProven (metadata:
     rule, level), TaskExpired, and TaskAheadOfLedger when the creator knew entries that `state` does not have: refresh the
     replica and verify again; if it still is ahead then, refuse it.
     """
     specs = _read_chain(chain.specs, state)
+    latest = None if now is None else nanoseconds_at(now) + in_nanoseconds(CLOCK_SKEW)
+    signers: list[_Signer] = []
     for level, signed in enumerate(chain.specs):
         try:
-            _check_level(signed, level, specs, chain.specs, state)
-            if now is not None:
-                latest = nanoseconds_at(now) + in_nanoseconds(CLOCK_SKEW)
+            signers.append(_check_level(signed, level, specs, chain.specs, state))
+            if latest is not None:
                 require(nanoseconds(specs[level].created_at) <= latest, TaskRule.TIME_AHEAD)
+                _check_executable(specs[level], signers[level], state)
         except RuleBroken as broken:
             raise _not_proven(broken, level) from broken
     expires_at = nanoseconds(specs[-1].expires_at)
     if now is not None and expires_at <= nanoseconds_at(now):
         raise TaskExpired(f"The task {specs[-1].task_id} expired at {moment_at(expires_at).isoformat()}")
-    return VerifiedTask(specs, tuple(digest(signed.body) for signed in chain.specs), chain.specs[-1].key_id)
+    revocations = [signer.revoked_at.sequence for signer in signers if signer.revoked_at]
+    return VerifiedTask(
+        chain=specs,
+        chain_digests=tuple(digest(signed.body) for signed in chain.specs),
+        signer=signers[-1].public_key,
+        revoked_at=min(revocations, default=None),
+    )
+
+
+class _Signer(NamedTuple):
+    """Who signed a spec."""
+
+    public_key: PublicKey
+    revoked_at: Position | None
+    rotated_at_nanoseconds: int | None = None
+    is_gone: bool = False
+    """The node is admitted no more, or the organization left."""
 
 
 def _read_chain(signed: Sequence[Signed], state: State) -> tuple[TaskSpec, ...]:
@@ -129,8 +153,10 @@ def _read_chain(signed: Sequence[Signed], state: State) -> tuple[TaskSpec, ...]:
     return tuple(specs)
 
 
-def _check_level(signed: Signed, level: int, specs: Sequence[TaskSpec], chain: Sequence[Signed], state: State) -> None:
-    """Check one spec: by itself, against the ledger, against those above it, and who signed it."""
+def _check_level(
+    signed: Signed, level: int, specs: Sequence[TaskSpec], chain: Sequence[Signed], state: State
+) -> _Signer:
+    """Check one spec: by itself, against the ledger, against those above it; return who signed it."""
     spec = specs[level]
     check_spec(spec)
     _check_ledger(spec, state)
@@ -138,11 +164,10 @@ def _check_level(signed: Signed, level: int, specs: Sequence[TaskSpec], chain: S
     require(len(set(tasks)) == len(tasks) and len(set(runs)) == len(runs), TaskRule.ID)
     require(not {each.task_id for each in spec.depends_on} & set(tasks), TaskRule.DEPENDENCIES)
     if level == 0:
-        _check_root(signed, spec, state)
-    else:
-        _check_parent(spec, specs[level - 1], chain[level - 1])
-        check_within(spec, specs[level - 1])
-        _check_node_signature(signed, spec, state)
+        return _root_signer(signed, spec, state)
+    _check_parent(spec, specs[level - 1], chain[level - 1])
+    check_within(spec, specs[level - 1])
+    return _node_signer(signed, spec, state)
 
 
 def _check_ledger(spec: TaskSpec, state: State) -> None:
@@ -150,14 +175,30 @@ def _check_ledger(spec: TaskSpec, state: State) -> None:
     require(state.hash_at(spec.ledger_position.sequence) == spec.ledger_position.hash, TaskRule.LEDGER_POSITION)
     receivers = (receiver.organization_id for receiver in spec.receivers)
     organizations = {spec.initiator.organization_id, *receivers, *spec.result_receivers}
-    require(organizations <= state.members.keys(), TaskRule.MEMBER)
+    sequence = spec.ledger_position.sequence
+    known = (state.is_member(each) or state.was_member(each, sequence) for each in organizations)
+    require(all(known), TaskRule.MEMBER)
 
 
-def _check_root(signed: Signed, spec: TaskSpec, state: State) -> None:
+def _check_executable(spec: TaskSpec, signer: _Signer, state: State) -> None:
+    """Check what only matters to somebody who is to act on a spec now."""
+    require({spec.initiator.organization_id, *spec.result_receivers} <= state.members.keys(), TaskRule.MEMBER)
+    require(signer.revoked_at is None and not signer.is_gone, TaskRule.SIGNER_GONE)
+    if signer.rotated_at_nanoseconds is not None:
+        latest = signer.rotated_at_nanoseconds + in_nanoseconds(CLOCK_SKEW)
+        require(nanoseconds(spec.created_at) <= latest, TaskRule.ROTATED)
+
+
+def _root_signer(signed: Signed, spec: TaskSpec, state: State) -> _Signer:
     require(not spec.HasField("parent"), TaskRule.ROOT)
+    term = state.key_term_at(spec.initiator.organization_id, spec.ledger_position.sequence)
+    if term is None:
+        raise RuleBroken(TaskRule.SIGNATURE, "the organization had no keys then")
+    public_key = term.keys.task_signing
     with under(TaskRule.SIGNATURE):
-        public_key = state.signing_key(spec.initiator.organization_id)
         verify(signed, kind=SignedKind.SIGNED_KIND_TASK_SPEC, public_key=public_key, genesis=state.genesis)
+    left = term.ending is KeyEnding.LEFT
+    return _Signer(public_key, state.revocation(key_id(public_key)), term.until_nanoseconds, is_gone=left)
 
 
 def _check_parent(spec: TaskSpec, above: TaskSpec, signed_above: Signed) -> None:
@@ -172,14 +213,18 @@ def _check_parent(spec: TaskSpec, above: TaskSpec, signed_above: Signed) -> None
     require(spec.initiator.user_id == "", TaskRule.USER)
 
 
-def _check_node_signature(signed: Signed, spec: TaskSpec, state: State) -> None:
+def _node_signer(signed: Signed, spec: TaskSpec, state: State) -> _Signer:
     require(len(signed.key_id) == DIGEST_BYTES, TaskRule.SIGNATURE)
-    node = state.nodes.get(fingerprint(signed.key_id))
-    if node is None or node.organization_id != spec.initiator.organization_id:
+    try:
+        node = state.node_at(fingerprint(signed.key_id), spec.ledger_position.sequence)
+    except NodeNotApproved as error:
+        raise RuleBroken(TaskRule.SIGNATURE, error.message) from error
+    if node.organization_id != spec.initiator.organization_id:
         raise RuleBroken(TaskRule.SIGNATURE, "the signer is not a node of the organization")
     with under(TaskRule.SIGNATURE):
         kind = SignedKind.SIGNED_KIND_SUBTASK_SPEC
         verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
+    return _Signer(node.public_key, node.until, is_gone=node.until is not None)
 
 
 def _not_proven(broken: RuleBroken, level: int) -> TaskNotProven:

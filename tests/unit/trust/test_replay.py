@@ -14,13 +14,13 @@ from folkmoot.trust import (
     NodeNotApproved,
     OrganizationNotFound,
     SigningKey,
+    Terms,
     WrongCollaboration,
     digest,
     fingerprint,
     node_approve_entry,
     replay,
 )
-from folkmoot.trust.state import Terms
 from folkmoot.v1.ledger_pb2 import Decision, JoinRequestState, Quorum
 from tests.builders import DAY, NOW, SECOND, organization, world
 from tests.vectors.forge import APPROVE, DECLINE, base, entry, fork, redeem, request, vote

@@ -38,7 +38,7 @@ def test_verified_task_tells_its_whole_origin():
     assert (task.root, task.spec) == (spec_of(above), spec_of(last))
     assert task.chain_digests == tuple(digest(each.body) for each in (above, below, last))
     assert task.digest == digest(last.body)
-    assert task.signer_key_id == w["Beta"].nodes["beta-1"].key_id
+    assert task.signer == w["Beta"].nodes["beta-1"].public
 
 
 def test_runs_and_inputs_are_found():
@@ -175,5 +175,5 @@ def test_receipt_that_contradicts_itself_is_not_signed():
 def test_receipt_in_another_nodes_name_is_not_signed():
     w = base()
     _, receipt = receipt_of(w)
-    with pytest.raises(Malformed, match="admitted node"):
+    with pytest.raises(Malformed, match="a node of the run"):
         sign_receipt(receipt, w["Gamma"].nodes["gamma-1"])
