@@ -203,6 +203,20 @@ join_requests = Table(
     Index(None, "organization_account_id", "open", "expires_at"),
 )
 
+# ---- vault ---------------------------------------------------------------------------------------------------------
+
+vaulted_keys = Table(
+    "vaulted_keys",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("encryption_key_id", LargeBinary, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("vaulted_key", LargeBinary, nullable=False),
+    Column("put_at", Instant, nullable=False),
+    Index(None, "organization_id", "generation"),
+)
+
 # ---- audit trail ---------------------------------------------------------------------------------------------------
 
 events = Table(
