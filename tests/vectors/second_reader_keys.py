@@ -5,7 +5,6 @@ that a wrap is checked against the documents and not against the library's own i
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -120,7 +119,7 @@ def _is_rsa(public: bytes) -> bool:
     numbers = key.public_numbers()
     algorithm = _der(0x30, _der(0x06, bytes.fromhex("2a864886f70d010101")) + _der(0x05, b""))
     bits = _der(0x03, b"\0" + _der(0x30, _integer(numbers.n) + _integer(numbers.e)))
-    return _der(0x30, algorithm + bits) == public
+    return numbers.n % 2 == 1 and _der(0x30, algorithm + bits) == public
 
 
 def _der(tag: int, content: bytes) -> bytes:
@@ -242,8 +241,8 @@ def read_invitation(text: str) -> dict[str, Any]:
     if len(found) != 1:
         refuse("INVITATION_INVALID")
     try:
-        data = base64.b64decode("".join(found[0].split()), validate=True)
-    except binascii.Error:
+        data = base64.b64decode(re.sub(r"[ \t\r\n\v\f]", "", found[0]), validate=True)
+    except ValueError:
         return refuse("INVITATION_INVALID")
     file = read("InvitationFile", data, "INVITATION_INVALID")
     return file if len(file["seed"]) == 32 else refuse("INVITATION_INVALID")

@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from tests.vectors.second_reader_wire import (
     Refused,
@@ -284,7 +284,8 @@ def receives(key: dict[str, Any]) -> bool:
             return len(key["public"]) == 1184 + 32
         if key["kind"] == RSA:
             rsa = load_der_public_key(key["public"])
-            return isinstance(rsa, RSAPublicKey) and 3072 <= rsa.key_size <= 16384
+            right = isinstance(rsa, RSAPublicKey) and 3072 <= rsa.key_size <= 16384
+            return right and rsa.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == key["public"]
     except (ValueError, UnsupportedAlgorithm):
         return False
     return False

@@ -15,10 +15,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 # Message -> field number -> name and type. "*" before a type: repeated; "?": one of a oneof, there even when it is empty.
-_KEY = {1: ("kind", "int"), 2: ("public", "bytes")}
-_SIGNED = {1: ("kind", "int"), 2: ("body", "bytes"), 3: ("key_id", "bytes"), 4: ("signature", "bytes")}
-_POSITION = {1: ("sequence", "int"), 2: ("hash", "bytes")}
-_TIME = {1: ("seconds", "int"), 2: ("nanos", "int")}
+_KEY = {1: ("kind", "enum"), 2: ("public", "bytes")}
+_SIGNED = {1: ("kind", "enum"), 2: ("body", "bytes"), 3: ("key_id", "bytes"), 4: ("signature", "bytes")}
+_POSITION = {1: ("sequence", "uint64"), 2: ("hash", "bytes")}
+_TIME = {1: ("seconds", "int64"), 2: ("nanos", "int32")}
 SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
     "PublicKey": _KEY,
     "Signed": _SIGNED,
@@ -26,15 +26,15 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
     "Timestamp": _TIME,
     "Duration": _TIME,
     "OrganizationKeys": {
-        1: ("version", "int"),
+        1: ("version", "uint32"),
         2: ("organization_id", "text"),
-        3: ("generation", "int"),
+        3: ("generation", "uint32"),
         4: ("encryption", "PublicKey"),
         5: ("task_signing", "PublicKey"),
         6: ("created_at", "Timestamp"),
     },
     "NodeClaim": {
-        1: ("version", "int"),
+        1: ("version", "uint32"),
         2: ("genesis", "bytes"),
         3: ("organization_id", "text"),
         4: ("node_name", "text"),
@@ -42,7 +42,7 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         6: ("created_at", "Timestamp"),
     },
     "Invitation": {
-        1: ("version", "int"),
+        1: ("version", "uint32"),
         2: ("genesis", "bytes"),
         3: ("organization_id", "text"),
         4: ("node_name", "text"),
@@ -53,21 +53,21 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         9: ("expires_at", "Timestamp"),
     },
     "LedgerEntry": {
-        1: ("sequence", "int"),
+        1: ("sequence", "uint64"),
         2: ("previous_hash", "bytes"),
         3: ("genesis", "bytes"),
         4: ("intent", "text"),
         5: ("organization_id", "text"),
         6: ("created_by", "text"),
         7: ("created_at", "Timestamp"),
-        8: ("data_version", "int"),
+        8: ("data_version", "uint32"),
         9: ("data", "bytes"),
     },
     "CollaborationCreate": {
         1: ("name", "text"),
-        2: ("encryption", "int"),
-        3: ("post_quantum", "int"),
-        4: ("quorum", "int"),
+        2: ("encryption", "enum"),
+        3: ("post_quantum", "enum"),
+        4: ("quorum", "enum"),
         5: ("founder_name", "text"),
         6: ("governance_key", "PublicKey"),
         7: ("key_claim", "Signed"),
@@ -76,7 +76,7 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
     },
     "Predecessor": {1: ("genesis", "bytes"), 2: ("head", "LedgerPosition")},
     "JoinRequest": {
-        1: ("version", "int"),
+        1: ("version", "uint32"),
         2: ("genesis", "bytes"),
         3: ("name", "text"),
         4: ("governance_key", "PublicKey"),
@@ -89,7 +89,7 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         1: ("join_request", "Signed"),
         2: ("join_request_digest", "?bytes"),
         3: ("removal_hash", "?bytes"),
-        4: ("decision", "int"),
+        4: ("decision", "enum"),
         5: ("reason_digest", "bytes"),
     },
     "OrganizationPublishKey": {1: ("key_claim", "Signed")},
@@ -99,24 +99,24 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
     "LocalImage": {1: ("id", "text"), 2: ("name", "text")},
     "ProcessImage": {1: ("module", "text"), 2: ("tree_hash", "bytes")},
     "Initiator": {1: ("organization_id", "text"), 2: ("user_id", "text")},
-    "Parent": {1: ("task_id", "text"), 2: ("task_digest", "bytes"), 3: ("run_id", "text"), 4: ("attempt", "int")},
-    "TaskInputRef": {1: ("organization_ids", "*text"), 2: ("envelope_digest", "bytes"), 3: ("size_bytes", "int")},
+    "Parent": {1: ("task_id", "text"), 2: ("task_digest", "bytes"), 3: ("run_id", "text"), 4: ("attempt", "uint32")},
+    "TaskInputRef": {1: ("organization_ids", "*text"), 2: ("envelope_digest", "bytes"), 3: ("size_bytes", "uint64")},
     "Receiver": {1: ("organization_id", "text"), 2: ("run_id", "text")},
     "Dependency": {1: ("task_id", "text"), 2: ("task_digest", "bytes")},
     "Resources": {
-        1: ("memory_bytes", "int"),
-        2: ("cpu_millis", "int"),
+        1: ("memory_bytes", "uint64"),
+        2: ("cpu_millis", "uint32"),
         3: ("run_time", "Duration"),
         4: ("resource_class", "text"),
     },
     "Grant": {
-        1: ("subtask_depth", "int"),
-        2: ("subtask_number", "int"),
+        1: ("subtask_depth", "uint32"),
+        2: ("subtask_number", "uint32"),
         3: ("images", "*Image"),
-        4: ("messages", "int"),
+        4: ("messages", "enum"),
     },
     "TaskSpec": {
-        1: ("version", "int"),
+        1: ("version", "uint32"),
         2: ("genesis", "bytes"),
         3: ("task_id", "text"),
         4: ("job_id", "text"),
@@ -130,9 +130,9 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         12: ("result_receivers", "*text"),
         13: ("depends_on", "*Dependency"),
         14: ("labels", "*text"),
-        15: ("scratch", "int"),
+        15: ("scratch", "enum"),
         16: ("resources", "Resources"),
-        17: ("max_attempts", "int"),
+        17: ("max_attempts", "uint32"),
         18: ("grant", "Grant"),
         19: ("purpose", "text"),
         20: ("created_at", "Timestamp"),
@@ -140,31 +140,38 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         22: ("ledger_position", "LedgerPosition"),
     },
     "Receipt": {
-        1: ("version", "int"),
+        1: ("version", "uint32"),
         2: ("genesis", "bytes"),
         3: ("task_id", "text"),
         4: ("task_digest", "bytes"),
         5: ("run_id", "text"),
-        6: ("attempt", "int"),
+        6: ("attempt", "uint32"),
         7: ("organization_id", "text"),
         8: ("node_id", "text"),
-        9: ("outcome", "int"),
-        10: ("exit_class", "int"),
-        11: ("reason", "int"),
+        9: ("outcome", "enum"),
+        10: ("exit_class", "enum"),
+        11: ("reason", "enum"),
         12: ("rule", "text"),
         13: ("image_id", "text"),
-        14: ("isolation", "int"),
+        14: ("isolation", "enum"),
         15: ("policy_digest", "bytes"),
         16: ("input_digest", "bytes"),
         17: ("result_digest", "bytes"),
-        18: ("bytes_out", "int"),
+        18: ("bytes_out", "uint64"),
         19: ("result_receivers", "*text"),
         20: ("started_at", "Timestamp"),
         21: ("ended_at", "Timestamp"),
         22: ("ledger_position", "LedgerPosition"),
     },
 }
-_DEFAULTS: dict[str, Any] = {"int": 0, "bytes": b"", "text": ""}
+_NUMBERS = {
+    "uint32": range(1 << 32),
+    "uint64": range(1 << 64),
+    "int32": range(-(1 << 31), 1 << 31),
+    "int64": range(-(1 << 63), 1 << 63),
+    "enum": range(-(1 << 31), 1 << 31),
+}
+_DEFAULTS: dict[str, Any] = {"bytes": b"", "text": "", **dict.fromkeys(_NUMBERS, 0)}
 _ED25519 = 1
 
 
@@ -207,9 +214,9 @@ def _read(message: str, data: bytes) -> dict[str, Any]:
         if number < last or (number == last and kind[0] != "*"):
             raise Malformed(f"{name} is out of order")
         last, plain = number, kind.lstrip("*?")
-        if wire_type != (0 if plain == "int" else 2):
+        if wire_type != (0 if plain in _NUMBERS else 2):
             raise Malformed(f"{name} has another type")
-        value, at = _varint(data, at) if plain == "int" else _piece(data, at)
+        value, at = _varint(data, at) if plain in _NUMBERS else _piece(data, at)
         value = _value(plain, value)
         if kind == plain and value == _DEFAULTS.get(plain):
             raise Malformed(f"{name} need not be there")
@@ -221,11 +228,20 @@ def _read(message: str, data: bytes) -> dict[str, Any]:
 
 
 def _value(kind: str, value: Any) -> Any:
-    if kind == "int":
-        return value - (1 << 64) if value >> 63 else value
+    if kind in _NUMBERS:
+        return _number(kind, value)
     if kind == "bytes":
         return value
     return value.decode() if kind == "text" else _read(kind, value)
+
+
+def _number(kind: str, value: int) -> int:
+    """Negative numbers are written as 64 bits of two's complement, whatever their type's size."""
+    if value >> 63 and not kind.startswith("u"):
+        value -= 1 << 64
+    if value not in _NUMBERS[kind]:
+        raise Malformed("a number is larger than its type")
+    return value
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -6,8 +6,10 @@ Salt and initialization vector are drawn from the operating system, as the libra
 """
 
 import base64
+import math
 import os
 import textwrap
+from collections.abc import Iterator
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes, padding
@@ -17,6 +19,8 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 LABEL: Final = "ENCRYPTED PRIVATE KEY"
 ROUNDS: Final = 600_000
 """What OWASP asks for PBKDF2 with HMAC-SHA-256 (Password Storage Cheat Sheet, 2023)."""
+MOST_WORK: Final = 5_000_000
+"""What a file may ask of who opens it: rounds of PBKDF2, or scrypt's N * r * p (of 128 bytes each)."""
 
 _SALT_BYTES, _KEY_BYTES, _BLOCK_BYTES = 16, 32, 16
 _LINE_LENGTH = 64
@@ -48,6 +52,33 @@ def encrypt_private_key(private_key: bytes, passphrase: bytes) -> bytes:
     scheme = _sequence(_tagged(_OBJECT_IDENTIFIER, _AES_256_CBC), _tagged(_OCTET_STRING, vector))
     algorithm = _sequence(_tagged(_OBJECT_IDENTIFIER, _PBES2), _sequence(function, scheme))
     return _pem(_sequence(algorithm, _tagged(_OCTET_STRING, sealed)))
+
+
+def work(protected_key: bytes, levels: int = 6) -> int:
+    """Return what opening a protected key (DER) costs: the product of the numbers beside its salt; 0 if it has none.
+
+    PBKDF2 and its forerunners keep their rounds there, scrypt its N, r and p. Who opens a file looks first: it may ask for years.
+    """
+    most = 0
+    for tag, content in _values(protected_key):
+        if tag == _SEQUENCE and levels:
+            inside = list(_values(content))
+            numbers = [int.from_bytes(value, "big") for kind, value in inside if kind == _INTEGER]
+            is_salted = bool(inside) and inside[0][0] == _OCTET_STRING
+            most = max(most, math.prod(numbers) if is_salted and numbers else 0, work(content, levels - 1))
+    return most
+
+
+def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield tags and contents of the values in a row; what is cut off or not DER ends it."""
+    at = 0
+    while len(der) >= at + 2:
+        tag, length, at = der[at], der[at + 1], at + 2
+        if length >= 0x80:
+            written = length & 0x7F
+            length, at = int.from_bytes(der[at : at + written], "big"), at + written
+        yield tag, der[at : at + length]
+        at += length
 
 
 def _sequence(*parts: bytes) -> bytes:

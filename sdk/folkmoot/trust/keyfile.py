@@ -36,7 +36,9 @@ _NAMES: dict[type[PrivateKey], str] = {
     X25519PrivateKey: "X25519",
     RSAPrivateKey: "RSA",
 }
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
+# A block ends at the next dashes, so that each byte is looked at once, whatever the file contains.
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n((?:(?!-----).)*+)-----END \1-----", re.DOTALL)
+_LONGEST_BLOCK_BYTES = 16 * 1024  # RSA keys of 16,384 bits take 13 KiB
 _PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", encrypted_pem.LABEL.encode()
 _OTHER_FORM = (
     "not in PKCS#8 form (for ML-KEM: with its seed only, `openssl pkey -provparam ml-kem.output_formats=seed-only`)"
@@ -130,6 +132,7 @@ def _load(pem: bytes, passphrase: bytes | None) -> dict[str, PrivateKey]:
 
 def _load_block(block: bytes, passphrase: bytes | None) -> PrivateKey:
     try:
+        _check_work(block)
         key = serialization.load_pem_private_key(block, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         wrong = "the passphrase is wrong, or " if passphrase else ""
@@ -137,6 +140,19 @@ def _load_block(block: bytes, passphrase: bytes | None) -> PrivateKey:
     if not isinstance(key, PrivateKey):
         raise KeyMismatch(f"A private key is none of {', '.join(_NAMES.values())}.")
     return key
+
+
+def _check_work(block: bytes) -> None:
+    """Refuse a block that would keep whoever opens it busy for minutes or years: no key of ours is like that."""
+    if len(block) > _LONGEST_BLOCK_BYTES:
+        raise KeyMismatch(f"A private key of {len(block)} bytes is longer than any that is used here.")
+    base64_text = b"".join(_BLOCK.findall(block)[0][1].split())
+    work = encrypted_pem.work(base64.b64decode(base64_text, validate=True))
+    if work > encrypted_pem.MOST_WORK:
+        raise KeyMismatch(
+            f"The key's passphrase is stretched by {work} rounds; at most {encrypted_pem.MOST_WORK} are done. Protect it "
+            "anew: `openssl pkcs8 -topk8 -iter 600000`."
+        )
 
 
 def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -37,16 +37,22 @@ RSA_MIN_BITS, RSA_DEFAULT_BITS, RSA_MAX_BITS = 3072, 4096, 16384
 _KEY_LABEL = b"folkmoot/v1 key"
 _ML_KEM_PUBLIC_BYTES = 1184
 _X25519_BYTES = 32
+_LONGEST_KEPT_BYTES = 2200  # any key that anybody uses; what pretends to be a longer one is not worth the memory
 _X_WING_WRAPPED_BYTES = 1120 + CONTENT_KEY_BYTES + 16
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def key_id(public: PublicKey) -> bytes:
     """Return the key's id: 32 bytes over kind and public bytes. Raises Malformed for a kind that is not known."""
-    return _key_id(public.kind, public.public)
+    is_kept = len(public.public) <= _LONGEST_KEPT_BYTES
+    return _kept_key_id(public.kind, public.public) if is_kept else _key_id(public.kind, public.public)
 
 
 @lru_cache(maxsize=4096)  # asked of the same few keys with everything that they sign
+def _kept_key_id(kind: KeyKind.ValueType, public: bytes) -> bytes:
+    return _key_id(kind, public)
+
+
 def _key_id(kind: KeyKind.ValueType, public: bytes) -> bytes:
     try:
         name = KeyKind.Name(kind).removeprefix("KEY_KIND_")
@@ -190,12 +196,12 @@ def wrap(public: PublicKey, content_key: bytes, binding: bytes) -> bytes:
     key that cannot receive.
     """
     receiver = load_encryption_key(public)
-    if isinstance(receiver, rsa.RSAPublicKey):
-        return receiver.encrypt(content_key, _oaep(binding))
     try:
+        if isinstance(receiver, rsa.RSAPublicKey):
+            return receiver.encrypt(content_key, _oaep(binding))
         return _SUITE.encrypt(content_key, receiver, info=binding)
     except ValueError as error:
-        raise Malformed("The X-Wing key is one that nothing can be sealed to.") from error
+        raise Malformed("The key is one that nothing can be sealed to.") from error
 
 
 def load_encryption_key(public: PublicKey) -> rsa.RSAPublicKey | MLKEM768X25519PublicKey:

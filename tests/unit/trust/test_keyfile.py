@@ -216,3 +216,46 @@ def test_armour_is_made_of_short_lines_for_mail():
 def test_damaged_invitation_is_refused(damage):
     with pytest.raises(InvitationInvalid):
         load_invitation(damage(dump_invitation(INVITATION)))
+
+
+# ---- files that are meant to keep a reader busy ---------------------------------------------------------------------
+
+
+def altered_der(pem: bytes, before: str, after: str) -> bytes:
+    """Return a protected key file that asks for other numbers than it was written with."""
+    lines = pem.splitlines()
+    der = base64.b64decode(b"".join(lines[1:-1]))
+    altered = der.replace(bytes.fromhex(before), bytes.fromhex(after))
+    assert altered != der
+    return b"\n".join([lines[0], base64.b64encode(altered), lines[-1], b""])
+
+
+def test_passphrase_that_would_be_stretched_for_hours_is_refused_unread():
+    pem = dump_signing_key(SIGNING, PASSPHRASE)
+    endless = altered_der(pem, "02030927c0", "0203ffffff")
+    with pytest.raises(KeyMismatch, match="rounds"):
+        load_signing_key(endless, PASSPHRASE)
+
+
+def test_scrypt_that_would_take_all_memory_is_refused_unread(tmp_path):
+    tmp_path.joinpath("key.pem").write_bytes(dump_signing_key(SIGNING))
+    command = ["openssl", "pkcs8", "-topk8", "-scrypt", "-in", tmp_path / "key.pem", "-passout", "pass:x"]
+    pem = subprocess.run(command, check=True, capture_output=True).stdout
+    assert load_signing_key(pem, b"x").seed == SIGNING.seed
+    with pytest.raises(KeyMismatch, match="rounds"):
+        load_signing_key(altered_der(pem, "020108020101", "02017f02017f"), b"x")
+
+
+def test_numbers_hidden_deep_inside_cost_nothing_to_look_for():
+    nested = b""
+    for _ in range(1000):
+        nested = b"\x30\x82" + len(nested).to_bytes(2, "big") + nested
+    armoured = base64.encodebytes(nested)
+    with pytest.raises(KeyMismatch):
+        load_signing_key(b"-----BEGIN PRIVATE KEY-----\n" + armoured + b"-----END PRIVATE KEY-----\n")
+
+
+def test_private_key_longer_than_any_in_use_is_refused_unread():
+    long = base64.encodebytes(bytes(1_000_000))
+    with pytest.raises(KeyMismatch, match="longer"):
+        load_signing_key(b"-----BEGIN PRIVATE KEY-----\n" + long + b"-----END PRIVATE KEY-----\n")

@@ -1,5 +1,7 @@
 """Keys that sign, keys that receive, and that none passes for another."""
 
+import tracemalloc
+
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -160,3 +162,23 @@ def test_x_wing_key_that_nobody_can_hold_is_refused(public):
 def test_nothing_is_sealed_to_a_key_that_signs():
     with pytest.raises(Malformed):
         wrap(signing_key("one").public, CONTENT_KEY, BINDING)
+
+
+def test_rsa_key_of_an_even_modulus_is_refused_and_not_a_fault():
+    """Such a key has the right form, and whoever seals to it would otherwise meet an error of the library's."""
+    public = rsa_key().public
+    at = public.public.rindex(b"\x02\x03\x01\x00\x01") - 1  # the modulus ends where the exponent begins
+    even = public.public[:at] + bytes([public.public[at] & 0xFE]) + public.public[at + 1 :]
+    with pytest.raises(Malformed, match="nothing can be sealed to"):
+        wrap(PublicKey(kind=public.kind, public=even), CONTENT_KEY, BINDING)
+
+
+def test_ids_of_what_pretends_to_be_keys_are_not_kept():
+    """Thousands of ids are remembered; with keys of a megabyte each that would fill a server's memory."""
+    tracemalloc.start()
+    try:
+        for number in range(16):
+            key_id(PublicKey(kind=KeyKind.KEY_KIND_ED25519, public=bytes([number]) * 1_000_000))
+        assert tracemalloc.get_traced_memory()[0] < 4_000_000
+    finally:
+        tracemalloc.stop()
