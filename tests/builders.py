@@ -24,16 +24,22 @@ from folkmoot.trust import (
     XWingKey,
     digest,
     found,
+    leave_entry,
     make_invitation,
     make_join_request,
     make_node_claim,
     node_approve_entry,
+    node_revoke_entry,
     replay,
+    request_removal_entry,
+    revoke_key_entry,
+    rotate_key_entry,
     sign_subtask,
     sign_task,
     timestamp,
     uuid7,
     vote_entry,
+    vote_removal_entry,
 )
 from folkmoot.v1.keys_pb2 import InvitationFile
 from folkmoot.v1.ledger_pb2 import Decision, Encryption, PostQuantum, Quorum
@@ -97,6 +103,11 @@ def organization(name: str, kind: EncryptionKind = "x-wing") -> Organization:
     governance_key, task_signing = SigningKey.generate(random), SigningKey.generate(random)
     encryption = XWingKey.generate(random) if kind == "x-wing" else rsa_key(name)
     return Organization(name, governance_key, OrganizationKey(encryption, task_signing))
+
+
+def organization_key(name: str, kind: EncryptionKind = "x-wing") -> OrganizationKey:
+    """Return another organization key."""
+    return organization(name, kind).organization_key
 
 
 @dataclass
@@ -253,6 +264,53 @@ class World:
         self.append(entry)
         self[owner].nodes[node_name] = node_key
         return node_key
+
+    def rotate(self, owner: str, new: OrganizationKey | None = None) -> OrganizationKey:
+        """Have an organization rotate its keys; return the new ones, which are its own from now on."""
+        new = new or organization_key(f"{owner} rotated at {self.state.position.sequence}")
+        mine = self[owner]
+        generation = self.state.keys(mine.address).generation + 1
+        claim = new.claim(mine.address, generation, self.now)
+        self.append(rotate_key_entry(self.state, claim, governance_key=mine.governance_key, now=self.now))
+        mine.organization_key = new
+        return new
+
+    def revoke(self, owner: str, *key_ids: bytes, new: OrganizationKey | None = None) -> Signed:
+        """Have an organization revoke keys of its own, and publish new ones if there are any."""
+        mine = self[owner]
+        generation = self.state.key_terms[mine.address][-1].keys.generation + 1
+        claim = new.claim(mine.address, generation, self.now) if new else None
+        entry = revoke_key_entry(self.state, key_ids, claim, governance_key=mine.governance_key, now=self.now)
+        mine.organization_key = new or mine.organization_key
+        return self.append(entry)
+
+    def leave(self, owner: str) -> Signed:
+        return self.append(leave_entry(self.state, governance_key=self[owner].governance_key, now=self.now))
+
+    def request_removal(self, requester: str, target: str) -> bytes:
+        """Have a member ask for another one's removal; return what names it."""
+        key, address = self[requester].governance_key, self[target].address
+        return digest(self.append(request_removal_entry(self.state, address, governance_key=key, now=self.now)).body)
+
+    def vote_removal(
+        self, voter: str, removal: bytes, decision: Decision.ValueType = Decision.DECISION_APPROVE
+    ) -> Signed:
+        key = self[voter].governance_key
+        return self.append(vote_removal_entry(self.state, removal, decision, governance_key=key, now=self.now))
+
+    def remove(self, target: str) -> None:
+        """Have a member voted out by as many as it takes."""
+        others = [name for name in self.organizations if name != target and self.state.is_member(self[name].address)]
+        removal = self.request_removal(others[0], target)
+        for voter in others:
+            if self.state.is_member(self[target].address):
+                self.vote_removal(voter, removal)
+
+    def revoke_node(self, owner: str, node_name: str) -> Signed:
+        mine = self[owner]
+        node_id = mine.nodes[node_name].fingerprint
+        entry = node_revoke_entry(self.state, node_id, governance_key=mine.governance_key, now=self.now)
+        return self.append(entry)
 
 
 def world(
