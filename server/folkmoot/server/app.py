@@ -37,6 +37,7 @@ from folkmoot.server.sessions import Sessions
 from folkmoot.server.store import migrate
 from folkmoot.server.store.engine import Store
 from folkmoot.server.tokens import Tokens
+from folkmoot.server.vault import Vault
 from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.transport.channel import SERVER_OPTIONS
 from folkmoot.trust.errors import FolkmootError
@@ -107,7 +108,7 @@ async def serve(
         server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
         joining = Joining(core, sessions.forget)
         add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nodes), server)
-        add_KeyServiceServicer_to_server(KeyService(core.ledgers), server)
+        add_KeyServiceServicer_to_server(KeyService(core.ledgers, Vault(core)), server)
         add_AdminServiceServicer_to_server(AdminService(core, accounts, joining, dispatch), server)
         add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
         add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)

@@ -1,4 +1,4 @@
-"""KeyService: ledgers, and the keys that they prove."""
+"""KeyService: ledgers, the keys that they prove, and the vault."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import grpc.aio
 
 from folkmoot.server.ledgers import Ledgers
+from folkmoot.server.vault import Vault
 from folkmoot.v1 import key_service_pb2 as keys
 from folkmoot.v1.key_service_pb2_grpc import KeyServiceServicer
 
@@ -13,10 +14,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class KeyService(KeyServiceServicer):
-    """Orders and hands out entries; it holds no key."""
+    """Orders and hands out entries, keeps vaulted keys; it holds none that it could use."""
 
-    def __init__(self, ledgers: Ledgers) -> None:
+    def __init__(self, ledgers: Ledgers, vault: Vault) -> None:
         self._ledgers = ledgers
+        self._vault = vault
 
     async def GetLedger(self, request: keys.GetLedgerRequest, _rpc: Context) -> AsyncIterator[keys.GetLedgerResponse]:
         await self._ledgers.state_for_caller(request.genesis)
@@ -51,3 +53,15 @@ class KeyService(KeyServiceServicer):
                 for member in sorted(state.members.values(), key=lambda member: member.name)
             ]
         )
+
+    async def PutVaultedKey(self, request: keys.PutVaultedKeyRequest, _rpc: Context) -> keys.PutVaultedKeyResponse:
+        await self._vault.put(request.key)
+        return keys.PutVaultedKeyResponse()
+
+    async def GetVaultedKey(self, request: keys.GetVaultedKeyRequest, _rpc: Context) -> keys.GetVaultedKeyResponse:
+        return keys.GetVaultedKeyResponse(key=await self._vault.get(request.organization_id, request.encryption_key_id))
+
+    async def ListVaultedKeys(
+        self, request: keys.ListVaultedKeysRequest, _rpc: Context
+    ) -> keys.ListVaultedKeysResponse:
+        return keys.ListVaultedKeysResponse(keys=await self._vault.list(request.organization_id))
