@@ -27,15 +27,16 @@ from folkmoot.server.config import Config
 from folkmoot.server.passwords import Cost
 from folkmoot.transport.channel import ServerAddress, open_channel
 from folkmoot.transport.status import RemoteError, error_from_rpc
-from folkmoot.trust import SigningKey, make_authentication, uuid7
+from folkmoot.trust import SigningKey, digest, make_authentication, uuid7
 from folkmoot.v1 import admin_service_pb2, auth_service_pb2, key_service_pb2, ledger_pb2
 from folkmoot.v1.admin_service_pb2_grpc import AdminServiceStub
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.key_service_pb2_grpc import KeyServiceStub
+from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
-from tests.builders import World
+from tests.builders import World, organization
 
 CHEAP = Cost(memory_kib=64, passes=1)
 PASSWORD = "correct horse battery staple"
@@ -172,16 +173,44 @@ class Server:
 
     # ---- collaborations --------------------------------------------------------------------------------------------
 
-    async def append(self, entry: Signed, by: User | Metadata) -> ledger_pb2.LedgerPosition:
+    async def append(self, entry: Signed, by: User | Metadata, *, proves: bool = True) -> ledger_pb2.LedgerPosition:
+        """Append an entry; who founds proves to hold the governance key, unless the test says otherwise."""
         metadata = by.metadata if isinstance(by, User) else by
         request = key_service_pb2.AppendLedgerEntryRequest(entry=entry)
+        if proves and isinstance(by, User) and b"collaboration.create" in entry.body:
+            founding = ledger_pb2.LedgerEntry.FromString(entry.body)
+            data = ledger_pb2.CollaborationCreate.FromString(founding.data)
+            await self._prove(request, by, digest(entry.body), data.governance_key, data.founder_name)
         return (await self.keys.AppendLedgerEntry(request, metadata=metadata)).position
 
-    async def submit_join_request(self, request: Signed, by: User) -> ledger_pb2.JoinRequestView:
-        answer = await self.admin.SubmitJoinRequest(
-            admin_service_pb2.SubmitJoinRequestRequest(request=request), metadata=by.metadata
+    async def submit_join_request(
+        self, request: Signed, by: User, *, proves: bool = True
+    ) -> ledger_pb2.JoinRequestView:
+        """Ask to join; who asks proves to hold the governance key, unless the test says otherwise."""
+        submission = admin_service_pb2.SubmitJoinRequestRequest(request=request)
+        if proves:
+            wish = ledger_pb2.JoinRequest.FromString(request.body)
+            await self._prove(submission, by, wish.genesis, wish.governance_key, wish.name)
+        return (await self.admin.SubmitJoinRequest(submission, metadata=by.metadata)).join_request
+
+    async def _prove(self, request: Any, by: User, genesis: bytes, governance_key: PublicKey, name: str) -> None:
+        """Add the proof of possession, with the key of the organization that has that name or that the user is of."""
+        own = by.username.rpartition("@")[2].title()
+        for owner in (organization(name), organization(own)):
+            if owner.governance_key.public == governance_key:
+                request.possession.CopyFrom(await self.possession(genesis, owner.governance_key))
+
+    async def possession(self, genesis: bytes, governance_key: SigningKey) -> Signed:
+        """Return a proof of possession for this server, over a fresh nonce."""
+        nonce = (await self.auth.GetNonce(auth_service_pb2.GetNonceRequest())).nonce
+        return make_authentication(
+            genesis=genesis,
+            organization_id=governance_key.fingerprint,
+            key=governance_key,
+            nonce=nonce,
+            server_authority_digest=self.authority_digest,
+            now=self.running.core.clock(),
         )
-        return answer.join_request
 
     async def publish(self, world: World) -> dict[str, User]:
         """Bring a collaboration to the server, each entry by its own organization's admin; return the admins by name."""

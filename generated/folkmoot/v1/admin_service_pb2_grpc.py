@@ -182,7 +182,7 @@ class AdminServiceServicer:
         """Asks to join a collaboration: a connection attempt, visible to its members.
         Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
         Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
-        NONCE_INVALID.
+        NONCE_INVALID, NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,7 +199,7 @@ class AdminServiceServicer:
     def SubmitNodeAttempt(self, request, context):
         """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
         Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
-        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+        Errors: COLLABORATION_NOT_FOUND, MALFORMED, NOT_A_MEMBER, JOIN_PENDING, NAME_TAKEN, LEDGER_ENTRY_INVALID, TOO_MANY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,7 +72,7 @@ class AdminServiceStub:
     """Asks to join a collaboration: a connection attempt, visible to its members.
     Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
     Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
-    NONCE_INVALID.
+    NONCE_INVALID, NOT_ALLOWED.
     """
     ListJoinRequests: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListJoinRequestsRequest, _admin_service_pb2.ListJoinRequestsResponse]
     """Lists connection attempts with the votes so far.
@@ -81,7 +81,7 @@ class AdminServiceStub:
     SubmitNodeAttempt: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SubmitNodeAttemptRequest, _admin_service_pb2.SubmitNodeAttemptResponse]
     """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
     Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
-    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+    Errors: COLLABORATION_NOT_FOUND, MALFORMED, NOT_A_MEMBER, JOIN_PENDING, NAME_TAKEN, LEDGER_ENTRY_INVALID, TOO_MANY.
     """
     ListNodeAttempts: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodeAttemptsRequest, _admin_service_pb2.ListNodeAttemptsResponse]
     """Lists the attempts of nodes that wait for approval.
@@ -140,7 +140,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Asks to join a collaboration: a connection attempt, visible to its members.
     Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
     Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
-    NONCE_INVALID.
+    NONCE_INVALID, NOT_ALLOWED.
     """
     ListJoinRequests: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListJoinRequestsRequest, _admin_service_pb2.ListJoinRequestsResponse]  # type: ignore[assignment]
     """Lists connection attempts with the votes so far.
@@ -149,7 +149,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     SubmitNodeAttempt: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SubmitNodeAttemptRequest, _admin_service_pb2.SubmitNodeAttemptResponse]  # type: ignore[assignment]
     """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
     Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
-    Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+    Errors: COLLABORATION_NOT_FOUND, MALFORMED, NOT_A_MEMBER, JOIN_PENDING, NAME_TAKEN, LEDGER_ENTRY_INVALID, TOO_MANY.
     """
     ListNodeAttempts: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodeAttemptsRequest, _admin_service_pb2.ListNodeAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of nodes that wait for approval.
@@ -259,7 +259,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks to join a collaboration: a connection attempt, visible to its members.
         Callers: users with COLLABORATION EDIT. Idempotent by the request's bytes.
         Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NAME_TAKEN, TOO_MANY, LEDGER_ENTRY_INVALID,
-        NONCE_INVALID.
+        NONCE_INVALID, NOT_ALLOWED.
         """
 
     @_abc_1.abstractmethod
@@ -280,7 +280,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.SubmitNodeAttemptResponse, _abc.Awaitable[_admin_service_pb2.SubmitNodeAttemptResponse]]:
         """Asks to become a node without an invitation: an attempt, visible to the administrators of the organization until it expires.
         Callers: anybody who has the node's key; the claim proves it. Idempotent by the claim's bytes.
-        Errors: COLLABORATION_NOT_FOUND, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, NAME_TAKEN, TOO_MANY.
+        Errors: COLLABORATION_NOT_FOUND, MALFORMED, NOT_A_MEMBER, JOIN_PENDING, NAME_TAKEN, LEDGER_ENTRY_INVALID, TOO_MANY.
         """
 
     @_abc_1.abstractmethod

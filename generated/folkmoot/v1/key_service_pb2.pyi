@@ -136,8 +136,9 @@ class AppendLedgerEntryRequest(_message.Message):
 
     @_builtins.property
     def possession(self) -> _signed_pb2.Signed:
-        """Signed(AUTHENTICATION, Authentication) by the governance key, over a nonce of this server: needed once, with the entry that makes
-        the organization known to the caller's account, so that nobody else can bring it in the organization's name.
+        """Signed(AUTHENTICATION, Authentication) by the entry's governance key, over a nonce of this server: makes the organization known to
+        the caller's account, once. Who founds sends it along; without it an entry binds nobody, so that nobody can bring one in the
+        organization's name.
         """
 
     def __init__(

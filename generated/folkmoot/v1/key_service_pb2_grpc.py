@@ -99,11 +99,12 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendLedgerEntry(self, request, context):
-        """Appends an entry, if it follows from the ledger as it stands.
-        Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
-        them nodes. Idempotent by the entry's bytes.
+        """Appends an entry, if it follows from the ledger as it stands. An entry proves itself, whoever brings it: so anybody gives back to
+        a server that was restored from a backup what it lost.
+        Callers: users with COLLABORATION VIEW (a founding entry: COLLABORATION CREATE); nodes, for their collaboration; invited nodes, for
+        the entry that makes them nodes. Idempotent by the entry's bytes.
         Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
+        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NOT_A_MEMBER, NONCE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

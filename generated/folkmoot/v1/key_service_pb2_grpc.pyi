@@ -43,11 +43,12 @@ class KeyServiceStub:
     Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     AppendLedgerEntry: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.AppendLedgerEntryRequest, _key_service_pb2.AppendLedgerEntryResponse]
-    """Appends an entry, if it follows from the ledger as it stands.
-    Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
-    them nodes. Idempotent by the entry's bytes.
+    """Appends an entry, if it follows from the ledger as it stands. An entry proves itself, whoever brings it: so anybody gives back to
+    a server that was restored from a backup what it lost.
+    Callers: users with COLLABORATION VIEW (a founding entry: COLLABORATION CREATE); nodes, for their collaboration; invited nodes, for
+    the entry that makes them nodes. Idempotent by the entry's bytes.
     Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
+    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NOT_A_MEMBER, NONCE_INVALID.
     """
     ListOrganizationKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListOrganizationKeysRequest, _key_service_pb2.ListOrganizationKeysResponse]
     """Shows members' present keys with the entries that prove them. For lists; who acts on keys replays the ledger.
@@ -87,11 +88,12 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     AppendLedgerEntry: _aio.UnaryUnaryMultiCallable[_key_service_pb2.AppendLedgerEntryRequest, _key_service_pb2.AppendLedgerEntryResponse]  # type: ignore[assignment]
-    """Appends an entry, if it follows from the ledger as it stands.
-    Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
-    them nodes. Idempotent by the entry's bytes.
+    """Appends an entry, if it follows from the ledger as it stands. An entry proves itself, whoever brings it: so anybody gives back to
+    a server that was restored from a backup what it lost.
+    Callers: users with COLLABORATION VIEW (a founding entry: COLLABORATION CREATE); nodes, for their collaboration; invited nodes, for
+    the entry that makes them nodes. Idempotent by the entry's bytes.
     Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
+    INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NOT_A_MEMBER, NONCE_INVALID.
     """
     ListOrganizationKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListOrganizationKeysRequest, _key_service_pb2.ListOrganizationKeysResponse]  # type: ignore[assignment]
     """Shows members' present keys with the entries that prove them. For lists; who acts on keys replays the ledger.
@@ -146,11 +148,12 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.AppendLedgerEntryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.AppendLedgerEntryResponse, _abc.Awaitable[_key_service_pb2.AppendLedgerEntryResponse]]:
-        """Appends an entry, if it follows from the ledger as it stands.
-        Callers: users with COLLABORATION EDIT (the founding entry: COLLABORATION CREATE); nodes; invited nodes, for the entry that makes
-        them nodes. Idempotent by the entry's bytes.
+        """Appends an entry, if it follows from the ledger as it stands. An entry proves itself, whoever brings it: so anybody gives back to
+        a server that was restored from a backup what it lost.
+        Callers: users with COLLABORATION VIEW (a founding entry: COLLABORATION CREATE); nodes, for their collaboration; invited nodes, for
+        the entry that makes them nodes. Idempotent by the entry's bytes.
         Errors: LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID, SIGNATURE_INVALID, MALFORMED, LEDGER_UPGRADE_NEEDED, COLLABORATION_NOT_FOUND,
-        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NONCE_INVALID.
+        INVITATION_INVALID, NAME_TAKEN, NOT_ALLOWED, NOT_A_MEMBER, NONCE_INVALID.
         """
 
     @_abc_1.abstractmethod

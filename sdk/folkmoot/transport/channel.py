@@ -5,6 +5,7 @@ and without `ping_timeout_ms` a peer that froze is noticed after 69 seconds inst
 """
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 
 import grpc
@@ -12,6 +13,7 @@ import grpc.aio
 
 from folkmoot.transport import timeouts
 from folkmoot.transport.limits import MESSAGE_BYTES
+from folkmoot.trust.encoding import digest
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -72,6 +74,13 @@ class ServerAddress:
                 errors_pb2.ERROR_REASON_INVALID_FIELD,
                 f"without TLS only a server on this machine can be used, and {host} is not: remove 'insecure'",
             )
+
+    @property
+    def authority_digest(self) -> bytes:
+        """SHA-256 of the certificate that vouches for the server, as authentications name it; empty without one."""
+        if self.certificate_authority is None:
+            return b""
+        return digest(ssl.PEM_cert_to_DER_cert(self.certificate_authority.decode()))
 
 
 def is_loopback(host: str) -> bool:

@@ -6,7 +6,7 @@ that holds its one-time key makes a node key and a claim, and both together are 
 
 from datetime import datetime, timedelta
 
-from folkmoot.trust.claims import checked_invitation, checked_join_request
+from folkmoot.trust.claims import checked_invitation, checked_join_request, checked_node_claim
 from folkmoot.trust.encoding import Random, Reference, parse, serialize, timestamp
 from folkmoot.trust.errors import InvitationInvalid, Malformed, WrongCollaboration
 from folkmoot.trust.keys import SigningKey, key_id
@@ -144,3 +144,15 @@ def make_node_claim(
         created_at=timestamp(now),
     )
     return sign(SignedKind.SIGNED_KIND_NODE_CLAIM, serialize(claim), key=node_key, genesis=genesis)
+
+
+def verify_node_claim(signed: Signed) -> NodeClaim:
+    """Return a node's claim that is whole in itself: form, name, and the signature of the key that it presents; raise Malformed.
+
+    Whether its organization is a member, and name and key are free, the ledger that it names has to say.
+    """
+    claim = parse(NodeClaim, signed.body)
+    try:
+        return checked_node_claim(signed, claim.genesis, claim.organization_id)
+    except RuleBroken as broken:
+        raise Malformed(f"The node's claim breaks a rule: {broken}", metadata=broken.metadata) from broken

@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from folkmoot.server import access, certificates, logs, tokens
 from folkmoot.server.accounts import Accounts
+from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.certificates import Certificates
 from folkmoot.server.config import Config
@@ -25,8 +26,10 @@ from folkmoot.server.core import Clock, Core, Random
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
+from folkmoot.server.nonces import Nonces
 from folkmoot.server.passwords import Cost, Passwords
 from folkmoot.server.payloads import FolderStore
+from folkmoot.server.possession import Possession
 from folkmoot.server.rpc.admin_service import AdminService
 from folkmoot.server.rpc.auth_service import AuthService
 from folkmoot.server.rpc.interceptors import Guard
@@ -98,7 +101,9 @@ async def serve(
         passwords = Passwords(random, password_cost or Cost())
         accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
         core.ledgers.on_moved(lambda _genesis: sessions.forget())
-        nodes = NodeAuthentication(core, signer, authority.authority_digest if authority else b"")
+        nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
+        nodes = NodeAuthentication(core, signer, nonces, authority_digest)
+        possession = Possession(core, nonces, authority_digest, sessions.forget)
         payloads = FolderStore(config.data / "payloads")
         parts.callback(payloads.close)
         dispatch = Dispatch(core, LocalWaker())
@@ -106,10 +111,10 @@ async def serve(
         await dispatch.start()
 
         server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
-        joining = Joining(core, sessions.forget)
-        add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nodes), server)
-        add_KeyServiceServicer_to_server(KeyService(core.ledgers, Vault(core)), server)
-        add_AdminServiceServicer_to_server(AdminService(core, accounts, joining, dispatch), server)
+        joining, attempts = Joining(core, possession), NodeAttempts(core)
+        add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nonces, nodes), server)
+        add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)
+        add_AdminServiceServicer_to_server(AdminService(core, accounts, joining, attempts, dispatch), server)
         add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
         add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)
         servicer = await _add_health(server)

@@ -7,20 +7,19 @@ stands in between is worth nothing here.
 
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from folkmoot.server import events
+from folkmoot.server.attempts import waits
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core
-from folkmoot.server.joining import open_request
+from folkmoot.server.joining import check_member
 from folkmoot.server.ledgers import Ledgers
-from folkmoot.server.store import tables
-from folkmoot.server.tokens import Claims, Tokens, nonce_invalid
+from folkmoot.server.nonces import Nonces
+from folkmoot.server.tokens import Claims, Tokens
 from folkmoot.trust import NodeNotApproved, State
 from folkmoot.trust.authentication import read_authentication, verify_authentication
-from folkmoot.trust.errors import FolkmootError
 from folkmoot.trust.joining import verify_invitation
-from folkmoot.v1 import errors_pb2
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1.keys_pb2 import Authentication, PublicKey
 from folkmoot.v1.signed_pb2 import Signed
@@ -29,15 +28,12 @@ from folkmoot.v1.signed_pb2 import Signed
 class NodeAuthentication:
     """Gives tokens to machines that prove a key."""
 
-    def __init__(self, core: Core, tokens: Tokens, authority_digest: bytes) -> None:
+    def __init__(self, core: Core, tokens: Tokens, nonces: Nonces, authority_digest: bytes) -> None:
         self._core = core
         self._ledgers: Ledgers = core.ledgers
         self._tokens = tokens
+        self._nonces = nonces
         self._authority_digest = authority_digest
-
-    def nonce(self) -> bytes:
-        """Return 32 bytes to sign within a minute."""
-        return self._tokens.nonce(self._core.clock(), self._core.random)
 
     async def authenticate(self, signed: Signed, invitation: Signed | None) -> tuple[str, Claims]:
         """Return an access token and what it says.
@@ -47,10 +43,10 @@ class NodeAuthentication:
         """
         now = self._core.clock()
         claimed = read_authentication(signed)
-        good_until = self._tokens.check_nonce(claimed.nonce, now)
+        use_nonce = self._nonces.use(claimed.nonce)
         state = await self._ledgers.state(claimed.genesis)
-        await self._check_member(state, claimed)
-        key = self._key(state, claimed, invitation)
+        await check_member(self._core, state, claimed.organization_id)
+        key = await self._key(state, claimed, invitation)
         verify_authentication(
             signed,
             public_key=key,
@@ -75,45 +71,23 @@ class NodeAuthentication:
             genesis=state.genesis,
         )
 
-        def operation(connection: Connection) -> bool:
-            table = tables.nonces
-            connection.execute(delete(table).where(table.c.expires_at <= now))
-            if connection.execute(select(table.c.nonce).where(table.c.nonce == claimed.nonce)).first():
-                return False
-            connection.execute(insert(table).values(nonce=claimed.nonce, expires_at=good_until))
+        def operation(connection: Connection) -> None:
+            use_nonce(connection)
             record(connection)
-            return True
 
-        if not await self._core.store.write(operation):
-            raise nonce_invalid("The nonce was used before")
+        await self._core.store.write(operation)
         return self._tokens.issue(claims), claims
 
-    async def _check_member(self, state: State, claimed: Authentication) -> None:
-        """Tell an organization that waits for votes how many are missing, any other one that it is no member."""
-        if state.is_member(claimed.organization_id):
-            return
-        request = await self._core.store.read(
-            lambda connection: open_request(connection, state.genesis, claimed.organization_id, now=self._core.clock())
-        )
-        if request is None:
-            raise FolkmootError(
-                errors_pb2.ERROR_REASON_NOT_A_MEMBER,
-                f"The organization {claimed.organization_id} is not a member of {state.name}",
-                metadata={"organization_id": claimed.organization_id},
-            )
-        missing, votes = state.missing_votes(request), state.requests.get(request)
-        approved = len(votes.approved_by & state.members.keys()) if votes else 0
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_JOIN_PENDING,
-            f"Your organization has asked to join {state.name}: {approved} members approve, {missing} more must",
-            metadata={"missing": str(missing), "approved": str(approved)},
-        )
-
-    def _key(self, state: State, claimed: Authentication, invitation: Signed | None) -> PublicKey:
+    async def _key(self, state: State, claimed: Authentication, invitation: Signed | None) -> PublicKey:
         """Return the key that must have signed: that of an admitted node, or an unused invitation's."""
         if invitation is not None:
             invited = verify_invitation(invitation, state, now=self._core.clock())
             return invited.public_key
+        if claimed.node_id not in state.nodes and await waits(self._core, state.genesis, claimed.node_id):
+            raise NodeNotApproved(
+                f"The node {claimed.node_id} has asked to be approved, and waits for an administrator of its organization",
+                metadata={"node_id": claimed.node_id, "attempt": "pending"},
+            )
         node = state.node(claimed.node_id)
         if node.organization_id != claimed.organization_id:
             raise NodeNotApproved(f"The node {claimed.node_id} is another organization's")

@@ -4,16 +4,17 @@ A request is stored as it was signed; who voted how is read from the ledger. An 
 members are not flooded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, insert, select, tuple_
 
-from folkmoot.server import accounts, events, pages
+from folkmoot.server import events, pages
 from folkmoot.server.context import caller
 from folkmoot.server.core import Core, try_later
+from folkmoot.server.possession import Possession, require
 from folkmoot.server.store import tables
 from folkmoot.trust import LedgerEntryInvalid, State, digest, fingerprint, key_id
 from folkmoot.trust.encoding import timestamp
@@ -39,27 +40,36 @@ class Attempt:
 
 
 class Joining:
-    """Join requests of this server's collaborations. `address_bound` is called when an account has got its address."""
+    """Join requests of this server's collaborations."""
 
-    def __init__(self, core: Core, address_bound: Callable[[], None]) -> None:
+    def __init__(self, core: Core, possession: Possession) -> None:
         self._core = core
-        self._address_bound = address_bound
+        self._possession = possession
 
-    async def submit(self, signed: Signed) -> tuple[Attempt, State]:
-        """Store a request; the same again gives the first answer."""
+    async def submit(self, signed: Signed, proof: Signed | None) -> tuple[Attempt, State]:
+        """Store a request of the caller's organization; the same again gives the first answer.
+
+        `proof` binds the caller's account to the organization, if it is not yet. For a member that is all that happens: its
+        account may have lost the address with the server's database.
+        """
         now, who = self._core.clock(), caller()
         request = verify_join_request(signed, now)
         state = await self._core.ledgers.state(request.genesis)
+        binding = self._possession.check(proof, governance_key=request.governance_key, genesis=request.genesis)
+        require(request.governance_key, binding)
         organization_id = fingerprint(key_id(request.governance_key))
+        attempt = Attempt(signed, digest(signed.body), organization_id, request.name, now)
         if state.is_member(organization_id):
-            raise LedgerEntryInvalid(f"Your organization is a member of {state.name} already")
+            if binding is None:
+                raise LedgerEntryInvalid(f"Your organization is a member of {state.name} already")
+            await self._core.store.write(binding, then=lambda _none: self._possession.bound())
+            return attempt, state
         if ("", request.name.lower()) in state.used_names:
             raise FolkmootError(
                 errors_pb2.ERROR_REASON_NAME_TAKEN,
                 f"A member of {state.name} has the name '{request.name}'",
                 metadata={"name": request.name},
             )
-        attempt = Attempt(signed, digest(signed.body), organization_id, request.name, now)
         expires_at = moment_at(nanoseconds(request.expires_at))
         record = events.prepare(
             intent="join_request.submit",
@@ -70,10 +80,11 @@ class Joining:
 
         def operation(connection: Connection) -> Attempt:
             table = tables.join_requests
+            if binding is not None:
+                binding(connection)
             known = connection.execute(select(table).where(table.c.digest == attempt.digest)).one_or_none()
             if known is not None:
                 return _attempt(known)
-            accounts.bind_address(connection, who.organization_account_id, organization_id)
             self._check_few_open(connection, who.organization_account_id, now)
             connection.execute(
                 insert(table).values(
@@ -91,7 +102,7 @@ class Joining:
             record(connection)
             return attempt
 
-        stored = await self._core.store.write(operation, then=lambda _attempt: self._address_bound())
+        stored = await self._core.store.write(operation, then=lambda _attempt: self._possession.bound())
         return stored, state
 
     async def list(self, genesis: bytes, *, page_size: int, page_token: str) -> tuple[list[Attempt], str, State]:
@@ -141,6 +152,28 @@ class Joining:
             raise try_later(
                 errors_pb2.ERROR_REASON_TOO_MANY, f"Your organization has {len(ends)} open join requests", ends[0] - now
             )
+
+
+async def check_member(core: Core, state: State, organization_id: str) -> None:
+    """Tell an organization that waits for votes how many are missing, any other one that it is no member."""
+    if state.is_member(organization_id):
+        return
+    request = await core.store.read(
+        lambda connection: open_request(connection, state.genesis, organization_id, now=core.clock())
+    )
+    if request is None:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_NOT_A_MEMBER,
+            f"The organization {organization_id} is not a member of {state.name}",
+            metadata={"organization_id": organization_id},
+        )
+    missing, votes = state.missing_votes(request), state.requests.get(request)
+    approved = len(votes.approved_by & state.members.keys()) if votes else 0
+    raise FolkmootError(
+        errors_pb2.ERROR_REASON_JOIN_PENDING,
+        f"Your organization has asked to join {state.name}: {approved} members approve, {missing} more must",
+        metadata={"missing": str(missing), "approved": str(approved)},
+    )
 
 
 def open_request(connection: Connection, genesis: bytes, organization_id: str, *, now: datetime) -> bytes | None:

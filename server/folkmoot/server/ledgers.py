@@ -2,8 +2,8 @@
 
 An entry is appended if the rules of replay, the same ones that every client and node applies, accept it on the ledger as
 it stands. Entries and their projections (lists of collaborations, members and nodes) are written in one transaction; the
-verified state is kept in memory and moves on when that is durable. Whoever is behind an entry, it proves itself; who may
-bring it is checked too, so that no account speaks for another organization.
+verified state is kept in memory and moves on when that is durable. An entry proves itself, whoever brings it: that is how a
+server that was restored from a backup gets back from anybody what it lost.
 """
 
 import asyncio
@@ -13,19 +13,20 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from folkmoot.server import access, accounts, events
+from folkmoot.server import access, events
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Clock, wait_for
 from folkmoot.server.store import tables
 from folkmoot.server.store.engine import Store
-from folkmoot.trust import State, digest, fingerprint, parse, replay
+from folkmoot.trust import Position, State, digest, fingerprint, parse, replay
 from folkmoot.trust.errors import FolkmootError, LedgerEntryInvalid, LedgerHeadMoved
-from folkmoot.trust.state import Position
 from folkmoot.v1 import errors_pb2, ledger_pb2
 from folkmoot.v1 import options_pb2 as options
+from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.signed_pb2 import Signed
 
 Moved = Callable[[bytes], None]
+Also = Callable[[Connection], None]
 
 BATCH_ENTRIES = 256
 BATCH_BYTES = 1024 * 1024
@@ -110,14 +111,32 @@ class Ledgers:
 
     # ---- appending -------------------------------------------------------------------------------------------------
 
-    async def append(self, signed: Signed) -> Position:
-        """Append an entry that the caller may bring and that follows; the same entry again gives its place again.
+    async def author(self, signed: Signed) -> tuple[bytes, PublicKey]:
+        """Return an entry's collaboration, and the governance key of the organization that makes it, as the ledger has it.
+
+        Raises MALFORMED, COLLABORATION_NOT_FOUND, NOT_A_MEMBER.
+        """
+        entry = parse(ledger_pb2.LedgerEntry, signed.body)
+        if is_founding(entry):
+            return digest(signed.body), parse(ledger_pb2.CollaborationCreate, entry.data).governance_key
+        state = await self.state(entry.genesis)
+        member = state.members.get(entry.organization_id)
+        if member is None:
+            raise FolkmootError(
+                errors_pb2.ERROR_REASON_NOT_A_MEMBER,
+                f"The organization {entry.organization_id} is not a member of {state.name}",
+                metadata={"organization_id": entry.organization_id},
+            )
+        return state.genesis, member.governance_key
+
+    async def append(self, signed: Signed, *, also: Also | None = None) -> Position:
+        """Append an entry that follows; the same entry again gives its place again. `also` is done in the same transaction.
 
         Raises LEDGER_HEAD_MOVED, LEDGER_ENTRY_INVALID (or the reason that fits better), LEDGER_UPGRADE_NEEDED, MALFORMED,
         COLLABORATION_NOT_FOUND, NOT_ALLOWED.
         """
         entry = parse(ledger_pb2.LedgerEntry, signed.body)
-        founding = entry.intent == FOUNDING_INTENT and not entry.genesis
+        founding = is_founding(entry)
         _check_may_append(caller(), entry, signed, founding=founding)
         entry_hash = digest(signed.body)
         genesis = entry_hash if founding else entry.genesis
@@ -127,20 +146,22 @@ class Ledgers:
                 raise not_found()
             ledger = self._ledgers.setdefault(genesis, _Ledger())
         try:
-            return await self._append(ledger, signed, entry, entry_hash)
+            return await self._append(ledger, signed, entry, entry_hash, also or _nothing)
         finally:
             if ledger.state is None:
                 self._ledgers.pop(genesis, None)
 
     async def _append(
-        self, ledger: _Ledger, signed: Signed, entry: ledger_pb2.LedgerEntry, entry_hash: bytes
+        self, ledger: _Ledger, signed: Signed, entry: ledger_pb2.LedgerEntry, entry_hash: bytes, also: Also
     ) -> Position:
         async with ledger.lock:
             if ledger.state is not None and ledger.state.hash_at(entry.sequence) == entry_hash:
+                if also is not _nothing:
+                    await self._store.write(also)
                 return Position(entry.sequence, entry_hash)
             state = self._follow(ledger.state, signed, entry)
             await self._store.write(
-                self._appending(ledger.state, state, signed, entry),
+                self._appending(ledger.state, state, signed, entry, also),
                 then=lambda _none: self._moved(ledger, state),
             )
             return state.position
@@ -160,9 +181,9 @@ class Ledgers:
             raise FolkmootError(reason, error.message, metadata=error.metadata) from error
 
     def _appending(
-        self, before: State | None, state: State, signed: Signed, entry: ledger_pb2.LedgerEntry
+        self, before: State | None, state: State, signed: Signed, entry: ledger_pb2.LedgerEntry, also: Also
     ) -> Callable[[Connection], None]:
-        who, now = caller(), self._clock()
+        now = self._clock()
         record = events.prepare(
             intent=f"ledger.{entry.intent}",
             data={"genesis": state.genesis.hex(), "sequence": entry.sequence, "organization_id": entry.organization_id},
@@ -171,8 +192,7 @@ class Ledgers:
         )
 
         def operation(connection: Connection) -> None:
-            if before is None:
-                accounts.bind_address(connection, who.organization_account_id, entry.organization_id)
+            also(connection)
             connection.execute(
                 insert(tables.ledger_entries).values(
                     genesis=state.genesis,
@@ -211,6 +231,11 @@ class Ledgers:
         return known if known and known.state else None
 
 
+def is_founding(entry: ledger_pb2.LedgerEntry) -> bool:
+    """Tell whether the entry is one that begins a ledger."""
+    return entry.intent == FOUNDING_INTENT and not entry.genesis
+
+
 def not_found() -> FolkmootError:
     """Return the error for a collaboration that is not there, or not for the caller."""
     return FolkmootError(errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND, "There is no such collaboration for you here")
@@ -219,21 +244,22 @@ def not_found() -> FolkmootError:
 def _check_may_append(who: Caller, entry: ledger_pb2.LedgerEntry, signed: Signed, *, founding: bool) -> None:
     """Check that the caller may bring the entry; whether it is right, replay decides.
 
-    A node may bring any entry of its own collaboration: that is how a server that was restored from a backup gets back
-    what it lost. A user speaks for his organization only.
+    Users may bring entries of any organization, nodes those of their own collaboration: that gives back what a server that
+    was restored from a backup has lost. It makes nobody speak for an organization; only `possession` does.
     """
     if who.kind == options.CALLER_USER:
-        if founding:
-            if not access.scope(who, options.RESOURCE_COLLABORATION, options.OPERATION_CREATE):
-                raise access.lacking(options.RESOURCE_COLLABORATION, options.OPERATION_CREATE)
-        elif entry.organization_id != who.organization_id:
-            raise access.not_allowed("The entry is of another organization than your account's")
+        if founding and not access.scope(who, options.RESOURCE_COLLABORATION, options.OPERATION_CREATE):
+            raise access.lacking(options.RESOURCE_COLLABORATION, options.OPERATION_CREATE)
     elif founding or entry.genesis != who.genesis:
         raise access.not_allowed("You authenticated for another collaboration than the entry's")
     elif who.kind == options.CALLER_INVITED_NODE and (
         entry.intent != NODE_INTENT or fingerprint(signed.key_id) != who.node_id
     ):
         raise access.not_allowed("An invitation lets its bearer append one entry: the one that makes it a node")
+
+
+def _nothing(_connection: Connection) -> None:
+    """Do nothing besides."""
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
@@ -288,6 +314,11 @@ def _project(connection: Connection, before: State | None, state: State) -> None
     for gone in old_nodes.keys() - state.nodes.keys():
         nodes = tables.nodes
         connection.execute(delete(nodes).where(nodes.c.genesis == state.genesis, nodes.c.node_id == gone))
+        heads = tables.node_heads
+        connection.execute(delete(heads).where(heads.c.genesis == state.genesis, heads.c.node_id == gone))
+    for admitted in state.nodes.keys() - old_nodes.keys():
+        attempts = tables.node_attempts
+        connection.execute(delete(attempts).where(attempts.c.genesis == state.genesis, attempts.c.node_id == admitted))
 
 
 def _insert_all(connection: Connection, table: Table, rows: Iterable[dict[str, object]]) -> None:

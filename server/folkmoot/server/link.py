@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
 
-from folkmoot.server import events
+from folkmoot.server import events, heads
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
 from folkmoot.server.store import deliveries, links, placement, reports
@@ -40,6 +40,7 @@ from folkmoot.v1.link_pb2 import (
     ServerFrame,
     Welcome,
 )
+from folkmoot.v1.signed_pb2 import Signed
 
 if TYPE_CHECKING:
     from folkmoot.server.dispatch import Dispatch
@@ -130,6 +131,9 @@ class LinkSession:
                 await self._update(frame.acknowledged, frame.run_update)
             case "peer_message":
                 await self._message(frame.acknowledged, frame.peer_message)
+            case "head_statement":
+                await self._acknowledge(frame.acknowledged)
+                await self._state_head(frame.head_statement)
             case "bye":
                 await self._acknowledge(frame.acknowledged)
                 self.end()
@@ -169,6 +173,8 @@ class LinkSession:
             return _Begun(link_id, row.epoch, reached, resynced)
 
         await self._dispatch.write(work, then=lambda begun: self._begun(begun, state))
+        if hello.HasField("head_statement"):
+            await self._state_head(hello.head_statement)
 
     def _begun(self, begun: _Begun, state: State) -> None:
         self.link_id, self.epoch = begun.link_id, begun.epoch
@@ -219,6 +225,16 @@ class LinkSession:
             return
         accepted = Accepted(from_run_id=sent.from_run_id, to_run_id=sent.to_run_id, sequence=sent.sequence)
         self.post(ServerFrame(accepted=accepted))
+
+    async def _state_head(self, signed: Signed) -> None:
+        """Keep what the node says of its ledger. One that is not the node's own, or ahead of the clock, is no use to anybody."""
+        state = await self._core.ledgers.state(self.caller.genesis)
+        try:
+            stated_at = heads.checked(signed, state=state, node=self.caller, now=self._core.clock())
+        except FolkmootError as error:
+            self._core.log.warning("link.head_refused", node_id=self.caller.node_id, problem=error.message)
+            return
+        await self._core.store.write(heads.storing(signed, stated_at, self.caller))
 
     async def _acknowledge(self, acknowledged: int, work: Work[T] | None = None) -> T | None:
         """Note what the node has journaled, and do what else its frame asks for, in one transaction."""

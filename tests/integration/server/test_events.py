@@ -67,6 +67,7 @@ async def test_every_change_has_an_event(tmp_path):
         assert {intent: intents.count(intent) for intent in set(intents)} == {
             "server.setup": 1,
             "organization.create": 2,
+            "organization.bind": 2,
             "user.create": 2,
             "user.login": 3,
             "ledger.collaboration.create": 1,
@@ -84,11 +85,11 @@ async def test_no_secret_is_in_events_or_log(tmp_path, capsys):
         node = dict(await s.node_metadata(lung, "Alpha", "alpha-1"))["authorization"].removeprefix("Bearer ")
         tokens = admins["Alpha"].tokens
         await refused(
-            s.append(lung.vote("Alpha", lung.join_request(organization("Beta"))), await s.organization_admin("Beta"))
+            s.submit_join_request(lung.join_request(organization("Alpha")), await s.organization_admin("Beta"))
         )
         written = "".join(f"{event}" for event in await s.events())
     written += capsys.readouterr().err
-    assert "AppendLedgerEntry" in written, "the search finds what is there"
+    assert "SubmitJoinRequest" in written, "the search finds what is there"
     for secret in (PASSWORD, tokens.access_token, tokens.refresh_token, node, s.running.setup_token):
         assert secret not in written
 

@@ -126,14 +126,19 @@ async def test_one_of_two_entries_at_one_place_is_too_late(tmp_path):
         assert len(await ledger(s, lung.genesis, admins["Alpha"])) == len(lung.entries) + 1
 
 
-async def test_entry_of_another_organization_is_refused(tmp_path):
+async def test_entry_proves_itself_whoever_brings_it(tmp_path):
     async with server(tmp_path) as s:
         lung = world(("Alpha", "Beta"), nodes=False, now=utc_now())
         admins = await s.publish(lung)
-        vote = lung.vote("Alpha", lung.join_request(organization("Gamma")), DECLINE)
-        assert reason(await refused(s.append(vote, admins["Beta"]))) == "NOT_ALLOWED"
-        assert len(await ledger(s, lung.genesis, admins["Beta"])) == len(lung.entries) - 1
-        assert [event.outcome for event in await s.events("call.denied")] == ["NOT_ALLOWED"]
+        ada = await s.user("ada", admins["Beta"].organization_account_id, ["Researcher"])
+        stranger = await s.organization_admin("Stranger")
+        for bearer in (admins["Beta"], ada, stranger):
+            vote = lung.vote("Alpha", lung.join_request(organization("Gamma")), DECLINE)
+            await s.append(vote, bearer)
+            [*_, event] = await s.events("ledger.organization.vote")
+            assert (event.created_by, lung["Alpha"].address in event.data) == (bearer.user_id, True)
+        assert await ledger(s, lung.genesis, admins["Alpha"]) == lung.entries
+        assert await collaborations(s, stranger) == []
 
 
 async def test_entry_with_another_organizations_signature_is_refused(tmp_path):
@@ -196,14 +201,12 @@ async def test_address_has_one_account(tmp_path):
         assert reason(await refused(s.submit_join_request(lung.join_request(applicant), thief))) == "NOT_ALLOWED"
 
 
-async def test_researcher_founds_nothing_and_votes_on_nothing(tmp_path):
+async def test_researcher_founds_nothing(tmp_path):
     async with server(tmp_path) as s:
         lung = world(("Alpha", "Beta"), nodes=False, now=utc_now())
         admins = await s.publish(lung)
         ada = await s.user("ada", admins["Alpha"].organization_account_id, ["Researcher"])
         assert await ledger(s, lung.genesis, ada) == lung.entries
-        vote = lung.vote("Alpha", lung.join_request(organization("Gamma")), DECLINE)
-        assert reason(await refused(s.append(vote, ada))) == "NOT_ALLOWED"
         assert reason(await refused(s.append(founded("heart").entries[0], ada))) == "NOT_ALLOWED"
 
 

@@ -17,6 +17,7 @@ METHODS = [
 ]
 OPEN = {
     "/folkmoot.v1.AdminService/GetServerInfo",
+    "/folkmoot.v1.AdminService/SubmitNodeAttempt",
     "/folkmoot.v1.AuthService/AuthenticateNode",
     "/folkmoot.v1.AuthService/CompleteSetup",
     "/folkmoot.v1.AuthService/GetNonce",

@@ -7,6 +7,7 @@ import grpc.aio
 
 from folkmoot.server import accounts, lists
 from folkmoot.server.accounts import Accounts
+from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.core import Connections, Core, NodeKey
 from folkmoot.server.joining import Joining
 from folkmoot.server.roles import ROLES
@@ -26,10 +27,13 @@ RELEASE = version("folkmoot")
 class AdminService(AdminServiceServicer):
     """Nothing here changes who belongs to a collaboration: only ledger entries do."""
 
-    def __init__(self, core: Core, accounts: Accounts, joining: Joining, connections: Connections) -> None:
+    def __init__(
+        self, core: Core, accounts: Accounts, joining: Joining, attempts: NodeAttempts, connections: Connections
+    ) -> None:
         self._core = core
         self._accounts = accounts
         self._joining = joining
+        self._attempts = attempts
         self._connections = connections
 
     async def GetServerInfo(self, _request: admin.GetServerInfoRequest, _rpc: Context) -> admin.GetServerInfoResponse:
@@ -127,7 +131,9 @@ class AdminService(AdminServiceServicer):
     async def SubmitJoinRequest(
         self, request: admin.SubmitJoinRequestRequest, _rpc: Context
     ) -> admin.SubmitJoinRequestResponse:
-        attempt, state = await self._joining.submit(request.request)
+        attempt, state = await self._joining.submit(
+            request.request, request.possession if request.HasField("possession") else None
+        )
         return admin.SubmitJoinRequestResponse(join_request=self._joining.view(attempt, state))
 
     async def ListJoinRequests(
@@ -139,6 +145,32 @@ class AdminService(AdminServiceServicer):
         return admin.ListJoinRequestsResponse(
             join_requests=[self._joining.view(attempt, state) for attempt in attempts], next_page_token=token
         )
+
+    async def SubmitNodeAttempt(
+        self, request: admin.SubmitNodeAttemptRequest, rpc: Context
+    ) -> admin.SubmitNodeAttemptResponse:
+        expires_at = await self._attempts.submit(request.claim, peer=rpc.peer())
+        return admin.SubmitNodeAttemptResponse(expires_at=timestamp(expires_at))
+
+    async def ListNodeAttempts(
+        self, request: admin.ListNodeAttemptsRequest, _rpc: Context
+    ) -> admin.ListNodeAttemptsResponse:
+        return admin.ListNodeAttemptsResponse(
+            attempts=[
+                admin.NodeAttempt(
+                    claim=attempt.claim,
+                    submitted_at=timestamp(attempt.submitted_at),
+                    expires_at=timestamp(attempt.expires_at),
+                )
+                for attempt in await self._attempts.list(request.genesis)
+            ]
+        )
+
+    async def DeleteNodeAttempt(
+        self, request: admin.DeleteNodeAttemptRequest, _rpc: Context
+    ) -> admin.DeleteNodeAttemptResponse:
+        await self._attempts.remove(request.genesis, request.node_id)
+        return admin.DeleteNodeAttemptResponse()
 
     # ---- the audit trail -------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import grpc.aio
 from folkmoot.server import context
 from folkmoot.server.accounts import Accounts
 from folkmoot.server.authentication import NodeAuthentication
+from folkmoot.server.nonces import Nonces
 from folkmoot.server.sessions import Pair, Sessions
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import auth_service_pb2 as auth
@@ -18,9 +19,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AuthService(AuthServiceServicer):
     """Gives out tokens."""
 
-    def __init__(self, accounts: Accounts, sessions: Sessions, nodes: NodeAuthentication) -> None:
+    def __init__(self, accounts: Accounts, sessions: Sessions, nonces: Nonces, nodes: NodeAuthentication) -> None:
         self._accounts = accounts
         self._sessions = sessions
+        self._nonces = nonces
         self._nodes = nodes
 
     async def CompleteSetup(self, request: auth.CompleteSetupRequest, _rpc: Context) -> auth.CompleteSetupResponse:
@@ -62,7 +64,7 @@ class AuthService(AuthServiceServicer):
         return auth.ChangePasswordResponse()
 
     async def GetNonce(self, _request: auth.GetNonceRequest, _rpc: Context) -> auth.GetNonceResponse:
-        return auth.GetNonceResponse(nonce=self._nodes.nonce())
+        return auth.GetNonceResponse(nonce=self._nonces.make())
 
     async def AuthenticateNode(
         self, request: auth.AuthenticateNodeRequest, _rpc: Context

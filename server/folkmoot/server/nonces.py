@@ -1,0 +1,39 @@
+"""Nonces: given to anybody, signed by whoever proves a key, good once and for a minute.
+
+One that was given leaves nothing behind; one that was used is a row until its minute is over. Rows outlive a restart, so
+that no proof is good twice.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, delete, insert, select
+
+from folkmoot.server.core import Core
+from folkmoot.server.store import tables
+from folkmoot.server.tokens import Tokens, nonce_invalid
+
+
+class Nonces:
+    """The nonces of this server."""
+
+    def __init__(self, core: Core, tokens: Tokens) -> None:
+        self._core = core
+        self._tokens = tokens
+
+    def make(self) -> bytes:
+        """Return 32 bytes to sign within a minute."""
+        return self._tokens.nonce(self._core.clock(), self._core.random)
+
+    def use(self, nonce: bytes) -> Callable[[Connection], None]:
+        """Return what uses the nonce up within a transaction; both raise NONCE_INVALID."""
+        now = self._core.clock()
+        good_until = self._tokens.check_nonce(nonce, now)
+
+        def operation(connection: Connection) -> None:
+            table = tables.nonces
+            connection.execute(delete(table).where(table.c.expires_at <= now))
+            if connection.execute(select(table.c.nonce).where(table.c.nonce == nonce)).first():
+                raise nonce_invalid("The nonce was used before")
+            connection.execute(insert(table).values(nonce=nonce, expires_at=good_until))
+
+        return operation
