@@ -23,7 +23,7 @@ import psutil
 from bench.limits.common import child_environment, scratch_folder
 from folkmoot.cli.demo.cast import Cast, Hospital, assemble, create_accounts, hospital
 from folkmoot.client import AsyncClient
-from folkmoot.client.governance import invite
+from folkmoot.client.nodes import invite
 from folkmoot.node.join import Ticket, join
 from folkmoot.transport import ServerAddress
 

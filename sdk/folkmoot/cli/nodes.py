@@ -8,8 +8,8 @@ import click
 
 from folkmoot.cli.access import asynchronous, client, governance_key
 from folkmoot.cli.profile import Profile
-from folkmoot.client.governance import INVITATION_LIFETIME
-from folkmoot.client.governance import invite as make_invitation
+from folkmoot.client.nodes import INVITATION_LIFETIME
+from folkmoot.client.nodes import invite as make_invitation
 
 
 @click.group()

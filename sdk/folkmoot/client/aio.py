@@ -2,17 +2,19 @@
 
 import os
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from folkmoot.client.connection import Connection, default_state_directory
-from folkmoot.client.names import moment, name_of
+from folkmoot.client.encryption import Expectation
+from folkmoot.client.names import made_at, moment, name_of
 from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.client.tasks import AsyncTasks
 from folkmoot.transport import Keyring, ServerAddress
-from folkmoot.trust import FolkmootError, Reference, fingerprint, key_id
+from folkmoot.transport.heads import MAX_HEAD_AGE
+from folkmoot.trust import FolkmootError, Member, Reference, fingerprint, fingerprint_words, key_id
 from folkmoot.v1 import admin_service_pb2, errors_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from folkmoot.v1.keys_pb2 import KeyKind
@@ -28,10 +30,16 @@ class Organization:
     name: str
     organization_id: str
     """Its address: the fingerprint of its governance key."""
+    words: str
+    """The address in words, to compare over the phone."""
     key_fingerprint: str
-    """The key that its payloads are sealed to."""
+    """The key that its payloads are sealed to; empty while it has none."""
+    key_kind: str
+    """x-wing or rsa; empty while it has none."""
     post_quantum: bool
     """Whether what is sealed to it stays closed to a quantum computer."""
+    since: datetime
+    """When it became a member."""
     own: bool
     """Whether it is the client's own organization."""
 
@@ -49,6 +57,8 @@ class Collaboration:
     members: int
     sequence: int
     """The newest verified entry."""
+    predecessor: str
+    """The fingerprint of the collaboration that it succeeds; empty if it succeeds none."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class AsyncClient:
                 print(result.organization, result.value)
 
     Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
-    Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    `encryption` ("sealed" or "plain"): what the ledger must say, ENCRYPTION_DISAGREES if it says otherwise. `max_head_age`: when no other
+    member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
     """
 
     def __init__(
@@ -88,6 +99,8 @@ class AsyncClient:
         organization_key_passphrase: str | None = None,
         state_directory: Source | None = None,
         insecure: bool = False,
+        encryption: str | None = None,
+        max_head_age: timedelta = MAX_HEAD_AGE,
     ) -> None:
         reference = Reference.parse(collaboration)
         authority = read_authority(Path(certificate_authority)) if certificate_authority else None
@@ -98,30 +111,27 @@ class AsyncClient:
             reference,
             keyring=keyring,
             state_directory=Path(state_directory) if state_directory else default_state_directory(),
+            encryption=Expectation.parse(encryption),
+            max_head_age=max_head_age,
         )
         self.tasks = AsyncTasks(self.connection)
 
     @property
     async def organizations(self) -> tuple[Organization, ...]:
         """The members, by the verified ledger, by name."""
-        state = await self.connection.state(newest=True)
-        own = (await self.connection.own()).member.organization_id
-        members = sorted(state.members.values(), key=lambda member: member.name.lower())
+        connection = self.connection
+        state = await connection.shown_state()
+        own = (await connection.own(state)).member.organization_id
+        entries = (await connection.replica()).entries
         return tuple(
-            Organization(
-                name=member.name,
-                organization_id=member.organization_id,
-                key_fingerprint=fingerprint(key_id(member.keys.encryption)),
-                post_quantum=member.keys.encryption.kind == KeyKind.KEY_KIND_X_WING,
-                own=member.organization_id == own,
-            )
-            for member in members
+            _organization(member, since=made_at(entries[member.since.sequence]), own=member.organization_id == own)
+            for member in sorted(state.members.values(), key=lambda member: member.name.lower())
         )
 
     @property
     async def collaboration(self) -> Collaboration:
         """The collaboration, by the verified ledger."""
-        state = await self.connection.state(newest=True)
+        state = await self.connection.shown_state()
         return Collaboration(
             name=state.name,
             reference=str(state.reference),
@@ -130,11 +140,12 @@ class AsyncClient:
             quorum=Quorum.Name(state.quorum).removeprefix("QUORUM_").lower().replace("_", " "),
             members=len(state.members),
             sequence=state.position.sequence,
+            predecessor=fingerprint(state.predecessor.genesis) if state.predecessor else "",
         )
 
     async def nodes(self) -> tuple[Node, ...]:
-        """The admitted nodes, with whether they are connected."""
-        state = await self.connection.state(newest=True)
+        """The admitted nodes, with whether they are connected; that is the server's word."""
+        state = await self.connection.shown_state()
         session = self.connection.session
         request = ListNodesRequest(page_size=PAGE_ITEMS, genesis=state.genesis)
         pages = session.pages(session.admin.ListNodes, request)
@@ -162,6 +173,20 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _organization(member: Member, *, since: datetime, own: bool) -> Organization:
+    key = member.keys.encryption if member.keys else None
+    return Organization(
+        name=member.name,
+        organization_id=member.organization_id,
+        words=fingerprint_words(member.organization_id),
+        key_fingerprint=fingerprint(key_id(key)) if key else "",
+        key_kind=KeyKind.Name(key.kind).removeprefix("KEY_KIND_").lower().replace("_", "-") if key else "",
+        post_quantum=key is not None and key.kind == KeyKind.KEY_KIND_X_WING,
+        since=since,
+        own=own,
+    )
 
 
 def read_authority(path: Path) -> bytes:

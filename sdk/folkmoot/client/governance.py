@@ -1,43 +1,162 @@
-"""What an organization's admin does with the governance key: found a collaboration, ask to join one, vote, invite nodes.
+"""What an organization's admin does with the governance key: found a collaboration or a successor, ask to join one, vote on who joins.
 
 The server orders and stores what is signed here. Who asks and how votes stand is always counted anew from the verified ledger; the
-server's list of requests is only where to look.
+server's list of requests is only where to look. Members that leave are in `folkmoot.client.members`, nodes in `folkmoot.client.nodes`.
 """
 
 import logging
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 
 from folkmoot.client.connection import Connection
-from folkmoot.client.names import moment, name_of
+from folkmoot.client.names import moment, names_of
 from folkmoot.client.session import PAGE_ITEMS, Session
+from folkmoot.transport import Replica
 from folkmoot.trust import (
     FolkmootError,
     OrganizationKey,
+    Predecessor,
     Reference,
     SigningKey,
     State,
+    WrongCollaboration,
     digest,
-    dump_invitation,
     fingerprint,
     key_id,
-    make_invitation,
+    make_authentication,
     make_join_request,
+    replay,
     verify_join_request,
     vote_entry,
 )
 from folkmoot.trust import found as founding_entry
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.admin_service_pb2 import ListJoinRequestsRequest, SubmitJoinRequestRequest
+from folkmoot.v1.auth_service_pb2 import GetNonceRequest, WhoAmIRequest
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest
 from folkmoot.v1.keys_pb2 import OrganizationKeys
-from folkmoot.v1.ledger_pb2 import Decision, Encryption, JoinRequest, JoinRequestState, PostQuantum, Quorum
+from folkmoot.v1.ledger_pb2 import Decision, Encryption, JoinRequestState, PostQuantum, Quorum
 from folkmoot.v1.signed_pb2 import Signed
 
 log = logging.getLogger("folkmoot.client")
 
-INVITATION_LIFETIME = timedelta(days=7)
+_SALT_BYTES = 16
+
+
+# ---- founding and asking ---------------------------------------------------------------------------------------------
+
+
+async def found(
+    session: Session,
+    *,
+    name: str,
+    founder_name: str,
+    governance_key: SigningKey,
+    organization_key: OrganizationKey,
+    encryption: Encryption.ValueType = Encryption.ENCRYPTION_SEALED,
+    post_quantum: PostQuantum.ValueType = PostQuantum.POST_QUANTUM_OPTIONAL,
+    quorum: Quorum.ValueType = Quorum.QUORUM_MAJORITY,
+    predecessor: Predecessor | None = None,
+) -> Reference:
+    """Found a collaboration; its reference (name@fingerprint) is what the other members must be told.
+
+    `predecessor`: what it succeeds, as `succession` gives it.
+    """
+    account = await session.call(session.auth.WhoAmI, WhoAmIRequest())
+    entry = founding_entry(
+        name=name,
+        founder_name=founder_name,
+        governance_key=governance_key,
+        organization_key=organization_key,
+        now=datetime.now(UTC),
+        random=os.urandom,
+        encryption=encryption,
+        post_quantum=post_quantum,
+        quorum=quorum,
+        created_by=account.user_id,
+        predecessor=predecessor,
+    )
+    reference = Reference(name, digest(entry.body))
+    possession = await _possession(session, governance_key, reference)
+    request = AppendLedgerEntryRequest(entry=entry, possession=possession)
+    await session.call(session.keys.AppendLedgerEntry, request)
+    return reference
+
+
+async def join(
+    session: Session,
+    collaboration: str,
+    *,
+    name: str,
+    governance_key: SigningKey,
+    organization_key: OrganizationKey,
+) -> int:
+    """Ask to join; gives how many approvals are missing, as the server tells it. The same call shows later how it stands."""
+    reference = Reference.parse(collaboration)
+    request = make_join_request(
+        genesis=reference.genesis,
+        name=name,
+        governance_key=governance_key,
+        organization_key=organization_key,
+        now=datetime.now(UTC),
+        random=os.urandom,
+    )
+    possession = await _possession(session, governance_key, reference)
+    wish = SubmitJoinRequestRequest(request=request, possession=possession)
+    answer = await session.call(session.admin.SubmitJoinRequest, wish)
+    return answer.join_request.missing
+
+
+async def _possession(session: Session, governance_key: SigningKey, reference: Reference) -> Signed:
+    """Show this server that the caller holds the governance key: what it signed for all to read, anybody could bring."""
+    answer = await session.call_anonymously(session.auth.GetNonce, GetNonceRequest())
+    return make_authentication(
+        genesis=reference.genesis,
+        organization_id=governance_key.fingerprint,
+        key=governance_key,
+        nonce=answer.nonce,
+        server_authority_digest=session.address.authority_digest,
+        now=datetime.now(UTC),
+    )
+
+
+# ---- successors ------------------------------------------------------------------------------------------------------
+
+
+def succession(state_directory: Path, collaboration: str) -> tuple[Predecessor, State]:
+    """What a successor names: the collaboration and the newest entry of the own verified copy; with the state there.
+
+    Needs no server, and goes on where a fork was seen: that is what successors are for. Raises COLLABORATION_NOT_FOUND without a copy.
+    """
+    state = Replica(state_directory, Reference.parse(collaboration)).verified
+    return Predecessor(state.genesis, state.position), state
+
+
+def check_succession(state_directory: Path, collaboration: str, founding: Signed) -> None:
+    """Check that a collaboration succeeds the one that is named, from an entry on that the own verified copy has.
+
+    Raises WrongCollaboration; LedgerFork or LedgerBehind when it succeeds another history, or one that goes on beyond the copy.
+    """
+    old = Replica(state_directory, Reference.parse(collaboration)).verified
+    new = replay([founding])
+    if new.predecessor is None or new.predecessor.genesis != old.genesis:
+        says = f"names {fingerprint(new.predecessor.genesis)}" if new.predecessor else "names none"
+        raise WrongCollaboration(
+            f"{new.reference} does not succeed {old.reference}: its founding entry {says}. Ask whoever told you for the right reference"
+        )
+    old.check_position(new.predecessor.head.sequence, new.predecessor.head.hash)
+
+
+async def founding_of(session: Session, state_directory: Path, collaboration: str) -> Signed:
+    """The entry that founded a collaboration, verified. Raises COLLABORATION_NOT_FOUND where the server does not show it (yet)."""
+    replica = Replica(state_directory, Reference.parse(collaboration))
+    await session.authorized(lambda: replica.refresh(session.keys, metadata=session.metadata))
+    return replica.entries[0]
+
+
+# ---- who asks, and votes ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,57 +178,9 @@ class JoinAttempt:
     signed: Signed
 
 
-async def found(
-    session: Session,
-    *,
-    name: str,
-    founder_name: str,
-    governance_key: SigningKey,
-    organization_key: OrganizationKey,
-    encryption: Encryption.ValueType = Encryption.ENCRYPTION_SEALED,
-    post_quantum: PostQuantum.ValueType = PostQuantum.POST_QUANTUM_OPTIONAL,
-    quorum: Quorum.ValueType = Quorum.QUORUM_MAJORITY,
-) -> Reference:
-    """Found a collaboration; its reference (name@fingerprint) is what the other members must be told."""
-    entry = founding_entry(
-        name=name,
-        founder_name=founder_name,
-        governance_key=governance_key,
-        organization_key=organization_key,
-        now=datetime.now(UTC),
-        random=os.urandom,
-        encryption=encryption,
-        post_quantum=post_quantum,
-        quorum=quorum,
-    )
-    await session.call(session.keys.AppendLedgerEntry, AppendLedgerEntryRequest(entry=entry))
-    return Reference(name, digest(entry.body))
-
-
-async def join(
-    session: Session,
-    collaboration: str,
-    *,
-    name: str,
-    governance_key: SigningKey,
-    organization_key: OrganizationKey,
-) -> int:
-    """Ask to join; gives how many approvals are missing, as the server tells it. The same call shows later how it stands."""
-    request = make_join_request(
-        genesis=Reference.parse(collaboration).genesis,
-        name=name,
-        governance_key=governance_key,
-        organization_key=organization_key,
-        now=datetime.now(UTC),
-        random=os.urandom,
-    )
-    answer = await session.call(session.admin.SubmitJoinRequest, SubmitJoinRequestRequest(request=request))
-    return answer.join_request.missing
-
-
 async def requests(connection: Connection) -> list[JoinAttempt]:
     """The organizations that asked to join, oldest first; what is not properly signed is left out."""
-    state = await connection.state(newest=True)
+    state = await connection.shown_state()
     session = connection.session
     attempts: list[JoinAttempt] = []
     request = ListJoinRequestsRequest(page_size=PAGE_ITEMS, genesis=state.genesis)
@@ -123,7 +194,7 @@ async def requests(connection: Connection) -> list[JoinAttempt]:
 
 
 def _attempt(signed: Signed, state: State, *, now: datetime) -> JoinAttempt:
-    request: JoinRequest = verify_join_request(signed, genesis=state.genesis)
+    request = verify_join_request(signed, genesis=state.genesis)
     keys = OrganizationKeys.FromString(request.key_claim.body)
     name = digest(signed.body)
     known = state.requests.get(name)
@@ -134,8 +205,8 @@ def _attempt(signed: Signed, state: State, *, now: datetime) -> JoinAttempt:
         organization_id=fingerprint(key_id(request.governance_key)),
         key_fingerprint=fingerprint(key_id(keys.encryption)),
         state=standing.removeprefix("JOIN_REQUEST_STATE_"),
-        approved_by=tuple(sorted(name_of(state, one) for one in known.approved_by)) if known else (),
-        declined_by=tuple(sorted(name_of(state, one) for one in known.declined_by)) if known else (),
+        approved_by=names_of(state, known.approved_by) if known else (),
+        declined_by=names_of(state, known.declined_by) if known else (),
         missing=state.missing_votes(name),
         created_at=moment(request.created_at),
         signed=signed,
@@ -153,36 +224,45 @@ async def find_request(connection: Connection, name_or_address: str) -> JoinAtte
     raise FolkmootError(errors_pb2.ERROR_REASON_JOIN_REQUEST_NOT_FOUND, f"{name_or_address}: {text}; asking: {listed}")
 
 
-async def vote(connection: Connection, attempt: JoinAttempt, *, approve: bool, governance_key: SigningKey) -> int:
-    """Vote on a request; gives how many approvals are missing then. The first vote brings the request into the ledger."""
-    decision = Decision.DECISION_APPROVE if approve else Decision.DECISION_DECLINE
+async def vote(
+    connection: Connection,
+    attempt: JoinAttempt,
+    *,
+    approve: bool,
+    governance_key: SigningKey,
+    reason: str = "",
+) -> int:
+    """Vote on a request; gives how many approvals are missing then. The first vote brings the request into the ledger.
+
+    A vote can be changed until the request is decided. Of a `reason` only the digest is stored: see `reason_to_keep`.
+    """
+    user_id = await connection.user_id()
 
     def make(state: State) -> Signed:
         subject = attempt.digest if attempt.digest in state.requests else attempt.signed
-        return vote_entry(state, subject, decision, governance_key=governance_key, now=datetime.now(UTC))
+        return vote_entry(
+            state,
+            subject,
+            decision(approve=approve),
+            governance_key=governance_key,
+            now=datetime.now(UTC),
+            created_by=user_id,
+            reason_digest=reason_digest(reason),
+        )
 
-    replica, session = await connection.replica(), connection.session
-    await session.authorized(lambda: replica.append(session.keys, make, metadata=session.metadata))
-    return replica.verified.missing_votes(attempt.digest)
+    return (await connection.append(make)).missing_votes(attempt.digest)
 
 
-async def invite(
-    connection: Connection,
-    *,
-    node_name: str,
-    governance_key: SigningKey,
-    valid_for: timedelta = INVITATION_LIFETIME,
-) -> bytes:
-    """Write an invitation with which one machine can become the node of that name; secret, to be handed over safely."""
-    address = connection.session.address
-    invitation = make_invitation(
-        await connection.state(newest=True),
-        governance_key=governance_key,
-        node_name=node_name,
-        server_address=address.target,
-        server_certificate_authority=(address.certificate_authority or b"").decode(),
-        now=datetime.now(UTC),
-        valid_for=valid_for,
-        random=os.urandom,
-    )
-    return dump_invitation(invitation)
+def decision(*, approve: bool) -> Decision.ValueType:
+    """A vote as the ledger has it."""
+    return Decision.DECISION_APPROVE if approve else Decision.DECISION_DECLINE
+
+
+def reason_to_keep(text: str) -> str:
+    """A reason as it is to be kept beside the ledger: with random characters, so that nobody guesses it from its digest."""
+    return f"{text} [{os.urandom(_SALT_BYTES).hex()}]" if text else ""
+
+
+def reason_digest(reason: str) -> bytes:
+    """What the ledger has of a reason; nothing if there is none."""
+    return digest(reason.encode()) if reason else b""

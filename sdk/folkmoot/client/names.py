@@ -1,19 +1,34 @@
 """What people call things that the contract numbers or addresses."""
 
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from folkmoot.trust import State
+from folkmoot.trust import OrganizationNotFound, State
 from folkmoot.trust.times import moment_at, nanoseconds
+from folkmoot.v1.ledger_pb2 import LedgerEntry
+from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import ExitClass
 
 
 def name_of(state: State, organization_id: str) -> str:
-    """The organization's name by the ledger; its address once it is no member any more."""
-    member = state.members.get(organization_id)
-    return member.name if member else organization_id
+    """The organization's name by the ledger, also once it is gone; the address of one that never was a member."""
+    try:
+        return state.organization_name(organization_id)
+    except OrganizationNotFound:
+        return organization_id
+
+
+def names_of(state: State, organization_ids: Iterable[str]) -> tuple[str, ...]:
+    """The organizations' names, sorted."""
+    return tuple(sorted(name_of(state, each) for each in organization_ids))
+
+
+def made_at(entry: Signed) -> datetime:
+    """When a ledger's entry was made."""
+    return moment(LedgerEntry.FromString(entry.body).created_at)
 
 
 def exit_class_name(value: int) -> str:

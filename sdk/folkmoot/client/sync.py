@@ -3,6 +3,7 @@
 Every method here is made from its asynchronous one; a test compares the two surfaces, so that they can't drift apart.
 """
 
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
 from folkmoot.client.loop import blocking, iterating, run
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks
+from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.v1.task_pb2 import TaskSpec
 
 
@@ -82,7 +84,8 @@ class Client:
             print(result.organization, result.value)
 
     Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
-    Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    `encryption` ("sealed" or "plain"): what the ledger must say, ENCRYPTION_DISAGREES if it says otherwise. `max_head_age`: when no other
+    member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class Client:
         organization_key_passphrase: str | None = None,
         state_directory: Source | None = None,
         insecure: bool = False,
+        encryption: str | None = None,
+        max_head_age: timedelta = MAX_HEAD_AGE,
     ) -> None:
         self._core = AsyncClient(
             collaboration,
@@ -108,6 +113,8 @@ class Client:
             organization_key_passphrase=organization_key_passphrase,
             state_directory=state_directory,
             insecure=insecure,
+            encryption=encryption,
+            max_head_age=max_head_age,
         )
         self.tasks = Tasks(self._core.tasks)
 

@@ -114,7 +114,7 @@ class AsyncTasks:
         may message each other. `expires_in`: until when runs may start, at most 7 days.
 
         Raises FolkmootError with ORGANIZATION_NOT_FOUND, IMAGE_NOT_FOUND, FUNCTION_NOT_FOUND, ARGUMENTS_INVALID, NOT_SERIALIZABLE,
-        KEY_MISMATCH, or what the server refuses. Nothing is half-created, and a repetition after a cut creates nothing twice.
+        KEY_MISMATCH, LEDGER_FORK, LEDGER_STALE, or what the server refuses. Nothing is half-created, and a repetition after a cut creates nothing twice.
         """
         connection = self._connection
         own = await connection.own()
@@ -127,7 +127,7 @@ class AsyncTasks:
         subtask_images = [(await resolve_image(text))[0] for text in subtasks.images] if subtasks else []
         now = datetime.now(UTC)
         task_id, expires_at = uuid7(now, urandom), now + expires_in
-        state = await connection.state()
+        state = await connection.state_for_new_work()
         own = await connection.own(state)  # Key and position that are signed belong to one state of the ledger.
         seal = partial(
             seal_input, function=function, task_id=task_id, own=own, state=state, now=now, expires_at=expires_at

@@ -5,7 +5,7 @@ Several processes may share it. A server that shows another entry where this cop
 is remembered until a person removes the evidence; one that is merely behind gets back what it lost. Whatever a server sends, memory
 stays bounded by what its members have signed, and errors are typed.
 
-The file is a sequence of entries, each with its length before it (4 bytes, big-endian).
+The file is a sequence of entries (see folkmoot.transport.records).
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from folkmoot.transport import timeouts
 from folkmoot.transport.calls import TRANSIENT, retrying
 from folkmoot.transport.fork import ForkPin
 from folkmoot.transport.payloads import Metadata
+from folkmoot.transport.records import LENGTH_BYTES, dump_records, load_records
 from folkmoot.transport.status import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError, Reference, State, digest, fingerprint, parse, replay
 from folkmoot.trust.errors import LedgerEntryInvalid, LedgerFork, LedgerHeadMoved, LedgerUpgradeNeeded, TrustError
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
 
 log = logging.getLogger("folkmoot.transport")
-
-_LENGTH_BYTES = 4
 
 
 class Replica:
@@ -243,9 +242,7 @@ class Replica:
         if not fresh:
             return
         state = replay(fresh, state=self.state, expected_genesis=self.reference.genesis, now=datetime.now(UTC))
-        for entry in fresh:
-            data = entry.SerializeToString()
-            file.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+        file.write(dump_records(entry.SerializeToString() for entry in fresh))
         file.flush()
         os.fsync(file.fileno())
         self.state = state
@@ -255,7 +252,7 @@ class Replica:
     def _catch_up(self, file: BinaryIO) -> None:
         """Read what is in the file beyond what is known, verify it, and cut off an entry that was written by halves."""
         file.seek(self._offset)
-        found = list(_records(file.read()))
+        found = list(load_records(file.read()))
         if found:
             try:
                 entries = [Signed.FromString(data) for data in found]
@@ -267,7 +264,7 @@ class Replica:
                     f"{self.path} is damaged ({error}): move it away, and it will be fetched and verified anew"
                 ) from error
             self.entries += entries
-            self._offset += sum(_LENGTH_BYTES + len(data) for data in found)
+            self._offset += sum(LENGTH_BYTES + len(data) for data in found)
         file.seek(self._offset)
         file.truncate()
 
@@ -277,17 +274,6 @@ class Replica:
         with os.fdopen(descriptor, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
-
-
-def _records(data: bytes) -> Iterator[bytes]:
-    position = 0
-    while position + _LENGTH_BYTES <= len(data):
-        begin = position + _LENGTH_BYTES
-        end = begin + int.from_bytes(data[position:begin], "big")
-        if end > len(data):
-            return
-        yield data[begin:end]
-        position = end
 
 
 async def _append(stub: "KeyServiceAsyncStub", entry: Signed, metadata: Callable[[], Metadata]) -> None:

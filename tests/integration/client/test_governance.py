@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from folkmoot.client import AsyncClient, FolkmootError
-from folkmoot.client.governance import find_request, found, invite, join, requests, vote
+from folkmoot.client.governance import find_request, found, join, requests, vote
+from folkmoot.client.nodes import invite
 from folkmoot.client.session import Session
 from folkmoot.trust import (
     InvitationInvalid,

@@ -267,7 +267,7 @@ async def test_entry_of_a_later_release_stops_there_and_what_is_before_is_kept(l
 async def test_server_that_says_for_ever_that_another_was_faster(lung: World, tmp_path: Path):
     replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
 
-    async def beaten(request: AppendLedgerEntryRequest, **_: Any) -> None:  # noqa: ARG001
+    async def beaten(request: AppendLedgerEntryRequest, **_: Any) -> None:
         raise RemoteError(errors_pb2.ERROR_REASON_LEDGER_HEAD_MOVED, "another was faster")
 
     server.AppendLedgerEntry = beaten  # type: ignore[method-assign]

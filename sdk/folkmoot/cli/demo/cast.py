@@ -16,7 +16,8 @@ from pathlib import Path
 from folkmoot.cli.demo.processes import Processes
 from folkmoot.client import AsyncClient
 from folkmoot.client.connection import Connection
-from folkmoot.client.governance import find_request, found, invite, join, vote
+from folkmoot.client.governance import find_request, found, join, vote
+from folkmoot.client.nodes import invite
 from folkmoot.client.session import Session
 from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.trust import (

@@ -1,0 +1,128 @@
+"""Head statements, kept beside a replica: what other members' nodes have signed of the ledger, and how long ago.
+
+A server that shows two histories, or keeps one back, is found out by them: a statement that contradicts the replica is a fork, one
+that is ahead of it names entries that the server withholds, and none for too long means that nobody can tell. What was received
+once counts from then on, also when the server never shows it again.
+
+The file is a sequence of Signed(HEAD)s, the newest of each node (see folkmoot.transport.records).
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from google.protobuf.message import DecodeError
+
+from folkmoot.transport.records import dump_records, load_records
+from folkmoot.transport.replica import Replica
+from folkmoot.transport.secret_files import write_secret
+from folkmoot.trust import Head, LedgerBehind, LedgerFork, LedgerStale, State, fingerprint, read_head, sign_of_life
+from folkmoot.trust.errors import TrustError
+from folkmoot.trust.times import nanoseconds
+from folkmoot.v1.ledger_pb2 import HeadStatement
+from folkmoot.v1.signed_pb2 import Signed
+
+log = logging.getLogger("folkmoot.transport")
+
+WARN_AFTER = timedelta(hours=24)
+MAX_HEAD_AGE = timedelta(days=7)
+"""Unless a setting says otherwise."""
+
+
+@dataclass(frozen=True)
+class SignsOfLife:
+    """What other members have shown of the ledger."""
+
+    newest: datetime | None
+    """When another member last showed what it knows; None while no other member has a node that could."""
+    ahead: tuple[str, ...]
+    """Who has seen entries that the replica does not have: names of organizations, with the entry."""
+
+    def check(self, replica: Replica, *, now: datetime, max_head_age: timedelta) -> None:
+        """Raise LedgerStale when new work has to wait; warn when it soon will have to."""
+        state = replica.verified
+        if self.ahead:
+            raise LedgerStale(
+                f"{', '.join(self.ahead)}; the server shows {state.reference} up to entry {state.position.sequence} only, "
+                "and withholds the rest",
+                metadata={"sequence": str(state.position.sequence)},
+            )
+        if self.newest is None or now - self.newest <= WARN_AFTER:
+            return
+        days = (now - self.newest) / timedelta(days=1)
+        text = f"no other member of {state.reference} has shown for {days:.1f} days that entry {state.position.sequence} is the newest"
+        if now - self.newest > max_head_age:
+            raise LedgerStale(text, metadata={"since": self.newest.isoformat()})
+        log.warning("%s; new work stops after %.1f days", text, max_head_age / timedelta(days=1))
+
+
+class HeadStatements:
+    """The newest statement of each node, beside one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._path = replica.path.with_suffix(".heads")
+        self._kept = {fingerprint(each.key_id): each for each in self._load()}
+
+    def take(self, received: Iterable[Signed], *, own: str, now: datetime) -> SignsOfLife:
+        """Verify what came, keep what is new, and say what all of it shows; `own` is the organization whose word does not count.
+
+        Raises LedgerFork, and remembers it with the statement as evidence.
+        """
+        state = self._replica.verified
+        kept = dict(self._kept)
+        for signed in received:
+            if _is_newer(signed, kept, state, now):
+                kept[fingerprint(signed.key_id)] = signed
+        if kept != self._kept:
+            write_secret(self._path, dump_records(each.SerializeToString() for each in kept.values()), replace=True)
+            self._kept = kept
+        return self.signs(own=own, now=now)
+
+    def signs(self, *, own: str, now: datetime) -> SignsOfLife:
+        """What the kept statements and the entries show. Raises LedgerFork."""
+        state = self._replica.verified
+        heads: list[Head] = []
+        ahead: list[str] = []
+        for signed in self._kept.values():
+            try:
+                heads.append(read_head(signed, state, now=now))
+            except LedgerBehind as behind:
+                ahead.append(_named(signed, state, behind))
+            except LedgerFork as fork:
+                raise self._replica.pin_fork(fork, signed) from fork
+            except TrustError:
+                continue  # its node is not admitted any more
+        return SignsOfLife(sign_of_life(state, heads, own_organization_id=own), tuple(ahead))
+
+    def _load(self) -> list[Signed]:
+        try:
+            return [Signed.FromString(each) for each in load_records(self._path.read_bytes())]
+        except FileNotFoundError:
+            return []
+        except (OSError, DecodeError) as error:
+            log.warning("%s can't be read, and is made anew: %s", self._path, error)
+            return []
+
+
+def _is_newer(signed: Signed, kept: dict[str, Signed], state: State, now: datetime) -> bool:
+    """Whether this is a statement by an admitted node, made after the one that is kept of it."""
+    try:
+        read_head(signed, state, now=now)
+    except (LedgerBehind, LedgerFork):
+        pass  # All the more worth keeping.
+    except TrustError as error:
+        log.warning("the server lists a head statement that is not one: %s", error)
+        return False
+    known = kept.get(fingerprint(signed.key_id))
+    return known is None or _time(signed) > _time(known)
+
+
+def _time(signed: Signed) -> int:
+    return nanoseconds(HeadStatement.FromString(signed.body).time)
+
+
+def _named(signed: Signed, state: State, behind: LedgerBehind) -> str:
+    organization_id = HeadStatement.FromString(signed.body).organization_id
+    return f"{state.organization_name(organization_id)} has seen entry {behind.metadata['sequence']}"
