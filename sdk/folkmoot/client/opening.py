@@ -3,6 +3,11 @@
 The server's account decides nothing: the task that the run belongs to is the one that was verified; the state is that of the node's
 receipt; the content is the envelope that the receipt names, signed by the same node. What is not proven is marked so, and what was
 altered is refused and said, without keeping other runs' results from the user.
+
+Whoever signed is judged by the ledger as it was then: what a node sealed before it, its organization or a key went stays readable. An
+entry that somebody names as the ledger's newest must be in the own copy: if it is not there yet, the copy is refreshed, once; if it still
+is not, the server withholds it (LEDGER_STALE); if another entry stands there, two ledgers are shown (LEDGER_FORK). One signer's word is no
+proof of either, so it is told with that run alone.
 """
 
 import asyncio
@@ -10,6 +15,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from tempfile import TemporaryFile
 
 from folkmoot.client.connection import Connection
@@ -25,19 +31,25 @@ from folkmoot.trust import (
     Expected,
     FileSource,
     FolkmootError,
+    LedgerBehind,
     Opened,
     State,
+    TaskNotProven,
     VerifiedTask,
     fingerprint,
     inspect,
+    key_id,
     open_envelope,
+    verify,
     verify_receipt,
     verify_refusal,
 )
+from folkmoot.trust.rules import ReceiptRule
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.keys_pb2 import PublicKey
-from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.ledger_pb2 import Encryption, LedgerPosition
 from folkmoot.v1.proxy_service_pb2 import Failure
+from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import Receipt, Run
 
 log = logging.getLogger("folkmoot.client")
@@ -100,13 +112,53 @@ async def _verified_receipt(
     if not state.is_used(run.receipt.key_id):  # Perhaps the node is newer than our copy of the ledger.
         state = await connection.state(newest=True)
     organization_id = task.receiver(run.run_id).organization_id
-    with suppress(FolkmootError):  # The node was handed something else than the task, and says so.
-        return verify_refusal(run.receipt, run_id=run.run_id, organization_id=organization_id, state=state), None
     try:
-        return verify_receipt(run.receipt, task=task, run_id=run.run_id, state=state), None
+        receipt = _proven_receipt(run, task, organization_id, state)
+        await check_position(connection, receipt.ledger_position)
     except FolkmootError as error:
+        if server_is_away(error):
+            raise
         log.warning("the receipt of run %s was not accepted: %s", run.run_id, error)
         return None, error
+    return receipt, None
+
+
+def _proven_receipt(run: Run, task: VerifiedTask, organization_id: str, state: State) -> Receipt:
+    with suppress(FolkmootError):  # The node was handed something else than the task, and says so.
+        return verify_refusal(run.receipt, run_id=run.run_id, organization_id=organization_id, state=state)
+    try:
+        return verify_receipt(run.receipt, task=_judged(task, state), run_id=run.run_id, state=state)
+    except TaskNotProven as error:
+        if error.metadata.get("rule") == ReceiptRule.LEDGER_POSITION.name:
+            _check_fork(run.receipt, state)
+        raise
+
+
+def _check_fork(signed: Signed, state: State) -> None:
+    """Raise LedgerFork when it is the node itself that names an entry of another ledger, and nobody on the way."""
+    receipt = Receipt.FromString(signed.body)
+    node = state.nodes.get(receipt.node_id) or state.former_nodes.get(receipt.node_id)
+    if node is not None:
+        kind = SignedKind.SIGNED_KIND_RECEIPT
+        verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
+        state.check_position(receipt.ledger_position.sequence, receipt.ledger_position.hash)
+
+
+def _judged(task: VerifiedTask, state: State) -> VerifiedTask:
+    """The task as the newest ledger has it: the key that signed it may have been revoked since it was verified."""
+    revoked = state.revocation(key_id(task.signer))
+    if revoked is None:
+        return task
+    first = revoked.sequence if task.revoked_at is None else min(task.revoked_at, revoked.sequence)
+    return replace(task, revoked_at=first)
+
+
+async def check_position(connection: Connection, position: LedgerPosition) -> None:
+    """Hold the newest entry that somebody names against the own copy; refreshes it once. Raises LedgerStale, LedgerFork."""
+    try:
+        (await connection.state()).check_position(position.sequence, position.hash)
+    except LedgerBehind:
+        (await connection.state(newest=True)).check_position(position.sequence, position.hash)
 
 
 async def _content(
@@ -135,11 +187,12 @@ async def _content(
             source,
             genesis=connection.reference.genesis,
             expected=expected,
-            sender=lambda _: state.node_key(receipt.node_id),
+            sender=lambda context: state.node_at(receipt.node_id, context.ledger_sequence).public_key,
             keys=keys,
         )
+        await check_position(connection, _position(opened.context))
     except FolkmootError as error:
-        if isinstance(error, RemoteError) and is_away(error):
+        if server_is_away(error):
             raise
         log.warning("the content of run %s was not accepted: %s", run.run_id, cause_of(error))
         return None, error
@@ -162,6 +215,15 @@ async def _download(connection: Connection, envelope_digest: bytes, run: Run) ->
     return source
 
 
+def _position(context: EnvelopeContext) -> LedgerPosition:
+    return LedgerPosition(sequence=context.ledger_sequence, hash=context.ledger_hash)
+
+
+def server_is_away(error: FolkmootError) -> bool:
+    """Tell whether the server is away just now: then nothing is wrong with what was asked for."""
+    return isinstance(error, RemoteError) and is_away(error)
+
+
 def check_size(received_bytes: int, announced_bytes: int) -> None:
     """Raise EnvelopeRejected when a server sends without end."""
     if received_bytes > announced_bytes:
@@ -176,11 +238,11 @@ async def opening_keys(connection: Connection) -> Mapping[bytes, DecryptionKey] 
 
 
 def node_of(state: State, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
-    """For envelopes without a receipt: the key of the node that sealed it, if it is one of that organization's."""
+    """For envelopes without a receipt: the key of the node that sealed it, if it was one of that organization's then."""
 
     def sender(context: EnvelopeContext) -> PublicKey:
-        node = state.nodes.get(fingerprint(context.sender_key_id))
-        if node is None or node.organization_id != organization_id:
+        node = state.node_at(fingerprint(context.sender_key_id), context.ledger_sequence)
+        if node.organization_id != organization_id:
             raise EnvelopeRejected("sealed by a key that is no node of the executing organization")
         return node.public_key
 
@@ -192,7 +254,7 @@ async def open_from_run(
 ) -> Opened:
     """Open what a run says while it runs: a LOG or PROGRESS envelope, signed by a node of the executing organization.
 
-    Its sequence is its own word; whoever reads several checks that they come in order. Raises EnvelopeRejected.
+    Its sequence is its own word; whoever reads several checks that they come in order. Raises EnvelopeRejected, LedgerStale, LedgerFork.
     """
     organization_id = task.receiver(run_id).organization_id
     source = BytesSource(envelope)
@@ -205,13 +267,15 @@ async def open_from_run(
         sequence=inspect(source).context.sequence,
         sender_organization_id=organization_id,
     )
-    return open_envelope(
+    opened = open_envelope(
         source,
         genesis=connection.reference.genesis,
         expected=expected,
         sender=node_of(await connection.state(), organization_id),
         keys=await opening_keys(connection),
     )
+    await check_position(connection, _position(opened.context))
+    return opened
 
 
 async def progress_of(connection: Connection, task: VerifiedTask, run: Run) -> str:

@@ -12,7 +12,9 @@ from folkmoot.client.own import Own
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,
+    OrganizationKey,
     Sealed,
+    State,
     VerifiedTask,
     seal_bytes,
     sign_receipt,
@@ -30,9 +32,9 @@ from tests.builders import NOW, World, randomness, world
 RESULT, FAILURE = EnvelopeKind.ENVELOPE_KIND_RESULT, EnvelopeKind.ENVELOPE_KIND_FAILURE
 
 
-def own_of(lung: World, name: str) -> Own:
-    """What a client of an organization is, with its key."""
-    keyring = Keyring(Path("organization.pem"), (lung[name].organization_key,))
+def own_of(lung: World, name: str, *former: OrganizationKey) -> Own:
+    """What a client of an organization is, with its key and those that it had."""
+    keyring = Keyring(Path("organization.pem"), (lung[name].organization_key, *former))
     return Own("ada", lung.state.member(name), keyring)
 
 
@@ -44,11 +46,14 @@ class Scene:
     lung: World = field(default_factory=world)
     result_receivers: tuple[str, ...] = ("Alpha",)
     stored: dict[bytes, bytes] = field(default_factory=dict)
+    known: State | None = None
+    """What the client's copy of the ledger has until it asks for the newest; None: everything."""
 
     def __post_init__(self) -> None:
         receivers = [self.lung[name].address for name in self.result_receivers]
         signed = self.lung.task("Alpha", ("Beta", "Gamma"), result_receivers=receivers)
         self.task: VerifiedTask = verify_task(TaskChain(specs=[signed]), self.lung.state, now=NOW)
+        self.first_key = self.lung["Alpha"].organization_key
         self.run_id = self.task.spec.receivers[0].run_id
 
     @property
@@ -56,10 +61,12 @@ class Scene:
         """Alpha's connection, with a server that has stored what the test put there."""
 
         async def state(*, newest: bool = False) -> Any:
-            return self.lung.state
+            if newest:
+                self.known = None
+            return self.known or self.lung.state
 
         async def own() -> Own:
-            return own_of(self.lung, "Alpha")
+            return own_of(self.lung, "Alpha", self.first_key)
 
         async def download(envelope_digest: bytes) -> AsyncIterator[bytes]:
             if envelope_digest not in self.stored:

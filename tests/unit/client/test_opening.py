@@ -1,6 +1,6 @@
 """What a server can tell of a run, and what of it is believed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,20 @@ from folkmoot.client import Proof, RunState
 from folkmoot.client.opening import open_from_run, result_of
 from folkmoot.trust import (
     EnvelopeRejected,
+    LedgerFork,
+    NodeNotApproved,
+    SignatureInvalid,
     TaskNotProven,
+    key_id,
     serialize,
 )
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
-from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.ledger_pb2 import Encryption, LedgerPosition
 from folkmoot.v1.proxy_service_pb2 import Failure
-from folkmoot.v1.task_pb2 import ExitClass, Run
+from folkmoot.v1.task_pb2 import ExitClass, Receipt, Run
 from folkmoot.v1.task_pb2 import RunState as Told
-from tests.builders import world
+from tests.builders import World, world
 from tests.unit.client.scene import FAILURE, Scene
 
 
@@ -204,3 +208,105 @@ async def test_log_of_another_organizations_node_is_rejected(scene: Scene):
     forged = scene.sealed(b"", by="Gamma", kind=kind, sequence=3, sender_organization_id=scene.lung["Beta"].address)
     with pytest.raises(EnvelopeRejected):
         await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, forged.envelope)
+
+
+# ---- the ledger as it was -------------------------------------------------------------------------------------------
+
+
+ENDS: dict[str, Callable[[World], object]] = {
+    "node revoked": lambda lung: lung.revoke_node("Beta", "beta-1"),
+    "organization left": lambda lung: lung.leave("Beta"),
+    "organization voted out": lambda lung: lung.remove("Beta"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_result_of_a_node_that_is_gone_since_stays_readable(scene: Scene, end: str):
+    sealed = scene.sealed()
+    run = scene.run(scene.receipt(sealed))
+    ENDS[end](scene.lung)
+    result = await scene.result(run, sealed.envelope)
+    assert (result.proven, result.value) == (Proof.PROVEN, 61.5)
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_stolen_node_key_proves_nothing_after_its_end(scene: Scene, end: str):
+    ENDS[end](scene.lung)
+    sealed = scene.sealed()
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert (result.proven, type(result.problem)) == (Proof.SERVER_SAYS, NodeNotApproved)
+
+
+async def test_receipt_from_before_with_a_result_sealed_after_the_nodes_end_is_rejected(scene: Scene):
+    before = scene.lung.state.position
+    scene.lung.revoke_node("Beta", "beta-1")
+    sealed = scene.sealed()
+    result = await scene.result(scene.run(scene.receipt(sealed, ledger_position=before.message())), sealed.envelope)
+    assert isinstance(result.problem, EnvelopeRejected)
+
+
+async def test_log_of_a_node_that_is_gone_since_is_read_and_one_from_after_is_not(scene: Scene):
+    kind = EnvelopeKind.ENVELOPE_KIND_LOG
+    before = scene.sealed(b"", kind=kind, sequence=1)
+    scene.lung.revoke_node("Beta", "beta-1")
+    await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, before.envelope)
+    after = scene.sealed(b"", kind=kind, sequence=1)
+    with pytest.raises(EnvelopeRejected):
+        await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, after.envelope)
+
+
+async def test_result_of_a_task_survives_the_rotation_and_the_revocation_of_the_key_that_signed_it(scene: Scene):
+    sealed = scene.sealed()
+    run = scene.run(scene.receipt(sealed))
+    scene.lung.rotate("Alpha")
+    assert (await scene.result(run, sealed.envelope)).value == 61.5
+    scene.lung.revoke("Alpha", key_id(scene.task.signer))
+    assert (await scene.result(run, sealed.envelope)).value == 61.5
+
+
+async def test_receipt_from_after_the_revocation_of_the_tasks_key_proves_nothing(scene: Scene):
+    scene.lung.revoke("Alpha", key_id(scene.task.signer))
+    result = await scene.result(scene.run(scene.receipt(None, outcome=Told.RUN_STATE_CANCELLED)))
+    assert (result.proven, type(result.problem)) == (Proof.SERVER_SAYS, TaskNotProven)
+
+
+async def test_node_that_knows_more_makes_the_client_refresh_its_copy(scene: Scene):
+    scene.known = scene.lung.state
+    scene.lung.add_node("Gamma", "gamma-2")
+    sealed = scene.sealed()
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert (result.proven, result.value) == (Proof.PROVEN, 61.5)
+    assert scene.known is None
+
+
+async def test_server_that_withholds_entries_which_a_node_has_seen_is_noticed(scene: Scene):
+    ahead = LedgerPosition(sequence=scene.lung.state.position.sequence + 1, hash=bytes(32))
+    sealed = scene.sealed()
+    receipt = scene.receipt(sealed, ledger_position=ahead)
+    result = await scene.result(scene.run(receipt), sealed.envelope)
+    assert (result.proven, result.problem.reason) == (Proof.SERVER_SAYS, reasons.ERROR_REASON_LEDGER_STALE)
+    sealed = scene.sealed(ledger_sequence=ahead.sequence, ledger_hash=ahead.hash)
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert (result.proven, result.problem.reason) == (Proof.PROVEN, reasons.ERROR_REASON_LEDGER_STALE)
+
+
+async def test_node_that_was_shown_another_ledger_is_noticed(scene: Scene):
+    other = LedgerPosition(sequence=scene.lung.state.position.sequence, hash=bytes(32))
+    sealed = scene.sealed()
+    receipt = scene.receipt(sealed, ledger_position=other)
+    result = await scene.result(scene.run(receipt), sealed.envelope)
+    assert (result.proven, result.problem.reason) == (Proof.SERVER_SAYS, reasons.ERROR_REASON_LEDGER_FORK)
+    sealed = scene.sealed(ledger_hash=other.hash)
+    result = await scene.result(scene.run(scene.receipt(sealed)), sealed.envelope)
+    assert (result.proven, result.problem.reason) == (Proof.PROVEN, reasons.ERROR_REASON_LEDGER_FORK)
+    with pytest.raises(LedgerFork):
+        result.value  # noqa: B018
+
+
+async def test_server_that_alters_a_receipts_position_makes_no_fork_of_it(scene: Scene):
+    receipt = scene.receipt(scene.sealed())
+    altered = Receipt.FromString(receipt.body)
+    altered.ledger_position.hash = bytes(32)
+    receipt.body = serialize(altered)
+    result = await scene.result(scene.run(receipt))
+    assert (result.proven, type(result.problem)) == (Proof.SERVER_SAYS, SignatureInvalid)
