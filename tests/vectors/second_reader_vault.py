@@ -12,13 +12,13 @@ from tests.vectors.second_reader_keys import key_id, read_organization_key
 from tests.vectors.second_reader_wire import SCHEMA, Refused, check, pae, read, sha256
 
 SCHEMA["VaultedKeyHead"] = {
-    1: ("version", "int"),
+    1: ("version", "uint32"),
     2: ("organization_id", "text"),
-    3: ("generation", "int"),
+    3: ("generation", "uint32"),
     4: ("encryption_key_id", "bytes"),
     5: ("task_signing_key_id", "bytes"),
-    6: ("memory_kib", "int"),
-    7: ("iterations", "int"),
+    6: ("memory_kib", "uint32"),
+    7: ("iterations", "uint32"),
     8: ("salt", "bytes"),
     9: ("nonce", "bytes"),
 }
