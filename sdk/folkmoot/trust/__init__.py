@@ -108,6 +108,8 @@ from folkmoot.trust.membership import (
     Terms,
 )
 from folkmoot.trust.organization import OrganizationKey
+from folkmoot.trust.proof import make_proof, verify_proof
+from folkmoot.trust.proof_facts import MemberProof, NodeProof, Place, ProvenLedger, RunProof, TaskProof, VerifiedProof
 from folkmoot.trust.receipt import sign_receipt, verify_receipt, verify_refusal
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import State
@@ -148,21 +150,26 @@ __all__ = [
     "LedgerUpgradeNeeded",
     "Malformed",
     "Member",
+    "MemberProof",
     "Membership",
     "Node",
     "NodeNotApproved",
+    "NodeProof",
     "Opened",
     "OrganizationKey",
     "OrganizationNotFound",
+    "Place",
     "Position",
     "Predecessor",
     "ProofInvalid",
     "Proposal",
+    "ProvenLedger",
     "Receiver",
     "Reference",
     "Removal",
     "Request",
     "RsaKey",
+    "RunProof",
     "Sealed",
     "Sealing",
     "SignatureInvalid",
@@ -173,6 +180,7 @@ __all__ = [
     "TaskAheadOfLedger",
     "TaskExpired",
     "TaskNotProven",
+    "TaskProof",
     "Terms",
     "TrustError",
     "VaultDamaged",
@@ -181,6 +189,7 @@ __all__ = [
     "VaultSecretWeak",
     "VaultSecretWrong",
     "VaultedKeyNotFound",
+    "VerifiedProof",
     "VerifiedTask",
     "WrongCollaboration",
     "XWingKey",
@@ -206,6 +215,7 @@ __all__ = [
     "make_invitation",
     "make_join_request",
     "make_node_claim",
+    "make_proof",
     "node_approve_entry",
     "node_revoke_entry",
     "open_envelope",
@@ -239,6 +249,7 @@ __all__ = [
     "verify_authentication",
     "verify_invitation",
     "verify_join_request",
+    "verify_proof",
     "verify_receipt",
     "verify_refusal",
     "verify_task",

@@ -18,6 +18,7 @@ read_authentication read_head read_invitation read_vaulted_head read_vaulted_key
 revoke_key_entry rewrap_vaulted_key rotate_key_entry seal seal_bytes seal_vaulted_key serialize sign sign_of_life
 sign_receipt sign_subtask sign_task timestamp uuid7 verify verify_authentication verify_invitation verify_join_request
 verify_receipt verify_refusal verify_task vote_entry vote_removal_entry word_list wrap
+MemberProof NodeProof Place ProvenLedger RunProof TaskProof VerifiedProof make_proof verify_proof
 """
 
 
