@@ -96,8 +96,8 @@ class Replica:
             except RemoteError as error:
                 if not self.entries or error.reason != errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND:
                     raise
-                await self._found_again(stub, metadata, error)
-                length = 0
+                await self._bring_back(stub, metadata, error)
+                return self.verified
             if length < len(self.entries):
                 await self._heal(stub, metadata)
             return self.verified
@@ -183,12 +183,15 @@ class Replica:
 
     # ---- healing ---------------------------------------------------------------------------------------------------
 
-    async def _found_again(
+    async def _bring_back(
         self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata], unknown: RemoteError
     ) -> None:
-        """Give a server that knows nothing of this ledger its first entry; raise what it said if that does not help."""
+        """Give a server that shows nothing of this ledger all of it, unless it has it; raise what it said if it still shows nothing."""
         try:
             await _append(stub, self.entries[0], metadata)
+            if not await _has(stub, self.entries[-1], metadata):
+                for entry in self.entries[1:]:
+                    await _append(stub, entry, metadata)
             await self._fetch(stub, 0, metadata)
         except RemoteError as error:
             raise unknown from error
@@ -282,3 +285,14 @@ async def _append(stub: "KeyServiceAsyncStub", entry: Signed, metadata: Callable
         lambda: stub.AppendLedgerEntry(request, metadata=metadata(), timeout=timeouts.CALL_SECONDS),
         give_up_after_seconds=timeouts.CALL_SECONDS,
     )
+
+
+async def _has(stub: "KeyServiceAsyncStub", entry: Signed, metadata: Callable[[], Metadata]) -> bool:
+    """Whether a server has an entry already: the same one again is answered with its place, one without those before it refused."""
+    try:
+        await _append(stub, entry, metadata)
+    except RemoteError as error:
+        if error.code in TRANSIENT:
+            raise
+        return False
+    return True
