@@ -1,23 +1,25 @@
-"""ledger.json and task.json: the cases as data, for readers in any language.
+"""ledger.json, task.json and history.json: the cases as data, for readers in any language.
 
     signed   serialized Signed messages in base64, by a name that the cases use
     cases    name, what a reader must say ("verdict") and, of what is refused, by which rule; docs/rules.md has the rules
 
 A ledger's case gives its entries, the reader's clock (null: none), the genesis that it asked for (null: any), and the state
-of accepted ones. task.json gives one ledger, tasks as chains of specs (root first), and receipts with their task and run.
+of accepted ones. task.json gives one ledger, tasks as chains of specs (root first), and receipts with their task and run. In
+history.json members, keys and nodes come and go; each task there has its own ledger, and those with a receipt are about that.
 """
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from folkmoot.trust import State, digest, replay, serialize
+from folkmoot.trust import Proposal, Removal, State, digest, replay, serialize
 from folkmoot.v1.signed_pb2 import Signed
 from tests.vectors.forge import base
-from tests.vectors.ledger_cases import cases
+from tests.vectors.history_cases import ledgers, tasks
+from tests.vectors.ledger_cases import Case, cases
 from tests.vectors.task_cases import receipt_cases, task_cases
 
 FOLDER = Path(__file__).parent
@@ -40,15 +42,38 @@ class _Pool:
 
 def ledger_document() -> dict[str, Any]:
     """Return ledger.json."""
-    pool, told = _Pool(), []
-    for case in cases():
+    pool = _Pool()
+    return {"cases": _ledgers(pool, cases(), summary), "signed": pool.texts}
+
+
+def history_document() -> dict[str, Any]:
+    """Return history.json."""
+    pool = _Pool()
+    told = [
+        {
+            "name": case.name,
+            "verdict": case.verdict,
+            "rule": case.rule,
+            "entries": pool(case.entries),
+            "chain": pool(case.chain),
+            "now": _time(case.now),
+            "receipt": pool([case.receipt])[0] if case.receipt else None,
+        }
+        for case in tasks()
+    ]
+    return {"ledgers": _ledgers(pool, ledgers(), history), "tasks": told, "signed": pool.texts}
+
+
+def _ledgers(pool: _Pool, cases: Iterable[Case], summarized: Callable[[State], dict[str, Any]]) -> list[dict[str, Any]]:
+    told = []
+    for case in cases:
         expected: dict[str, Any] = {"verdict": case.verdict, "rule": case.rule}
         if case.verdict == "accepted":
-            expected["state"] = summary(replay(case.entries))
+            expected["state"] = summarized(replay(case.entries))
         genesis = case.expected_genesis.hex() if case.expected_genesis else None
         given = {"entries": pool(case.entries), "now": _time(case.now), "expected_genesis": genesis}
         told.append({"name": case.name, **expected, **given})
-    return {"signed": pool.texts, "cases": told}
+    return told
 
 
 def task_document() -> dict[str, Any]:
@@ -113,7 +138,79 @@ def summary(state: State) -> dict[str, Any]:
     }
 
 
-DOCUMENTS = {"ledger.json": ledger_document, "task.json": task_document}
+def history(state: State) -> dict[str, Any]:
+    """Return what two readers of a ledger in which much has happened must agree on."""
+    return {
+        "collaboration": str(state.reference),
+        "head": state.position.hash.hex(),
+        "predecessor": state.predecessor.genesis.hex() if state.predecessor else None,
+        "members": {
+            member.organization_id: {
+                "name": member.name,
+                "since": member.since.sequence,
+                "task_signing": member.keys.task_signing.public.hex() if member.keys else None,
+            }
+            for member in state.members.values()
+        },
+        "former_members": {
+            former.organization_id: {
+                "name": former.name,
+                "since": former.since.sequence,
+                "until": former.until.sequence if former.until else None,
+                "removed": former.removed,
+            }
+            for former in state.former_members.values()
+        },
+        "keys": {
+            organization_id: [
+                {
+                    "generation": term.keys.generation,
+                    "task_signing": term.keys.task_signing.public.hex(),
+                    "since": term.since.sequence,
+                    "until": term.until.sequence if term.until else None,
+                }
+                for term in terms
+            ]
+            for organization_id, terms in state.key_terms.items()
+        },
+        "revoked_keys": {
+            key_id.hex(): position.sequence
+            for key_id in state.spent_keys
+            if (position := state.revocation(key_id)) is not None
+        },
+        "nodes": {
+            node.node_id: {
+                "name": node.name,
+                "organization_id": node.organization_id,
+                "since": node.since.sequence,
+                "until": node.until.sequence if node.until else None,
+            }
+            for node in (*state.nodes.values(), *state.former_nodes.values())
+        },
+        "removals": {
+            removal.hash.hex(): {
+                "target": removal.target_organization_id,
+                **_ballot(removal),
+                "missing": state.missing_removal_votes(removal.hash),
+            }
+            for removal in state.removals.values()
+        },
+        "algorithms": {
+            proposal.hash.hex(): {"image": proposal.algorithm.image, **_ballot(proposal), "revoked": proposal.revoked}
+            for proposal in state.algorithms.values()
+        },
+    }
+
+
+def _ballot(ballot: Removal | Proposal) -> dict[str, Any]:
+    return {
+        "approved_by": sorted(ballot.approved_by),
+        "declined_by": sorted(ballot.declined_by),
+        "decided": ballot.decided,
+    }
+
+
+DOCUMENTS = {"ledger.json": ledger_document, "task.json": task_document, "history.json": history_document}
 
 
 def text(document: dict[str, Any]) -> str:

@@ -158,17 +158,23 @@ def later() -> Iterator[Case]:
     w = base()
     for case, unknown in {
         "an intent that nobody knows": entry(w, "organization.dance", b"data"),
-        "an intent of the next release": entry(w, "node.revoke", NodeRevoke(node_id=fingerprint(bytes(32)))),
         "data of format 2": node_approve(w, new_claim(w), data_version=2),
         "data of format 0": node_approve(w, new_claim(w), data_version=0),
-        "a vote on a removal": entry(
-            w, "organization.vote", OrganizationVote(removal_hash=bytes(32), decision=APPROVE)
-        ),
     }.items():
         yield Case(case, [*w.entries, unknown], "upgrade needed")
-    head = LedgerPosition(sequence=3, hash=bytes(32))
-    yield Case("a successor", [founding(predecessor=Predecessor(genesis=bytes(32), head=head))], "upgrade needed")
     yield Case("founded in format 2", [founding_entry(data_version=2)], "upgrade needed")
+
+
+def then_later() -> Iterator[Case]:
+    """Yield what the first release knew only by name, and could not judge yet."""
+    w = base()
+    nobody = entry(w, "node.revoke", NodeRevoke(node_id=fingerprint(bytes(32))))
+    yield Case("an intent of the next release", [*w.entries, nobody], "refused", "NODE")
+    removal = OrganizationVote(removal_hash=bytes(32), decision=APPROVE)
+    unknown = entry(w, "organization.vote", removal)
+    yield Case("a vote on a removal", [*w.entries, unknown], "refused", "REMOVAL_UNKNOWN")
+    head = LedgerPosition(sequence=3, hash=bytes(32))
+    yield Case("a successor", [founding(predecessor=Predecessor(genesis=bytes(32), head=head))])
 
 
 def cases() -> Iterator[Case]:
@@ -183,4 +189,5 @@ def cases() -> Iterator[Case]:
         yield Case(case, [bad], "refused", rule)
     yield _post_quantum()
     yield from later()
+    yield from then_later()
     yield Case("a ledger that was not asked for", base().entries, "wrong collaboration", expected_genesis=bytes(32))
