@@ -44,6 +44,7 @@ _NOT_PROVEN = frozenset(
         errors_pb2.ERROR_REASON_WRONG_COLLABORATION,
         errors_pb2.ERROR_REASON_KEY_MISMATCH,
         errors_pb2.ERROR_REASON_TASK_NOT_PROVEN,
+        errors_pb2.ERROR_REASON_PROOF_INVALID,
         errors_pb2.ERROR_REASON_MESSAGE_GAP,
     }
 )

@@ -1,5 +1,6 @@
 """The client's core, for programs with an event loop of their own. `folkmoot.client.Client` is the same without `await`."""
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,8 +11,9 @@ from typing import Self
 from folkmoot.client.connection import Connection, default_state_directory
 from folkmoot.client.encryption import Expectation
 from folkmoot.client.names import made_at, moment, name_of
+from folkmoot.client.proofs import export_proof
 from folkmoot.client.session import PAGE_ITEMS, Session
-from folkmoot.client.tasks import AsyncTasks
+from folkmoot.client.tasks import AsyncTasks, Earlier
 from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.trust import FolkmootError, Member, Reference, fingerprint, fingerprint_words, key_id
@@ -19,6 +21,8 @@ from folkmoot.v1 import admin_service_pb2, errors_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from folkmoot.v1.keys_pb2 import KeyKind
 from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
+
+log = logging.getLogger("folkmoot.client")
 
 Source = str | os.PathLike[str]
 
@@ -161,6 +165,16 @@ class AsyncClient:
             )
             for node in sorted(state.nodes.values(), key=lambda node: (name_of(state, node.organization_id), node.name))
         )
+
+    async def export_proof(self, task: Earlier | str) -> bytes:
+        """Make the proof file of a task (or task id) and all below it: `folkmoot proof verify` needs no server to read it.
+
+        What no node signed is logged as a warning, with what the server says of it. Raises TASK_NOT_FOUND, TASK_NOT_PROVEN.
+        """
+        exported = await export_proof(self.connection, task if isinstance(task, str) else task.id)
+        for each in exported.missing:
+            log.warning("not in the proof: %s", each)
+        return exported.data
 
     async def close(self) -> None:
         """Close the connection."""

@@ -129,6 +129,7 @@ class Client:
         return run(self._core.collaboration)
 
     nodes = blocking(AsyncClient.nodes)
+    export_proof = blocking(AsyncClient.export_proof)
     close = blocking(AsyncClient.close)
 
     def __enter__(self) -> Self:

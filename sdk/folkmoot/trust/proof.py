@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from folkmoot.trust.encoding import FORMAT_VERSION, Reference, digest, is_uuid, parse, serialize
-from folkmoot.trust.errors import Malformed, TrustError, WrongCollaboration
+from folkmoot.trust.errors import LedgerBehind, Malformed, TrustError, WrongCollaboration
 from folkmoot.trust.proof_facts import ProvenLedger, RunProof, TaskProof, VerifiedProof
 from folkmoot.trust.proof_format import (
     MAGIC,
@@ -180,7 +180,10 @@ def _verified_runs(data: bytes, read: _Unverified, task: VerifiedTask, state: St
             raise proof_invalid(part, "the task has no such run")
         executor = task.receiver(claimed.run_id).organization_id
         part = f"receipt of {state.organization_name(executor)} for run {claimed.run_id}"
-        receipt = _verified_receipt(signed, claimed, task, part, state)
+        try:
+            receipt = proven_receipt(signed, task=task, state=state)
+        except TrustError as error:
+            raise proof_invalid(f"{part}: {_receipt_rule(error)}", error.message) from error
         place = runs.index(receipt.run_id), receipt.attempt
         if place <= last:
             raise proof_invalid(f"{part}: order", "receipts come by receivers and attempts, each once")
@@ -191,19 +194,24 @@ def _verified_runs(data: bytes, read: _Unverified, task: VerifiedTask, state: St
     )
 
 
-def _verified_receipt(signed: Signed, claimed: Receipt, task: VerifiedTask, part: str, state: State) -> Receipt:
-    """Verify a receipt. One that says that the task came altered to its node is bound to the run alone."""
-    run_id = claimed.run_id
-    try:
-        if (claimed.outcome, claimed.reason) == _CAME_ALTERED:
-            executor = task.receiver(run_id).organization_id
-            receipt = verify_refusal(signed, run_id=run_id, organization_id=executor, state=state)
-        else:
-            receipt = verify_receipt(signed, task=task, run_id=run_id, state=state)
-    except TrustError as error:
-        rule = error.metadata.get("rule", "node").lower().replace("_", " ")
-        raise proof_invalid(f"{part}: {rule}", error.message) from error
-    position = receipt.ledger_position.sequence
-    if position > state.position.sequence:
-        raise proof_invalid(f"{part}: ledger position", f"it was signed on entry {position}, which is not in the proof")
+def proven_receipt(signed: Signed, *, task: VerifiedTask, state: State) -> Receipt:
+    """Return a receipt for a run of a task, if it is one that a proof with this ledger may have.
+
+    One that says that the task came altered to its node is bound to the run alone. Raises TaskNotProven, NodeNotApproved,
+    Malformed, and LedgerBehind for one that was signed on an entry that the ledger does not have.
+    """
+    claimed = parse(Receipt, signed.body)
+    run_id, executor = claimed.run_id, task.receiver(claimed.run_id).organization_id
+    if (claimed.outcome, claimed.reason) == _CAME_ALTERED:
+        receipt = verify_refusal(signed, run_id=run_id, organization_id=executor, state=state)
+    else:
+        receipt = verify_receipt(signed, task=task, run_id=run_id, state=state)
+    state.check_position(receipt.ledger_position.sequence, receipt.ledger_position.hash)
     return receipt
+
+
+def _receipt_rule(error: TrustError) -> str:
+    """Return what of a receipt is wrong, in words."""
+    if isinstance(error, LedgerBehind):
+        return "ledger position"
+    return error.metadata.get("rule", "node").lower().replace("_", " ")
