@@ -14,11 +14,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import structlog
 
+from folkmoot.node.admission import AdmissionEnded, require_not_ended
 from folkmoot.node.attendance import Attendance
 from folkmoot.node.config import CollaborationConfig, NodeConfig
 from folkmoot.node.connection import Connection, Prove, authority_digest
@@ -28,14 +30,15 @@ from folkmoot.node.executor import Executor
 from folkmoot.node.intake import Intake
 from folkmoot.node.journal import Journal
 from folkmoot.node.keeping import keep_tidy
-from folkmoot.node.keys import check_organization_key, read_node_key, read_organization_key
-from folkmoot.node.ledger import LedgerWatch
+from folkmoot.node.keys import load_keyring, read_node_key
+from folkmoot.node.ledger import LedgerWatch, find_keys
 from folkmoot.node.link import FAREWELL_SECONDS, Link
 from folkmoot.node.ports import Runtime
 from folkmoot.node.proxy import Proxy
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.node.scratch import Scratch
+from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.slots import Slots
 from folkmoot.node.station import PolicyFile, Station, utc_now
 from folkmoot.node.waiting import cancelled, first_of
@@ -105,10 +108,14 @@ class RunningNode:
             await running.link.attached()
 
     async def failed(self) -> None:
-        """Wait until a station can't go on, and raise why."""
-        done, _ = await asyncio.wait({running.work for running in self.stations}, return_when=asyncio.FIRST_COMPLETED)
-        for work in done:
-            work.result()
+        """Wait until a station can't go on, and raise why. One whose admission has ended does not end the others."""
+        working = {running.work for running in self.stations}
+        while True:
+            done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            for work in done:
+                if not working or not isinstance(work.exception(), AdmissionEnded):
+                    work.result()
+                log.critical("node.admission_ended", detail=str(work.exception()))
 
     def reload_policies(self) -> None:
         """Put in force what the policy files say now; one that can't be read is reported, and the old policy stays."""
@@ -149,16 +156,17 @@ async def _run_station(
             station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, link=link
         )
         stack.push_async_callback(executor.close)
-        ledger = LedgerWatch(station)
+        ledger, heads = LedgerWatch(station), HeadWatch(station, link.send)
         intake = Intake(station, executor)
-        attendance = Attendance(station, executor, intake, ledger, isolation=runtime.isolation)
+        attendance = Attendance(station, executor, intake, ledger, heads, isolation=runtime.isolation)
 
         async def attend() -> None:
             await _admitted(station)
-            check_start(station)
+            check_succession(config, station)
+            await check_start(station)
             await executor.resume()
             tidying = keep_tidy(station, scratch, keep_days=config.keep_after_commit_days)
-            await first_of(link.run(attendance), ledger.run(), tidying)
+            await first_of(link.run(attendance), ledger.run(), heads.run(), tidying)
 
         work = asyncio.create_task(first_of(station.connection.run(), attend()))
         stack.push_async_callback(_end, link, work)
@@ -169,10 +177,15 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
     """Read what a station consists of from its files."""
     directory = station_directory(config, block.collaboration)
     node_key = read_node_key(block.node_key)
-    organization_key = read_organization_key(block.organization_key)
+    keyring = load_keyring(block.organization_key)
     policy_file = PolicyFile(block.policy)
     replica = Replica(directory, block.collaboration)
     journal = Journal(directory / "journal.db")
+    connection = Connection(
+        block.server_address(),
+        _prover(block, replica, node_key),
+        turned_away=partial(require_not_ended, replica, node_key.fingerprint),
+    )
     return Station(
         config=block,
         directory=directory,
@@ -180,9 +193,9 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
         journal=journal,
         envelopes=Envelopes(directory, journal),
         replica=replica,
-        connection=Connection(block.server_address(), _prover(block, replica, node_key)),
+        connection=connection,
         node_key=node_key,
-        organization_key=organization_key,
+        keyring=keyring,
         policy_file=policy_file,
         slots=Slots(block.slots),
         central_slots=Slots(block.central_slots),
@@ -221,7 +234,7 @@ async def _admitted(station: Station) -> None:
         try:
             await station.refresh()
             station.require_admitted()
-        except (LedgerFork, WrongCollaboration):
+        except (LedgerFork, WrongCollaboration, AdmissionEnded):
             raise
         except FolkmootError as error:
             attempt += 1
@@ -229,14 +242,34 @@ async def _admitted(station: Station) -> None:
             await asyncio.sleep(pause_seconds(attempt))
 
 
-def check_start(station: Station) -> None:
-    """Raise FolkmootError unless keys and configuration are those of the ledger."""
-    check_organization_key(station.organization_key, station.state, station.organization_id)
-    if station.config.encryption_kind != station.state.encryption:
-        shown = "sealed" if station.sealed else "plain"
-        raise FolkmootError(
-            ErrorReason.ERROR_REASON_WRONG_COLLABORATION,
-            f"node.toml says encryption = {station.config.encryption!r}, the ledger of {station.replica.reference} says {shown!r}",
+async def check_start(station: Station) -> None:
+    """Raise FolkmootError unless keys and configuration are those of the ledger: EncryptionDisagrees, KeyUnpublished, KeyMismatch."""
+    station.require_agreement()
+    problem = await find_keys(station)
+    if problem is not None:
+        raise problem
+
+
+def check_succession(config: NodeConfig, station: Station) -> None:
+    """Raise WrongCollaboration unless the collaboration succeeds the one that node.toml says, from an entry that this node knows."""
+    old, predecessor = station.config.succeeds, station.state.predecessor
+    if old is None:
+        return
+    new = station.replica.reference
+    if predecessor is None or predecessor.genesis != old.genesis:
+        raise WrongCollaboration(f"node.toml says that {new} succeeds {old}, and its ledger does not say so")
+    directory = station_directory(config, old)
+    known = Replica(directory, old).state if directory.exists() else None
+    if known is None:
+        raise WrongCollaboration(
+            f"this node has no ledger of {old} in {directory}, and can't tell whether {new} succeeds the one that it took part in: "
+            "bring that folder back, or remove `succeeds` from node.toml if the other members' word is enough for you"
+        )
+    head = predecessor.head
+    if known.hash_at(head.sequence) != head.hash:
+        raise WrongCollaboration(
+            f"{new} succeeds another ledger of {old} than this node took part in: its entry {head.sequence} has the hash {head.hash.hex()}, "
+            f"which is not in the one here. Compare heads with the other members before you accept it"
         )
 
 

@@ -7,12 +7,15 @@ from uuid import uuid4
 import structlog
 
 from folkmoot.node import message_records, records
+from folkmoot.node.admission import require_not_ended
 from folkmoot.node.executor import Executor
 from folkmoot.node.intake import Intake
 from folkmoot.node.ledger import LedgerWatch
 from folkmoot.node.link import PROTOCOL
 from folkmoot.node.records import RunRecord
+from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.station import Station
+from folkmoot.trust import FolkmootError
 from folkmoot.v1.link_pb2 import HeldRun, Hello, NodeFrame, PolicySummary, Resync, ServerFrame, Welcome
 from folkmoot.v1.task_pb2 import Isolation, RunState
 
@@ -28,6 +31,7 @@ class Attendance:
         executor: Executor,
         intake: Intake,
         ledger: LedgerWatch,
+        heads: HeadWatch,
         *,
         isolation: Isolation.ValueType,
     ) -> None:
@@ -35,6 +39,7 @@ class Attendance:
         self._executor = executor
         self._intake = intake
         self._ledger = ledger
+        self._heads = heads
         self._isolation = isolation
         self._boot_id = str(uuid4())
 
@@ -59,12 +64,14 @@ class Attendance:
                 isolation=self._isolation,
             ),
             free_slots=station.slots.free,
+            head_statement=self._heads.statement(),
         )
         return NodeFrame(acknowledged=acknowledged, hello=hello)
 
     async def welcome(self, welcome: Welcome) -> Sequence[NodeFrame]:
         """Compare ledgers; messages that the server may not have are sent again."""
         self._ledger.shown(welcome.ledger_position)
+        self._heads.attached()
         messages = await self._station.journal.transact(message_records.unaccepted_outgoing)
         return [NodeFrame(peer_message=message) for message in messages]
 
@@ -87,6 +94,19 @@ class Attendance:
                 await self._resync(frame.resync)
             case kind:
                 log.warning("link.frame_unknown", kind=kind)
+
+    async def turned_away(self, refusal: FolkmootError) -> None:
+        """The server says that the node does not belong here. Only the ledger can say that; it is asked for its newest entries."""
+        try:
+            await self._station.look()
+        except FolkmootError as error:
+            log.info("node.ledger_not_followed", detail=str(error))
+        require_not_ended(self._station.replica, self._station.node_id)
+        log.warning(
+            "node.turned_away",
+            detail=str(refusal),
+            help="the verified ledger does not say so: the node keeps trying; ask the server's operator",
+        )
 
     async def _resync(self, resync: Resync) -> None:
         """The server was restored from a backup: count as it does, and deliver ends once more."""

@@ -1,4 +1,4 @@
-"""`folkmoot node`: join a collaboration with an invitation, start the station, see what it does."""
+"""`folkmoot node`: join a collaboration, with an invitation or by asking, start the station, see what it does."""
 
 import asyncio
 import signal
@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from folkmoot.node.config import NodeConfig, load_config
+from folkmoot.transport import ServerAddress
+from folkmoot.trust import Reference, parse_fingerprint
 
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -48,7 +50,7 @@ async def _start(config: NodeConfig) -> None:
 
 
 @node.command()
-@click.argument("invitation", type=CONFIG)
+@click.argument("invitation_or_collaboration")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="node.toml, written if it is not there."
 )
@@ -59,32 +61,92 @@ async def _start(config: NodeConfig) -> None:
     show_default=True,
     help="Folder of node.toml, where --config does not say.",
 )
-def join(invitation: Path, config: Path | None, directory: Path) -> None:
-    """Make this machine the node that INVITATION is for. The key that it makes never leaves this machine."""
-    from folkmoot.node.join import Ticket
+@click.option("--server", help="host:port; without an invitation.")
+@click.option(
+    "--certificate-authority",
+    type=CONFIG,
+    help="PEM file that vouches for the server; without an invitation. By default this machine's authorities.",
+)
+@click.option("--insecure", is_flag=True, help="No TLS; only for a server on this machine.")
+@click.option("--organization", help="Your organization's address; without an invitation.")
+@click.option("--name", help="The node's name; without an invitation.")
+def join(
+    invitation_or_collaboration: str,
+    config: Path | None,
+    directory: Path,
+    *,
+    server: str | None,
+    certificate_authority: Path | None,
+    insecure: bool,
+    organization: str | None,
+    name: str | None,
+) -> None:
+    """Make this machine a node. The key that it makes never leaves this machine.
+
+    With an invitation, a file, it becomes the node that this is for. With name@fingerprint of a collaboration it asks an administrator of
+    your organization (`folkmoot node approve`), and waits.
+    """
+    from folkmoot.node.join import Place, Ticket
+    from folkmoot.node.join import ask as ask_to_join
     from folkmoot.node.join import join as redeem
 
     path = config or directory / "node.toml"
-    ticket = Ticket.read(invitation)
-    node_id = asyncio.run(redeem(ticket, path, tell=lambda text: click.echo(text, err=True)))
-    click.echo(f"This machine is node {ticket.invitation.node_name} of {ticket.reference}.")
+    if "@" not in invitation_or_collaboration or Path(invitation_or_collaboration).exists():
+        ticket = Ticket.read(_invitation(invitation_or_collaboration))
+        place, node_name = ticket.place, ticket.invitation.node_name
+        joining = redeem(ticket, path, tell=_tell)
+    else:
+        node_name = _given(name, "--name")
+        authority = certificate_authority.read_bytes() if certificate_authority else None
+        place = Place(
+            ServerAddress(_given(server, "--server"), authority, insecure=insecure),
+            Reference.parse(invitation_or_collaboration),
+            _given(organization, "--organization"),
+        )
+        parse_fingerprint(place.organization_id)
+        joining = ask_to_join(place, node_name, path, tell=_tell)
+    node_id = asyncio.run(joining)
+    click.echo(f"This machine is node {node_name} of {place.reference}.")
     click.echo(f"Its id is {node_id}. Look through {path} and its policy, then run: folkmoot node start {path}")
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _invitation(text: str) -> Path:
+    if not Path(text).is_file():
+        raise click.BadParameter(f"{text!r} is neither an invitation file nor name@fingerprint of a collaboration")
+    return Path(text)
+
+
+def _given(value: str | None, option: str) -> str:
+    if not value:
+        raise click.UsageError(f"{option} is needed to join without an invitation")
+    return value
 
 
 @node.command()
 @click.argument("config", type=CONFIG)
 @click.option("--number", type=click.IntRange(1), default=20, show_default=True, help="The newest runs, so many.")
 def status(config: Path, number: int) -> None:
-    """Show what the node of CONFIG has done, from its journal. Works beside a running node, and without one."""
+    """Show what the node of CONFIG has done, and what keeps it from new work. Works beside a running node, and without one."""
     from folkmoot.node.app import station_directory
+    from folkmoot.node.doubts import Doubts
+    from folkmoot.transport import Replica
 
     settings = load_config(config)
     for block in settings.collaboration:
         click.echo(str(block.collaboration))
-        journal = station_directory(settings, block.collaboration) / "journal.db"
+        directory = station_directory(settings, block.collaboration)
+        journal = directory / "journal.db"
         if not journal.exists():
             click.echo("  never started")
             continue
+        if (fork := Replica(directory, block.collaboration).fork) is not None:
+            click.echo(f"  {fork.reason_name}: {fork.message}")
+        for doubt in Doubts(directory):
+            click.echo(f"  {doubt.reason} since {doubt.since}: {doubt.text}")
         _show(journal, number)
 
 

@@ -57,6 +57,13 @@ class CollaborationConfig:
     organization: Annotated[str, Setting("the organization's address; `node join` writes it")] = ""
     certificate_authority: Annotated[Path | None, Setting("PEM file; without it this machine's authorities")] = None
     insecure: Annotated[bool, Setting("no TLS; only for a server on this machine")] = False
+    succeeds: Annotated[
+        Reference | None,
+        Setting("name@fingerprint of the collaboration that this one succeeds, which this node has taken part in"),
+    ] = None
+    max_head_age_days: Annotated[
+        int, Setting("days without a sign of life of any other member after which new work is refused", minimum=1)
+    ] = 7
     link: Annotated[str, Setting("exchange: for sites whose proxies end streams", choices=("stream", "exchange"))] = (
         "stream"
     )
@@ -151,7 +158,7 @@ def _setting(annotation: Any) -> Setting:
 
 def _value(annotation: Any, raw: Any, path: Path, key: str) -> Any:
     kind = annotation.__origin__
-    if kind is Reference:
+    if kind in (Reference, Reference | None):
         return _reference(raw, path, key)
     if kind in (Path, Path | None):
         return path.parent / _checked(str, raw, path, key)

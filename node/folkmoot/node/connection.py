@@ -34,6 +34,7 @@ from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 
 if TYPE_CHECKING:
+    from folkmoot.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
     from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceAsyncStub
@@ -55,9 +56,10 @@ log = structlog.get_logger()
 class Connection:
     """A channel with a token. `run` keeps the token fresh until it is cancelled; `close` closes the channel."""
 
-    def __init__(self, address: ServerAddress, prove: Prove) -> None:
+    def __init__(self, address: ServerAddress, prove: Prove, *, turned_away: Callable[[], None] = lambda: None) -> None:
         self.address = address
         self._prove = prove
+        self._turned_away = turned_away
         self._channel = open_channel(address)
         self._auth: AuthServiceAsyncStub = AuthServiceStub(self._channel)
         self.tasks: TaskServiceAsyncStub = TaskServiceStub(self._channel)
@@ -67,12 +69,22 @@ class Connection:
         self._has_token = asyncio.Event()
         self._wanted = asyncio.Event()
 
+    @property
+    def admin(self) -> "AdminServiceAsyncStub":
+        """The administration: asked once in a node's life, by who is none yet."""
+        from folkmoot.v1.admin_service_pb2_grpc import AdminServiceStub
+
+        return AdminServiceStub(self._channel)
+
     async def close(self) -> None:
         """Close the channel; calls that are under way end."""
         await self._channel.close()
 
     async def run(self) -> None:
-        """Get tokens, one after the other, for ever; what is in the way is logged once and tried again."""
+        """Get tokens, one after the other, for ever; what is in the way is logged once and tried again.
+
+        Raises what `turned_away` raises, which is asked whenever the server gives no token.
+        """
         attempt, told = 0, ""
         while True:
             self._wanted.clear()
@@ -83,6 +95,7 @@ class Connection:
                 if str(error) != told:
                     log.warning("node.not_authenticated", reason=error.reason_name, detail=str(error), **error.metadata)
                 told = str(error)
+                self._turned_away()
                 await asyncio.sleep(pause_seconds(attempt))
                 continue
             attempt, told = 0, ""

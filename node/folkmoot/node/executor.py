@@ -19,7 +19,9 @@ import structlog
 
 from folkmoot.node import message_records, records
 from folkmoot.node.delivery import deliver
-from folkmoot.node.inputs import open_input
+from folkmoot.node.inputs import RunInput, open_input
+from folkmoot.node.judgement import judge_at_last, settle
+from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.link import Link
 from folkmoot.node.outcomes import (
     CANCELLED,
@@ -35,9 +37,9 @@ from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
 from folkmoot.node.scratch import Scratch
-from folkmoot.node.station import Station
+from folkmoot.node.station import LOOK_FOR_KEYS_SECONDS, Station
 from folkmoot.node.waiting import Signal, cancelled, first_of
-from folkmoot.transport import timeouts
+from folkmoot.transport import Unreachable, timeouts
 from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -75,6 +77,7 @@ class Executor:
         self._accepted = Signal()
         self._adopted: frozenset[str] = frozenset()
         self._runs: dict[str, Run] = {}
+        self._undecided: dict[str, asyncio.Event] = {}
         self._lives: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._clearing: set[asyncio.Task[None]] = set()
 
@@ -101,11 +104,17 @@ class Executor:
         """End a run that is not wanted any more."""
         if run := self._runs.get(run_id):
             run.unwanted.set()
+        if unwanted := self._undecided.get(run_id):
+            unwanted.set()
 
     def task_of(self, run_id: str) -> VerifiedTask | None:
         """The task of a run that is under way here."""
         run = self._runs.get(run_id)
         return run.task if run else None
+
+    def waits(self, run_id: str) -> bool:
+        """Whether a run is here that could not be decided yet."""
+        return run_id in self._undecided
 
     def message_arrived(self, run_id: str) -> None:
         """A message for a run has been journaled."""
@@ -131,6 +140,8 @@ class Executor:
 
     async def _live(self, record: RunRecord) -> None:
         try:
+            if not record.decided:
+                record = await self._decide(record)
             if not record.ended:
                 record = await self._execute(record)
             await self._messages_stored(record)
@@ -138,6 +149,17 @@ class Executor:
         except Exception:
             log.exception("run.stuck", run_id=record.run_id, help="restart the node, and report this")
             raise
+
+    async def _decide(self, record: RunRecord) -> RunRecord:
+        """Judge a run that came when the ledger could not be relied on, as soon as it can; it ends if it is cancelled meanwhile."""
+        unwanted = self._undecided[record.run_id] = asyncio.Event()
+        if record.cancelled:
+            unwanted.set()
+        try:
+            judged = await judge_at_last(self._station, record, unwanted, tell=self._link.send)
+            return await settle(self._station, judged)
+        finally:
+            self._undecided.pop(record.run_id)
 
     async def _messages_stored(self, record: RunRecord) -> None:
         """Wait until the server has what the run has sent: messages of a run that has ended there are taken for late ones."""
@@ -198,7 +220,7 @@ class Executor:
             return crashed(Exit(task_pb2.EXIT_CLASS_LOST, None, ""), run.record)
         try:
             async with run.reports.being(RunState.RUN_STATE_PREPARING):
-                run.input = await open_input(self._station, run.task, run.closing)
+                run.input = await self._open_input(run)
                 scratch = await self._open_scratch(run)
                 refusal = None if adopted else await self._prepare(run, scratch)
         except EnvelopeRejected as error:
@@ -214,6 +236,24 @@ class Executor:
             run.slot.take_later()
         async with run.reports.being(RunState.RUN_STATE_RUNNING):
             return await self._watch(run)
+
+    async def _open_input(self, run: Run) -> RunInput:
+        """Open a run's input. What it is sealed to, or needs of the ledger, may still be on its way: that is waited for."""
+        ends_at = run.task.spec.expires_at.ToDatetime(UTC)
+        while True:
+            moved = self._station.moved.changed()
+            try:
+                return await open_input(self._station, run.task, run.closing)
+            except KeyAwaited as awaited:
+                if self._station.now() >= ends_at:
+                    raise
+                log.warning("run.key_awaited", run_id=run.record.run_id, detail=str(awaited))
+            except Unreachable as error:
+                log.warning("run.input_not_reached", run_id=run.record.run_id, detail=str(error))
+                continue  # The call has paused long enough.
+            async with run.reports.waiting(WaitReason.WAIT_REASON_KEY):
+                await first_of(moved.wait(), timeout_seconds=LOOK_FOR_KEYS_SECONDS)
+            await self._station.look_for_keys()
 
     async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""

@@ -25,7 +25,7 @@ class RunInput:
 async def open_input(station: Station, task: VerifiedTask, closing: ExitStack) -> RunInput:
     """Get, verify and open this organization's input of a task; it stays open until `closing` closes.
 
-    Raises EnvelopeRejected, and RemoteError if it had to be fetched and could not be.
+    Raises what `Station.open` does, and RemoteError if it had to be fetched and could not be.
     """
     reference = task.input(station.organization_id)
     source = await station.fetch(reference.envelope_digest, closing, most_bytes=reference.size_bytes)

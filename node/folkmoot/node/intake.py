@@ -1,40 +1,27 @@
 """What the server hands over, turned into journal entries: nothing is believed that is not proven.
 
-An Assign is verified against the station's own ledger and decided by its policy; accepted or refused, the decision is journaled, and
-only then acknowledged. A Cancel is noted. A message is believed if a node of the sibling's organization sealed it for its place. All
+An Assign is judged against the station's own ledger and policy; accepted, refused or not to be decided yet, that is journaled, and only
+then acknowledged. A Cancel is noted. A message is believed if a node of the sibling's organization sealed it for its place. All
 deliveries that came together are journaled in one step.
 """
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from folkmoot.node import message_records, records
-from folkmoot.node.messages import open_message
-from folkmoot.node.outcomes import Outcome, make_receipt, refused
-from folkmoot.node.policy import Refused
-from folkmoot.node.records import ASSIGNED, RunRecord, microseconds
+from folkmoot.node.judgement import Judgement, judge, record_of, refuse
+from folkmoot.node.messages import check_message
+from folkmoot.node.outcomes import refused
+from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
-from folkmoot.trust import (
-    EnvelopeRejected,
-    FolkmootError,
-    LedgerFork,
-    TaskAheadOfLedger,
-    TaskExpired,
-    TaskNotProven,
-    TrustError,
-    VerifiedTask,
-    digest,
-    sign_receipt,
-    verify_task,
-)
+from folkmoot.trust import BytesSource, EnvelopeRejected, FolkmootError, TrustError, VerifiedTask, inspect
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, PeerMessage, ServerFrame
-from folkmoot.v1.task_pb2 import Isolation, RunState, TaskSpec
+from folkmoot.v1.task_pb2 import RunState
 
 Change: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]
 """A journal change that returns what to do once it is durable."""
@@ -54,17 +41,11 @@ class Runs(Protocol):
     def task_of(self, run_id: str) -> VerifiedTask | None:
         """The task of a run that is under way here."""
 
+    def waits(self, run_id: str) -> bool:
+        """Whether a run is here that could not be decided yet."""
+
     def message_arrived(self, run_id: str) -> None:
         """A message for a run has been journaled."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the station says to an assignment: a task, or the outcome that it is refused with."""
-
-    record: RunRecord
-    task: VerifiedTask | None
-    refusal: Outcome | None
 
 
 class Intake:
@@ -73,7 +54,7 @@ class Intake:
     def __init__(self, station: Station, runs: Runs) -> None:
         self._station = station
         self._runs = runs
-        self._judged: dict[str, VerifiedTask] = {}
+        self._judged: dict[str, Judgement] = {}
         self._acknowledged: int | None = None
 
     async def acknowledged(self) -> int:
@@ -125,10 +106,9 @@ class Intake:
     # ---- assignments ----
 
     async def _assign(self, assign: Assign) -> Change:
-        judged = await self._judge(assign)
-        if judged.task is not None:
-            self._judged[assign.run_id] = judged.task
-        inline = (judged.record.input_digest, assign.input_envelope)
+        judged = await judge(self._station, record_of(assign, self._station.now()))
+        self._judged[assign.run_id] = judged
+        inline = _inline(judged.record, assign.input_envelope)
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
             record = self._stand(connection, judged, inline)
@@ -150,93 +130,11 @@ class Intake:
             if known.state != RunState.RUN_STATE_REFUSED:
                 judged = replace(judged, refusal=refused(ErrorReason.ERROR_REASON_RUN_CONFLICT, "journal"))
         if judged.refusal is not None:
-            record = self._refuse(judged)
+            record = refuse(self._station, judged)
         elif all(inline):
             records.put_envelope(connection, *inline)
         records.insert_run(connection, record)
         return record
-
-    def _refuse(self, judged: Judgement) -> RunRecord:
-        """The record of a run that the station would not execute, with the receipt that says so."""
-        assert judged.refusal is not None  # noqa: S101 - for the type checker
-        now = self._station.now()
-        receipt = make_receipt(
-            self._station,
-            judged.record,
-            judged.task.spec if judged.task else None,
-            judged.refusal,
-            isolation=Isolation.ISOLATION_UNSPECIFIED,
-            result=None,
-            ended_at=now,
-        )
-        return replace(
-            judged.record,
-            state=judged.refusal.state,
-            receipt=sign_receipt(receipt, self._station.node_key).SerializeToString(),
-            ended_at_us=microseconds(now),
-        )
-
-    async def _judge(self, assign: Assign) -> Judgement:
-        """Verify, then ask the policy. What can't be decided now (the server can't be reached) raises, and comes again."""
-        record = self._record(assign)
-        try:
-            task = await self._verify(assign)
-        except (TaskNotProven, TaskAheadOfLedger, TaskExpired, LedgerFork) as error:
-            log.warning("task.refused", run_id=assign.run_id, task_id=record.task_id, detail=str(error))
-            return Judgement(record, None, refused(error.reason, error.metadata.get("rule", "")))
-        record = replace(record, input_digest=task.input(self._station.organization_id).envelope_digest)
-        decision = self._station.decide(task)
-        if isinstance(decision, Refused):
-            log.warning("run.refused", run_id=assign.run_id, task_id=record.task_id, rule=decision.rule)
-            return Judgement(record, task, refused(decision.reason, decision.rule))
-        limits = decision.limits
-        accepted = replace(
-            record,
-            memory_bytes=limits.memory_bytes,
-            cpu_millis=limits.cpu_millis,
-            run_time_seconds=limits.run_time_seconds,
-            result_limit_bytes=decision.result_bytes,
-        )
-        return Judgement(accepted, task, None)
-
-    async def _verify(self, assign: Assign) -> VerifiedTask:
-        """The task of an assignment, proven, and proven to be for this organization."""
-        if self._station.fork is not None:
-            raise self._station.fork
-        try:
-            task = verify_task(assign.chain, self._station.state, now=self._station.now())
-        except TaskAheadOfLedger:
-            await self._station.refresh()
-            task = verify_task(assign.chain, self._station.state, now=self._station.now())
-        if task.receiver(assign.run_id).organization_id != self._station.organization_id:
-            raise TaskNotProven(f"the run {assign.run_id} is another organization's", metadata={"rule": "RECEIVERS"})
-        if not 1 <= assign.attempt <= task.spec.max_attempts:
-            raise TaskNotProven(
-                f"the task allows {task.spec.max_attempts} attempts, this is number {assign.attempt}",
-                metadata={"rule": "MAX_ATTEMPTS"},
-            )
-        return task
-
-    def _record(self, assign: Assign) -> RunRecord:
-        """What there is to say of an assignment before anything is proven."""
-        body = assign.chain.specs[-1].body if assign.chain.specs else b""
-        claimed = _claimed_spec(body)
-        return RunRecord(
-            run_id=assign.run_id,
-            attempt=assign.attempt,
-            task_id=claimed.task_id,
-            job_id=claimed.job_id,
-            task_digest=digest(body),
-            chain=assign.chain.SerializeToString(),
-            policy_digest=self._station.policy_file.digest,
-            input_digest=b"",
-            memory_bytes=0,
-            cpu_millis=0,
-            run_time_seconds=0,
-            result_limit_bytes=0,
-            accepted_at_us=microseconds(self._station.now()),
-            state=ASSIGNED,
-        )
 
     # ---- everything else ----
 
@@ -248,15 +146,7 @@ class Intake:
         return change
 
     async def _message(self, message: PeerMessage) -> Change | None:
-        task = self._judged.get(message.to_run_id) or self._runs.task_of(message.to_run_id)
-        if task is None or task.receiver(message.to_run_id).organization_id != self._station.organization_id:
-            log.info("message.dropped", run_id=message.to_run_id, cause="the run is not under way here")
-            return None
-        try:
-            await open_message(self._station, task, message)
-        except TrustError as error:
-            cause = error.cause_text if isinstance(error, EnvelopeRejected) else error.message
-            log.warning("message.rejected", run_id=message.to_run_id, sequence=message.sequence, cause=cause)
+        if not self._waits(message.to_run_id) and not await self._is_right(message):
             return None
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
@@ -265,6 +155,27 @@ class Intake:
 
         return change
 
+    def _waits(self, run_id: str) -> bool:
+        """Whether a run is not decided yet: what comes for it is kept, and checked when it is."""
+        judged = self._judged.get(run_id)
+        if judged is None:
+            return self._runs.waits(run_id)
+        return not judged.decided and self._runs.task_of(run_id) is None
+
+    async def _is_right(self, message: PeerMessage) -> bool:
+        judged = self._judged.get(message.to_run_id)
+        task = (judged.task if judged else None) or self._runs.task_of(message.to_run_id)
+        if task is None or task.receiver(message.to_run_id).organization_id != self._station.organization_id:
+            log.info("message.dropped", run_id=message.to_run_id, cause="the run is not under way here")
+            return False
+        try:
+            await check_message(self._station, task, message)
+        except TrustError as error:
+            cause = error.cause_text if isinstance(error, EnvelopeRejected) else error.message
+            log.warning("message.rejected", run_id=message.to_run_id, sequence=message.sequence, cause=cause)
+            return False
+        return True
+
 
 def _apply(connection: sqlite3.Connection, changes: Sequence[Change], last: int) -> list[Callable[[], None]]:
     afterwards = [change(connection) for change in changes]
@@ -272,9 +183,11 @@ def _apply(connection: sqlite3.Connection, changes: Sequence[Change], last: int)
     return afterwards
 
 
-def _claimed_spec(body: bytes) -> TaskSpec:
-    """What an unproven spec says; empty if it says nothing."""
+def _inline(record: RunRecord, envelope: bytes) -> tuple[bytes, bytes]:
+    """An input that came along, under the name by which it is looked for; nothing, where there is none."""
+    if record.decided or not envelope:
+        return record.input_digest, envelope
     try:
-        return TaskSpec.FromString(body)
-    except DecodeError:
-        return TaskSpec()
+        return inspect(BytesSource(envelope)).digest, envelope
+    except EnvelopeRejected:
+        return b"", b""

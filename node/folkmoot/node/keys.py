@@ -1,34 +1,61 @@
-"""The station's keys: read from their files, and checked against the verified ledger before anything is done with them."""
+"""The station's keys: read from their files, and found again when the ledger shows others.
+
+The node's key is made here and never leaves the machine. The organization's keys are a keyring: the current one and, beside it, former
+and coming ones; whatever was sealed to any of them is opened.
+"""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
+from folkmoot.transport import Keyring
 from folkmoot.transport.secret_files import write_secret
 from folkmoot.trust import (
+    Inspected,
     KeyMismatch,
-    OrganizationKey,
     SigningKey,
     State,
     dump_signing_key,
     fingerprint,
     key_id,
-    load_organization_key,
     load_signing_key,
 )
 
-_Key = TypeVar("_Key")
+PASSPHRASE = "FOLKMOOT_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
+"""Environment variable with the passphrase of the organization's key files, if they have one."""
+
+
+class KeyAwaited(KeyMismatch):
+    """Something is sealed to a key of the organization that is not here: it may come, by file or from the vault."""
+
+
+def load_keyring(path: Path) -> Keyring:
+    """Read the organization's keys. Raises KeyMismatch naming the file."""
+    return Keyring.load(path, os.environ.get(PASSPHRASE))
+
+
+def awaited_key(inspected: Inspected, state: State, organization_id: str) -> KeyAwaited | None:
+    """Say which of the organization's keys an envelope is sealed to; None if it is none that the ledger ever showed as its own."""
+    wraps = {wrap.key_id for wrap in inspected.header.wraps}
+    for term in state.key_terms.get(organization_id, ()):
+        key = term.keys.encryption
+        if (wanted := key_id(key)) in wraps:
+            return KeyAwaited(
+                f"it is sealed to the organization's key {fingerprint(wanted)}, which is not here yet: put its file beside the "
+                "organization key's, or let the node fetch it from the vault"
+            )
+    return None
 
 
 def read_node_key(path: Path) -> SigningKey:
     """Read the node's key. Raises KeyMismatch naming the file."""
-    return _read(path, load_signing_key, "run `folkmoot node join INVITATION`, which makes it")
-
-
-def read_organization_key(path: Path) -> OrganizationKey:
-    """Read the organization's key. Raises KeyMismatch naming the file."""
-    return _read(path, load_organization_key, "copy it from your administrator, who made it with `folkmoot key create`")
+    try:
+        return load_signing_key(path.read_bytes())
+    except FileNotFoundError:
+        raise KeyMismatch(f"{path} does not exist: run `folkmoot node join INVITATION`, which makes it") from None
+    except OSError as error:
+        raise KeyMismatch(f"{path} can't be read: {error.strerror}") from None
+    except KeyMismatch as error:
+        raise KeyMismatch(f"{path}: {error.message}") from None
 
 
 def make_node_key(path: Path) -> SigningKey:
@@ -39,33 +66,3 @@ def make_node_key(path: Path) -> SigningKey:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_secret(path, dump_signing_key(key))
     return key
-
-
-def check_organization_key(key: OrganizationKey, state: State, organization_id: str) -> None:
-    """Raise KeyMismatch unless the key in the file is the one that the ledger shows for the organization."""
-    member = state.member(organization_id)
-    for name, mine, shown in (
-        ("encryption", key.encryption.public, member.keys.encryption),
-        ("task-signing", key.task_signing.public, member.keys.task_signing),
-    ):
-        if not shown.public:
-            raise KeyMismatch(
-                f"{member.name} has not published its {name} key {fingerprint(key_id(mine))} in the ledger of {state.reference}: "
-                "that takes an organization.publish_key entry, signed by the governance key"
-            )
-        if mine != shown:
-            raise KeyMismatch(
-                f"the {name} key in the file has the fingerprint {fingerprint(key_id(mine))}, the ledger of {state.reference} "
-                f"shows {fingerprint(key_id(shown))} for {member.name}: put the key that the ledger shows into the file"
-            )
-
-
-def _read(path: Path, load: Callable[[bytes], _Key], hint: str) -> _Key:
-    try:
-        return load(path.read_bytes())
-    except FileNotFoundError:
-        raise KeyMismatch(f"{path} does not exist: {hint}") from None
-    except OSError as error:
-        raise KeyMismatch(f"{path} can't be read: {error.strerror}") from None
-    except KeyMismatch as error:
-        raise KeyMismatch(f"{path}: {error.message}") from None

@@ -1,18 +1,19 @@
-"""The station's replica of the ledger, kept up to date, and the server's healed from it.
+"""The station's replica of the ledger, kept up to date, and what follows for the station when it moves.
 
 A server that shows another entry where the replica has one is caught: from then on no new work is taken in, while running work goes on.
-One that is merely behind, since it was restored from a backup, gets the entries that it lost: they prove themselves.
+One that is merely behind, since it was restored from a backup, gets the entries that it lost: they prove themselves. When the ledger
+shows other keys for the organization, they are looked for; when it ends this node's admission, the station ends.
 """
 
 import asyncio
 
 import structlog
 
-from folkmoot.node.station import Station
-from folkmoot.transport import timeouts
+from folkmoot.node.admission import require_not_ended
+from folkmoot.node.station import LOOK_FOR_KEYS_SECONDS, Station
+from folkmoot.node.waiting import first_of
 from folkmoot.transport.calls import pause_seconds
-from folkmoot.trust import FolkmootError, LedgerFork
-from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest
+from folkmoot.trust import FolkmootError, KeyMismatch, KeyUnpublished, LedgerFork, LedgerUpgradeNeeded
 from folkmoot.v1.ledger_pb2 import LedgerPosition
 
 log = structlog.get_logger()
@@ -32,7 +33,10 @@ class LedgerWatch:
         self._news.set()
 
     async def run(self) -> None:
-        """Follow the server's ledger until cancelled."""
+        """Follow the server's ledger until cancelled. Raises NodeNotApproved when it ends the node's admission."""
+        await first_of(self._follow(), self._draw_conclusions())
+
+    async def _follow(self) -> None:
         attempt = 0
         while True:
             await self._news.wait()
@@ -42,6 +46,8 @@ class LedgerWatch:
                 attempt = 0
             except LedgerFork as fork:
                 log.critical("node.ledger_fork", detail=str(fork))
+            except LedgerUpgradeNeeded as error:
+                log.warning("node.ledger_not_understood", detail=str(error))
             except FolkmootError as error:
                 log.warning("node.ledger_not_followed", detail=str(error))
                 attempt += 1
@@ -49,23 +55,43 @@ class LedgerWatch:
                 self._news.set()
 
     async def _compare(self, shown: LedgerPosition) -> None:
-        known = self._station.state.hash_at(shown.sequence)
-        if known is None:
-            await self._station.refresh()
-        elif known != shown.hash:
-            self._station.fork = LedgerFork(f"the server shows another entry {shown.sequence} than it showed before")
-            raise self._station.fork
-        else:
-            await self._heal(shown.sequence)
-
-    async def _heal(self, last_sequence: int) -> None:
-        """Give the server the entries that it does not have."""
-        connection = self._station.connection
-        for entry in self._station.replica.entries[last_sequence + 1 :]:
-            request = AppendLedgerEntryRequest(entry=entry)
-            await connection.call(
-                lambda request=request: connection.keys.AppendLedgerEntry(  # type: ignore[misc]
-                    request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS
-                )
+        station = self._station
+        if shown != station.state.position.message():
+            await station.refresh()
+        known = station.state.hash_at(shown.sequence)
+        if known not in (None, shown.hash):
+            metadata = {"sequence": str(shown.sequence), "ours": known.hex(), "theirs": shown.hash.hex()}
+            raise station.replica.pin_fork(
+                LedgerFork(f"the server names another entry {shown.sequence} than it showed before", metadata=metadata)
             )
-            log.warning("node.ledger_entry_given_back", collaboration=str(self._station.replica.reference))
+
+    async def _draw_conclusions(self) -> None:
+        """Act on each move of the ledger, and on what it says already."""
+        told = ""
+        while True:
+            moved = self._station.moved.changed()
+            require_not_ended(self._station.replica, self._station.node_id)
+            missing = await find_keys(self._station)
+            if missing is not None and str(missing) != told:
+                told = str(missing)
+                log.warning("node.key_missing", detail=told)
+            await first_of(moved.wait(), timeout_seconds=LOOK_FOR_KEYS_SECONDS if missing else None)
+
+
+async def find_keys(station: Station) -> FolkmootError | None:
+    """Look for the keys that the ledger shows, in files; say what is in the way if they can't be found.
+
+    Until they are here, what is sealed to them waits.
+    """
+    member = station.state.member(station.organization_id)
+    try:
+        station.keyring.for_member(member)
+    except KeyUnpublished as unpublished:
+        return unpublished
+    except KeyMismatch:
+        await station.look_for_keys()
+    try:
+        station.keyring.for_member(member)
+    except KeyMismatch as mismatch:
+        return mismatch
+    return None

@@ -1,7 +1,8 @@
 """The link to the server: attach, take deliveries, acknowledge them when they are journaled, send what has to be sent, attach again.
 
 The protocol stands in link.proto. Two wires carry the same frames: a stream (Attach) and, for sites whose proxies end streams, unary
-calls (Exchange). A link never gives up; what is in the way is logged once and tried again with growing, jittered pauses.
+calls (Exchange). What is in the way is logged once and tried again with growing, jittered pauses; a link gives up only when it is proven
+that the node's admission has ended.
 
 Trap: a timeout around `call.read()` would cancel the whole stream. A task of its own reads into a queue; only the queue is timed.
 """
@@ -31,6 +32,8 @@ FAREWELL_SECONDS = 1.0
 MOST_WAITING = 256
 """Frames that may wait to be sent. What runs tell beyond that is dropped: an algorithm writes logs faster than a slow line takes them."""
 
+TURNED_AWAY = (ErrorReason.ERROR_REASON_NODE_NOT_APPROVED, ErrorReason.ERROR_REASON_NOT_A_MEMBER)
+
 REPLACED_PAUSES = 6
 """Where another process uses the node's key, the two would throw each other out for ever: wait this many pauses each time."""
 
@@ -51,6 +54,9 @@ class Receiver(Protocol):
 
     async def tell(self, frame: ServerFrame) -> None:
         """Take any other frame; must not take long."""
+
+    async def turned_away(self, refusal: FolkmootError) -> None:
+        """The server says that the node does not belong here; raise NodeNotApproved if that is proven."""
 
 
 class Wire(Protocol):
@@ -112,6 +118,8 @@ class Link:
                 error = Gone("the server sent what can't be taken in")
             attempt = 1 if self._is_attached.is_set() else attempt + 1
             self._is_attached.clear()
+            if isinstance(error, FolkmootError) and error.reason in TURNED_AWAY:
+                await receiver.turned_away(error)
             pause = self._explain(error, attempt, repeated=str(error) == told)
             told = str(error)
             with suppress(TimeoutError):

@@ -80,3 +80,23 @@ def incoming_after(
         (to_run_id, from_run_id, sequence),
     )
     return [(int(number), bytes(envelope)) for number, envelope in rows]
+
+
+def incoming_of(connection: sqlite3.Connection, to_run_id: str) -> list[PeerMessage]:
+    """All messages that came for a run."""
+    rows = connection.execute(
+        "SELECT from_run_id, sequence, envelope FROM incoming_messages WHERE to_run_id = ? ORDER BY from_run_id, sequence",
+        (to_run_id,),
+    )
+    return [
+        PeerMessage(from_run_id=from_run_id, to_run_id=to_run_id, sequence=sequence, envelope=envelope)
+        for from_run_id, sequence, envelope in rows
+    ]
+
+
+def drop_incoming(connection: sqlite3.Connection, message: PeerMessage) -> None:
+    """Let a message be as if it had never come."""
+    connection.execute(
+        "DELETE FROM incoming_messages WHERE to_run_id = ? AND from_run_id = ? AND sequence = ?",
+        (message.to_run_id, message.from_run_id, message.sequence),
+    )

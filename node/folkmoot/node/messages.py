@@ -9,8 +9,12 @@ The content of a MESSAGE envelope is the SendMessageRequest itself: so the signa
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC
+
+import structlog
 
 from folkmoot.node import message_records
+from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal
@@ -19,6 +23,7 @@ from folkmoot.trust import (
     EnvelopeRejected,
     Expected,
     FolkmootError,
+    Opened,
     VerifiedTask,
     digest,
     fingerprint,
@@ -31,6 +36,8 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage
 from folkmoot.v1.proxy_service_pb2 import ReceiveMessagesResponse, SendMessageRequest
 from folkmoot.v1.task_pb2 import MessageGrant
+
+log = structlog.get_logger()
 
 MOST_UNACCEPTED = 256
 """Messages of a run that the server need not have stored yet; the next one waits. They are held in memory and sent again at each attach."""
@@ -103,7 +110,7 @@ class Messages:
                         f"and message {sequence} has come",
                     )
                 message = PeerMessage(from_run_id=from_run_id, sequence=sequence, envelope=envelope)
-                content = await open_message(self._station, self._run.task, message)
+                content = await self._open(message)
                 received[from_run_id] = sequence
                 yield ReceiveMessagesResponse(
                     organization_id=self._organization(from_run_id),
@@ -114,6 +121,13 @@ class Messages:
             if not found:
                 async with self._run.waiting_for_others():
                     await arrived.wait()
+
+    async def _open(self, message: PeerMessage) -> SendMessageRequest:
+        """Open a journaled message, as soon as the key is here that it is sealed to; its sender may have gone since it came."""
+        station, task = self._station, self._run.task
+        source, expected = _envelope(task, message)
+        sender, until = station.node_sender(expected.sender_organization_id), task.spec.expires_at.ToDatetime(UTC)
+        return _content(station, await station.open_at_last(source, expected, sender, until=until), message)
 
     def accepted(self) -> None:
         """The server has stored a message."""
@@ -145,7 +159,7 @@ class Messages:
     def _sibling(self, organization_id: str) -> str:
         siblings = dict(self._siblings())
         if organization_id not in siblings:
-            names = ", ".join(self._station.state.member(each).name for each in siblings) or "nobody"
+            names = ", ".join(self._station.state.organization_name(each) for each in siblings) or "nobody"
             raise FolkmootError(
                 ErrorReason.ERROR_REASON_ORGANIZATION_NOT_FOUND,
                 f"{organization_id} has no sibling run; this run can message {names}",
@@ -156,25 +170,42 @@ class Messages:
         return self._run.task.receiver(run_id).organization_id
 
 
-async def open_message(station: Station, task: VerifiedTask, message: PeerMessage) -> SendMessageRequest:
-    """Open a message to this organization's run of a task. Raises EnvelopeRejected, TaskNotProven (no such sibling)."""
+async def check_message(station: Station, task: VerifiedTask, message: PeerMessage) -> None:
+    """Check a message to this organization's run of a task that comes in now.
+
+    One that is sealed to a key which is not here yet passes: everything else about it is verified. Raises EnvelopeRejected, TaskNotProven
+    (no such sibling), LedgerStale, LedgerFork.
+    """
+    source, expected = _envelope(task, message)
+    if fingerprint(inspect(source).context.sender_key_id) not in station.state.nodes:
+        await station.catch_up()
+    try:
+        opened = await station.open(source, expected, station.live_sender(expected.sender_organization_id))
+    except KeyAwaited as awaited:
+        log.warning("node.key_awaited", run_id=message.to_run_id, detail=str(awaited))
+    else:
+        _content(station, opened, message)
+
+
+def _envelope(task: VerifiedTask, message: PeerMessage) -> tuple[BytesSource, Expected]:
+    """A message's envelope, and the place that it must be bound to."""
     source = BytesSource(message.envelope)
-    sender = task.receiver(message.from_run_id).organization_id
     context = inspect(source).context
-    if fingerprint(context.sender_key_id) not in station.state.nodes:
-        await station.refresh()
     if not 1 <= context.attempt <= task.spec.max_attempts:
         raise EnvelopeRejected("it comes from an attempt that the task does not allow")
     expected = Expected(
         kind=EnvelopeKind.ENVELOPE_KIND_MESSAGE,
         task_id=task.spec.task_id,
-        sender_organization_id=sender,
+        sender_organization_id=task.receiver(message.from_run_id).organization_id,
         task_digest=task.digest,
         run_id=message.from_run_id,
         attempt=context.attempt,
         sequence=message.sequence,
     )
-    opened = await station.open(source, expected, station.node_sender(sender))
+    return source, expected
+
+
+def _content(station: Station, opened: Opened, message: PeerMessage) -> SendMessageRequest:
     content = parse(SendMessageRequest, opened.content())
     if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):
         raise EnvelopeRejected("it is a message to somebody else, or another one")

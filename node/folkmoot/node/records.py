@@ -87,6 +87,11 @@ class RunRecord:
         return self.state >= FIRST_TERMINAL
 
     @property
+    def decided(self) -> bool:
+        """Whether it was accepted or refused; one that is neither waits until its ledger can be relied on."""
+        return bool(self.policy_digest)
+
+    @property
     def limits(self) -> Limits:
         """What it may use."""
         return Limits(self.memory_bytes, self.cpu_millis, self.run_time_seconds)
@@ -147,6 +152,24 @@ def recent_runs(connection: sqlite3.Connection, number: int) -> list[RunRecord]:
     """The newest runs."""
     rows = connection.execute(f"{_SELECT} ORDER BY accepted_at_us DESC LIMIT ?", (number,))
     return [_record(row) for row in rows]
+
+
+def decide_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
+    """Note what a run that waited was decided to be, under which policy."""
+    return _change(
+        connection,
+        record,
+        "policy_digest = ?, input_digest = ?, memory_bytes = ?, cpu_millis = ?, run_time_seconds = ?, result_limit_bytes = ?",
+        (
+            record.policy_digest,
+            record.input_digest,
+            record.memory_bytes,
+            record.cpu_millis,
+            record.run_time_seconds,
+            record.result_limit_bytes,
+        ),
+        where=f"state = {ASSIGNED} AND policy_digest = x''",
+    )
 
 
 def start_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:

@@ -1,7 +1,8 @@
 """What a run tells while it runs: its state, what it waits for, progress and log.
 
 Log lines and progress texts are sealed to the receivers of the results. They are gathered for a moment, so that a talkative algorithm
-costs one envelope per moment and not one per line. They are told once and may be lost with the link; results never are.
+costs one envelope per moment and not one per line. They are told once and may be lost with the link, or when one of their readers has
+left or has no key; results never are.
 """
 
 import asyncio
@@ -9,13 +10,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+import structlog
+
 from folkmoot.node.records import RunRecord, moment
 from folkmoot.node.station import Station
-from folkmoot.trust import timestamp
+from folkmoot.trust import KeyUnpublished, OrganizationNotFound, timestamp
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
 from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines
 from folkmoot.v1.task_pb2 import RunState, Waiting, WaitReason
+
+log = structlog.get_logger()
 
 GATHER_SECONDS = 0.2
 GATHER_LINES = 100
@@ -112,9 +117,13 @@ class Reports:
                 return
             lines, first = self._lines, self._first_sequence
             self._lines = []
-            logs = [await self._seal_lines(first + at, part) for at, part in _parts(lines)]
             text, self._text = self._text, None
-            progress = await self._seal_progress(text) if text else b""
+            try:
+                logs = [await self._seal_lines(first + at, part) for at, part in _parts(lines)]
+                progress = await self._seal_progress(text) if text else b""
+            except (OrganizationNotFound, KeyUnpublished) as error:
+                log.warning("run.report_dropped", run_id=self._run.record.run_id, detail=str(error))
+                return
             if logs or progress or text is not None:
                 self._update(progress_envelope=progress, log_envelopes=logs)
 

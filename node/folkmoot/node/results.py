@@ -6,6 +6,7 @@ The server's word alone counts for nothing but runs that no node ever held: canc
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
+from datetime import UTC
 
 import grpc.aio
 import structlog
@@ -20,6 +21,8 @@ from folkmoot.trust import (
     EnvelopeRejected,
     Expected,
     FolkmootError,
+    LedgerBehind,
+    LedgerStale,
     NodeNotApproved,
     Opened,
     TaskNotProven,
@@ -82,7 +85,7 @@ async def read_result(
     organization_id = task.receiver(run.run_id).organization_id
     result = RunResult(
         run_id=run.run_id,
-        organization=Peer(organization_id=organization_id, name=station.state.member(organization_id).name),
+        organization=Peer(organization_id=organization_id, name=station.state.organization_name(organization_id)),
         revision=run.revision,
     )
     if not run.HasField("receipt"):
@@ -121,13 +124,16 @@ async def pieces(opened: Opened, offset: int = 0) -> AsyncGenerator[bytes, None]
 
 
 async def _prove(station: Station, task: VerifiedTask, run: Run) -> Receipt:
-    """Verify a receipt; a node that this replica does not know yet is looked up once more."""
+    """Verify a receipt; of what this replica does not know yet, the newest ledger is asked once more."""
     try:
         try:
             return _verify(station, task, run)
-        except NodeNotApproved:
-            await station.refresh()
+        except (NodeNotApproved, LedgerBehind):
+            await station.catch_up()
             return _verify(station, task, run)
+    except LedgerBehind as behind:
+        log.critical("node.entries_withheld", run_id=run.run_id, detail=str(behind))
+        raise LedgerStale(f"{behind.message}: the server withholds it", metadata=behind.metadata) from behind
     except FolkmootError as error:
         raise EnvelopeRejected(f"the end of run {run.run_id} is not proven: {error.message}") from error
 
@@ -157,7 +163,8 @@ async def _open(
     inline = BytesSource(inline_envelope) if inline_envelope else None
     source = inline or await station.fetch(receipt.result_digest, closing, most_bytes=run.result_size_bytes)
     try:
-        return await station.open(source, expected, station.node_sender(receipt.organization_id))
+        sender = station.node_sender(receipt.organization_id)
+        return await station.open_at_last(source, expected, sender, until=task.spec.expires_at.ToDatetime(UTC))
     except EnvelopeRejected as error:
         log.warning("result.rejected", run_id=receipt.run_id, cause=error.cause_text)
         raise

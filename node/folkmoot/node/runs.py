@@ -8,9 +8,11 @@ says is sealed to exactly the task's result receivers.
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, timedelta
+
+import structlog
 
 from folkmoot.node import records
 from folkmoot.node.inputs import RunInput
@@ -23,7 +25,18 @@ from folkmoot.node.results import pieces
 from folkmoot.node.slots import Slot
 from folkmoot.node.station import Station
 from folkmoot.node.subtasks import Subtasks
-from folkmoot.trust import FolkmootError, VerifiedTask, digest, pae, sign_receipt, timestamp
+from folkmoot.node.waiting import first_of
+from folkmoot.trust import (
+    FolkmootError,
+    KeyUnpublished,
+    OrganizationNotFound,
+    Sealing,
+    VerifiedTask,
+    digest,
+    pae,
+    sign_receipt,
+    timestamp,
+)
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame
@@ -38,6 +51,8 @@ from folkmoot.v1.proxy_service_pb2 import (
     SubtaskHead,
 )
 from folkmoot.v1.task_pb2 import Isolation, WaitReason
+
+log = structlog.get_logger()
 
 FAILURE_CONTENT_TYPE = "application/vnd.folkmoot.failure"
 
@@ -145,7 +160,7 @@ class Run:
         return self.input
 
     def _peer(self, organization_id: str) -> Peer:
-        return Peer(organization_id=organization_id, name=self.station.state.member(organization_id).name)
+        return Peer(organization_id=organization_id, name=self.station.state.organization_name(organization_id))
 
     # ---- what others have to do with it ----
 
@@ -209,11 +224,7 @@ class Run:
                 async for _ in measured:
                     pass
             else:
-                context = self.station.context(
-                    EnvelopeKind.ENVELOPE_KIND_RESULT, self.record, content_type=content_type
-                )
-                sealing = self.station.sealing(context, self.result_receivers)
-                stored = await self.station.envelopes.seal(aiter(measured), sealing)
+                stored = await self.station.envelopes.seal(aiter(measured), await self._sealing(content_type))
                 await self._end(COMPLETED, stored, measured.digest)
             self._require_written(measured.digest)
 
@@ -235,6 +246,22 @@ class Run:
                 failure = Failure(message=outcome.text, reason=outcome.text_reason)
                 await self._end(outcome, self._seal_failure(failure) if outcome.text else None, b"")
             return self.record
+
+    async def _sealing(self, content_type: str) -> Callable[[Iterator[bytes]], Sealing]:
+        """What seals the result to those who receive it, as soon as the ledger shows a key for each of them."""
+        ends_at = self.task.spec.expires_at.ToDatetime(UTC)
+        while True:
+            moved = self.station.moved.changed()
+            kind = EnvelopeKind.ENVELOPE_KIND_RESULT
+            try:
+                context = self.station.context(kind, self.record, content_type=content_type)
+                return self.station.sealing(context, self.result_receivers)
+            except KeyUnpublished as unpublished:
+                if self.station.now() >= ends_at:
+                    raise
+                log.warning("run.key_awaited", run_id=self.record.run_id, detail=str(unpublished))
+            async with self.reports.waiting(WaitReason.WAIT_REASON_KEY):
+                await first_of(moved.wait(), timeout_seconds=(ends_at - self.station.now()).total_seconds())
 
     async def _end(self, outcome: Outcome, stored: StoredEnvelope | None, content_digest: bytes) -> None:
         """Sign the receipt, and let it stand together with what it names."""
@@ -259,11 +286,16 @@ class Run:
             self.station.envelopes.remember(stored.digest, stored.inline)
         self.ended.set()
 
-    def _seal_failure(self, failure: Failure) -> StoredEnvelope:
+    def _seal_failure(self, failure: Failure) -> StoredEnvelope | None:
+        """What is said of a failure, sealed; nothing, where one of its readers has left, or has no key now."""
         context = self.station.context(
             EnvelopeKind.ENVELOPE_KIND_FAILURE, self.record, content_type=FAILURE_CONTENT_TYPE
         )
-        sealed = self.station.seal_small(failure.SerializeToString(), context, self.result_receivers)
+        try:
+            sealed = self.station.seal_small(failure.SerializeToString(), context, self.result_receivers)
+        except (OrganizationNotFound, KeyUnpublished) as error:
+            log.warning("run.failure_not_told", run_id=self.record.run_id, detail=str(error))
+            return None
         return StoredEnvelope(sealed.digest, len(sealed.envelope), sealed.envelope)
 
     def _require_written(self, content_digest: bytes) -> None:

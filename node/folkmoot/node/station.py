@@ -1,34 +1,44 @@
 """A station: one node's part in one collaboration, and everything that its runs share.
 
 Keys stay in here. What leaves is sealed by `seal_small` or through `Envelopes.seal` with `sealing`, and signed by the node's key; what
-comes in is opened by `open`, against the station's own verified ledger.
+comes in is opened by `open`, against the station's own verified ledger, and only if its sender has seen the same ledger.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
+import structlog
+
+from folkmoot.node.admission import require_not_ended
 from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
+from folkmoot.node.doubts import Doubts
 from folkmoot.node.envelopes import Envelopes
+from folkmoot.node.heads import Heads, staleness
 from folkmoot.node.journal import Journal
+from folkmoot.node.keys import KeyAwaited, awaited_key, load_keyring
 from folkmoot.node.policy import Decision, Policy, decide, facts_of, load_policy
 from folkmoot.node.records import RunRecord
 from folkmoot.node.slots import Slots
-from folkmoot.transport import INLINE_BYTES, Replica
+from folkmoot.node.waiting import Signal
+from folkmoot.transport import INLINE_BYTES, Keyring, Replica
 from folkmoot.trust import (
-    DecryptionKey,
+    EncryptionDisagrees,
     EnvelopeRejected,
     Expected,
+    KeyMismatch,
+    LedgerBehind,
     LedgerFork,
+    LedgerStale,
+    LedgerUpgradeNeeded,
     NodeNotApproved,
     Opened,
-    OrganizationKey,
     Receiver,
     Sealed,
     Sealing,
@@ -37,14 +47,22 @@ from folkmoot.trust import (
     State,
     VerifiedTask,
     fingerprint,
+    inspect,
     open_envelope,
     seal,
     seal_bytes,
     timestamp,
 )
+from folkmoot.trust.errors import SealedToOtherKeys
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.ledger_pb2 import Encryption
+
+log = structlog.get_logger()
+
+LOOK_FOR_KEYS_SECONDS = 10.0
+"""How often a station looks for a key that it waits for: somebody may put its file there at any time."""
 
 
 class PolicyFile:
@@ -68,7 +86,7 @@ def utc_now() -> datetime:
 
 @dataclass(kw_only=True)
 class Station:
-    """What the runs of one collaboration share. `fork` is set once the server has shown two ledgers: new work stops then."""
+    """What the runs of one collaboration share."""
 
     config: CollaborationConfig
     directory: Path
@@ -78,19 +96,19 @@ class Station:
     replica: Replica
     connection: Connection
     node_key: SigningKey
-    organization_key: OrganizationKey
+    keyring: Keyring
     policy_file: PolicyFile
     slots: Slots
     central_slots: Slots
     now: Callable[[], datetime] = utc_now
     random: Callable[[int], bytes] = os.urandom
-    fork: LedgerFork | None = None
+    moved: Signal = field(default_factory=Signal)
+    """The ledger has grown, or keys have come."""
+    doubts: Doubts = field(init=False)
+    heads: Heads = field(init=False)
 
-    @cached_property
-    def decryption_keys(self) -> Mapping[bytes, DecryptionKey]:
-        """The organization's keys that receive, by id."""
-        encryption = self.organization_key.encryption
-        return {encryption.key_id: encryption}
+    def __post_init__(self) -> None:
+        self.doubts, self.heads = Doubts(self.directory), Heads(self.directory)
 
     @property
     def state(self) -> State:
@@ -104,8 +122,9 @@ class Station:
 
     @property
     def organization_id(self) -> str:
-        """The organization whose node it is, as the ledger says."""
-        return self.state.node(self.node_id).organization_id
+        """The organization whose node it is, or was, as the ledger says."""
+        node = self.state.nodes.get(self.node_id) or self.state.former_nodes.get(self.node_id)
+        return node.organization_id if node else self.state.node(self.node_id).organization_id
 
     @property
     def sealed(self) -> bool:
@@ -114,12 +133,16 @@ class Station:
 
     def decide(self, task: VerifiedTask) -> Decision:
         """What the policy in force says of a task."""
-        initiators = tuple((each, self.state.member(each).name) for each in task.initiators)
+        initiators = tuple((each, self.state.organization_name(each)) for each in task.initiators)
         facts = facts_of(task.spec, initiators, self.config.data.keys(), self.config.runtime)
         return decide(facts, self.policy_file.policy)
 
     def receivers(self, organization_ids: Iterable[str]) -> list[Receiver] | None:
-        """Those to seal to; None where payloads stay plain."""
+        """Those to seal to; None where payloads stay plain.
+
+        Raises OrganizationNotFound for who is no member any more, KeyUnpublished for who has no key now, EncryptionDisagrees.
+        """
+        self.require_agreement()
         return self.state.receivers(organization_ids) if self.sealed else None
 
     def context(
@@ -156,17 +179,74 @@ class Station:
             content, context=context, receivers=receivers, key=self.node_key, random=self.random
         )
 
+    # ---- what comes in ----
+
     async def open(self, source: Source, expected: Expected, sender: Callable[[EnvelopeContext], PublicKey]) -> Opened:
-        """Verify and open an envelope, a large one beside the loop. Raises EnvelopeRejected."""
+        """Verify and open an envelope, a large one beside the loop.
+
+        Raises EnvelopeRejected, EncryptionDisagrees; KeyAwaited for one that is sealed to a key of the organization that is not here
+        (yet); LedgerStale and LedgerFork if its sender has seen another ledger than this station.
+        """
+        inspected = inspect(source)
+        if inspected.sealed != self.sealed:
+            raise EncryptionDisagrees(
+                f"the envelope is {_kind(inspected.sealed)}, the ledger of {self.replica.reference} says {_kind(self.sealed)}"
+            )
+        if inspected.context.ledger_sequence > self.state.position.sequence:
+            await self.catch_up()
         opening = partial(
             open_envelope,
             source,
             genesis=self.state.genesis,
             expected=expected,
             sender=sender,
-            keys=self.decryption_keys if self.sealed else None,
+            keys=self.keyring.decryption_keys() if self.sealed else None,
         )
-        return opening() if source.size_bytes <= INLINE_BYTES else await asyncio.to_thread(opening)
+        try:
+            opened = opening() if source.size_bytes <= INLINE_BYTES else await asyncio.to_thread(opening)
+        except SealedToOtherKeys as error:
+            raise awaited_key(inspected, self.state, self.organization_id) or error from error
+        context = opened.context
+        self.check_position(context.ledger_sequence, context.ledger_hash, of=context.sender_organization_id)
+        return opened
+
+    async def open_at_last(
+        self, source: Source, expected: Expected, sender: Callable[[EnvelopeContext], PublicKey], *, until: datetime
+    ) -> Opened:
+        """`open`, as soon as the key is here that it is sealed to. Raises KeyAwaited if none has come by then."""
+        while True:
+            moved = self.moved.changed()
+            try:
+                return await self.open(source, expected, sender)
+            except KeyAwaited as awaited:
+                if self.now() >= until:
+                    raise
+                log.warning("node.key_awaited", detail=str(awaited))
+            try:
+                await asyncio.wait_for(moved.wait(), LOOK_FOR_KEYS_SECONDS)
+            except TimeoutError:
+                await self.look_for_keys()
+
+    def check_position(self, sequence: int, entry_hash: bytes, *, of: str) -> None:
+        """Compare what the (proven) sender of something has seen of the ledger with the replica, which `catch_up` has been asked for.
+
+        Raises LedgerStale if the sender knows entries that the server does not give us; LedgerFork, which is remembered, if it knows
+        another ledger. Where this release does not understand the newest entries, it can't tell, and lets pass what runs already.
+        """
+        try:
+            self.state.check_position(sequence, entry_hash)
+        except LedgerBehind as behind:
+            if self.doubts.find(ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED):
+                return
+            log.critical("node.entries_withheld", sender=of, detail=str(behind))
+            raise LedgerStale(
+                f"{self.state.organization_name(of)} has seen an entry {sequence} of {self.replica.reference}, and the server gives us "
+                f"{self.state.position.sequence} as the newest one: it withholds entries. Ask its operator why",
+                metadata=behind.metadata,
+            ) from behind
+        except LedgerFork as fork:
+            log.critical("node.ledger_fork", sender=of, detail=str(fork))
+            raise self.replica.pin_fork(fork) from fork
 
     async def fetch(self, digest: bytes, closing: ExitStack, *, most_bytes: int) -> Source:
         """An envelope that is here, or that the server has; a downloaded one is removed when `closing` closes.
@@ -183,33 +263,106 @@ class Station:
             raise FileNotFoundError(digest.hex())
         return fetched
 
+    # ---- the ledger and keys ----
+
+    @property
+    def fork(self) -> LedgerFork | None:
+        """The fork of the ledger that was seen; new work stops then."""
+        return self.replica.fork
+
     async def refresh(self) -> None:
-        """Bring the ledger up to date. Raises LedgerFork, LedgerEntryInvalid, RemoteError."""
+        """Bring the ledger up to date. Raises LedgerFork, LedgerUpgradeNeeded, LedgerEntryInvalid, RemoteError."""
         await self.connection.authenticated()
+        await self.look()
+
+    async def look(self) -> None:
+        """`refresh`, without waiting until the server takes this node's token."""
+        before = self.replica.state
         try:
             await self.replica.refresh(self.connection.keys, metadata=self.connection.metadata)
-        except LedgerFork as fork:
-            self.fork = fork
+        except LedgerUpgradeNeeded as error:
+            self.doubts.note(error, self.now())
             raise
+        else:
+            self.doubts.settle(ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED)
+        finally:
+            if self.replica.state is not before:
+                self.moved.notify()
+
+    def stale(self) -> LedgerStale | None:
+        """Why new work can't rely on the ledger that is here, as far as others' head statements and the clock tell."""
+        return staleness(
+            self.heads.survey(self.state, now=self.now()),
+            self.state,
+            own_organization_id=self.organization_id,
+            now=self.now(),
+            max_age=timedelta(days=self.config.max_head_age_days),
+        )
+
+    async def catch_up(self) -> None:
+        """`refresh` for somebody who is ahead; entries of a later release are noted, and what can be understood is here then."""
+        try:
+            await self.refresh()
+        except LedgerUpgradeNeeded as error:
+            log.warning("node.ledger_not_understood", detail=str(error))
+
+    async def look_for_keys(self) -> None:
+        """Read the key files again, and tell those who wait for a key."""
+        try:
+            found = await asyncio.to_thread(load_keyring, self.config.organization_key)
+        except KeyMismatch as error:
+            log.warning("node.keys_not_read", detail=str(error))
+            return
+        if found.decryption_keys().keys() != self.keyring.decryption_keys().keys():
+            self.keyring = found
+            self.moved.notify()
 
     def node_sender(self, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
-        """Who may sign for runs of an organization: each of its nodes, as the ledger shows them."""
+        """Who may have signed for runs of an organization: each of its nodes, as the ledger showed them to the sender."""
 
         def key(context: EnvelopeContext) -> PublicKey:
-            node = self.state.nodes.get(fingerprint(context.sender_key_id))
-            if node is None or node.organization_id != organization_id:
+            sequence = min(context.ledger_sequence, self.state.position.sequence)
+            try:
+                node = self.state.node_at(fingerprint(context.sender_key_id), sequence)
+            except NodeNotApproved as error:
+                raise EnvelopeRejected(error.message) from error
+            if node.organization_id != organization_id:
                 raise EnvelopeRejected("its sender is no node of the organization that it names")
             return node.public_key
 
         return key
 
+    def live_sender(self, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
+        """Who may sign for runs of an organization now: those of its nodes that are admitted still."""
+        signed = self.node_sender(organization_id)
+
+        def key(context: EnvelopeContext) -> PublicKey:
+            if fingerprint(context.sender_key_id) not in self.state.nodes:
+                raise EnvelopeRejected("its sender is no node that the ledger admits now")
+            return signed(context)
+
+        return key
+
+    def require_agreement(self) -> None:
+        """Raise EncryptionDisagrees unless node.toml and the ledger say the same of encryption."""
+        if self.config.encryption_kind != self.state.encryption:
+            raise EncryptionDisagrees(
+                f"node.toml says encryption = {self.config.encryption!r}, the ledger of {self.replica.reference} says "
+                f"{_kind(self.sealed)!r}: nothing is done until they agree"
+            )
+
     def require_admitted(self) -> None:
         """Raise NodeNotApproved unless the ledger admits this node."""
         if self.node_id not in self.state.nodes:
+            require_not_ended(self.replica, self.node_id)
             raise NodeNotApproved(
                 f"the ledger of {self.replica.reference} does not admit the node {self.node_id}: "
                 "redeem an invitation with `folkmoot node join`, or have an administrator of your organization approve it"
             )
+
+
+def _kind(sealed: bool) -> str:  # noqa: FBT001 - names a kind
+    return "sealed" if sealed else "plain"
 
 
 async def _bounded(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:

@@ -21,6 +21,7 @@ from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.trust import (
     EnvelopeRejected,
     FolkmootError,
+    TaskAheadOfLedger,
     TaskNotProven,
     VerifiedTask,
     digest,
@@ -275,7 +276,11 @@ class Subtasks:
                 GetTaskRequest(task_id=task_id), metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS
             )
         )
-        task = verify_task(answer.chain, self._station.state, now=None)
+        try:
+            task = verify_task(answer.chain, self._station.state, now=None)
+        except TaskAheadOfLedger:
+            await self._station.catch_up()
+            task = verify_task(answer.chain, self._station.state, now=None)
         if task.digest != digests[task_id] or task.spec.job_id != spec.job_id:
             raise TaskNotProven(f"the server gave another task than the dependency {task_id}")
         return task

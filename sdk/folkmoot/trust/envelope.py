@@ -37,7 +37,7 @@ from folkmoot.trust.envelope_format import (
     one_error_outward,
     read_exactly,
 )
-from folkmoot.trust.errors import EnvelopeRejected, Malformed
+from folkmoot.trust.errors import EnvelopeRejected, Malformed, SealedToOtherKeys
 from folkmoot.trust.keys import CONTENT_KEY_BYTES, DecryptionKey, SigningKey, key_id, wrap
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.times import nanoseconds, nanoseconds_at
@@ -266,7 +266,7 @@ def _find_chunks(inspected: Inspected, keys: Mapping[bytes, DecryptionKey]) -> S
         if not chunks.fits(inspected.header.commitment):
             raise EnvelopeRejected("the content key is not the one that the header commits to")
         return chunks
-    raise EnvelopeRejected("it is sealed to other keys than ours")
+    raise SealedToOtherKeys("it is sealed to other keys than ours")
 
 
 class Opened:

@@ -5,6 +5,7 @@ FolkmootError                    anything refused, with its reason
     ├── Malformed                the bytes have a form that is not allowed
     ├── SignatureInvalid         not signed by whom, or as what, it must be
     ├── EnvelopeRejected         one word outward, the cause for the local log only
+    │   └── SealedToOtherKeys    all of it is right, but none of the given keys opens it
     ├── KeyMismatch              a key is missing, unreadable, or another one
     ├── FingerprintMissing       a collaboration is named without, or with a mistyped, fingerprint
     ├── WrongCollaboration       a ledger is not the one that the fingerprint names
@@ -103,6 +104,10 @@ class EnvelopeRejected(TrustError):
     def __init__(self, cause_text: str) -> None:
         super().__init__("The envelope was not accepted.")
         self.cause_text = cause_text
+
+
+class SealedToOtherKeys(EnvelopeRejected):
+    """Everything else about the envelope was verified, and it is sealed to none of the given keys."""
 
 
 class KeyMismatch(TrustError):

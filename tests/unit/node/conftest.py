@@ -14,7 +14,7 @@ from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.journal import Journal
 from folkmoot.node.slots import Slots
 from folkmoot.node.station import PolicyFile, Station
-from folkmoot.transport import Replica, ServerAddress
+from folkmoot.transport import Keyring, Replica, ServerAddress
 from tests.builders import NOW, World, randomness, world
 
 POLICY = """
@@ -67,7 +67,7 @@ async def make_station(lung: World, tmp_path: Path) -> AsyncIterator[MakeStation
             "replica": replica,
             "connection": Connection(ServerAddress("localhost:1", insecure=True), prove_nothing),
             "node_key": owner.nodes[f"{organization.lower()}-1"],
-            "organization_key": owner.organization_key,
+            "keyring": Keyring(config.organization_key, (owner.organization_key,)),
             "policy_file": PolicyFile(config.policy),
             "slots": Slots(1),
             "central_slots": Slots(1),

@@ -42,6 +42,7 @@ class Taken:
     cancelled: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     tasks: dict[str, VerifiedTask] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
 
     def take_up(self, record: RunRecord) -> None:
         self.records.append(record)
@@ -51,6 +52,9 @@ class Taken:
 
     def task_of(self, run_id: str) -> VerifiedTask | None:
         return self.tasks.get(run_id)
+
+    def waits(self, run_id: str) -> bool:
+        return run_id in self.waiting
 
     def message_arrived(self, run_id: str) -> None:
         self.messages.append(run_id)
@@ -238,7 +242,7 @@ async def test_a_task_that_is_ahead_of_the_replica_is_not_acknowledged_while_the
 
 async def test_after_a_fork_no_new_work_is_taken_in(lung: World, make_station: MakeStation):
     station = make_station()
-    station.fork = LedgerFork("two entries at one place")
+    station.replica.pin_fork(LedgerFork("two entries at one place"))
     [record] = (await take(station, assign(lung))).records
     assert receipt_of(record, station).reason == ErrorReason.ERROR_REASON_LEDGER_FORK
 

@@ -1,0 +1,184 @@
+"""What others have seen of the ledger: in the tasks that they sign, and in their nodes' head statements; and telling them what we see.
+
+Whoever contradicts our replica, and is one of us, has shown a fork: it is remembered, and new work stops. Whoever is ahead of it shows
+that the server withholds entries.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from folkmoot.node.station import Station
+from folkmoot.node.waiting import first_of
+from folkmoot.transport import retrying, timeouts
+from folkmoot.trust import (
+    FolkmootError,
+    LedgerFork,
+    LedgerStale,
+    LedgerUpgradeNeeded,
+    Position,
+    SignatureInvalid,
+    State,
+    TrustError,
+    fingerprint,
+    key_id,
+    make_head_statement,
+    parse,
+    sign_of_life,
+    verify,
+)
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.key_service_pb2 import ListHeadsRequest
+from folkmoot.v1.keys_pb2 import PublicKey
+from folkmoot.v1.link_pb2 import NodeFrame
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import TaskChain, TaskSpec
+
+LOOK_SECONDS = 3600.0
+"""How often others' head statements are read."""
+
+STATE_AFTER = timedelta(days=1)
+"""How often a node says what it sees, if nothing changes."""
+
+WARN_AFTER = timedelta(days=1)
+"""After which silence of all others the log warns."""
+
+log = structlog.get_logger()
+
+
+# ---- in tasks ------------------------------------------------------------------------------------------------------------
+
+
+def proven_sightings(chain: TaskChain, state: State) -> list[tuple[Position, Signed]]:
+    """The ledger positions in a chain that somebody of ours has signed, whatever else may be wrong with it."""
+    found = []
+    for signed in chain.specs:
+        try:
+            spec = parse(TaskSpec, signed.body)
+            verify(signed, kind=signed.kind, public_key=_signer(spec, signed, state), genesis=state.genesis)
+        except TrustError:
+            continue
+        found.append((Position(spec.ledger_position.sequence, spec.ledger_position.hash), signed))
+    return found
+
+
+def _signer(spec: TaskSpec, signed: Signed, state: State) -> PublicKey:
+    """A key that the ledger ever showed for the initiator: a task-signing key, or that of a node."""
+    organization_id = spec.initiator.organization_id
+    for term in state.key_terms.get(organization_id, ()):
+        if key_id(term.keys.task_signing) == signed.key_id:
+            return term.keys.task_signing
+    for nodes in (state.nodes, state.former_nodes):
+        for node in nodes.values():
+            if node.organization_id == organization_id and key_id(node.public_key) == signed.key_id:
+                return node.public_key
+    raise SignatureInvalid("The signer is not known to the ledger")
+
+
+def contradiction(chain: TaskChain, state: State) -> tuple[LedgerFork, Signed] | None:
+    """The fork that a task shows: one of ours has signed another entry than we know."""
+    for position, signed in proven_sightings(chain, state):
+        if state.hash_at(position.sequence) not in (None, position.hash):
+            try:
+                state.check_position(position.sequence, position.hash)
+            except LedgerFork as fork:
+                return fork, signed
+    return None
+
+
+def withheld(chain: TaskChain, state: State) -> LedgerStale | None:
+    """What a task that is ahead of a refreshed replica shows, if one of ours has signed it."""
+    newest = max((position.sequence for position, _ in proven_sightings(chain, state)), default=0)
+    if newest <= state.position.sequence:
+        return None
+    return LedgerStale(
+        f"the task was made when the ledger had an entry {newest}, and the server gives us {state.position.sequence} as the newest one: "
+        "it withholds entries. Ask its operator why",
+        metadata={"sequence": str(newest)},
+    )
+
+
+# ---- in head statements --------------------------------------------------------------------------------------------------
+
+
+async def look_at_heads(station: Station) -> None:
+    """Read what the others' nodes say, catch up if one is ahead, and let a doubt stand or go. Raises LedgerFork, RemoteError."""
+    connection = station.connection
+    request = ListHeadsRequest(genesis=station.state.genesis)
+    answer = await retrying(
+        lambda: connection.keys.ListHeads(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS),
+        give_up_after_seconds=timeouts.CALL_SECONDS,
+        server=connection.address.target,
+    )
+    found = station.heads.take(answer.heads, station.state, now=station.now())
+    if found.ahead is not None:
+        await station.catch_up()
+        found = station.heads.survey(station.state, now=station.now())
+    if found.contradiction is not None:
+        fork, signed = found.contradiction
+        log.critical("node.ledger_fork", by_node=fingerprint(signed.key_id), detail=str(fork))
+        raise station.replica.pin_fork(fork, signed)
+    stale = station.stale()
+    if stale is None:
+        station.doubts.settle(ErrorReason.ERROR_REASON_LEDGER_STALE)
+    else:
+        station.doubts.note(stale, station.now())
+
+
+class HeadWatch:
+    """Says what this node sees, when the ledger has grown and daily, and looks at what others say, hourly, until cancelled."""
+
+    def __init__(self, station: Station, send: Callable[[NodeFrame], None]) -> None:
+        self._station = station
+        self._send = send
+        self._attached = asyncio.Event()
+        self._said: tuple[Position, datetime] | None = None
+
+    def statement(self) -> Signed:
+        """What this node sees now, signed."""
+        station = self._station
+        now = station.now()
+        self._said = (station.state.position, now)
+        return make_head_statement(
+            station.state, node_key=station.node_key, organization_id=station.organization_id, now=now
+        )
+
+    def attached(self) -> None:
+        """A session has begun: others' statements can be read."""
+        self._attached.set()
+
+    async def run(self) -> None:
+        """Look and say, for ever."""
+        while True:
+            moved = self._station.moved.changed()
+            self._attached.clear()
+            self._say()
+            if self._said is not None:
+                await self._look()
+            await first_of(moved.wait(), self._attached.wait(), timeout_seconds=LOOK_SECONDS)
+
+    def _say(self) -> None:
+        station = self._station
+        if self._said is None:
+            return  # Hello says it first.
+        position, at = self._said
+        if position != station.state.position or station.now() - at >= STATE_AFTER:
+            self._send(NodeFrame(head_statement=self.statement()))
+
+    async def _look(self) -> None:
+        try:
+            await look_at_heads(self._station)
+        except LedgerUpgradeNeeded as error:
+            log.warning("node.ledger_not_understood", detail=str(error))
+        except FolkmootError as error:
+            log.warning("node.heads_not_read", detail=str(error))
+        self._warn()
+
+    def _warn(self) -> None:
+        station = self._station
+        found = station.heads.survey(station.state, now=station.now())
+        seen = sign_of_life(station.state, found.heads, own_organization_id=station.organization_id)
+        if seen is not None and station.now() - seen > WARN_AFTER:
+            log.warning("node.ledger_old", since=seen.isoformat(), refused_after_days=station.config.max_head_age_days)
