@@ -1,0 +1,142 @@
+"""Head statements beside a replica: forks, withheld entries and silence are noticed, over restarts too."""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from folkmoot.transport import Replica
+from folkmoot.transport.heads import MAX_HEAD_AGE, HeadStatements, SignsOfLife
+from folkmoot.trust import LedgerFork, LedgerStale, SigningKey, State, make_head_statement, replay
+from folkmoot.v1.signed_pb2 import Signed
+from tests.builders import DAY, NOW, World, organization, randomness, world
+from tests.unit.transport.test_replica import Ledgers, forked
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def lung() -> World:
+    return world(now=NOW - timedelta(days=30))
+
+
+@pytest.fixture
+async def replica(lung: World, tmp_path: Path) -> Replica:
+    made = Replica(tmp_path, lung.state.reference)
+    await made.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    return made
+
+
+def head(lung: World, name: str, at: datetime, *, state: State | None = None, key: SigningKey | None = None) -> Signed:
+    """What a node of an organization says of the ledger."""
+    owner = lung[name]
+    node_key = key or next(iter(owner.nodes.values()))
+    return make_head_statement(state or lung.state, node_key=node_key, organization_id=owner.address, now=at)
+
+
+def taken(replica: Replica, lung: World, received: Iterable[Signed] = ()) -> SignsOfLife:
+    """What Alpha learns from statements, in a process that has just begun."""
+    return HeadStatements(replica).take(received, own=lung["Alpha"].address, now=NOW)
+
+
+def check(signs: SignsOfLife, replica: Replica, **changes: timedelta) -> None:
+    signs.check(replica, now=NOW, max_head_age=changes.get("max_head_age", MAX_HEAD_AGE))
+
+
+def test_fresh_statement_of_another_member_is_a_sign_of_life(
+    replica: Replica, lung: World, caplog: pytest.LogCaptureFixture
+):
+    signs = taken(replica, lung, [head(lung, "Beta", NOW - HOUR), head(lung, "Gamma", NOW - 2 * DAY)])
+    check(signs, replica)
+    assert (signs.newest, signs.ahead, caplog.text) == (NOW - HOUR, (), "")
+
+
+def test_silence_warns_after_a_day_and_refuses_after_a_week(
+    replica: Replica, lung: World, caplog: pytest.LogCaptureFixture
+):
+    with pytest.raises(LedgerStale, match="for 30"):
+        check(taken(replica, lung), replica)
+    signs = taken(replica, lung, [head(lung, "Beta", NOW - 2 * DAY)])
+    check(signs, replica)
+    assert "2.0 days" in caplog.text
+    with pytest.raises(LedgerStale):
+        check(signs, replica, max_head_age=DAY)
+
+
+def test_own_statements_are_no_sign_of_others(replica: Replica, lung: World):
+    with pytest.raises(LedgerStale):
+        check(taken(replica, lung, [head(lung, "Alpha", NOW)]), replica)
+
+
+async def test_collaboration_in_which_nobody_else_has_a_node_never_goes_stale(tmp_path: Path):
+    lung = world(nodes=False, now=NOW - timedelta(days=30))
+    replica = Replica(tmp_path, lung.state.reference)
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    check(taken(replica, lung), replica)
+
+
+def test_statement_that_was_shown_once_counts_when_the_server_shows_it_no_more(replica: Replica, lung: World):
+    taken(replica, lung, [head(lung, "Beta", NOW - HOUR)])
+    check(taken(replica, lung), replica)
+    check(taken(replica, lung, [head(lung, "Beta", NOW - 20 * DAY)]), replica)  # nor does an old one replace it
+
+
+def test_entries_that_another_member_has_seen_are_withheld(replica: Replica, lung: World):
+    known = lung.state.position.sequence
+    lung.add_node("Beta", "beta-2")
+    ahead = head(lung, "Gamma", NOW - HOUR)
+    for received in ([ahead], []):
+        with pytest.raises(LedgerStale, match=f"Gamma has seen entry {known + 1}.*up to entry {known} only"):
+            check(taken(replica, lung, received), replica)
+
+
+async def test_withheld_entries_that_come_after_all_end_the_wait(replica: Replica, lung: World):
+    lung.add_node("Beta", "beta-2")
+    assert taken(replica, lung, [head(lung, "Gamma", NOW - HOUR)]).ahead
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    signs = taken(replica, lung)
+    check(signs, replica)
+    assert signs.ahead == ()
+
+
+def test_statement_of_another_history_is_a_fork_with_the_statement_as_evidence(replica: Replica, lung: World):
+    other = replay(forked(lung, len(lung.entries) - 1))
+    theirs = head(lung, "Beta", NOW - HOUR, state=other)
+    with pytest.raises(LedgerFork):
+        taken(replica, lung, [theirs])
+    assert replica.fork is not None
+    evidence = json.loads(Path(replica.fork.metadata["evidence"]).read_text())
+    assert Signed.FromString(b64decode(evidence["theirs"]["signed"])) == theirs
+    assert Signed.FromString(b64decode(evidence["ours"]["signed"])) == lung.entries[-1]
+    with pytest.raises(LedgerFork):
+        taken(replica, lung)
+
+
+@pytest.mark.parametrize("forgery", ["stranger", "of another member", "future", "junk"])
+def test_statement_that_is_none_is_left_out(replica: Replica, lung: World, forgery: str):
+    key = SigningKey.generate(randomness("stranger"))
+    signed = {
+        "stranger": head(lung, "Beta", NOW, key=key),
+        "of another member": head(lung, "Beta", NOW, key=next(iter(lung["Gamma"].nodes.values()))),
+        "future": head(lung, "Beta", NOW + DAY),
+        "junk": Signed(body=b"\xff", key_id=b"x"),
+    }[forgery]
+    with pytest.raises(LedgerStale):
+        check(taken(replica, lung, [signed]), replica)
+
+
+def test_file_that_cannot_be_read_is_made_anew(replica: Replica, lung: World):
+    replica.path.with_suffix(".heads").write_bytes(b"\x00\x00\x00\x01\xff")
+    check(taken(replica, lung, [head(lung, "Beta", NOW)]), replica)
+
+
+def test_applicants_cannot_speak(replica: Replica, lung: World):
+    stranger = organization("Delta")
+    signed = make_head_statement(
+        lung.state, node_key=stranger.governance_key, organization_id=stranger.address, now=NOW
+    )
+    with pytest.raises(LedgerStale):
+        check(taken(replica, lung, [signed]), replica)
