@@ -16,6 +16,7 @@ from folkmoot.cli.keys import key
 from folkmoot.cli.nodes import node
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.cli.tasks import task
+from folkmoot.cli.vault import vault
 from folkmoot.client import CertificateNotTrusted, Unreachable
 from folkmoot.client.names import printable
 from folkmoot.trust import FolkmootError
@@ -96,6 +97,8 @@ def completion(shell: str) -> None:
 
 for command in (collaboration, completion, key, login, node, organization, setup, task, user):
     folkmoot.add_command(command)
+
+key.add_command(vault)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -18,9 +18,10 @@ from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
 from folkmoot.client.logs import LogLine
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
-from folkmoot.client.sync import Client, Task, Tasks
+from folkmoot.client.sync import Client, Task, Tasks, Vault
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks, Resources, Subtasks, TaskSummary
+from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret
 from folkmoot.client.waiting import Why
 from folkmoot.transport import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError
@@ -29,6 +30,7 @@ __all__ = [
     "AsyncClient",
     "AsyncTask",
     "AsyncTasks",
+    "AsyncVault",
     "CertificateNotTrusted",
     "Client",
     "Collaboration",
@@ -49,5 +51,8 @@ __all__ = [
     "TaskSummary",
     "Tasks",
     "Unreachable",
+    "Vault",
+    "VaultEntry",
     "Why",
+    "generate_secret",
 ]

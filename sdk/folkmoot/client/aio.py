@@ -14,6 +14,7 @@ from folkmoot.client.names import made_at, moment, name_of
 from folkmoot.client.proofs import export_proof
 from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.client.tasks import AsyncTasks, Earlier
+from folkmoot.client.vault import AsyncVault
 from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.trust import FolkmootError, Member, Reference, fingerprint, fingerprint_words, key_id
@@ -119,6 +120,7 @@ class AsyncClient:
             max_head_age=max_head_age,
         )
         self.tasks = AsyncTasks(self.connection)
+        self.vault = AsyncVault(self.connection)
 
     @property
     async def organizations(self) -> tuple[Organization, ...]:

@@ -11,6 +11,7 @@ from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
 from folkmoot.client.loop import blocking, iterating, run
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks
+from folkmoot.client.vault import AsyncVault
 from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.v1.task_pb2 import TaskSpec
 
@@ -74,6 +75,21 @@ class Tasks:
     list = blocking(AsyncTasks.list)
 
 
+class Vault:
+    """The own organization's keys in the vault. Secrets are those of `generate_secret`, or at least six words of Folkmoot's list.
+
+    Raises VaultSecretWeak and VaultSecretWrong for a secret that is none or is mistyped, before anything is done with it.
+    """
+
+    def __init__(self, core: AsyncVault) -> None:
+        self._core = core
+
+    put = blocking(AsyncVault.put)
+    get = blocking(AsyncVault.get)
+    list = blocking(AsyncVault.list)
+    rewrap = blocking(AsyncVault.rewrap)
+
+
 class Client:
     """A researcher's access to one collaboration.
 
@@ -117,6 +133,7 @@ class Client:
             max_head_age=max_head_age,
         )
         self.tasks = Tasks(self._core.tasks)
+        self.vault = Vault(self._core.vault)
 
     @property
     def organizations(self) -> tuple[Organization, ...]:

@@ -5,8 +5,8 @@
 
 A reader tells four things apart: the blob is another organization's (VaultOfAnotherOrganization), it is not what was put there
 (VaultDamaged), the secret is another one (VaultSecretWrong), or it is the organization's key. What stretching may cost is checked
-before anything is stretched: a server can neither weaken a secret nor exhaust the reader's memory. That the key is the one that
-the ledger shows is the caller's to check.
+before anything is stretched: a server can neither weaken a secret nor exhaust the reader's memory. Whether the key is the one that
+the ledger shows is checked for those who pass what it shows.
 """
 
 import hmac
@@ -16,11 +16,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from folkmoot.trust.encoding import DIGEST_BYTES, FORMAT_VERSION, Random, digest, pae, parse, serialize
+from folkmoot.trust.encoding import DIGEST_BYTES, FORMAT_VERSION, Random, digest, fingerprint, pae, parse, serialize
 from folkmoot.trust.errors import KeyMismatch, Malformed, VaultDamaged, VaultOfAnotherOrganization, VaultSecretWrong
 from folkmoot.trust.keyfile import dump_organization_key, load_organization_key
+from folkmoot.trust.keys import key_id
 from folkmoot.trust.organization import OrganizationKey
 from folkmoot.trust.vault_secret import VaultSecret
+from folkmoot.v1.keys_pb2 import OrganizationKeys
 from folkmoot.v1.vault_pb2 import VaultedKey, VaultedKeyHead
 
 MEMORY_KIB_MIN, MEMORY_KIB_MAX = 65_536, 1_048_576
@@ -95,12 +97,21 @@ def read_vaulted_head(head: bytes, *, organization_id: str) -> VaultedKeyHead:
     return read
 
 
-def open_vaulted_key(vaulted: VaultedKey, *, organization_id: str, secret: VaultSecret) -> OrganizationKey:
+def open_vaulted_key(
+    vaulted: VaultedKey, *, organization_id: str, secret: VaultSecret, keys: OrganizationKeys | None = None
+) -> OrganizationKey:
     """Return an organization's key out of the vault; it is the one that the head names.
 
+    `keys`: what the verified ledger shows; if the head names others, the server handed out another key than it was asked for.
     Raises VaultOfAnotherOrganization, VaultDamaged, VaultSecretWrong.
     """
     head = read_vaulted_key(vaulted, organization_id=organization_id)
+    named = (head.encryption_key_id, head.task_signing_key_id)
+    if keys is not None and named != (key_id(keys.encryption), key_id(keys.task_signing)):
+        raise VaultDamaged(
+            f"The server handed out the key {fingerprint(head.encryption_key_id)}; "
+            f"the ledger shows {fingerprint(key_id(keys.encryption))}."
+        )
     wrapping_key, check = _stretch(secret, head)
     if not hmac.compare_digest(check, vaulted.check):
         raise VaultSecretWrong("The secret is not the one under which the key was put into the vault.")
@@ -109,7 +120,7 @@ def open_vaulted_key(vaulted: VaultedKey, *, organization_id: str, secret: Vault
         key = load_organization_key(pem)
     except (InvalidTag, KeyMismatch) as error:
         raise VaultDamaged("The secret is right, but the vaulted key was altered.") from error
-    if (key.encryption.key_id, key.task_signing.key_id) != (head.encryption_key_id, head.task_signing_key_id):
+    if (key.encryption.key_id, key.task_signing.key_id) != named:
         raise VaultDamaged("The vaulted key is another one than its head says.")
     return key
 

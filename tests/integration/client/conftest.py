@@ -1,14 +1,18 @@
-"""A server with a published collaboration, and clients of its members."""
+"""A server with a published collaboration, clients of its members, and the `folkmoot` command."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from folkmoot.cli.app import run
+from folkmoot.cli.exits import Exit
 from folkmoot.client import AsyncClient
-from folkmoot.trust import dump_organization_key
+from folkmoot.trust import dump_organization_key, dump_signing_key
 from tests.builders import World, world
 from tests.integration.harness import PASSWORD, Server, server, utc_now
 
@@ -45,6 +49,22 @@ class Hub:
         return self.opened[-1]
 
 
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.output)
+
+
+Command = Callable[..., Coroutine[Any, Any, Ended]]
+
+
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
     async with server(tmp_path / "server") as running:
@@ -54,3 +74,31 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
         yield made
         for client in made.opened:
             await client.close()
+
+
+@pytest.fixture
+def folkmoot(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Runs the command in a thread, as a user of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("FOLKMOOT_PASSWORD", PASSWORD)
+
+    async def command(*arguments: str, user: str = "user") -> Ended:
+        config = tmp_path / f"{user}.toml"
+        code = await asyncio.to_thread(run, ["--config", str(config), *arguments])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+async def alpha(hub: Hub, folkmoot: Command, tmp_path: Path) -> Command:
+    """The command as an admin of Alpha, who is logged in."""
+    given = hub.arguments("Alpha")
+    governance = tmp_path / "governance.pem"
+    governance.write_bytes(dump_signing_key(hub.lung["Alpha"].governance_key))
+    names = ("server", "certificate_authority", "username", "collaboration", "organization_key")
+    options = [part for name in names for part in (f"--{name.replace('_', '-')}", str(given[name]))]
+    ended = await folkmoot("login", *options, "--governance-key", str(governance))
+    assert ended.code == Exit.OK, ended
+    return folkmoot

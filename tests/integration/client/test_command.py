@@ -1,52 +1,17 @@
 """The `folkmoot` command against a real server: from an empty machine to a result, and what it says when something is wrong."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from folkmoot.cli.app import run
 from folkmoot.cli.exits import Exit
 from folkmoot.client.keyfiles import create_key_files
-from folkmoot.trust import dump_organization_key, dump_signing_key, load_invitation
-from tests.integration.client.conftest import Hub
+from folkmoot.trust import dump_organization_key, load_invitation
+from tests.integration.client.conftest import Command, Ended, Hub
 from tests.integration.harness import PASSWORD, Server, server
 from tests.integration.stub_node import StubNode
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.output)
-
-
-Command = Callable[..., Coroutine[Any, Any, Ended]]
-
-
-@pytest.fixture
-def folkmoot(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Runs the command in a thread, as a user of its own."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("FOLKMOOT_PASSWORD", PASSWORD)
-
-    async def command(*arguments: str, user: str = "user") -> Ended:
-        config = tmp_path / f"{user}.toml"
-        code = await asyncio.to_thread(run, ["--config", str(config), *arguments])
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return command
 
 
 @pytest.fixture
@@ -104,19 +69,6 @@ async def test_from_an_empty_server_to_two_members_and_an_invitation(
     assert file.stat().st_mode & 0o777 == 0o600
     again = await folkmoot("node", "invite", "beta-1", "--output", str(file), user="beta")
     assert (again.code, "exists already" in again.errors) == (Exit.STATE, True)
-
-
-@pytest.fixture
-async def alpha(hub: Hub, folkmoot: Command, tmp_path: Path) -> Command:
-    """The command as an admin of Alpha, who is logged in."""
-    given = hub.arguments("Alpha")
-    governance = tmp_path / "governance.pem"
-    governance.write_bytes(dump_signing_key(hub.lung["Alpha"].governance_key))
-    names = ("server", "certificate_authority", "username", "collaboration", "organization_key")
-    options = [part for name in names for part in (f"--{name.replace('_', '-')}", str(given[name]))]
-    ended = await folkmoot("login", *options, "--governance-key", str(governance))
-    assert ended.code == Exit.OK, ended
-    return folkmoot
 
 
 async def test_task_from_creation_to_its_result(hub: Hub, alpha: Command):

@@ -97,7 +97,10 @@ def test_no_option_takes_a_secret():
     def options(command: click.Command) -> list[str]:
         below = command.commands.values() if isinstance(command, click.Group) else ()
         own = [
-            option for one in command.params if isinstance(one, click.Option) and not one.is_flag for option in one.opts
+            option
+            for one in command.params
+            if isinstance(one, click.Option) and not one.is_flag and not isinstance(one.type, click.Path)
+            for option in one.opts
         ]
         return own + [option for each in below for option in options(each)]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import folkmoot.client
-from folkmoot.client import AsyncClient, AsyncTask, AsyncTasks, Client, Task, Tasks
+from folkmoot.client import AsyncClient, AsyncTask, AsyncTasks, AsyncVault, Client, Task, Tasks, Vault
 
-PAIRS = [(AsyncClient, Client), (AsyncTasks, Tasks), (AsyncTask, Task)]
+PAIRS = [(AsyncClient, Client), (AsyncTasks, Tasks), (AsyncTask, Task), (AsyncVault, Vault)]
 ASYNC_ONLY = {"connection"}  # for folkmoot.client.governance
 
 
@@ -52,6 +52,7 @@ def test_exports():
         "AsyncClient",
         "AsyncTask",
         "AsyncTasks",
+        "AsyncVault",
         "CertificateNotTrusted",
         "Client",
         "Collaboration",
@@ -72,7 +73,10 @@ def test_exports():
         "TaskSummary",
         "Tasks",
         "Unreachable",
+        "Vault",
+        "VaultEntry",
         "Why",
+        "generate_secret",
     ]
     for name in folkmoot.client.__all__:
         assert hasattr(folkmoot.client, name)

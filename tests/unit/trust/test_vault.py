@@ -26,6 +26,7 @@ from folkmoot.trust import (
     serialize,
 )
 from folkmoot.trust import vault as module
+from folkmoot.v1.keys_pb2 import OrganizationKeys
 from folkmoot.v1.vault_pb2 import VaultedKey, VaultedKeyHead
 from tests.unit.trust.scene import address, rsa_key, seeded, signing_key, x_wing_key
 
@@ -202,6 +203,20 @@ def test_key_that_is_another_than_the_head_says_is_refused():
         )
         with pytest.raises(VaultDamaged):
             opened(made)
+
+
+@pytest.mark.parametrize("field", ["encryption", "task_signing"])
+def test_another_key_than_the_ledger_shows_is_told_before_the_secret_is_tried(field, no_stretching):
+    shown = OrganizationKeys(encryption=KEY.encryption.public, task_signing=KEY.task_signing.public)
+    getattr(shown, field).CopyFrom(x_wing_key("Beta").public if field == "encryption" else signing_key("Beta").public)
+    with pytest.raises(VaultDamaged, match="the ledger shows"):
+        open_vaulted_key(BLOB, organization_id=ALPHA, secret=SECRET, keys=shown)
+
+
+def test_key_that_the_ledger_shows_is_opened():
+    shown = OrganizationKeys(encryption=KEY.encryption.public, task_signing=KEY.task_signing.public)
+    opened = open_vaulted_key(BLOB, organization_id=ALPHA, secret=SECRET, keys=shown)
+    assert dump_organization_key(opened) == dump_organization_key(KEY)
 
 
 @pytest.mark.parametrize("stretching", [Stretching(memory_kib=32_768), Stretching(iterations=1)])

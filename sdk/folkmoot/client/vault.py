@@ -1,0 +1,194 @@
+"""The vault, for an organization's people: its keys at the server, under a secret that the server never sees.
+
+What comes out is compared with the verified ledger before anybody gets it; what goes in is sealed here. A secret is parsed before
+anything is done, so that a weak or mistyped one changes nothing.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import datetime
+
+from folkmoot.client.connection import Connection
+from folkmoot.client.names import moment
+from folkmoot.client.session import Session
+from folkmoot.trust import (
+    FolkmootError,
+    KeyUnpublished,
+    Member,
+    OrganizationKey,
+    VaultSecret,
+    VaultSecretWrong,
+    fingerprint,
+    key_id,
+    open_vaulted_key,
+    read_vaulted_head,
+    rewrap_vaulted_key,
+    seal_vaulted_key,
+)
+from folkmoot.v1 import errors_pb2
+from folkmoot.v1.auth_service_pb2 import WhoAmIRequest
+from folkmoot.v1.key_service_pb2 import GetVaultedKeyRequest, ListVaultedKeysRequest, PutVaultedKeyRequest
+from folkmoot.v1.keys_pb2 import OrganizationKeys
+from folkmoot.v1.vault_pb2 import VaultedKey, VaultedKeyHead
+
+
+@dataclass(frozen=True)
+class VaultEntry:
+    """A key in the vault, as its head names it; nothing of it is proven until it is opened."""
+
+    generation: int
+    key_fingerprint: str
+    """That of the encryption key, as member lists show it."""
+    put_at: datetime
+    current: bool
+    """Whether the ledger shows it as the organization's key now."""
+
+
+class AsyncVault:
+    """The own organization's keys in the vault. Secrets are those of `generate_secret`, or at least six words of Folkmoot's list.
+
+    Raises VaultSecretWeak and VaultSecretWrong for a secret that is none or is mistyped, before anything is done with it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def put(self, secret: str) -> str:
+        """Put the organization's key, as the ledger shows it now, into the vault; one that is there is replaced. Gives its fingerprint."""
+        parsed = VaultSecret.parse(secret)
+        own = await self._connection.own()
+        key = own.secret
+        await put(
+            self._connection.session,
+            key,
+            organization_id=own.member.organization_id,
+            generation=_shown(own.member).generation,
+            secret=parsed,
+        )
+        return key.fingerprint
+
+    async def get(self, secret: str, *, former: bool = False) -> tuple[OrganizationKey, ...]:
+        """Fetch and open the key that the ledger shows now; with `former`, then those that it showed before and the vault has.
+
+        Raises KeyUnpublished, VaultSecretWrong, VaultDamaged, VaultOfAnotherOrganization; VAULTED_KEY_NOT_FOUND, as the server says.
+        """
+        parsed = VaultSecret.parse(secret)
+        member = await self._member()
+        wanted = [_shown(member)]
+        if former:
+            there = {
+                head.encryption_key_id for head, _ in await heads(self._connection.session, member.organization_id)
+            }
+            state = await self._connection.state()
+            terms = [term.keys for term in reversed(state.key_terms.get(member.organization_id, ()))]
+            wanted += [keys for keys in terms if key_id(keys.encryption) in there and keys != wanted[0]]
+        return tuple([await self._open(member.organization_id, keys, parsed) for keys in wanted])
+
+    async def list(self) -> tuple[VaultEntry, ...]:
+        """The organization's keys in the vault, newest first."""
+        member = await self._member()
+        current = key_id(member.keys.encryption) if member.keys else b""
+        return tuple(
+            VaultEntry(
+                generation=head.generation,
+                key_fingerprint=fingerprint(head.encryption_key_id),
+                put_at=put_at,
+                current=head.encryption_key_id == current,
+            )
+            for head, put_at in await heads(self._connection.session, member.organization_id)
+        )
+
+    async def rewrap(self, old: str, new: str) -> int:
+        """Put all of the organization's keys under another secret; gives how many. After a cut, the same call again does the rest."""
+        former, next_one = VaultSecret.parse(old), VaultSecret.parse(new)
+        organization_id = (await self._member()).organization_id
+        session = self._connection.session
+        listed = await heads(session, organization_id)
+        blobs = [await fetch(session, organization_id, head.encryption_key_id) for head, _ in listed]
+        # All are opened before the first is replaced: a wrong secret changes nothing.
+        done = [await asyncio.to_thread(_rewrapped, blob, organization_id, former, next_one) for blob in blobs]
+        for blob in done:
+            await session.call(session.keys.PutVaultedKey, PutVaultedKeyRequest(key=blob))
+        return len(done)
+
+    async def _open(self, organization_id: str, keys: OrganizationKeys, secret: VaultSecret) -> OrganizationKey:
+        blob = await fetch(self._connection.session, organization_id, key_id(keys.encryption))
+        return await asyncio.to_thread(
+            open_vaulted_key, blob, organization_id=organization_id, secret=secret, keys=keys
+        )
+
+    async def _member(self) -> Member:
+        """The own organization by the ledger, also for a client whose key files are missing or former ones."""
+        state = await self._connection.state(newest=True)
+        session = self._connection.session
+        organization_id = (await session.call(session.auth.WhoAmI, WhoAmIRequest())).organization_id
+        if (member := state.members.get(organization_id)) is None:
+            raise FolkmootError(
+                errors_pb2.ERROR_REASON_NOT_A_MEMBER,
+                f"your organization is not a member of {state.reference} as its ledger stands, so nothing proves its keys",
+            )
+        return member
+
+
+def generate_secret() -> str:
+    """Make a vault secret: 256 random bits, with a checksum. Keep it; nobody can find it again."""
+    return VaultSecret.generate(os.urandom).text
+
+
+async def put(
+    session: Session, key: OrganizationKey, *, organization_id: str, generation: int, secret: VaultSecret
+) -> None:
+    """Seal a key and put it into the vault; one that is there is replaced."""
+    blob = await asyncio.to_thread(
+        seal_vaulted_key,
+        key,
+        organization_id=organization_id,
+        generation=generation,
+        secret=secret,
+        random=os.urandom,
+    )
+    await session.call(session.keys.PutVaultedKey, PutVaultedKeyRequest(key=blob))
+
+
+async def put_if_missing(
+    session: Session, key: OrganizationKey, *, organization_id: str, generation: int, secret: VaultSecret
+) -> bool:
+    """Put a key into the vault unless it is there, under whatever secret; tell whether it was put."""
+    if any(head.encryption_key_id == key.encryption.key_id for head, _ in await heads(session, organization_id)):
+        return False
+    await put(session, key, organization_id=organization_id, generation=generation, secret=secret)
+    return True
+
+
+async def fetch(session: Session, organization_id: str, encryption_key_id: bytes) -> VaultedKey:
+    """One of the organization's vaulted keys, unopened. Raises VAULTED_KEY_NOT_FOUND."""
+    request = GetVaultedKeyRequest(organization_id=organization_id, encryption_key_id=encryption_key_id)
+    return (await session.call(session.keys.GetVaultedKey, request)).key
+
+
+async def heads(session: Session, organization_id: str) -> list[tuple[VaultedKeyHead, datetime]]:
+    """The heads of the organization's vaulted keys, newest generation first, with when each was put there."""
+    answer = await session.call(session.keys.ListVaultedKeys, ListVaultedKeysRequest(organization_id=organization_id))
+    return [(read_vaulted_head(one.head, organization_id=organization_id), moment(one.put_at)) for one in answer.keys]
+
+
+def _shown(member: Member) -> OrganizationKeys:
+    if member.keys is None:
+        raise KeyUnpublished(
+            f"{member.name} has no key in the ledger, so the vault can prove none: publish one with `folkmoot key publish`"
+        )
+    return member.keys
+
+
+def _rewrapped(blob: VaultedKey, organization_id: str, old: VaultSecret, new: VaultSecret) -> VaultedKey:
+    """The key under the new secret; the same blob if it is already. Raises VaultSecretWrong if neither secret opens it."""
+    try:
+        return rewrap_vaulted_key(blob, organization_id=organization_id, old=old, new=new, random=os.urandom)
+    except VaultSecretWrong as wrong:
+        try:
+            open_vaulted_key(blob, organization_id=organization_id, secret=new)
+        except VaultSecretWrong:
+            key = fingerprint(read_vaulted_head(blob.head, organization_id=organization_id).encryption_key_id)
+            raise VaultSecretWrong(f"{wrong.message} It is the key {key}; nothing was changed.") from wrong
+        return blob

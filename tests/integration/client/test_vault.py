@@ -1,0 +1,246 @@
+"""`folkmoot key vault` and `client.vault` against a real server: put, get, list, rewrap, and what a hostile server or a slip can do."""
+
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from folkmoot.cli.exits import Exit
+from folkmoot.client import generate_secret
+from folkmoot.client.keyfiles import create_key_files
+from folkmoot.server.store import tables
+from folkmoot.transport import Keyring
+from folkmoot.trust import (
+    FolkmootError,
+    OrganizationKey,
+    SigningKey,
+    VaultDamaged,
+    VaultOfAnotherOrganization,
+    VaultSecret,
+    VaultSecretWeak,
+    VaultSecretWrong,
+    XWingKey,
+    dump_organization_key,
+    rotate_key_entry,
+    word_list,
+)
+from folkmoot.v1.vault_pb2 import VaultedKey
+from tests.integration.client.conftest import Command, Hub
+
+SECRET, OTHER = generate_secret(), generate_secret()
+
+
+def key_of(hub: Hub, organization: str = "Alpha") -> OrganizationKey:
+    return hub.lung[organization].organization_key
+
+
+async def stored(hub: Hub) -> list[VaultedKey]:
+    query = select(tables.vaulted_keys.c.vaulted_key).order_by(tables.vaulted_keys.c.generation)
+    rows = await hub.server.running.core.store.read(lambda connection: connection.execute(query).scalars().all())
+    return [VaultedKey.FromString(row) for row in rows]
+
+
+async def in_the_store(hub: Hub, statement: object) -> None:
+    """What only the server's operator, or whoever has his database, can do."""
+    await hub.server.running.core.store.write(lambda connection: connection.execute(statement))  # type: ignore[call-overload]
+
+
+async def rotated(hub: Hub) -> OrganizationKey:
+    """Give Alpha other keys, in the ledger alone."""
+    lung, alpha = hub.lung, hub.lung["Alpha"]
+    key = OrganizationKey(XWingKey.generate(os.urandom), SigningKey.generate(os.urandom))
+    claim = key.claim(alpha.address, 2, lung.now)
+    entry = rotate_key_entry(lung.state, claim, governance_key=alpha.governance_key, now=lung.now)
+    await hub.server.append(lung.append(entry), hub.server.users["admin@alpha"])
+    return key
+
+
+# ---- the SDK -------------------------------------------------------------------------------------------------------
+
+
+async def test_key_goes_in_and_comes_out_for_a_client_that_has_none(hub: Hub):
+    fingerprint = await hub.client("Alpha").vault.put(SECRET)
+    fresh = hub.client("Alpha", organization_key=None)
+    [key] = await fresh.vault.get(SECRET)
+    assert dump_organization_key(key) == dump_organization_key(key_of(hub))
+    [entry] = await fresh.vault.list()
+    assert (entry.generation, entry.key_fingerprint, entry.current) == (1, fingerprint, True)
+
+
+async def test_passphrase_of_six_words_is_good_enough_and_a_shorter_one_is_not(hub: Hub):
+    alpha, words = hub.client("Alpha"), list(word_list()[100:106])
+    with pytest.raises(VaultSecretWeak):
+        await alpha.vault.put(" ".join(words[:5]))
+    assert await stored(hub) == []
+    await alpha.vault.put(" ".join(words))
+    assert len(await alpha.vault.get("-".join(words))) == 1
+
+
+async def test_wrong_secret_mistyped_secret_and_empty_vault_are_told_apart(hub: Hub):
+    alpha = hub.client("Alpha")
+    with pytest.raises(FolkmootError, match="has no key") as refused:
+        await alpha.vault.get(SECRET)
+    assert refused.value.reason_name == "VAULTED_KEY_NOT_FOUND"
+    await alpha.vault.put(SECRET)
+    with pytest.raises(VaultSecretWrong, match="not the one under which"):
+        await alpha.vault.get(OTHER)
+    with pytest.raises(VaultSecretWrong, match="mistyped"):
+        await alpha.vault.get(SECRET[:-1])
+
+
+async def test_blob_that_was_damaged_in_the_database_is_told_as_damage(hub: Hub):
+    alpha = hub.client("Alpha")
+    await alpha.vault.put(SECRET)
+    [blob] = await stored(hub)
+    blob.ciphertext = bytes([blob.ciphertext[0] ^ 1]) + blob.ciphertext[1:]
+    await in_the_store(hub, update(tables.vaulted_keys).values(vaulted_key=blob.SerializeToString()))
+    with pytest.raises(VaultDamaged):
+        await alpha.vault.get(SECRET)
+
+
+async def test_server_that_hands_out_another_organizations_blob_is_caught(hub: Hub):
+    """Beta has the same secret, so that nothing but the name in the blob tells."""
+    await hub.client("Alpha").vault.put(SECRET)
+    await hub.client("Beta").vault.put(SECRET)
+    alpha, beta = sorted(await stored(hub), key=lambda blob: hub.lung["Beta"].address.encode() in blob.head)
+    swapped = update(tables.vaulted_keys).where(tables.vaulted_keys.c.organization_id == hub.lung["Alpha"].address)
+    await in_the_store(hub, swapped.values(vaulted_key=beta.SerializeToString()))
+    with pytest.raises(VaultOfAnotherOrganization):
+        await hub.client("Alpha").vault.get(SECRET)
+    await in_the_store(hub, swapped.values(vaulted_key=alpha.SerializeToString()))
+    assert len(await hub.client("Alpha").vault.get(SECRET)) == 1
+
+
+async def test_server_that_hands_out_a_former_key_for_the_present_one_is_caught(hub: Hub):
+    alpha = hub.client("Alpha")
+    await alpha.vault.put(SECRET)
+    [blob] = await stored(hub)
+    new = await rotated(hub)
+    await in_the_store(
+        hub,
+        insert(tables.vaulted_keys).values(
+            organization_id=hub.lung["Alpha"].address,
+            encryption_key_id=new.encryption.key_id,
+            generation=2,
+            head=blob.head,
+            vaulted_key=blob.SerializeToString(),
+            put_at=hub.lung.now,
+        ),
+    )
+    with pytest.raises(VaultDamaged, match="the ledger shows"):
+        await hub.client("Alpha", organization_key=None).vault.get(SECRET)
+
+
+async def test_former_keys_come_with_the_present_one_when_they_are_asked_for(hub: Hub, tmp_path: Path):
+    await hub.client("Alpha").vault.put(SECRET)
+    new = await rotated(hub)
+    file = tmp_path / "new.pem"
+    file.write_bytes(dump_organization_key(new))
+    await hub.client("Alpha", organization_key=file).vault.put(SECRET)
+    fresh = hub.client("Alpha", organization_key=None)
+    fingerprints = [key.fingerprint for key in await fresh.vault.get(SECRET, former=True)]
+    assert fingerprints == [new.fingerprint, key_of(hub).fingerprint]
+    assert [key.fingerprint for key in await fresh.vault.get(SECRET)] == [new.fingerprint]
+    assert [(entry.generation, entry.current) for entry in await fresh.vault.list()] == [(2, True), (1, False)]
+
+
+async def test_rewrapped_vault_opens_with_the_new_secret_alone_and_rewrapping_may_be_repeated(hub: Hub):
+    alpha = hub.client("Alpha")
+    await alpha.vault.put(SECRET)
+    for _ in range(2):
+        assert await alpha.vault.rewrap(SECRET, OTHER) == 1
+    assert len(await alpha.vault.get(OTHER)) == 1
+    with pytest.raises(VaultSecretWrong):
+        await alpha.vault.get(SECRET)
+
+
+async def test_rewrapping_with_a_wrong_secret_changes_nothing(hub: Hub):
+    alpha = hub.client("Alpha")
+    await alpha.vault.put(SECRET)
+    before = await stored(hub)
+    with pytest.raises(VaultSecretWrong, match="nothing was changed"):
+        await alpha.vault.rewrap(OTHER, generate_secret())
+    assert await stored(hub) == before
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+async def test_command_from_put_to_rewrap(hub: Hub, alpha: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put = await alpha("key", "vault", "put")
+    assert put.code == Exit.OK, put
+    [secret] = [line.rpartition(" ")[2] for line in put.output.splitlines() if "vault secret" in line]
+    assert VaultSecret.parse(secret).text == secret
+    [entry] = (await alpha("key", "vault", "list", "--json")).json
+    assert (entry["key_fingerprint"], entry["current"]) == (key_of(hub).fingerprint, True)
+
+    file, path = tmp_path / "secret", tmp_path / "fresh" / "organization.pem"
+    file.write_text(secret)
+    got = await alpha("key", "vault", "get", "--secret-file", str(file), "--output", str(path))
+    assert (got.code, str(path) in got.output) == (Exit.OK, True), got
+    assert path.read_bytes() == dump_organization_key(key_of(hub))
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = await alpha("key", "vault", "get", "--secret-file", str(file), "--output", str(path))
+    assert "here already" in again.output
+
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", secret)
+    rewrapped = await alpha("key", "vault", "rewrap")
+    assert rewrapped.code == Exit.OK, rewrapped
+    old = await alpha("key", "vault", "get", "--output", str(path))
+    assert (old.code, "VAULT_SECRET_WRONG" in old.errors) == (Exit.STATE, True)
+    [new] = [line.rpartition(" ")[2] for line in rewrapped.output.splitlines() if "vault secret" in line]
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", new)
+    assert (await alpha("key", "vault", "get", "--output", str(path))).code == Exit.OK
+
+
+async def test_get_never_overwrites_another_key(
+    hub: Hub, alpha: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
+    assert (await alpha("key", "vault", "put")).code == Exit.OK
+    other = tmp_path / "other" / "organization.pem"
+    create_key_files(other.parent)
+    before = other.read_bytes()
+    got = await alpha("key", "vault", "get", "--output", str(other))
+    assert got.code == Exit.OK, got
+    assert other.read_bytes() == before
+    assert key_of(hub).fingerprint in {key.fingerprint for key in Keyring.load(other).keys}
+
+
+async def test_put_with_the_secret_of_the_environment_prints_no_secret(alpha: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
+    put = await alpha("key", "vault", "put")
+    assert (put.code, "secret" in put.output, SECRET in put.output + put.errors) == (Exit.OK, False, False)
+
+
+async def test_secret_is_not_generated_beside_one_that_the_vault_hangs_on(
+    hub: Hub, alpha: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await hub.client("Alpha").vault.put(SECRET)
+    file = tmp_path / "rotated.pem"
+    file.write_bytes(dump_organization_key(await rotated(hub)))
+    monkeypatch.setenv("FOLKMOOT_ORGANIZATION_KEY", str(file))
+    refused = await alpha("key", "vault", "put")
+    assert (refused.code, "under a secret already" in refused.errors) == (Exit.STATE, True)
+    assert "vault-" not in refused.output
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
+    assert (await alpha("key", "vault", "put")).code == Exit.OK
+
+
+@pytest.mark.parametrize(
+    ("secret", "code", "word"),
+    [
+        ("hunter2 hunter2", Exit.USAGE, "VAULT_SECRET_WEAK"),
+        (SECRET[:-1], Exit.STATE, "mistyped"),
+        (None, Exit.USAGE, "ORGANIZATION_VAULT_SECRET"),
+    ],
+)
+async def test_secret_that_is_weak_mistyped_or_missing_is_one_clear_line_without_it(
+    alpha: Command, monkeypatch: pytest.MonkeyPatch, secret: str | None, code: Exit, word: str
+):
+    if secret:
+        monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", secret)
+    ended = await alpha("key", "vault", "get")
+    assert (ended.code, word in ended.errors, ended.errors.count("\n")) == (code, True, 1), ended
+    assert not secret or secret not in ended.errors
