@@ -19,9 +19,9 @@ import grpc.aio
 from folkmoot.server import access, context, events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
+from folkmoot.server.rpc import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
-from folkmoot.transport.validation import validate
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -76,7 +76,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _guard(self, method: str, handler: Handler) -> Handler:
         guarded = self._streaming(method, handler) if handler.response_streaming else self._answering(method, handler)
         make = _kind(handler)[0]
-        return cast("Handler", make(guarded, handler.request_deserializer, handler.response_serializer))
+        return cast("Handler", make(guarded, requests.readable(handler.request_deserializer), handler.response_serializer))
 
     def _answering(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
         behavior = _kind(handler)[1]
@@ -123,7 +123,7 @@ class Guard(grpc.aio.ServerInterceptor):
         access.check(context.caller(), rule, call.method)
         if is_stream:
             return _validated(request)
-        validate(request)
+        requests.check(request)
         return request
 
     # ---- after -----------------------------------------------------------------------------------------------------
@@ -177,10 +177,10 @@ def _is_denial(error: FolkmootError) -> bool:
     return status_code(error) in _DENIALS and error.reason != _RECORDED_ELSEWHERE
 
 
-async def _validated(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        validate(request)
-        yield request
+async def _validated(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for message in messages:
+        requests.check(message)
+        yield message
 
 
 def _kind(handler: Handler) -> tuple[Callable[..., Any], Callable[..., Any]]:
