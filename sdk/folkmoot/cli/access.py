@@ -14,10 +14,12 @@ import click
 from folkmoot.cli.profile import Profile
 from folkmoot.client import AsyncClient
 from folkmoot.client.aio import read_authority
-from folkmoot.client.keyfiles import read_governance_key, read_organization_key
+from folkmoot.client.connection import default_state_directory
+from folkmoot.client.keyfiles import is_encrypted, read_signing_key
 from folkmoot.client.session import Session
-from folkmoot.transport import ServerAddress
-from folkmoot.trust import FolkmootError, OrganizationKey, SigningKey
+from folkmoot.transport import Replica, ServerAddress
+from folkmoot.transport.keyring import read_organization_key
+from folkmoot.trust import FolkmootError, OrganizationKey, Reference, SigningKey, State
 from folkmoot.v1 import errors_pb2
 
 P = ParamSpec("P")
@@ -85,20 +87,32 @@ async def client(profile: Profile) -> AsyncIterator[AsyncClient]:
         yield opened
 
 
+def state_directory(profile: Profile) -> Path:
+    """Where the profile's copies of ledgers are."""
+    return Path(profile.state_directory) if profile.state_directory else default_state_directory()
+
+
+def local_state(profile: Profile) -> State | None:
+    """The profile's collaboration by this machine's verified copy, without asking anybody; None if there is none."""
+    if not profile.collaboration:
+        return None
+    return Replica(state_directory(profile), Reference.parse(profile.collaboration)).state
+
+
 def governance_key(profile: Profile) -> SigningKey:
     """The profile's governance key."""
     path = Path(profile.needed("governance_key"))
-    return read_governance_key(path, passphrase(path))
+    return read_signing_key(path, passphrase(path))
 
 
 def organization_key(profile: Profile) -> OrganizationKey:
-    """The profile's organization key."""
+    """The profile's organization key: that of the file itself, not of those beside it."""
     path = Path(profile.needed("organization_key"))
     return read_organization_key(path, passphrase(path))
 
 
 def passphrase(path: Path) -> str | None:
     """The passphrase of a key file; None if it needs none."""
-    if path.exists() and b"ENCRYPTED" in path.read_bytes():
+    if is_encrypted(path):
         return secret("FOLKMOOT_PASSPHRASE", f"Passphrase of {path}")
     return None

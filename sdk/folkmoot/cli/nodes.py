@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client, governance_key
+from folkmoot.cli.node_key import create_private_key
 from folkmoot.cli.profile import Profile
 from folkmoot.client.nodes import INVITATION_LIFETIME
 from folkmoot.client.nodes import invite as make_invitation
@@ -16,6 +17,8 @@ from folkmoot.client.nodes import invite as make_invitation
 def node() -> None:
     """Data stations."""
 
+
+node.add_command(create_private_key)
 
 @node.command()
 @click.argument("name")

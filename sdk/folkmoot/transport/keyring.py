@@ -68,7 +68,7 @@ class Keyring:
                     unread.append(UnreadFile(each, error.message))
                     log.warning("A file beside the organization's key is not used: %s", error.message)
             else:
-                found.setdefault(_ids(key), key)
+                found.setdefault(key.key_ids, key)
         if not found:
             raise KeyMismatch(
                 f"The key file {path} does not exist: copy it from your administrator, who made it with `folkmoot key create`, "
@@ -81,7 +81,7 @@ class Keyring:
         if keys is None:
             return None
         wanted = (key_id(keys.encryption), key_id(keys.task_signing))
-        return next((key for key in self.keys if _ids(key) == wanted), None)
+        return next((key for key in self.keys if key.key_ids == wanted), None)
 
     def for_member(self, member: Member) -> OrganizationKey:
         """Return the key that the ledger shows for the member now: the one to sign with.
@@ -118,7 +118,7 @@ class Keyring:
 
     def add(self, key: OrganizationKey) -> Self:
         """Write a key beside the current one, or as the current one where there is none; one that is here already stays."""
-        if any(_ids(own) == _ids(key) for own in self.keys):
+        if any(own.key_ids == key.key_ids for own in self.keys):
             return self
         self._write(self.path_beside(key.fingerprint) if self.path.exists() else self.path, key)
         return replace(self, keys=(*self.keys, key))
@@ -128,15 +128,15 @@ class Keyring:
         if not self.path.exists():
             return self.add(key)
         current = read_organization_key(self.path, self.passphrase)
-        if _ids(current) != _ids(key):
+        if current.key_ids != key.key_ids:
             self._write(self.path_beside(current.fingerprint), current)
             write_secret(self.path, self._pem(key), replace=True)
-        rest = {_ids(each): each for each in (key, current, *self.keys)}
+        rest = {each.key_ids: each for each in (key, current, *self.keys)}
         return replace(self, keys=tuple(rest.values()))
 
     def _write(self, path: Path, key: OrganizationKey) -> None:
         if path.exists():
-            if _ids(read_organization_key(path, self.passphrase)) != _ids(key):
+            if read_organization_key(path, self.passphrase).key_ids != key.key_ids:
                 raise KeyMismatch(f"{path} contains another key than its name says: move it elsewhere.")
             return
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -163,10 +163,6 @@ def read_organization_key(path: Path, passphrase: str | None = None) -> Organiza
 
 def _beside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"))
-
-
-def _ids(key: OrganizationKey) -> tuple[bytes, bytes]:
-    return key.encryption.key_id, key.task_signing.key_id
 
 
 def _named(unread: list[UnreadFile] | tuple[UnreadFile, ...]) -> str:

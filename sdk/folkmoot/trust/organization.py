@@ -24,6 +24,11 @@ class OrganizationKey:
         """What people compare, and member lists show: the fingerprint of the encryption key."""
         return fingerprint(self.encryption.key_id)
 
+    @property
+    def key_ids(self) -> tuple[bytes, bytes]:
+        """The ids of both keys."""
+        return self.encryption.key_id, self.task_signing.key_id
+
     def claim(self, organization_id: str, generation: int, now: datetime) -> Signed:
         """Present the public halves as the organization's, as its `generation`-th keys (from 1): a KEY_CLAIM.
 

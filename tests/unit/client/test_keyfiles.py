@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from folkmoot.client import FolkmootError
-from folkmoot.client.keyfiles import EncryptionKind, create_key_files, read_governance_key, read_organization_key
+from folkmoot.client.keyfiles import EncryptionKind, create_key_files, read_signing_key
+from folkmoot.transport.keyring import read_organization_key
 from folkmoot.trust import RsaKey
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.keys_pb2 import KeyKind
@@ -51,7 +52,7 @@ def test_passphrase_is_needed_to_read_and_to_reuse(tmp_path: Path):
     made = create_key_files(tmp_path, passphrase="six words are better than one")
     for wrong in (None, "five words"):
         with pytest.raises(FolkmootError, match="passphrase") as refused:
-            read_governance_key(tmp_path / "governance.pem", wrong)
+            read_signing_key(tmp_path / "governance.pem", wrong)
         assert refused.value.reason == reasons.ERROR_REASON_KEY_MISMATCH
         with pytest.raises(FolkmootError, match="passphrase"):
             create_key_files(tmp_path, passphrase=wrong)

@@ -1,0 +1,153 @@
+"""`folkmoot key publish`, `rotate` and `revoke`: what the governance key does with the organization's key in the ledger."""
+
+from pathlib import Path
+
+import click
+
+from folkmoot.cli.access import asynchronous, client, governance_key, passphrase
+from folkmoot.cli.output import json_option, show_json
+from folkmoot.cli.profile import Profile
+from folkmoot.client import keys
+from folkmoot.client.importing import KeyPurpose, read_imported
+from folkmoot.client.keyfiles import GOVERNANCE_FILE, ORGANIZATION_FILE, EncryptionKind, is_encrypted, read_signing_key
+from folkmoot.transport import Keyring
+from folkmoot.trust import KeyMismatch, OrganizationKey, fingerprint_words
+
+_KIND = click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in EncryptionKind]),
+    help="Kind of the new encryption key; by default that of the present one.",
+)
+
+
+@click.command()
+@asynchronous
+async def publish(profile: Profile) -> None:
+    """Publish the organization's key in the ledger, when it has none there."""
+    own = keyring(profile).keys[0]
+    async with client(profile) as opened:
+        published = await keys.publish(opened.connection, own, governance_key=governance_key(profile))
+    click.echo(f"{'published' if published else 'the ledger shows it already'}: {own.fingerprint}")
+
+
+@click.command()
+@_KIND
+@click.option(
+    "--import",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take the next key from FILE; give the option several times for a key in several files.",
+)
+@json_option
+@asynchronous
+async def rotate(profile: Profile, kind: str | None, files: tuple[Path, ...], *, as_json: bool) -> None:
+    """Put a new key in the place of the organization's key. The old file is kept beside, and opens what was sealed to it."""
+    path = Path(profile.needed("organization_key"))
+    own = keyring(profile)
+    imported = _imported(files, passphrase_of_all(path, files)) if files else None
+    async with client(profile) as opened:
+        rotation = await keys.rotate(
+            opened.connection,
+            own,
+            governance_key=governance_key(profile),
+            kind=EncryptionKind(kind) if kind else None,
+            imported=imported,
+        )
+    say_rotation(rotation, as_json=as_json)
+
+
+@click.command()
+@click.argument("fingerprints", nargs=-1)
+@click.option("--replace", "replacement", is_flag=True, help="Put a new key in its place, in the same entry.")
+@_KIND
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+@asynchronous
+async def revoke(
+    profile: Profile, fingerprints: tuple[str, ...], kind: str | None, *, replacement: bool, yes: bool, as_json: bool
+) -> None:
+    """Have nothing accepted any more that these keys sign; by default the organization's present key. It can't be undone."""
+    if not yes:
+        click.confirm(
+            "Tasks that the key has signed and that no node has begun will be refused. Revoke it?", abort=True
+        )
+    async with client(profile) as opened:
+        revocation = await keys.revoke(
+            opened.connection,
+            keyring(profile),
+            fingerprints,
+            governance_key=governance_key(profile),
+            replacement=replacement,
+            kind=EncryptionKind(kind) if kind else None,
+        )
+    if as_json:
+        show_json({"revoked": revocation.revoked, "replaced_by": revocation.replaced_by})
+        return
+    for each in revocation.revoked:
+        click.echo(f"revoked: {each}")
+    if revocation.replaced_by:
+        click.echo(
+            f"the new key: {revocation.replaced_by}; bring it to the nodes: `folkmoot key export --for-node FILE`"
+        )
+    else:
+        click.echo(
+            "Keep the file: it opens what was sealed to it. A new key: `folkmoot key create --force DIRECTORY`, `key publish`."
+        )
+
+
+async def rotate_in(profile: Profile, directory: Path, kind: EncryptionKind, text: str | None) -> keys.Rotation:
+    """Rotate the key in a folder, whatever the profile's key file is."""
+    path = directory / ORGANIZATION_FILE
+    async with client(profile) as opened:
+        return await keys.rotate(
+            opened.connection,
+            Keyring.load(path, text),
+            governance_key=read_signing_key(directory / GOVERNANCE_FILE, text),
+            kind=kind,
+        )
+
+
+def say_rotation(rotation: keys.Rotation, *, as_json: bool) -> None:
+    """Print what a rotation has done."""
+    if as_json:
+        show_json(
+            {
+                "path": str(rotation.keyring.path),
+                "fingerprint": rotation.current,
+                "words": fingerprint_words(rotation.current),
+                "former": rotation.former,
+                "completed_an_earlier_one": rotation.completed_an_earlier_one,
+            }
+        )
+        return
+    if rotation.completed_an_earlier_one:
+        click.echo(
+            "An earlier rotation was in the ledger, and not yet in the files; now it is. Run it again to rotate once more."
+        )
+    click.echo(f"the new key  {rotation.current}")
+    click.echo(f"  in words   {fingerprint_words(rotation.current)}")
+    click.echo(f"the old key  {rotation.former}, kept as {rotation.keyring.path_beside(rotation.former)}")
+    click.echo(
+        "Bring the new one to the nodes: `folkmoot key export --for-node FILE`. Keep the old one beside it everywhere."
+    )
+
+
+def keyring(profile: Profile) -> Keyring:
+    """The profile's organization keys."""
+    path = Path(profile.needed("organization_key"))
+    return Keyring.load(path, passphrase(path))
+
+
+def passphrase_of_all(path: Path, files: tuple[Path, ...]) -> str | None:
+    """The one passphrase of the key files and of those that are imported; None if none of them needs one."""
+    return next((text for each in (path, *files) if is_encrypted(each) and (text := passphrase(each))), None)
+
+
+def _imported(files: tuple[Path, ...], text: str | None) -> OrganizationKey:
+    imported = read_imported(files, purpose=KeyPurpose.ORGANIZATION, passphrase=text)
+    for warning in imported.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if not isinstance(imported.key, OrganizationKey):
+        raise KeyMismatch("The files contain no organization key.")
+    return imported.key
