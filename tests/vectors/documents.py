@@ -1,4 +1,4 @@
-"""ledger.json, task.json and history.json: the cases as data, for readers in any language.
+"""ledger.json, task.json, history.json (and proof.json, of proof_cases.py): the cases as data, for readers in any language.
 
     signed   serialized Signed messages in base64, by a name that the cases use
     cases    name, what a reader must say ("verdict") and, of what is refused, by which rule; docs/rules.md has the rules
@@ -20,6 +20,7 @@ from folkmoot.v1.signed_pb2 import Signed
 from tests.vectors.forge import base
 from tests.vectors.history_cases import ledgers, tasks
 from tests.vectors.ledger_cases import Case, cases
+from tests.vectors.proof_cases import proof_document
 from tests.vectors.task_cases import receipt_cases, task_cases
 
 FOLDER = Path(__file__).parent
@@ -210,7 +211,12 @@ def _ballot(ballot: Removal | Proposal) -> dict[str, Any]:
     }
 
 
-DOCUMENTS = {"ledger.json": ledger_document, "task.json": task_document, "history.json": history_document}
+DOCUMENTS = {
+    "ledger.json": ledger_document,
+    "task.json": task_document,
+    "history.json": history_document,
+    "proof.json": proof_document,
+}
 
 
 def text(document: dict[str, Any]) -> str:
