@@ -83,6 +83,8 @@ async def client(profile: Profile) -> AsyncIterator[AsyncClient]:
         organization_key_passphrase=passphrase(Path(key)) if key else None,
         state_directory=profile.state_directory or None,
         insecure=profile.insecure,
+        encryption=profile.encryption or None,
+        max_head_age=profile.max_head_age,
     ) as opened:
         yield opened
 

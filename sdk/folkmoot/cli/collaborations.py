@@ -1,14 +1,25 @@
-"""`folkmoot collaboration`: found one, ask to join one, vote, see who belongs to it and how that came."""
+"""`folkmoot collaboration`: found one or its successor, ask to join one, see who belongs to it and how that came."""
+
+from datetime import datetime
+from functools import partial
+from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key, organization_key, session
+from folkmoot.cli.access import asynchronous, client, governance_key, organization_key, session, state_directory
+from folkmoot.cli.accounts import all_users
 from folkmoot.cli.output import json_option, show_rows
 from folkmoot.cli.profile import Profile
-from folkmoot.client import governance
-from folkmoot.client.names import moment, name_of
-from folkmoot.trust import digest, fingerprint_words
-from folkmoot.v1.ledger_pb2 import Encryption, LedgerEntry, PostQuantum, Quorum
+from folkmoot.cli.votes import leave, remove, requests, vote
+from folkmoot.client import AsyncClient, governance, history
+from folkmoot.client.history import Selection
+from folkmoot.client.members import former_members
+from folkmoot.client.names import name_of
+from folkmoot.trust import fingerprint_words
+from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
+
+TIMES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%z")
+"""How points in time are written."""
 
 _QUORUMS = {
     "majority": Quorum.QUORUM_MAJORITY,
@@ -55,13 +66,51 @@ async def found(
 
 
 @collaboration.command()
+@click.argument("name", required=False)
+@click.option(
+    "--as", "founder_name", help="The name that your organization will have in it; the one it has if not given."
+)
+@asynchronous
+async def succeed(profile: Profile, name: str | None, founder_name: str | None) -> None:
+    """Found a successor of your collaboration, on the same terms, from the newest entry on that you have verified.
+
+    For a fork of the ledger, or a quorum that can't be reached any more. Prints the reference that the other members must be told, and
+    remembers it. They check it with `folkmoot collaboration join REFERENCE --succeeds OLD`; each data owner decides whether to follow.
+    """
+    key = governance_key(profile)
+    predecessor, old = governance.succession(state_directory(profile), profile.needed("collaboration"))
+    async with session(profile) as opened:
+        reference = await governance.found(
+            opened,
+            name=name or old.name,
+            founder_name=founder_name or name_of(old, key.fingerprint),
+            governance_key=key,
+            organization_key=organization_key(profile),
+            encryption=old.encryption,
+            post_quantum=old.post_quantum,
+            quorum=old.quorum,
+            predecessor=predecessor,
+        )
+    profile.changed(collaboration=str(reference)).save()
+    click.echo(str(reference))
+    click.echo(f"It succeeds {old.reference} from its entry {predecessor.head.sequence} on.", err=True)
+
+
+@collaboration.command()
 @click.argument("reference")
 @click.option("--as", "name", required=True, help="The name that your organization will have in it.")
+@click.option(
+    "--succeeds", help="The collaboration that it must succeed, name@fingerprint; checked with your copy of its ledger."
+)
 @asynchronous
-async def join(profile: Profile, reference: str, name: str) -> None:
+async def join(profile: Profile, reference: str, name: str, succeeds: str | None) -> None:
     """Ask to join REFERENCE (name@fingerprint, as a member told you); its members vote."""
     own = governance_key(profile)
     async with session(profile) as opened:
+        check = partial(
+            governance.verify_successor, opened, state_directory(profile), reference, succeeds=succeeds or ""
+        )
+        checked = not succeeds or await check()
         missing = await governance.join(
             opened,
             reference,
@@ -69,6 +118,10 @@ async def join(profile: Profile, reference: str, name: str) -> None:
             governance_key=own,
             organization_key=organization_key(profile),
         )
+        if not checked and not await check():
+            raise click.ClickException(
+                f"the server does not show {reference}, so nothing says that it succeeds {succeeds}"
+            )
     profile.changed(collaboration=reference).save()
     click.echo(f"{name} asks to join {reference}: {missing} approvals are missing, says the server.")
     click.echo(f"Members compare your address with what you tell them: {own.fingerprint}")
@@ -76,97 +129,121 @@ async def join(profile: Profile, reference: str, name: str) -> None:
 
 
 @collaboration.command()
+@click.option("--all", "with_former", is_flag=True, help="Also those who are members no more.")
 @json_option
 @asynchronous
-async def requests(profile: Profile, *, as_json: bool) -> None:
-    """List who asks to join, with the votes so far."""
-    async with client(profile) as opened:
-        attempts = await governance.requests(opened.connection)
-    rows = [
-        {
-            "name": one.name,
-            "state": one.state,
-            "approved_by": list(one.approved_by),
-            "declined_by": list(one.declined_by),
-            "missing": one.missing,
-            "address": one.organization_id,
-            "words": fingerprint_words(one.organization_id),
-            "created_at": one.created_at,
-            "digest": one.digest.hex(),
-        }
-        for one in attempts
-    ]
-    show_rows(rows, ("name", "state", "approved_by", "declined_by", "missing", "address"), as_json=as_json)
-
-
-@collaboration.command()
-@click.argument("organization")
-@click.option("--approve/--decline", default=None, required=True, help="For or against.")
-@click.option("--yes", is_flag=True, help="Don't ask: the address was compared with what the organization says.")
-@asynchronous
-async def vote(profile: Profile, organization: str, *, approve: bool, yes: bool) -> None:
-    """Vote on ORGANIZATION's wish to join; by name, or better by address."""
-    async with client(profile) as opened:
-        attempt = await governance.find_request(opened.connection, organization)
-        click.echo(f"{attempt.name}, address {attempt.organization_id}")
-        click.echo(f"in words: {fingerprint_words(attempt.organization_id)}")
-        if approve and not yes:
-            click.confirm("Did the organization itself tell you this address, over another channel?", abort=True)
-        missing = await governance.vote(
-            opened.connection, attempt, approve=approve, governance_key=governance_key(profile)
-        )
-    click.echo(f"voted; {missing} approvals are missing" if missing else "voted; it is a member")
-
-
-@collaboration.command()
-@json_option
-@asynchronous
-async def members(profile: Profile, *, as_json: bool) -> None:
+async def members(profile: Profile, *, with_former: bool, as_json: bool) -> None:
     """List the members, by the verified ledger."""
     async with client(profile) as opened:
         listed = await opened.organizations
-    rows = [
+        former = await former_members(opened.connection) if with_former else []
+        about = await opened.collaboration
+    rows: list[dict[str, Any]] = [
         {
             "name": one.name,
+            "state": "member",
             "address": one.organization_id,
+            "words": one.words,
             "key": one.key_fingerprint,
+            "key_kind": one.key_kind,
             "post_quantum": one.post_quantum,
+            "since": one.since,
+            "until": None,
             "own": one.own,
         }
         for one in listed
     ]
-    show_rows(rows, ("name", "own", "post_quantum", "address"), as_json=as_json)
+    rows += [
+        {
+            "name": one.name,
+            "state": "removed" if one.removed else "left",
+            "address": one.organization_id,
+            "words": one.words,
+            "key": "",
+            "key_kind": "",
+            "post_quantum": None,
+            "since": one.since,
+            "until": one.until,
+            "own": False,
+        }
+        for one in former
+    ]
+    columns = ("name", "own", "key_kind", "post_quantum", "since", "address", "words")
+    show_rows(rows, ("state", "until", *columns) if with_former else columns, as_json=as_json)
+    if as_json:
+        return
+    if about.predecessor:
+        click.echo(f"{about.reference} succeeds the collaboration {about.predecessor}.")
+    if weak := [one.name for one in listed if one.key_kind and not one.post_quantum]:
+        click.echo(f"What is sealed to {', '.join(weak)} among others does not stay closed to a quantum computer.")
 
 
 @collaboration.command()
 @json_option
 @asynchronous
 async def nodes(profile: Profile, *, as_json: bool) -> None:
-    """List the admitted nodes, with whether they are connected."""
+    """List the admitted nodes, by the verified ledger, with whether they are connected, as the server says."""
     async with client(profile) as opened:
         listed = await opened.nodes()
     rows = [vars(one) for one in listed]
-    show_rows(rows, ("organization", "name", "online", "since", "node_id"), as_json=as_json)
+    columns = ("organization", "name", "online", "since", "node_id")
+    show_rows(rows, columns, as_json=as_json, server_says=("online", "since"))
 
 
 @collaboration.command()
+@click.option(
+    "--intent", default="", help="Only this intent, such as organization.vote, or kind of intents, such as node."
+)
+@click.option("--organization", default="", help="Only what this organization did, by name or address.")
+@click.option("--user", default="", help="Only what this user did, by id, or by name if you may see it.")
+@click.option("--since", type=click.DateTime(TIMES), help="Only from then on; local time.")
+@click.option("--until", type=click.DateTime(TIMES), help="Only before then; local time.")
 @json_option
 @asynchronous
-async def log(profile: Profile, *, as_json: bool) -> None:
-    """List the ledger's entries, each verified."""
+async def log(
+    profile: Profile,
+    intent: str,
+    organization: str,
+    user: str,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    as_json: bool,
+) -> None:
+    """List the ledger's entries in words, each verified from the first one on."""
     async with client(profile) as opened:
-        state = await opened.connection.state(newest=True)
-        replica = await opened.connection.replica()
+        selection = Selection(
+            intent=intent,
+            organization=organization,
+            created_by=await _user_id(opened, user),
+            since=since.astimezone() if since else None,
+            until=until.astimezone() if until else None,
+        )
+        events = await history.log(opened.connection, selection)
     rows = [
         {
-            "sequence": entry.sequence,
-            "intent": entry.intent,
-            "organization": name_of(state, entry.organization_id),
-            "created_at": moment(entry.created_at),
-            "created_by": entry.created_by,
-            "hash": digest(signed.body).hex(),
+            "sequence": event.sequence,
+            "created_at": event.created_at,
+            "organization": event.organization,
+            "what": event.text,
+            "intent": event.intent,
+            "address": event.organization_id,
+            "created_by": event.created_by,
+            "data": event.data,
+            "hash": event.hash.hex(),
         }
-        for signed in replica.entries
-        for entry in (LedgerEntry.FromString(signed.body),)
+        for event in events
     ]
-    show_rows(rows, ("sequence", "created_at", "organization", "intent", "hash"), as_json=as_json)
+    show_rows(rows, ("sequence", "created_at", "organization", "what"), as_json=as_json)
+
+
+async def _user_id(opened: AsyncClient, name_or_id: str) -> str:
+    """The id of a user; one whose name nobody knows here is taken for an id."""
+    if not name_or_id:
+        return ""
+    names = {one.username: one.user_id for one in await all_users(opened.connection.session)}
+    return names.get(name_or_id, name_or_id)
+
+
+for command in (leave, remove, requests, vote):
+    collaboration.add_command(command)

@@ -1,4 +1,7 @@
-"""`folkmoot node invite`: what an admin does for a new node. The node's own commands come with its extra, in the same group."""
+"""`folkmoot node invite | attempts | approve | revoke`: what an admin does for nodes.
+
+The node's own commands come with its extra, in the same group.
+"""
 
 import os
 from datetime import timedelta
@@ -8,9 +11,11 @@ import click
 
 from folkmoot.cli.access import asynchronous, client, governance_key
 from folkmoot.cli.node_key import create_private_key
+from folkmoot.cli.output import json_option, show_rows
 from folkmoot.cli.profile import Profile
+from folkmoot.client import nodes
 from folkmoot.client.nodes import INVITATION_LIFETIME
-from folkmoot.client.nodes import invite as make_invitation
+from folkmoot.trust import fingerprint_words
 
 
 @click.group()
@@ -19,6 +24,7 @@ def node() -> None:
 
 
 node.add_command(create_private_key)
+
 
 @node.command()
 @click.argument("name")
@@ -37,7 +43,7 @@ async def invite(profile: Profile, name: str, output: Path | None, days: int) ->
     """Write an invitation for the node NAME. It is secret: whoever has it can become that node, once."""
     path = output or Path(f"{name}.invitation")
     async with client(profile) as opened:
-        invitation = await make_invitation(
+        invitation = await nodes.invite(
             opened.connection,
             node_name=name,
             governance_key=governance_key(profile),
@@ -50,3 +56,56 @@ async def invite(profile: Profile, name: str, output: Path | None, days: int) ->
     with os.fdopen(descriptor, "wb") as file:
         file.write(invitation)
     click.echo(f"{path}: bring it to the node's machine safely, and run there: folkmoot node join {path}")
+
+
+@node.command()
+@json_option
+@asynchronous
+async def attempts(profile: Profile, *, as_json: bool) -> None:
+    """List the machines that ask to become nodes of your organization without an invitation; each has signed that it asks."""
+    async with client(profile) as opened:
+        waiting = await nodes.attempts(opened.connection)
+    rows = [
+        {
+            "name": one.name,
+            "words": fingerprint_words(one.node_id),
+            "node_id": one.node_id,
+            "created_at": one.created_at,
+        }
+        for one in waiting
+    ]
+    show_rows(rows, ("name", "created_at", "node_id", "words"), as_json=as_json)
+
+
+@node.command()
+@click.argument("name_or_id")
+@click.option("--yes", is_flag=True, help="Don't ask: the words were compared with those that the machine shows.")
+@asynchronous
+async def approve(profile: Profile, name_or_id: str, *, yes: bool) -> None:
+    """Admit the machine NAME_OR_ID, which asks for it, as a node of your organization. It goes on by itself."""
+    async with client(profile) as opened:
+        attempt = await nodes.find_attempt(opened.connection, name_or_id)
+        click.echo(f"{attempt.name}, id {attempt.node_id}")
+        click.echo(f"in words: {fingerprint_words(attempt.node_id)}")
+        if not yes:
+            click.confirm("Does the machine itself show these words?", abort=True)
+        await nodes.approve(opened.connection, attempt, governance_key=governance_key(profile))
+    click.echo(f"{attempt.name} is a node of your organization")
+
+
+@node.command()
+@click.argument("name_or_id")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@asynchronous
+async def revoke(profile: Profile, name_or_id: str, *, yes: bool) -> None:
+    """End the admission of the node NAME_OR_ID for ever. Whatever it signed before stays readable.
+
+    If its disk was stolen, rotate the organization's key too: `folkmoot key rotate`.
+    """
+    async with client(profile) as opened:
+        going = await nodes.find_node(opened.connection, name_or_id)
+        click.echo(f"{going.name}, id {going.node_id}")
+        if not yes:
+            click.confirm("End its admission? Its key never comes back.", abort=True)
+        await nodes.revoke(opened.connection, going.node_id, governance_key=governance_key(profile))
+    click.echo(f"{going.name} is no node any more")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -19,11 +19,21 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")(command)
 
 
-def show_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool, empty: str = "nothing") -> None:
-    """Print rows: as JSON with all they have, as a table with these columns."""
+def show_rows(
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    server_says: Collection[str] = (),
+    empty: str = "nothing",
+) -> None:
+    """Print rows: as JSON with all they have, as a table with these columns.
+
+    `server_says`: columns that rest on the server's word alone. They are marked, and every JSON object names them.
+    """
     listed = list(rows)
     if as_json:
-        show_json(listed)
+        show_json([{**row, "server_says": list(server_says)} for row in listed] if server_says else listed)
         return
     if not listed:
         click.echo(f"({empty})")
@@ -33,11 +43,16 @@ def show_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool, emp
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(heading(column, server_says), overflow="fold")
     for row in listed:
         table.add_row(*(text_of(row[column]) for column in columns))
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)
     console.print(table)
+
+
+def heading(column: str, server_says: Collection[str]) -> str:
+    """A column's name for people, with a mark if nobody but the server says what is in it."""
+    return f"{column.replace('_', ' ')}{' (server says)' if column in server_says else ''}"
 
 
 def show_json(value: object) -> None:

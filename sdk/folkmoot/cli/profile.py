@@ -9,9 +9,11 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -36,6 +38,10 @@ class Profile:
     organization_key: str = described("File with the organization's key (organization.pem).")
     governance_key: str = described("File with the governance key (governance.pem); only admins have it.")
     state_directory: str = described("Folder for verified copies of ledgers.")
+    encryption: str = described("What you expect of the collaboration: sealed or plain; other ledgers are refused.")
+    max_head_age_days: str = described(
+        "Days without a sign of other members after which no tasks are made; 7 if not given."
+    )
 
     @classmethod
     def load(cls, path: str | Path, environment: Mapping[str, str] = os.environ) -> Self:
@@ -80,6 +86,19 @@ class Profile:
             )
         return value
 
+    @property
+    def max_head_age(self) -> timedelta:
+        """The longest time without a sign of other members. Raises INVALID_FIELD for what is no number of days."""
+        if not self.max_head_age_days:
+            return MAX_HEAD_AGE
+        try:
+            return timedelta(days=float(self.max_head_age_days))
+        except (ValueError, OverflowError) as error:
+            raise FolkmootError(
+                errors_pb2.ERROR_REASON_INVALID_FIELD,
+                f"max_head_age_days is no number of days: {self.max_head_age_days!r}",
+            ) from error
+
 
 def toml_value(value: str | bool) -> str:  # noqa: FBT001 - a value, not a switch
     """A value in TOML: its basic strings are JSON's, but for DEL."""
@@ -89,7 +108,8 @@ def toml_value(value: str | bool) -> str:  # noqa: FBT001 - a value, not a switc
 def default_path() -> Path:
     """Where the profile is if nobody says otherwise."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base else Path.home() / ".config") / "folkmoot" / "config.toml"
+    # Unlike Path.home(), this gives some path also where nobody knows a home: commands that need no profile work there.
+    return Path(base or os.path.expanduser("~/.config")) / "folkmoot" / "config.toml"  # noqa: PTH111
 
 
 def _unreadable(path: Path, why: str) -> FolkmootError:

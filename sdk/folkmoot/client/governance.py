@@ -13,7 +13,7 @@ from pathlib import Path
 from folkmoot.client.connection import Connection
 from folkmoot.client.names import moment, names_of
 from folkmoot.client.session import PAGE_ITEMS, Session
-from folkmoot.transport import Replica
+from folkmoot.transport import RemoteError, Replica
 from folkmoot.trust import (
     FolkmootError,
     OrganizationKey,
@@ -27,7 +27,6 @@ from folkmoot.trust import (
     key_id,
     make_authentication,
     make_join_request,
-    replay,
     verify_join_request,
     vote_entry,
 )
@@ -134,26 +133,29 @@ def succession(state_directory: Path, collaboration: str) -> tuple[Predecessor, 
     return Predecessor(state.genesis, state.position), state
 
 
-def check_succession(state_directory: Path, collaboration: str, founding: Signed) -> None:
-    """Check that a collaboration succeeds the one that is named, from an entry on that the own verified copy has.
+async def verify_successor(session: Session, state_directory: Path, collaboration: str, *, succeeds: str) -> bool:
+    """Check that a collaboration succeeds the one that is named, from an entry on that the own verified copy of that one has.
 
-    Raises WrongCollaboration; LedgerFork or LedgerBehind when it succeeds another history, or one that goes on beyond the copy.
+    False: the server does not show it yet. To members of the old one it shows it at once if it has the old one too, to all others
+    when they have asked to join: then check again, before anything is sent. Raises WrongCollaboration; LedgerFork or LedgerBehind when it succeeds another history, or one that goes on beyond the copy;
+    COLLABORATION_NOT_FOUND without such a copy.
     """
-    old = Replica(state_directory, Reference.parse(collaboration)).verified
-    new = replay([founding])
-    if new.predecessor is None or new.predecessor.genesis != old.genesis:
-        says = f"names {fingerprint(new.predecessor.genesis)}" if new.predecessor else "names none"
-        raise WrongCollaboration(
-            f"{new.reference} does not succeed {old.reference}: its founding entry {says}. Ask whoever told you for the right reference"
-        )
-    old.check_position(new.predecessor.head.sequence, new.predecessor.head.hash)
-
-
-async def founding_of(session: Session, state_directory: Path, collaboration: str) -> Signed:
-    """The entry that founded a collaboration, verified. Raises COLLABORATION_NOT_FOUND where the server does not show it (yet)."""
+    old = Replica(state_directory, Reference.parse(succeeds)).verified
     replica = Replica(state_directory, Reference.parse(collaboration))
-    await session.authorized(lambda: replica.refresh(session.keys, metadata=session.metadata))
-    return replica.entries[0]
+    try:
+        await session.authorized(lambda: replica.refresh(session.keys, metadata=session.metadata))
+    except RemoteError as error:
+        if error.reason == errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND:
+            return False
+        raise
+    predecessor = replica.verified.predecessor
+    if predecessor is None or predecessor.genesis != old.genesis:
+        says = f"names {fingerprint(predecessor.genesis)}" if predecessor else "names none"
+        raise WrongCollaboration(
+            f"{collaboration} does not succeed {succeeds}: its founding entry {says}. Ask whoever told you for the right reference"
+        )
+    old.check_position(predecessor.head.sequence, predecessor.head.hash)
+    return True
 
 
 # ---- who asks, and votes ---------------------------------------------------------------------------------------------

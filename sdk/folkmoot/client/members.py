@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.governance import decision, reason_digest
-from folkmoot.client.names import name_of, names_of
+from folkmoot.client.names import made_at, name_of, names_of
 from folkmoot.trust import (
     FolkmootError,
     Removal,
     SigningKey,
     State,
     digest,
+    fingerprint_words,
     leave_entry,
     request_removal_entry,
     vote_removal_entry,
@@ -46,10 +47,12 @@ class FormerMember:
 
     name: str
     organization_id: str
+    words: str
+    """The address in words."""
     removed: bool
     """The others voted it out; otherwise it left."""
-    since_sequence: int
-    until_sequence: int
+    since: datetime
+    until: datetime
 
 
 async def removals(connection: Connection) -> list[OpenRemoval]:
@@ -167,14 +170,16 @@ async def leave(connection: Connection, *, governance_key: SigningKey) -> None:
 
 async def former_members(connection: Connection) -> list[FormerMember]:
     """The organizations that were members and are none now, by their newest membership."""
-    state = await connection.shown_state()
+    state, entries = await connection.shown_state(), (await connection.replica()).entries
     return [
         FormerMember(
             name=membership.name,
             organization_id=membership.organization_id,
+            words=fingerprint_words(membership.organization_id),
             removed=membership.removed,
-            since_sequence=membership.since.sequence,
-            until_sequence=membership.until.sequence if membership.until else state.position.sequence,
+            since=made_at(entries[membership.since.sequence]),
+            until=made_at(entries[membership.until.sequence]),
         )
         for membership in state.former_members.values()
+        if membership.until is not None
     ]

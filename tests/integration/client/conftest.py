@@ -1,79 +1,42 @@
-"""A server with a published collaboration, clients of its members, and the `folkmoot` command."""
+"""A server with a published collaboration, clients of its members, their admins, and the `folkmoot` command."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from folkmoot.cli.app import run
 from folkmoot.cli.exits import Exit
-from folkmoot.client import AsyncClient
-from folkmoot.trust import dump_organization_key, dump_signing_key
-from tests.builders import World, world
-from tests.integration.harness import PASSWORD, Server, server, utc_now
+from folkmoot.trust import dump_signing_key
+from tests.integration.client.admins import Admins, Ended
+from tests.integration.client.hub import Hub, hub_of
+from tests.integration.harness import PASSWORD
 
+__all__ = ["Command", "Ended", "Gathered", "Hub"]
 
-@dataclass
-class Hub:
-    """A server, its collaboration, and what a client of it is made with."""
-
-    server: Server
-    lung: World
-    folder: Path
-    opened: list[AsyncClient] = field(default_factory=list)
-
-    def arguments(self, organization: str, **changes: Any) -> dict[str, Any]:
-        """What `AsyncClient` and `Client` take for an organization's admin; `changes` replace some."""
-        authority, key = self.folder / "ca.pem", self.folder / f"{organization}.pem"
-        if self.server.running.certificate_authority:
-            authority.write_bytes(self.server.running.certificate_authority)
-        key.write_bytes(dump_organization_key(self.lung[organization].organization_key))
-        usual = {
-            "collaboration": str(self.lung.state.reference),
-            "server": self.server.running.address,
-            "certificate_authority": authority,
-            "username": f"admin@{organization.lower()}",
-            "password": PASSWORD,
-            "organization_key": key,
-            "state_directory": self.folder / f"state-{organization}",
-        }
-        return usual | changes
-
-    def client(self, organization: str, **changes: Any) -> AsyncClient:
-        """A client that is closed with the test."""
-        self.opened.append(AsyncClient(**self.arguments(organization, **changes)))
-        return self.opened[-1]
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.output)
-
-
-Command = Callable[..., Coroutine[Any, Any, Ended]]
+Command: TypeAlias = Callable[..., Coroutine[Any, Any, Ended]]
+Gathered: TypeAlias = Callable[..., AbstractAsyncContextManager[Admins]]
 
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    async with server(tmp_path / "server") as running:
-        lung = world(("Alpha", "Beta", "Gamma"), now=utc_now())
-        await running.publish(lung)
-        made = Hub(running, lung, tmp_path)
+    async with hub_of(tmp_path, "Alpha", "Beta", "Gamma") as made:
         yield made
-        for client in made.opened:
-            await client.close()
+
+
+@pytest.fixture
+def gathered(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Gathered:
+    """Brings organizations together: `async with gathered("Alpha", "Beta", quorum=...) as admins`."""
+
+    @asynccontextmanager
+    async def gather(*organizations: str, **terms: Any) -> AsyncIterator[Admins]:
+        async with hub_of(tmp_path, *organizations, **terms) as hub:
+            yield Admins(hub, capsys, monkeypatch)
+
+    return gather
 
 
 @pytest.fixture
