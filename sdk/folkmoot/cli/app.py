@@ -15,6 +15,7 @@ from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.cli.keys import key
 from folkmoot.cli.nodes import node
 from folkmoot.cli.profile import Profile, default_path
+from folkmoot.cli.proofs import proof
 from folkmoot.cli.tasks import task
 from folkmoot.cli.vault import vault
 from folkmoot.client import CertificateNotTrusted, Unreachable
@@ -95,7 +96,7 @@ def completion(shell: str) -> None:
         click.echo(kind(folkmoot, {}, "folkmoot", "_FOLKMOOT_COMPLETE").source())
 
 
-for command in (collaboration, completion, key, login, node, organization, setup, task, user):
+for command in (collaboration, completion, key, login, node, organization, proof, setup, task, user):
     folkmoot.add_command(command)
 
 key.add_command(vault)
