@@ -7,11 +7,13 @@ import click
 from folkmoot.cli.access import asynchronous, client, governance_key, passphrase
 from folkmoot.cli.output import json_option, show_json
 from folkmoot.cli.profile import Profile
-from folkmoot.client import keys
+from folkmoot.cli.vault import offer_key
+from folkmoot.client import AsyncClient, keys
 from folkmoot.client.importing import KeyPurpose, read_imported
 from folkmoot.client.keyfiles import GOVERNANCE_FILE, ORGANIZATION_FILE, EncryptionKind, is_encrypted, read_signing_key
 from folkmoot.transport import Keyring
-from folkmoot.trust import KeyMismatch, OrganizationKey, fingerprint_words
+from folkmoot.transport.vault_secret import find_vault_secret
+from folkmoot.trust import KeyMismatch, OrganizationKey, SigningKey, fingerprint_words
 
 _KIND = click.option(
     "--kind",
@@ -44,15 +46,16 @@ async def publish(profile: Profile) -> None:
 async def rotate(profile: Profile, kind: str | None, files: tuple[Path, ...], *, as_json: bool) -> None:
     """Put a new key in the place of the organization's key. The old file is kept beside, and opens what was sealed to it."""
     path = Path(profile.needed("organization_key"))
-    own = keyring(profile)
+    own, own_governance = keyring(profile), governance_key(profile)
     imported = _imported(files, passphrase_of_all(path, files)) if files else None
     async with client(profile) as opened:
         rotation = await keys.rotate(
             opened.connection,
             own,
-            governance_key=governance_key(profile),
+            governance_key=own_governance,
             kind=EncryptionKind(kind) if kind else None,
             imported=imported,
+            before_appending=_to_vault(opened, own_governance),
         )
     say_rotation(rotation, as_json=as_json)
 
@@ -72,14 +75,16 @@ async def revoke(
         click.confirm(
             "Tasks that the key has signed and that no node has begun will be refused. Revoke it?", abort=True
         )
+    own, own_governance = keyring(profile), governance_key(profile)
     async with client(profile) as opened:
         revocation = await keys.revoke(
             opened.connection,
-            keyring(profile),
+            own,
             fingerprints,
-            governance_key=governance_key(profile),
+            governance_key=own_governance,
             replacement=replacement,
             kind=EncryptionKind(kind) if kind else None,
+            before_appending=_to_vault(opened, own_governance),
         )
     if as_json:
         show_json({"revoked": revocation.revoked, "replaced_by": revocation.replaced_by})
@@ -98,14 +103,25 @@ async def revoke(
 
 async def rotate_in(profile: Profile, directory: Path, kind: EncryptionKind, text: str | None) -> keys.Rotation:
     """Rotate the key in a folder, whatever the profile's key file is."""
-    path = directory / ORGANIZATION_FILE
+    own_governance = read_signing_key(directory / GOVERNANCE_FILE, text)
     async with client(profile) as opened:
         return await keys.rotate(
             opened.connection,
-            Keyring.load(path, text),
-            governance_key=read_signing_key(directory / GOVERNANCE_FILE, text),
+            Keyring.load(directory / ORGANIZATION_FILE, text),
+            governance_key=own_governance,
             kind=kind,
+            before_appending=_to_vault(opened, own_governance),
         )
+
+
+def _to_vault(own_client: AsyncClient, own_governance: SigningKey) -> keys.BeforeAppending:
+    """Put the next key into the vault, if a vault secret is set: nodes find it there when the ledger shows it."""
+
+    async def put(key: OrganizationKey, generation: int) -> None:
+        session, organization_id = own_client.connection.session, own_governance.fingerprint
+        await offer_key(session, key, find_vault_secret(None), organization_id=organization_id, generation=generation)
+
+    return put
 
 
 def say_rotation(rotation: keys.Rotation, *, as_json: bool) -> None:
