@@ -41,9 +41,11 @@ from folkmoot.node.scratch import Scratch
 from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.slots import Slots
 from folkmoot.node.station import PolicyFile, Station, utc_now
+from folkmoot.node.vault import Vault, keep_vaulted
 from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import Replica
 from folkmoot.transport.calls import pause_seconds
+from folkmoot.transport.vault_secret import find_vault_secret
 from folkmoot.trust import (
     FolkmootError,
     LedgerFork,
@@ -166,7 +168,8 @@ async def _run_station(
             await check_start(station)
             await executor.resume()
             tidying = keep_tidy(station, scratch, keep_days=config.keep_after_commit_days)
-            await first_of(link.run(attendance), ledger.run(), heads.run(), tidying)
+            vaulting = [keep_vaulted(station, station.vault)] if station.vault else []
+            await first_of(link.run(attendance), ledger.run(), heads.run(), tidying, *vaulting)
 
         work = asyncio.create_task(first_of(station.connection.run(), attend()))
         stack.push_async_callback(_end, link, work)
@@ -177,7 +180,8 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
     """Read what a station consists of from its files."""
     directory = station_directory(config, block.collaboration)
     node_key = read_node_key(block.node_key)
-    keyring = load_keyring(block.organization_key)
+    secret = find_vault_secret(block.vault_secret_file)
+    keyring = load_keyring(block.organization_key, may_be_empty=secret is not None)
     policy_file = PolicyFile(block.policy)
     replica = Replica(directory, block.collaboration)
     journal = Journal(directory / "journal.db")
@@ -199,6 +203,7 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
         policy_file=policy_file,
         slots=Slots(block.slots),
         central_slots=Slots(block.central_slots),
+        vault=Vault(connection, secret) if secret else None,
     )
 
 
@@ -243,11 +248,18 @@ async def _admitted(station: Station) -> None:
 
 
 async def check_start(station: Station) -> None:
-    """Raise FolkmootError unless keys and configuration are those of the ledger: EncryptionDisagrees, KeyUnpublished, KeyMismatch."""
+    """Raise FolkmootError unless keys and configuration are those of the ledger: EncryptionDisagrees, KeyUnpublished, KeyMismatch.
+
+    A node without a key file waits while the vault does not have the key yet; what else the vault says is raised.
+    """
     station.require_agreement()
-    problem = await find_keys(station)
-    if problem is not None:
-        raise problem
+    attempt = 0
+    while (problem := await find_keys(station)) is not None:
+        if station.keyring.keys or problem.reason != ErrorReason.ERROR_REASON_VAULTED_KEY_NOT_FOUND:
+            raise problem
+        attempt += 1
+        log.warning("node.key_awaited", detail=str(problem))
+        await asyncio.sleep(pause_seconds(attempt))
 
 
 def check_succession(config: NodeConfig, station: Station) -> None:

@@ -55,6 +55,9 @@ class CollaborationConfig:
     policy: Annotated[Path, Setting("file with the policy")]
     encryption: Annotated[str, Setting("as in the ledger", choices=("sealed", "plain"))]
     organization: Annotated[str, Setting("the organization's address; `node join` writes it")] = ""
+    vault_secret_file: Annotated[
+        Path | None, Setting("file with the organization vault secret; without it ORGANIZATION_VAULT_SECRET, if set")
+    ] = None
     certificate_authority: Annotated[Path | None, Setting("PEM file; without it this machine's authorities")] = None
     insecure: Annotated[bool, Setting("no TLS; only for a server on this machine")] = False
     succeeds: Annotated[

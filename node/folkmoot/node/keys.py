@@ -28,9 +28,15 @@ class KeyAwaited(KeyMismatch):
     """Something is sealed to a key of the organization that is not here: it may come, by file or from the vault."""
 
 
-def load_keyring(path: Path) -> Keyring:
-    """Read the organization's keys. Raises KeyMismatch naming the file."""
-    return Keyring.load(path, os.environ.get(PASSPHRASE))
+def load_keyring(path: Path, *, may_be_empty: bool = False) -> Keyring:
+    """Read the organization's keys. Raises KeyMismatch naming the file; one that is missing may be empty, if it can be filled."""
+    passphrase = os.environ.get(PASSPHRASE)
+    try:
+        return Keyring.load(path, passphrase)
+    except KeyMismatch:
+        if may_be_empty and not path.exists():
+            return Keyring(path, passphrase=passphrase)
+        raise
 
 
 def awaited_key(inspected: Inspected, state: State, organization_id: str) -> KeyAwaited | None:

@@ -11,6 +11,7 @@ import structlog
 
 from folkmoot.node.admission import require_not_ended
 from folkmoot.node.station import LOOK_FOR_KEYS_SECONDS, Station
+from folkmoot.node.vault import fetch_key
 from folkmoot.node.waiting import first_of
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import FolkmootError, KeyMismatch, KeyUnpublished, LedgerFork, LedgerUpgradeNeeded
@@ -79,7 +80,7 @@ class LedgerWatch:
 
 
 async def find_keys(station: Station) -> FolkmootError | None:
-    """Look for the keys that the ledger shows, in files; say what is in the way if they can't be found.
+    """Look for the keys that the ledger shows, in files and then in the vault; say what is in the way if they can't be found.
 
     Until they are here, what is sealed to them waits.
     """
@@ -93,5 +94,5 @@ async def find_keys(station: Station) -> FolkmootError | None:
     try:
         station.keyring.for_member(member)
     except KeyMismatch as mismatch:
-        return mismatch
+        return mismatch if station.vault is None else await fetch_key(station, station.vault, member, mismatch)
     return None

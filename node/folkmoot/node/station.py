@@ -26,6 +26,7 @@ from folkmoot.node.keys import KeyAwaited, awaited_key, load_keyring
 from folkmoot.node.policy import Decision, Policy, decide, facts_of, load_policy
 from folkmoot.node.records import RunRecord
 from folkmoot.node.slots import Slots
+from folkmoot.node.vault import Vault
 from folkmoot.node.waiting import Signal
 from folkmoot.transport import INLINE_BYTES, Keyring, Replica
 from folkmoot.trust import (
@@ -100,6 +101,8 @@ class Station:
     policy_file: PolicyFile
     slots: Slots
     central_slots: Slots
+    vault: Vault | None = None
+    """Where the organization's key can be had too; only with the vault secret."""
     now: Callable[[], datetime] = utc_now
     random: Callable[[int], bytes] = os.urandom
     moved: Signal = field(default_factory=Signal)
@@ -309,7 +312,9 @@ class Station:
     async def look_for_keys(self) -> None:
         """Read the key files again, and tell those who wait for a key."""
         try:
-            found = await asyncio.to_thread(load_keyring, self.config.organization_key)
+            found = await asyncio.to_thread(
+                load_keyring, self.config.organization_key, may_be_empty=self.vault is not None
+            )
         except KeyMismatch as error:
             log.warning("node.keys_not_read", detail=str(error))
             return
