@@ -1,0 +1,140 @@
+"""The hostile server: a real one, and in front of it whoever runs it, who reads, alters, replays, drops and invents as he likes.
+
+    async with lying(server, data) as liar:                    # has the server's certificate and key, as its operator has
+        ... a node or a client, connected to liar.target ...
+        with liar.answers("Attach", lie):                      # each answer of the method passes through `lie`
+            ...
+        with liar.requests("CreateTask", lie): ...             # each request
+        with liar.instead("CommitRun", answer): ...            # requests are answered here, and never reach the server
+
+A lie takes a message and changes it, or returns those that go on in its place. Where nobody lies, bytes pass as they are.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from folkmoot.server import access
+from folkmoot.transport.channel import SERVER_OPTIONS
+from folkmoot.transport.status import abort
+from folkmoot.trust import FolkmootError
+from tests.integration.harness import Server
+
+Lie: TypeAlias = Callable[[Any], Iterable[Message] | None]
+Answer: TypeAlias = Callable[[Any], Message]
+
+METHODS = {
+    f"/{service.full_name}/{method.name}": method
+    for file in access.FILES
+    for service in file.services_by_name.values()
+    for method in service.methods
+}
+PATHS = {method.name: path for path, method in METHODS.items()}
+PASSED_ON = "authorization"
+END = None
+
+
+@dataclass
+class Liar(grpc.GenericRpcHandler):
+    """A server for whoever connects here; what is behind it is the real one."""
+
+    channel: grpc.aio.Channel
+    target: str = ""
+    _requests: dict[str, Lie] = field(default_factory=dict)
+    _answers: dict[str, Lie] = field(default_factory=dict)
+    _instead: dict[str, Answer] = field(default_factory=dict)
+
+    def requests(self, method: str, lie: Lie) -> Any:
+        """Lie to the server about what it is asked."""
+        return _while(self._requests, method, lie)
+
+    def answers(self, method: str, lie: Lie) -> Any:
+        """Lie to who asks about what the server answers."""
+        return _while(self._answers, method, lie)
+
+    def instead(self, method: str, answer: Answer) -> Any:
+        """Answer for the server, which never hears of it. An error that `answer` raises is the answer."""
+        return _while(self._instead, method, answer)
+
+    def service(self, call: grpc.HandlerCallDetails) -> Any:
+        """What gRPC does with a call; every kind of method is a stream of bytes each way."""
+
+        async def handle(
+            requests: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
+        ) -> AsyncIterator[bytes]:
+            try:
+                async for answer in self._pass_on(call, requests):
+                    yield answer
+            except FolkmootError as error:
+                await abort(context, error)
+            except grpc.aio.AioRpcError as error:
+                await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata() or ()))
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _pass_on(self, call: grpc.HandlerCallDetails, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        if call.method in self._instead:
+            async for request in requests:
+                yield self._instead[call.method](_read(call.method, request, "input")).SerializeToString()
+            return
+        metadata = tuple((key, value) for key, value in call.invocation_metadata if key == PASSED_ON)
+        asked = self._told(call.method, requests, "input", self._requests)
+        passing: Any = self.channel.stream_stream(call.method)
+        stream = passing(asked, metadata=metadata)
+        try:
+            async for answer in self._told(call.method, stream, "output", self._answers):
+                yield answer
+        finally:
+            stream.cancel()
+
+    async def _told(
+        self, path: str, messages: AsyncIterator[bytes], side: str, lies: dict[str, Lie]
+    ) -> AsyncIterator[bytes]:
+        async for data in messages:
+            if path not in lies:
+                yield data
+                continue
+            message = _read(path, data, side)
+            replaced = lies[path](message)
+            for each in (message,) if replaced is None else replaced:
+                yield each.SerializeToString()
+
+
+def _read(path: str, data: bytes, side: str) -> Message:
+    method = METHODS[path]
+    return GetMessageClass(method.input_type if side == "input" else method.output_type).FromString(data)
+
+
+@contextmanager
+def _while(lies: dict[str, Any], method: str, lie: Any) -> Iterator[None]:
+    path = PATHS[method]
+    assert path not in lies, f"one lie at a time about {method}"
+    lies[path] = lie
+    try:
+        yield
+    finally:
+        del lies[path]
+
+
+@asynccontextmanager
+async def lying(server: Server, data: Path) -> AsyncIterator[Liar]:
+    """Stand in front of a server, whose data folder this is."""
+    tls = data / "tls"
+    credentials = grpc.ssl_server_credentials(
+        [((tls / "server-key.pem").read_bytes(), (tls / "server.pem").read_bytes())]
+    )
+    liar = Liar(server.channel)
+    front = grpc.aio.server(handlers=(liar,), options=SERVER_OPTIONS)
+    liar.target = f"127.0.0.1:{front.add_secure_port('127.0.0.1:0', credentials)}"
+    await front.start()
+    try:
+        yield liar
+    finally:
+        await front.stop(0)

@@ -1,0 +1,118 @@
+"""The protections that stop the attacks, each as the lines that do it."""
+
+from folkmoot.client import opening, results
+from folkmoot.node import inputs, judgement, messages
+from folkmoot.node.intake import Intake
+from folkmoot.node.station import Station
+from folkmoot.trust import envelope, receipt, task
+from tests.hostile.unprotected import Edit, protection
+
+# ---- tasks -----------------------------------------------------------------------------------------------------------
+
+SIGNED_TASKS = protection(
+    "a task is what its initiator signed",
+    Edit(
+        task._root_signer,
+        "verify(signed, kind=SignedKind.SIGNED_KIND_TASK_SPEC, public_key=public_key, genesis=state.genesis)",
+    ),
+)
+TASKS_OF_THIS_COLLABORATION = protection(
+    "a task is for the collaboration that it was signed for",
+    Edit(task._check_ledger, "require(spec.genesis == state.genesis, TaskRule.COLLABORATION)"),
+    Edit(
+        task._check_ledger,
+        "require(state.hash_at(spec.ledger_position.sequence) == spec.ledger_position.hash, TaskRule.LEDGER_POSITION)",
+    ),
+    Edit(task._root_signer, "genesis=state.genesis)", "genesis=spec.genesis)"),
+)
+OWN_RUNS = protection(
+    "a run is executed by the organization that the task gives it to",
+    Edit(judgement._verify, "task.receiver(record.run_id).organization_id != station.organization_id", "False"),
+)
+GRANTED_ATTEMPTS = protection(
+    "a run has as many attempts as its task allows",
+    Edit(judgement._verify, "not 1 <= record.attempt <= task.spec.max_attempts", "False"),
+)
+JOURNALED_RUNS = protection(
+    "a run that a node had before is not executed again",
+    Edit(
+        Intake._stand,
+        "for known in records.attempts_of(connection, record.run_id):",
+        "for known in connection.execute('DELETE FROM runs WHERE run_id = ?', (record.run_id,)).fetchall():",
+    ),
+)
+
+# ---- payloads --------------------------------------------------------------------------------------------------------
+
+_PLACE = Edit(envelope.open_envelope, "_check_place(inspected, genesis, expected, now)")
+
+INPUT_PLACE = protection(
+    "an input belongs to one task, of one organization",
+    _PLACE,
+    Edit(inputs.open_input, "lambda _: task.signer", "lambda it: station.state.signing_key(it.sender_organization_id)"),
+)
+RESULT_PLACE = protection(
+    "a result belongs to one attempt of one run, of one organization",
+    _PLACE,
+    Edit(
+        opening._content,
+        "state.node_at(receipt.node_id, context.ledger_sequence)",
+        "state.node_at(fingerprint(context.sender_key_id), context.ledger_sequence)",
+    ),
+)
+RUNS_PLACE = protection(
+    "a receipt is for one run of one task",
+    Edit(receipt._check_run, "require(named == expected, ReceiptRule.RUN)"),
+    Edit(receipt._check_against_task, "require(unopened or receipt.input_digest == expected, ReceiptRule.INPUT)"),
+)
+SIGNED_RECEIPTS = protection(
+    "an end is what a node signed",
+    Edit(receipt._check_node, "verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)"),
+)
+UNPROVEN_IS_NOT_TRUE = protection(
+    "what the server says is not taken for proven",
+    Edit(results.Result.raise_for_state, "if not self.proven:", "if False:"),
+)
+
+# ---- bytes -----------------------------------------------------------------------------------------------------------
+
+WHOLE_BODIES = protection(
+    "the body is the one that was signed",
+    Edit(envelope._check_body, "if not hmac.compare_digest(body.digest(), inspected.seal.body_digest):", "if False:"),
+)
+SIGNED_ENVELOPES = protection(
+    "an envelope is what its sender signed",
+    Edit(envelope.open_envelope, "_check_signature(inspected, sender(inspected.context))"),
+    Edit(
+        envelope._check_place,
+        "if expected.digest is not None and inspected.digest != expected.digest:",
+        "if False:",
+    ),
+)
+SEALED_STAYS_SEALED = protection(
+    "in a sealed collaboration, nothing is taken that is plain",
+    Edit(envelope.open_envelope, "if inspected.sealed != (keys is not None):", "if False:"),
+    Edit(envelope.open_envelope, "if keys is None else", "if keys is None or not inspected.sealed else"),
+)
+AGREED_ENCRYPTION = protection(
+    "the node's configuration and the ledger say the same about encryption",
+    Edit(Station.require_agreement, "if self.config.encryption_kind != self.state.encryption:", "if False:"),
+)
+
+# ---- messages --------------------------------------------------------------------------------------------------------
+
+NO_GAPS = protection(
+    "messages come without gaps",
+    Edit(messages.Messages.receive, "if sequence != received[from_run_id] + 1:", "if False:"),
+)
+MESSAGE_PLACE = protection(
+    "a message belongs to one place in one conversation",
+    _PLACE,
+    Edit(messages._envelope, "if not 1 <= context.attempt <= task.spec.max_attempts:", "if False:"),
+    Edit(
+        messages._content,
+        "if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):",
+        "if False:",
+    ),
+    Edit(Station.node_sender, "if node.organization_id != organization_id:", "if False:"),
+)

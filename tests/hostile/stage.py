@@ -1,0 +1,151 @@
+"""Who is lied to: a collaboration of three hospitals at a real server, with a liar in front of each of them.
+
+stage.before("Beta")          what stands between Beta's node and the server
+stage.before("client")        what stands between Alpha's researcher and the server
+stage.client                  that researcher
+await stage.ask("Beta")       have Beta compute something; the task
+await stage.journaled(...)    what a node's journal says of a run that has ended
+await stage.works()           everybody computes and is believed, now that nobody lies
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from folkmoot.client import AsyncClient
+from folkmoot.client.results import Result
+from folkmoot.client.task import AsyncTask
+from folkmoot.node import records
+from folkmoot.node.app import RunningNode
+from folkmoot.node.records import RunRecord
+from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import Receipt, Run, TaskSpec
+from folkmoot.v1.task_service_pb2 import GetRunRequest
+from tests.builders import World
+from tests.hostile.liar import Liar, lying
+from tests.integration.network import LABEL, Network, network
+from tests.polling import until
+
+ORGANIZATIONS = ("Alpha", "Beta", "Gamma")
+AGES = {"Alpha": [40.0], "Beta": [50.0, 60.0], "Gamma": [70.0, 90.0]}
+HONEST = "process:tests.algorithms.honest"
+GREEDY = "process:tests.algorithms.greedy"
+
+
+@dataclass
+class Stage:
+    """A collaboration at work, and who lies to it."""
+
+    net: Network
+    client: AsyncClient
+    liars: dict[str, Liar]
+
+    @property
+    def world(self) -> World:
+        return self.net.world
+
+    def before(self, party: str) -> Liar:
+        return self.liars[party]
+
+    def node(self, organization: str) -> RunningNode:
+        return self.net.nodes[organization]
+
+    # ---- honest work -----------------------------------------------------------------------------------------------
+
+    async def ask(self, *organizations: str, function: str = "double", **changes: Any) -> AsyncTask:
+        """Have organizations compute."""
+        wish: dict[str, Any] = {"image": HONEST, "arguments": {"number": 21}, "labels": [LABEL]}
+        return await self.client.tasks.create(function=function, organizations=organizations, **(wish | changes))
+
+    async def result(self, task: AsyncTask, organization: str) -> Result:
+        """What the client knows of an organization's run."""
+        (found,) = [each for each in await task.wait(progress=False) if each.organization == organization]
+        return found
+
+    async def works(self, *organizations: str) -> None:
+        """Everybody computes and is believed, now that nobody lies."""
+        results = await (await self.ask(*(organizations or ("Beta", "Gamma")))).wait(progress=False)
+        assert [(each.value, bool(each.proven)) for each in results] == [(42, True)] * len(results)
+
+    # ---- what is stored --------------------------------------------------------------------------------------------
+
+    def run_id(self, task: AsyncTask, organization: str) -> str:
+        address = self.world[organization].address
+        (run_id,) = [each.run_id for each in task.spec.receivers if each.organization_id == address]
+        return run_id
+
+    async def record(self, organization: str, run_id: str, attempt: int = 1) -> RunRecord | None:
+        """What a node's journal says of a run."""
+        (running,) = self.node(organization).stations
+        return await running.station.journal.transact(lambda db: records.get_run(db, run_id, attempt))
+
+    async def journaled(self, organization: str, run_id: str, attempt: int = 1) -> "Journaled":
+        """What a node's journal says of a run, once it has ended there."""
+
+        async def ended() -> bool:
+            record = await self.record(organization, run_id, attempt)
+            return record is not None and record.ended
+
+        await until(ended, f"the run ends at {organization}")
+        record = await self.record(organization, run_id, attempt)
+        assert record is not None
+        return Journaled(record)
+
+    async def delivered(self, organization: str, run_id: str) -> None:
+        """Wait until a node knows that the server has a run's end."""
+
+        async def committed() -> bool:
+            record = await self.record(organization, run_id)
+            return record is not None and record.committed_at_us > 0
+
+        await until(committed, f"{organization} has delivered {run_id}")
+
+    async def at_the_server(self, run_id: str) -> Run:
+        """What the real server stores of a run."""
+        root = await self.net.server.root()
+        answer = await self.net.server.tasks.GetRun(GetRunRequest(run_id=run_id), metadata=root.metadata)
+        return answer.run
+
+
+@dataclass(frozen=True)
+class Journaled:
+    """A run that has ended at a node."""
+
+    record: RunRecord
+
+    @property
+    def receipt(self) -> Receipt:
+        return Receipt.FromString(Signed.FromString(self.record.receipt).body)
+
+    @property
+    def spec(self) -> TaskSpec:
+        return TaskSpec.FromString(self.record.task_chain().specs[-1].body)
+
+
+@asynccontextmanager
+async def stage(
+    folder: Path, *, encryption: Encryption.ValueType = Encryption.ENCRYPTION_SEALED, warm_workers: int = 1
+) -> AsyncIterator[Stage]:
+    """Found the collaboration, and start everybody behind a liar of his own."""
+    data = {name: pd.DataFrame({"age": ages}) for name, ages in AGES.items()}
+    settings = f"warm_workers = {warm_workers}\nslots = 2"
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(
+            network(folder, data=data, encryption=encryption, settings=settings, start=False)
+        )
+        liars = {
+            party: await net.stack.enter_async_context(lying(net.server, folder / "server"))
+            for party in (*ORGANIZATIONS[1:], "client")
+        }
+        for name in ORGANIZATIONS[1:]:
+            path = net.node_folder(name) / "node.toml"
+            path.write_text(path.read_text().replace(net.target, liars[name].target))
+            await net.start_node(name)
+        net.target = liars["client"].target
+        client = await stack.enter_async_context(net.client("Alpha"))
+        yield Stage(net, client, liars)

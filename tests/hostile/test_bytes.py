@@ -1,0 +1,240 @@
+"""A server that flips bits, cuts ends off, and pretends that encryption is off.
+
+Where payloads are plain the server can read them, and alter them unnoticed by no cipher: there the signature alone protects, so these
+attacks are made there. Who notices: whoever opens the envelope, node or client. What they see: ENVELOPE_REJECTED, and the cause in the
+local log; a node refuses the run (INPUT_REJECTED) or reports the gap (MESSAGE_GAP). Nothing is computed with it.
+"""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import pytest_asyncio
+from structlog.testing import capture_logs
+
+from folkmoot.algorithm.values import encode
+from folkmoot.client.results import Result
+from folkmoot.node.app import serve
+from folkmoot.node.config import load_config
+from folkmoot.trust import (
+    BytesSource,
+    EnvelopeRejected,
+    FolkmootError,
+    SigningKey,
+    digest,
+    inspect,
+    seal_bytes,
+    serialize,
+    sign_receipt,
+)
+from folkmoot.trust.envelope_format import BodyDigest
+from folkmoot.trust.reasons import reason_name
+from folkmoot.v1.envelope_pb2 import EnvelopeSeal
+from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import Receipt
+from folkmoot.v1.task_service_pb2 import AttachResponse, WatchTaskResponse
+from tests.hostile.protections import AGREED_ENCRYPTION, SEALED_STAYS_SEALED, SIGNED_ENVELOPES, WHOLE_BODIES
+from tests.hostile.stage import Stage, stage
+from tests.hostile.unprotected import Protection, without
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Damage: TypeAlias = Callable[[bytes, bytes], bytes]
+How: TypeAlias = tuple[Damage, Protection]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """A collaboration whose payloads are signed and bound, and not encrypted."""
+    async with stage(tmp_path_factory.mktemp("plain"), encryption=Encryption.ENCRYPTION_PLAIN) as playing:
+        yield playing
+
+
+def flipped(envelope: bytes, number: bytes) -> bytes:
+    """The same envelope with another number in it, one bit away."""
+    place = envelope.rindex(number) + len(number) - 1
+    return envelope[:place] + bytes([envelope[place] ^ 1]) + envelope[place + 1 :]
+
+
+def truncated(envelope: bytes, number: bytes) -> bytes:
+    """The same envelope without the last digit of a number; digests and lengths fit, and the signature is the old one."""
+    return rewritten(envelope, number, number[:-1])
+
+
+def blanked(envelope: bytes, number: bytes) -> bytes:
+    """As truncated, but inside of a message that counts its fields' bytes."""
+    return rewritten(envelope, number, number[:-1] + b" ")
+
+
+def rewritten(envelope: bytes, present: bytes, instead: bytes) -> bytes:
+    seen = inspect(BytesSource(envelope))
+    header, body = envelope[: seen.body_offset], envelope[seen.body_offset : -4 - len(serialize(seen.trailer))]
+    before, _, after = body.rpartition(present)
+    body, digests = before + instead + after, BodyDigest()
+    digests.add(body)
+    seal = EnvelopeSeal(header_digest=digest(header[12:]), body_digest=digests.digest(), total_length=len(body))
+    seen.trailer.body = serialize(seal)
+    trailer = serialize(seen.trailer)
+    return header + body + trailer + len(trailer).to_bytes(4, "big")
+
+
+def cut(envelope: bytes, number: bytes) -> bytes:
+    """The beginning of an envelope."""
+    return envelope[:-100]
+
+
+FLIPPED, TRUNCATED, BLANKED = (flipped, WHOLE_BODIES), (truncated, SIGNED_ENVELOPES), (blanked, SIGNED_ENVELOPES)
+
+
+@pytest.mark.parametrize(("how", "believed"), [(FLIPPED, 43), (TRUNCATED, 4)], ids=["flipped", "truncated"])
+async def test_a_damaged_result_is_rejected(plain: Stage, how: How, believed: int, caplog: pytest.LogCaptureFixture):
+    damage, protection = how
+    task = await plain.ask("Beta")
+    assert (await plain.result(task, "Beta")).value == 42
+
+    async def seen(damage: Damage) -> Result:
+        def lie(answer: WatchTaskResponse) -> None:
+            if answer.result_envelope:
+                answer.result_envelope = damage(answer.result_envelope, b"42")
+
+        with plain.before("client").answers("WatchTask", lie):
+            return await plain.result(await plain.client.tasks.get(task.id), "Beta")
+
+    with caplog.at_level(logging.WARNING, "folkmoot.client"):
+        for each in (damage, cut):
+            result = await seen(each)
+            assert isinstance(result.problem, EnvelopeRejected)
+            with pytest.raises(EnvelopeRejected):
+                _ = result.value
+    assert len(caplog.messages) == 2
+    assert (await plain.result(await plain.client.tasks.get(task.id), "Beta")).value == 42
+
+    with without(protection):
+        assert (await seen(damage)).value == believed
+
+
+@pytest.mark.parametrize(("how", "believed"), [(FLIPPED, 40), (BLANKED, 4)], ids=["flipped", "truncated"])
+async def test_a_damaged_input_is_rejected(plain: Stage, how: How, believed: int):
+    damage, protection = how
+
+    async def computed(damage: Damage) -> Result:
+        def lie(answer: AttachResponse) -> None:
+            if answer.frame.HasField("assign"):
+                assign = answer.frame.assign
+                assign.input_envelope = damage(assign.input_envelope, b"21")
+
+        with plain.before("Beta").answers("Attach", lie):
+            return await plain.result(await plain.ask("Beta"), "Beta")
+
+    for each in (damage, cut):
+        with capture_logs() as said:
+            result = await computed(each)
+        assert (result.state, reason_name(result.reason), bool(result.proven)) == ("REFUSED", "INPUT_REJECTED", True)
+        assert [each["log_level"] for each in said if each["event"] == "run.input_rejected"] == ["warning"]
+    await plain.works()
+
+    with without(protection):
+        assert (await computed(damage)).value == believed
+
+
+@pytest.mark.parametrize(("how", "believed"), [(FLIPPED, 321), (BLANKED, 302)], ids=["flipped", "truncated"])
+async def test_a_damaged_message_is_rejected(plain: Stage, how: How, believed: int):
+    damage, protection = how
+
+    async def summed(damage: Damage) -> Result:
+        def lie(answer: AttachResponse) -> None:
+            message = answer.frame.peer_message
+            if answer.frame.HasField("peer_message") and message.sequence == 1:
+                message.envelope = damage(message.envelope, b"20")
+
+        with plain.before("Beta").answers("Attach", lie):
+            return await plain.result(
+                await plain.ask(
+                    "Beta",
+                    "Gamma",
+                    function="total",
+                    image="process:tests.algorithms.chatty",
+                    arguments={"numbers": [20, 300]},
+                    messages=True,
+                ),
+                "Beta",
+            )
+
+    with capture_logs() as said:
+        result = await summed(damage)
+    assert (result.state, reason_name(result.reason)) == ("FAILED", "MESSAGE_GAP")
+    assert [each["sequence"] for each in said if each["event"] == "message.rejected"] == [1]
+
+    with without(protection):
+        assert (await summed(damage)).value == believed
+
+
+async def test_flipped_bits_of_a_sealed_result_are_noticed_even_without_a_signature(stage: Stage):
+    """Where payloads are sealed the cipher notices too: so the same lie fails twice."""
+    task = await stage.ask("Beta")
+    assert (await stage.result(task, "Beta")).value == 42
+
+    def flip(answer: WatchTaskResponse) -> None:
+        if answer.result_envelope:
+            body = inspect(BytesSource(answer.result_envelope)).body_offset
+            answer.result_envelope = flipped(answer.result_envelope, answer.result_envelope[body : body + 1])
+
+    with stage.before("client").answers("WatchTask", flip):
+        assert isinstance((await stage.result(await stage.client.tasks.get(task.id), "Beta")).problem, EnvelopeRejected)
+        with without(WHOLE_BODIES):
+            result = await stage.result(await stage.client.tasks.get(task.id), "Beta")
+            with pytest.raises(EnvelopeRejected):
+                _ = result.value
+
+
+# ---- encryption is off, says the server ------------------------------------------------------------------------------
+
+
+async def test_a_plain_result_in_a_sealed_collaboration_is_rejected(stage: Stage, caplog: pytest.LogCaptureFixture):
+    """A node that does the server the favour not to encrypt: what it signed so is not taken, or nobody would notice the next time."""
+    task = await stage.ask("Beta")
+    assert (await stage.result(task, "Beta")).value == 42
+
+    def bare(answer: WatchTaskResponse) -> None:
+        if answer.result_envelope:
+            context = inspect(BytesSource(answer.result_envelope)).context
+            key = next(iter(stage.world["Beta"].nodes.values()))
+            sealed = seal_bytes(encode(43).content, context=context, receivers=None, key=key, random=os.urandom)
+            answer.result_envelope = sealed.envelope
+            answer.run.receipt.CopyFrom(resigned(answer.run.receipt, key, result_digest=sealed.digest))
+
+    with stage.before("client").answers("WatchTask", bare), caplog.at_level(logging.WARNING, "folkmoot.client"):
+        result = await stage.result(await stage.client.tasks.get(task.id), "Beta")
+    assert isinstance(result.problem, EnvelopeRejected)
+    assert "it is plain, the collaboration is not" in caplog.text
+
+    with without(SEALED_STAYS_SEALED), stage.before("client").answers("WatchTask", bare):
+        assert (await stage.result(await stage.client.tasks.get(task.id), "Beta")).value == 43
+
+
+def resigned(signed: Signed, key: SigningKey, **changes: Any) -> Signed:
+    """A receipt with changes, signed anew by its node."""
+    receipt = Receipt.FromString(signed.body)
+    receipt.MergeFrom(Receipt(**changes))
+    return sign_receipt(receipt, key)
+
+
+async def test_a_node_that_was_told_to_seal_takes_no_part_in_a_plain_collaboration(plain: Stage, tmp_path: Path):
+    """What the data owner wrote into node.toml is not outvoted by what the ledger says, nor the reverse."""
+    await plain.net.stop_node("Gamma")
+    config = load_config(plain.net.node_folder("Gamma") / "node.toml")
+    strict = replace(config, collaboration=tuple(replace(each, encryption="sealed") for each in config.collaboration))
+    async with serve(strict) as node:
+        with pytest.raises(FolkmootError) as caught:
+            await node.attached()
+    assert "encryption" in str(caught.value)
+    with without(AGREED_ENCRYPTION):
+        async with serve(strict) as node:
+            await node.attached()  # and sends what it computes in the open
+    await plain.net.start_node("Gamma")
+    await plain.works("Gamma")
