@@ -100,7 +100,7 @@ async def serve(
         signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
         passwords = Passwords(random, password_cost or Cost())
         accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
-        core.ledgers.on_moved(lambda _genesis: sessions.forget())
+        core.ledgers.on_moved(lambda _state: sessions.forget())
         nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
         nodes = NodeAuthentication(core, signer, nonces, authority_digest)
         possession = Possession(core, nonces, authority_digest, sessions.forget)

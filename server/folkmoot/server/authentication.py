@@ -14,7 +14,7 @@ from folkmoot.server.attempts import waits
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core
 from folkmoot.server.joining import check_member
-from folkmoot.server.ledgers import Ledgers
+from folkmoot.server.ledgers import Ledgers, not_admitted
 from folkmoot.server.nonces import Nonces
 from folkmoot.server.tokens import Claims, Tokens
 from folkmoot.trust import NodeNotApproved, State
@@ -88,7 +88,9 @@ class NodeAuthentication:
                 f"The node {claimed.node_id} has asked to be approved, and waits for an administrator of its organization",
                 metadata={"node_id": claimed.node_id, "attempt": "pending"},
             )
-        node = state.node(claimed.node_id)
+        node = state.nodes.get(claimed.node_id)
+        if node is None:
+            raise not_admitted(state, claimed.node_id)
         if node.organization_id != claimed.organization_id:
             raise NodeNotApproved(f"The node {claimed.node_id} is another organization's")
         return node.public_key

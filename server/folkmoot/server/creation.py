@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
+from folkmoot.server.ledgers import not_a_member
 from folkmoot.server.store import deliveries, endings, links, payload_rows, runs, views
 from folkmoot.server.store import placement as places
 from folkmoot.server.store.deliveries import Delivery, Kind
@@ -83,6 +84,9 @@ def check(request: CreateTaskRequest, *, caller: Caller, state: State, now: date
     spec = verified.spec
     if spec.initiator.organization_id != caller.organization_id:
         raise _not_allowed("The task's initiator is another organization than yours")
+    for receiver in spec.receivers:
+        if receiver.organization_id not in state.members:
+            raise not_a_member(state, receiver.organization_id)
     if (caller.kind == options.CALLER_NODE) != spec.HasField("parent"):
         raise _not_allowed("Users create root tasks, nodes create subtasks")
     inlines = dict(_inline(envelope, spec) for envelope in request.envelopes)

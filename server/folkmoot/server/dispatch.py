@@ -7,25 +7,30 @@ delivery is for and which session is the newest is in rows.
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, or_, select
 
+from folkmoot.server import events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import ConnectionState, Core, NodeKey
+from folkmoot.server.ledgers import Effect, not_admitted
 from folkmoot.server.link import SILENT_INTERVALS, LinkSession, Work
-from folkmoot.server.store import endings, links
+from folkmoot.server.store import departures, endings, links
+from folkmoot.server.store.departures import Departure
 from folkmoot.server.store.task_tables import node_links
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import Waker
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
+from folkmoot.trust import State
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.admin_service_pb2 import Connection as NodeConnection
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 SWEEP_SECONDS = 1.0
 EXPIRED_AT_ONCE = 500
+ABANDONED_LOOKED_FOR_EVERY = timedelta(minutes=1)
 
 T = TypeVar("T")
 
@@ -40,6 +45,8 @@ class Dispatch:
         self._by_id: dict[str, LinkSession] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         core.ledgers.on_moved(self._ledger_moved)
+        core.ledgers.follow(self._settle_departures)
+        self._abandoned_looked_for_at = core.clock()
 
     async def write(self, work: Work[T], *, then: Callable[[T], None] | None = None) -> T:
         """Do work in a transaction; wake whom it concerns as soon as it is committed."""
@@ -92,15 +99,27 @@ class Dispatch:
             del self._sessions[link_id]
         self.begin(self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now)))
 
-    def _ledger_moved(self, genesis: bytes) -> None:
-        sessions = [session for session in self._sessions.values() if session.node.genesis == genesis]
-        if sessions:
-            self.begin(self._tell(genesis, sessions))
+    def _ledger_moved(self, state: State) -> None:
+        """Tell the nodes that are attached; one that is admitted no more has no session from now on."""
+        for session in [each for each in self._sessions.values() if each.node.genesis == state.genesis]:
+            if session.node.node_id in state.nodes:
+                session.ledger_grown(state)
+            else:
+                session.end(not_admitted(state, session.node.node_id))
 
-    async def _tell(self, genesis: bytes, sessions: Sequence[LinkSession]) -> None:
-        state = await self.core.ledgers.state(genesis)
-        for session in sessions:
-            session.ledger_grown(state)
+    def _settle_departures(
+        self, connection: Connection, before: State | None, state: State, author: events.Author
+    ) -> Effect:
+        touched = Touched()
+        departure = Departure(
+            genesis=state.genesis,
+            organization_ids=before.members.keys() - state.members.keys() if before else (),
+            node_ids=before.nodes.keys() - state.nodes.keys() if before else (),
+        )
+        if departure.organization_ids or departure.node_ids:
+            for run in departures.settle(connection, departure, now=self.core.clock(), touched=touched):
+                author("run.expire", {"run_id": run.run_id, "reason": "NOT_A_MEMBER"})(connection)
+        return lambda: self.waker.wake(touched.topics)
 
     async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
         """Tell the connection of each of the nodes that ever attached."""
@@ -141,6 +160,18 @@ class Dispatch:
         while await self.core.store.read(lambda connection: endings.are_late(connection, now=now)):
             await self.write(
                 lambda connection, touched: endings.expire(connection, now=now, touched=touched, most=EXPIRED_AT_ONCE)
+            )
+        if now - self._abandoned_looked_for_at >= ABANDONED_LOOKED_FOR_EVERY:
+            self._abandoned_looked_for_at = now
+            await self._expire_abandoned(now)
+
+    async def _expire_abandoned(self, now: datetime) -> None:
+        """End runs whose node is admitted no more and whose time is over. That is rare, and takes a look at all nodes."""
+        while await self.core.store.read(lambda connection: departures.are_late(connection, now=now)):
+            await self.write(
+                lambda connection, touched: departures.expire(
+                    connection, now=now, touched=touched, most=EXPIRED_AT_ONCE
+                )
             )
 
     async def close(self) -> None:

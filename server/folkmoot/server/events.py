@@ -39,6 +39,7 @@ class Strangers:
 
 
 Recorder = Callable[[Connection], None]
+Author = Callable[[str, Mapping[str, object]], Recorder]
 
 
 def prepare(
@@ -55,16 +56,25 @@ def prepare(
     `caller` is given where a call finds out who makes it. `genesis` names the collaboration that the event is about: then
     users who may see the collaboration's events see it.
     """
-    who = caller or context.caller()
-    row = {
-        "intent": intent,
-        "organization": who.organization,
-        "created_by": who.created_by,
-        "created_at": now,
-        "data_version": DATA_VERSION,
-        "data": json.dumps(data, sort_keys=True, separators=(",", ":")),
-        "request_id": context.request_id(),
-        "outcome": outcome,
-        "genesis": genesis,
-    }
-    return lambda connection: _INSERT.each(connection, [row])
+    return author(now=now, caller=caller, outcome=outcome, genesis=genesis)(intent, data)
+
+
+def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, genesis: bytes | None = None) -> Author:
+    """Return what records things of the present call that only its transaction finds out, by intent and data."""
+    who, request_id = caller or context.caller(), context.request_id()
+
+    def write(intent: str, data: Mapping[str, object]) -> Recorder:
+        row = {
+            "intent": intent,
+            "organization": who.organization,
+            "created_by": who.created_by,
+            "created_at": now,
+            "data_version": DATA_VERSION,
+            "data": json.dumps(data, sort_keys=True, separators=(",", ":")),
+            "request_id": request_id,
+            "outcome": outcome,
+            "genesis": genesis,
+        }
+        return lambda connection: _INSERT.each(connection, [row])
+
+    return write

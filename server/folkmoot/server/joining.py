@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, insert, select, tuple_
 from folkmoot.server import events, pages
 from folkmoot.server.context import caller
 from folkmoot.server.core import Core, try_later
+from folkmoot.server.ledgers import not_a_member
 from folkmoot.server.possession import Possession, require
 from folkmoot.server.store import tables
 from folkmoot.trust import LedgerEntryInvalid, State, digest, fingerprint, key_id
@@ -162,11 +163,7 @@ async def check_member(core: Core, state: State, organization_id: str) -> None:
         lambda connection: open_request(connection, state.genesis, organization_id, now=core.clock())
     )
     if request is None:
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_NOT_A_MEMBER,
-            f"The organization {organization_id} is not a member of {state.name}",
-            metadata={"organization_id": organization_id},
-        )
+        raise not_a_member(state, organization_id)
     missing, votes = state.missing_votes(request), state.requests.get(request)
     approved = len(votes.approved_by & state.members.keys()) if votes else 0
     raise FolkmootError(

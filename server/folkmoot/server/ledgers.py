@@ -7,29 +7,34 @@ server that was restored from a backup gets back from anybody what it lost.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection
 
 from folkmoot.server import access, events
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Clock, wait_for
-from folkmoot.server.store import tables
+from folkmoot.server.store import ledger_rows
 from folkmoot.server.store.engine import Store
-from folkmoot.trust import Position, State, digest, fingerprint, parse, replay
-from folkmoot.trust.errors import FolkmootError, LedgerEntryInvalid, LedgerHeadMoved
+from folkmoot.trust import Position, State, digest, fingerprint, key_id, parse, replay
+from folkmoot.trust.errors import (
+    FolkmootError,
+    InvitationInvalid,
+    LedgerEntryInvalid,
+    LedgerHeadMoved,
+    NodeNotApproved,
+)
 from folkmoot.v1 import errors_pb2, ledger_pb2
 from folkmoot.v1 import options_pb2 as options
-from folkmoot.v1.keys_pb2 import PublicKey
+from folkmoot.v1.keys_pb2 import Invitation, PublicKey
 from folkmoot.v1.signed_pb2 import Signed
 
-Moved = Callable[[bytes], None]
+Moved = Callable[[State], None]
 Also = Callable[[Connection], None]
+Effect = Callable[[], None]
+Follower = Callable[[Connection, State | None, State, events.Author], Effect]
 
-BATCH_ENTRIES = 256
-BATCH_BYTES = 1024 * 1024
 FOUNDING_INTENT = "collaboration.create"
 NODE_INTENT = "node.approve"
 
@@ -62,10 +67,18 @@ class Ledgers:
         self._ledgers: dict[bytes, _Ledger] = {}
         self._opening = asyncio.Lock()
         self._callbacks: list[Moved] = []
+        self._followers: list[Follower] = []
 
     def on_moved(self, callback: Moved) -> None:
-        """Have the callback called, in the event loop, with the genesis of each ledger that has grown."""
+        """Have the callback called, in the event loop, with the state of each ledger that has grown."""
         self._callbacks.append(callback)
+
+    def follow(self, follower: Follower) -> None:
+        """Have rows that depend on ledgers follow them: called in the transaction of an entry, with the state before and after.
+
+        What it returns is called when that is durable, after the callbacks.
+        """
+        self._followers.append(follower)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -76,14 +89,18 @@ class Ledgers:
             raise not_found()
         return ledger.state
 
-    async def state_for_caller(self, genesis: bytes) -> State:
-        """Return the state if the caller may see it: who is neither in it nor asks to be learns nothing."""
+    async def state_for_caller(self, genesis: bytes, *, or_former: bool = False) -> State:
+        """Return the state if the caller may see it: who is neither in it nor asks to be learns nothing.
+
+        `or_former`: who was a member may see it, too.
+        """
         state, who = await self.state(genesis), caller()
         if who.kind == options.CALLER_USER:
             visible = (
                 access.scope(who, options.RESOURCE_COLLABORATION, options.OPERATION_VIEW) == options.SCOPE_GLOBAL
                 or state.is_member(who.organization_id)
-                or await self._store.read(lambda connection: _has_asked(connection, genesis, who.organization_id))
+                or (or_former and who.organization_id in state.memberships)
+                or await self._asks(state, who.organization_id)
             )
         else:
             visible = who.genesis == genesis
@@ -91,23 +108,69 @@ class Ledgers:
             raise not_found()
         return state
 
-    async def entries(self, genesis: bytes, from_sequence: int) -> AsyncIterator[list[Signed]]:
-        """Yield the entries from a sequence on, in batches."""
-        while batch := await self._store.read(lambda connection: _batch(connection, genesis, from_sequence)):  # noqa: B023
-            yield batch
+    async def _asks(self, state: State, organization_id: str) -> bool:
+        """Tell whether the organization has asked to join; one that was a member, whether it asks now."""
+        now = self._clock() if organization_id in state.memberships else None
+        return await self._store.read(
+            lambda connection: ledger_rows.has_asked(connection, state.genesis, organization_id, now)
+        )
+
+    async def _ends_for_caller(self, genesis: bytes) -> int | None:
+        """Return the last entry that the caller may see, None if there is no such bound.
+
+        Who was a member sees how that ended, and nothing behind it.
+        """
+        state = await self.state_for_caller(genesis, or_former=True)
+        try:
+            await self.state_for_caller(genesis)
+        except FolkmootError:
+            ended = state.memberships[caller().organization_id][-1].until
+            return ended.sequence if ended else None
+        return None
+
+    async def read(self, genesis: bytes, from_sequence: int) -> AsyncIterator[list[Signed]]:
+        """Yield the entries from a sequence on, in batches, as far as the caller may see them."""
+        last = await self._ends_for_caller(genesis)
+        async for batch in self._entries(genesis, from_sequence):
+            shown = batch if last is None else batch[: max(0, last + 1 - from_sequence)]
+            if not shown:
+                return
+            yield shown
             from_sequence += len(batch)
 
     async def watch(self, genesis: bytes, from_sequence: int) -> AsyncIterator[list[Signed]]:
-        """Yield the entries from a sequence on, then each new one; raise SHUTTING_DOWN when the server stops."""
+        """Yield the entries from a sequence on, then each new one, until the caller may see no more of them.
+
+        Raises SHUTTING_DOWN when the server stops.
+        """
         ledger = await self._open(genesis)
         if ledger is None:
             raise not_found()
         while True:
             grown = ledger.grown
-            async for batch in self.entries(genesis, from_sequence):
+            async for batch in self.read(genesis, from_sequence):
                 yield batch
                 from_sequence += len(batch)
+            if await self._ends_for_caller(genesis) is not None:
+                return
             await wait_for(grown, draining=self._draining)
+
+    async def _entries(self, genesis: bytes, from_sequence: int) -> AsyncIterator[list[Signed]]:
+        while batch := await self._store.read(lambda connection: ledger_rows.batch(connection, genesis, from_sequence)):  # noqa: B023
+            yield batch
+            from_sequence += len(batch)
+
+    def check_admitted(self, who: Caller) -> None:
+        """Raise NODE_NOT_APPROVED for a node that was revoked, NOT_A_MEMBER for one whose organization is gone; others pass."""
+        if who.kind not in (options.CALLER_NODE, options.CALLER_INVITED_NODE):
+            return
+        ledger = self._ledgers.get(who.genesis)
+        if ledger is None or ledger.state is None:
+            return  # nobody has moved a ledger that nobody has used yet
+        if who.kind == options.CALLER_NODE and who.node_id not in ledger.state.nodes:
+            raise not_admitted(ledger.state, who.node_id)
+        if who.organization_id not in ledger.state.members:
+            raise not_a_member(ledger.state, who.organization_id)
 
     # ---- appending -------------------------------------------------------------------------------------------------
 
@@ -122,11 +185,7 @@ class Ledgers:
         state = await self.state(entry.genesis)
         member = state.members.get(entry.organization_id)
         if member is None:
-            raise FolkmootError(
-                errors_pb2.ERROR_REASON_NOT_A_MEMBER,
-                f"The organization {entry.organization_id} is not a member of {state.name}",
-                metadata={"organization_id": entry.organization_id},
-            )
+            raise not_a_member(state, entry.organization_id)
         return state.genesis, member.governance_key
 
     async def append(self, signed: Signed, *, also: Also | None = None) -> Position:
@@ -162,12 +221,13 @@ class Ledgers:
             state = self._follow(ledger.state, signed, entry)
             await self._store.write(
                 self._appending(ledger.state, state, signed, entry, also),
-                then=lambda _none: self._moved(ledger, state),
+                then=lambda effects: self._moved(ledger, state, effects),
             )
             return state.position
 
     def _follow(self, before: State | None, signed: Signed, entry: ledger_pb2.LedgerEntry) -> State:
         if before is not None and entry.sequence <= before.position.sequence:
+            _check_invitation_unused(before, entry)
             raise LedgerHeadMoved(
                 f"The newest entry is {before.position.sequence}, and entry {entry.sequence} is another one",
                 metadata={"sequence": str(before.position.sequence)},
@@ -182,38 +242,31 @@ class Ledgers:
 
     def _appending(
         self, before: State | None, state: State, signed: Signed, entry: ledger_pb2.LedgerEntry, also: Also
-    ) -> Callable[[Connection], None]:
+    ) -> Callable[[Connection], list[Effect]]:
         now = self._clock()
-        record = events.prepare(
-            intent=f"ledger.{entry.intent}",
-            data={"genesis": state.genesis.hex(), "sequence": entry.sequence, "organization_id": entry.organization_id},
-            now=now,
-            genesis=state.genesis,
+        author = events.author(now=now, genesis=state.genesis)
+        record = author(
+            f"ledger.{entry.intent}",
+            {"genesis": state.genesis.hex(), "sequence": entry.sequence, "organization_id": entry.organization_id},
         )
 
-        def operation(connection: Connection) -> None:
+        def operation(connection: Connection) -> list[Effect]:
             also(connection)
-            connection.execute(
-                insert(tables.ledger_entries).values(
-                    genesis=state.genesis,
-                    sequence=entry.sequence,
-                    hash=state.position.hash,
-                    signed=signed.SerializeToString(),
-                    received_at=now,
-                )
-            )
-            _project(connection, before, state)
+            ledger_rows.append(connection, before, state, signed, now=now)
             record(connection)
+            return [follower(connection, before, state, author) for follower in self._followers]
 
         return operation
 
-    def _moved(self, ledger: _Ledger, state: State) -> None:
+    def _moved(self, ledger: _Ledger, state: State, effects: list[Effect]) -> None:
         ledger.state = state
         self._ledgers[state.genesis] = ledger
         grown, ledger.grown = ledger.grown, asyncio.Event()
         grown.set()
         for callback in self._callbacks:
-            callback(state.genesis)
+            callback(state)
+        for effect in effects:
+            effect()
 
     # ---- memory ----------------------------------------------------------------------------------------------------
 
@@ -223,12 +276,23 @@ class Ledgers:
             return known
         async with self._opening:
             if genesis not in self._ledgers:
-                stored = [entry async for batch in self.entries(genesis, 0) for entry in batch]
+                stored = [entry async for batch in self._entries(genesis, 0) for entry in batch]
                 if not stored:
                     return None
                 self._ledgers[genesis] = _Ledger(await asyncio.to_thread(replay, stored, expected_genesis=genesis))
         known = self._ledgers.get(genesis)
         return known if known and known.state else None
+
+
+def _check_invitation_unused(state: State, entry: ledger_pb2.LedgerEntry) -> None:
+    """Say at once that an invitation was used, to whoever comes too late with it: signing again is no use to him."""
+    if entry.intent != NODE_INTENT:
+        return
+    redeemed = parse(ledger_pb2.NodeApprove, entry.data)
+    if redeemed.HasField("invitation"):
+        invitation = parse(Invitation, redeemed.invitation.body)
+        if state.is_used(key_id(invitation.public_key)):
+            raise InvitationInvalid("The invitation was used before", metadata={"rule": "INVITATION_USED"})
 
 
 def is_founding(entry: ledger_pb2.LedgerEntry) -> bool:
@@ -239,6 +303,29 @@ def is_founding(entry: ledger_pb2.LedgerEntry) -> bool:
 def not_found() -> FolkmootError:
     """Return the error for a collaboration that is not there, or not for the caller."""
     return FolkmootError(errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND, "There is no such collaboration for you here")
+
+
+def not_a_member(state: State, organization_id: str) -> FolkmootError:
+    """Return the error for an organization that is no member."""
+    return FolkmootError(
+        errors_pb2.ERROR_REASON_NOT_A_MEMBER,
+        f"The organization {organization_id} is not a member of {state.name}",
+        metadata={"organization_id": organization_id},
+    )
+
+
+def not_admitted(state: State, node_id: str) -> NodeNotApproved:
+    """Return the error for a node that the ledger does not admit, with the entry that ended its admission if one did."""
+    former = state.former_nodes.get(node_id)
+    if former is None or former.until is None:
+        return NodeNotApproved(
+            f"The ledger of {state.name} does not admit the node {node_id}", metadata={"node_id": node_id}
+        )
+    entry = former.until.sequence
+    return NodeNotApproved(
+        f"The ledger of {state.name} does not admit the node {node_id} any more: entry {entry} ended it",
+        metadata={"node_id": node_id, "entry": str(entry)},
+    )
 
 
 def _check_may_append(who: Caller, entry: ledger_pb2.LedgerEntry, signed: Signed, *, founding: bool) -> None:
@@ -260,91 +347,3 @@ def _check_may_append(who: Caller, entry: ledger_pb2.LedgerEntry, signed: Signed
 
 def _nothing(_connection: Connection) -> None:
     """Do nothing besides."""
-
-
-# ---- rows ----------------------------------------------------------------------------------------------------------
-
-
-def _project(connection: Connection, before: State | None, state: State) -> None:
-    """Bring the lists to what the ledger says now."""
-    head = {"head_sequence": state.position.sequence, "head_hash": state.position.hash}
-    connection.execute(
-        upsert(tables.collaborations)
-        .values(
-            genesis=state.genesis,
-            name=state.name,
-            reference=str(state.reference),
-            encryption=state.encryption,
-            **head,
-        )
-        .on_conflict_do_update([tables.collaborations.c.genesis], set_=head)
-    )
-    old_members = before.members if before else {}
-    _insert_all(
-        connection,
-        tables.members,
-        (
-            {"genesis": state.genesis, "organization_id": member.organization_id, "name": member.name}
-            for member in state.members.values()
-            if member.organization_id not in old_members
-        ),
-    )
-    for gone in old_members.keys() - state.members.keys():
-        table = tables.members
-        connection.execute(delete(table).where(table.c.genesis == state.genesis, table.c.organization_id == gone))
-    for admitted in state.members.keys() - old_members.keys():
-        requests = tables.join_requests
-        mine = (requests.c.genesis == state.genesis) & (requests.c.organization_id == admitted)
-        connection.execute(update(requests).where(mine).values(open=False))
-    old_nodes = before.nodes if before else {}
-    _insert_all(
-        connection,
-        tables.nodes,
-        (
-            {
-                "genesis": state.genesis,
-                "node_id": node.node_id,
-                "organization_id": node.organization_id,
-                "name": node.name,
-            }
-            for node in state.nodes.values()
-            if node.node_id not in old_nodes
-        ),
-    )
-    for gone in old_nodes.keys() - state.nodes.keys():
-        nodes = tables.nodes
-        connection.execute(delete(nodes).where(nodes.c.genesis == state.genesis, nodes.c.node_id == gone))
-        heads = tables.node_heads
-        connection.execute(delete(heads).where(heads.c.genesis == state.genesis, heads.c.node_id == gone))
-    for admitted in state.nodes.keys() - old_nodes.keys():
-        attempts = tables.node_attempts
-        connection.execute(delete(attempts).where(attempts.c.genesis == state.genesis, attempts.c.node_id == admitted))
-
-
-def _insert_all(connection: Connection, table: Table, rows: Iterable[dict[str, object]]) -> None:
-    if values := list(rows):
-        connection.execute(insert(table), values)
-
-
-def _batch(connection: Connection, genesis: bytes, from_sequence: int) -> list[Signed]:
-    table = tables.ledger_entries
-    query = (
-        select(table.c.signed)
-        .where(table.c.genesis == genesis, table.c.sequence >= from_sequence)
-        .order_by(table.c.sequence)
-        .limit(BATCH_ENTRIES)
-    )
-    batch: list[Signed] = []
-    size_bytes = 0
-    for data in connection.execute(query).yield_per(16).scalars():
-        batch.append(Signed.FromString(data))
-        size_bytes += len(data)
-        if size_bytes >= BATCH_BYTES:
-            break
-    return batch
-
-
-def _has_asked(connection: Connection, genesis: bytes, organization_id: str) -> bool:
-    table = tables.join_requests
-    query = select(table.c.digest).where(table.c.genesis == genesis, table.c.organization_id == organization_id)
-    return bool(organization_id) and connection.execute(query.limit(1)).first() is not None

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from folkmoot.server import events, heads
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
+from folkmoot.server.ledgers import not_admitted
 from folkmoot.server.store import deliveries, links, placement, reports
 from folkmoot.server.store.reports import Fate
 from folkmoot.server.store.touched import Touched
@@ -107,11 +108,14 @@ class LinkSession:
             finally:
                 room.release()
 
-        async for frame in frames:
-            await room.acquire()
-            handling = self._dispatch.begin(handle(frame))
-            if self.link_id is None:
-                await handling
+        try:
+            async for frame in frames:
+                await room.acquire()
+                handling = self._dispatch.begin(handle(frame))
+                if self.link_id is None:
+                    await handling
+        except FolkmootError as error:  # a frame that breaks the contract, or a node that was revoked
+            self.end(error)
         for _ in range(FRAMES_UNDER_WAY):
             await room.acquire()
         self.end()
@@ -159,6 +163,8 @@ class LinkSession:
 
         def work(connection: Connection, touched: Touched) -> _Begun:
             me = self.caller
+            if not links.is_admitted(connection, me.genesis, me.node_id):  # any more: its token was good a moment ago
+                raise not_admitted(state, me.node_id)
             link_id = links.ensure(connection, me.genesis, me.node_id, me.organization_id)
             row = links.attach(connection, link_id, hello, now=now)
             reached, resynced = row.acknowledged, acknowledged > row.last_sequence

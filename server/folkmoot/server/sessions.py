@@ -170,11 +170,13 @@ class Sessions:
         self._forgotten += 1
 
     async def _node_behind(self, claims: Claims) -> Caller:
-        if claims.kind == options.CALLER_NODE:
-            (await self._core.ledgers.state(claims.genesis)).node(claims.node_id)
-        return Caller(
+        """Return the machine: it is admitted now, whatever it was when the token was made."""
+        await self._core.ledgers.state(claims.genesis)
+        who = Caller(
             claims.kind, node_id=claims.node_id, organization_id=claims.organization_id, genesis=claims.genesis
         )
+        self._core.ledgers.check_admitted(who)
+        return who
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 

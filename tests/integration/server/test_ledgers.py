@@ -330,7 +330,7 @@ async def test_watcher_is_told_when_the_server_stops(tmp_path):
 
 
 async def test_long_ledger_comes_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("folkmoot.server.ledgers.BATCH_ENTRIES", 2)
+    monkeypatch.setattr("folkmoot.server.store.ledger_rows.BATCH_ENTRIES", 2)
     async with server(tmp_path) as s:
         lung = world(now=utc_now())
         admins = await s.publish(lung)

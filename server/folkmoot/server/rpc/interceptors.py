@@ -76,7 +76,9 @@ class Guard(grpc.aio.ServerInterceptor):
     def _guard(self, method: str, handler: Handler) -> Handler:
         guarded = self._streaming(method, handler) if handler.response_streaming else self._answering(method, handler)
         make = _kind(handler)[0]
-        return cast("Handler", make(guarded, requests.readable(handler.request_deserializer), handler.response_serializer))
+        return cast(
+            "Handler", make(guarded, requests.readable(handler.request_deserializer), handler.response_serializer)
+        )
 
     def _answering(self, method: str, handler: Handler) -> Callable[..., Awaitable[Any]]:
         behavior = _kind(handler)[1]
@@ -101,6 +103,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
                 async with aclosing(answers):
                     async for message in answers:
+                        self._core.ledgers.check_admitted(context.caller())
                         yield message
             except Exception as error:  # noqa: BLE001
                 await self._fail(call, error)
@@ -122,9 +125,16 @@ class Guard(grpc.aio.ServerInterceptor):
             context.authenticated(await self._authenticate(authorization.removeprefix(_BEARER)))
         access.check(context.caller(), rule, call.method)
         if is_stream:
-            return _validated(request)
+            return self._checked(request)
         requests.check(request)
         return request
+
+    async def _checked(self, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Check a stream message by message, and that its sender still may send: streams last longer than what let them in."""
+        async for message in messages:
+            self._core.ledgers.check_admitted(context.caller())
+            requests.check(message)
+            yield message
 
     # ---- after -----------------------------------------------------------------------------------------------------
 
@@ -175,12 +185,6 @@ def _is_denial(error: FolkmootError) -> bool:
     if error.reason == errors_pb2.ERROR_REASON_LOCKED_OUT:
         return True
     return status_code(error) in _DENIALS and error.reason != _RECORDED_ELSEWHERE
-
-
-async def _validated(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in messages:
-        requests.check(message)
-        yield message
 
 
 def _kind(handler: Handler) -> tuple[Callable[..., Any], Callable[..., Any]]:

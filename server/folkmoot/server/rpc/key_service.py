@@ -26,14 +26,12 @@ class KeyService(KeyServiceServicer):
         self._vault = vault
 
     async def GetLedger(self, request: keys.GetLedgerRequest, _rpc: Context) -> AsyncIterator[keys.GetLedgerResponse]:
-        await self._ledgers.state_for_caller(request.genesis)
-        async for batch in self._ledgers.entries(request.genesis, request.from_sequence):
+        async for batch in self._ledgers.read(request.genesis, request.from_sequence):
             yield keys.GetLedgerResponse(entries=batch)
 
     async def WatchLedger(
         self, request: keys.WatchLedgerRequest, _rpc: Context
     ) -> AsyncIterator[keys.WatchLedgerResponse]:
-        await self._ledgers.state_for_caller(request.genesis)
         async for batch in self._ledgers.watch(request.genesis, request.from_sequence):
             yield keys.WatchLedgerResponse(entries=batch)
 

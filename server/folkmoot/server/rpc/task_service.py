@@ -41,7 +41,7 @@ class TaskService(TaskServiceServicer):
 
     async def CreateTask(self, request: pb.CreateTaskRequest, _rpc: Context) -> pb.CreateTaskResponse:
         caller, now = context.caller(), self._core.clock()
-        state = await self._core.ledgers.state_for_caller(creation.genesis_of(request.chain))
+        state = await self._core.ledgers.state_for_caller(creation.genesis_of(request.chain), or_former=True)
         new = creation.check(request, caller=caller, state=state, now=now)
         data = {"task_id": new.spec.task_id, "digest": new.verified.digest.hex()}
         record = events.prepare(intent="task.create", data=data, now=now, genesis=state.genesis)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, select, update
 
 from folkmoot.server import tasks
-from folkmoot.server.store import deliveries, runs
+from folkmoot.server.store import deliveries, links, runs
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_PENDING, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
@@ -31,7 +31,7 @@ def end(
     now: datetime,
     touched: Touched,
 ) -> None:
-    """End runs that no node has accepted. A node that is just about to is told that they are not wanted any more."""
+    """End runs that no node has accepted, or can end. A node that is just about to accept one is told that it is not wanted."""
     runs.move(connection, pending, touched, state=state, reason=reason, ended_at=now)
     deliveries.cancel(connection, pending, touched)
     settle(connection, {run.task_id for run in pending}, now=now, touched=touched)
@@ -110,12 +110,14 @@ def _late(now: datetime) -> Select[*tuple[Any, ...]]:
 
 
 def cancel_tree(connection: Connection, task_id: str, *, now: datetime, touched: Touched) -> None:
-    """Cancel a task and all below it: what no node has ends here, for the rest nodes are asked."""
+    """Cancel a task and all below it: what no node has ends here, for the rest nodes are asked, while there are such."""
     below = select(task_table.c.task_id).where(task_table.c.task_id == task_id).cte("below", recursive=True)
     below = below.union_all(select(task_table.c.task_id).join(below, task_table.c.parent_task_id == below.c.task_id))
     found = runs.where(connection, run_table.c.task_id.in_(select(below.c.task_id)))
     asked = [run for run in found if tasks.cancel(run) is tasks.Cancel.ASKS_NODE]
+    abandoned = runs.where(connection, links.abandoned(), run_table.c.run_id.in_([run.run_id for run in asked]))
+    asked = [run for run in asked if run not in abandoned]
     runs.move(connection, asked, touched, cancelling=True)
     deliveries.cancel(connection, asked, touched)
-    ended = [run for run in found if tasks.cancel(run) is tasks.Cancel.ENDS]
+    ended = abandoned + [run for run in found if tasks.cancel(run) is tasks.Cancel.ENDS]
     end(connection, ended, tasks.CANCELLED, ErrorReason.ERROR_REASON_CANCELLED, now=now, touched=touched)

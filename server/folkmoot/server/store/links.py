@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, insert, select, update
 
 from folkmoot.server.store import task_tables
 from folkmoot.server.store.prepared import Prepared
@@ -70,6 +70,16 @@ def admitted(connection: Connection, genesis: bytes, organization_ids: Iterable[
         for organization_id in organization_ids
         for row in _ADMITTED.rows(connection, {"genesis": genesis, "organization_id": organization_id})
     ]
+
+
+_IS_ADMITTED = Prepared(
+    select(nodes.c.node_id).where(nodes.c.genesis == bindparam("genesis"), nodes.c.node_id == bindparam("node_id"))
+)
+
+
+def is_admitted(connection: Connection, genesis: bytes, node_id: str) -> bool:
+    """Tell whether the ledger admits a node now."""
+    return _IS_ADMITTED.row(connection, {"genesis": genesis, "node_id": node_id}) is not None
 
 
 def _link(row: AnyRow) -> Link:
@@ -178,6 +188,14 @@ def detach_all(connection: Connection, *, now: datetime) -> None:
 def session_replaced() -> FolkmootError:
     """Return the error of a session that a newer one of the same node has ended."""
     return FolkmootError(ErrorReason.ERROR_REASON_SESSION_REPLACED, "The node has attached anew")
+
+
+def abandoned() -> ColumnElement[bool]:
+    """Meet runs that a node holds which the ledger admits no more: no receipt can end them."""
+    runs = task_tables.runs
+    admitted = exists().where(nodes.c.genesis == node_links.c.genesis, nodes.c.node_id == node_links.c.node_id)
+    gone = select(node_links.c.link_id).where(~admitted)
+    return and_(task_tables.IS_OPEN, runs.c.assigned_at.is_not(None), runs.c.link_id.in_(gone))
 
 
 def belonging_to(link_id: int) -> ColumnElement[bool]:

@@ -8,12 +8,13 @@ What can't be placed is placed as soon as a node of the organization attaches.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Select, insert, select
 
 from folkmoot.server.store import deliveries, links, runs
 from folkmoot.server.store.links import Link
-from folkmoot.server.store.task_tables import IS_HOMELESS, scratch_bindings
+from folkmoot.server.store.task_tables import IS_HOMELESS, AnyRow, scratch_bindings
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
@@ -71,25 +72,55 @@ def place(connection: Connection, spec: TaskSpec) -> Placement:
 
 def place_waiting(connection: Connection, genesis: bytes, link_id: int, organization_id: str, touched: Touched) -> None:
     """Give the organization's runs that are placed nowhere to a node that has just attached."""
-    homeless = (
-        select(*runs.DECISIVE, task_table.c.blocked, task_table.c.job_id, task_table.c.chain)
-        .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
-        .where(
-            run_table.c.organization_id == organization_id,
-            IS_HOMELESS,
-            run_table.c.genesis == genesis,
+    told = []
+    for row in connection.execute(_homeless(genesis, organization_id)).all():
+        told += _settle_at(connection, link_id, row, touched)
+    deliveries.assign(connection, told, touched)
+
+
+def place_homeless(connection: Connection, genesis: bytes, organization_id: str, touched: Touched) -> None:
+    """Place the organization's runs that are placed nowhere, one by one; those that no node can have now wait for one."""
+    candidates = links.admitted(connection, genesis, [organization_id])
+    told = []
+    for row in connection.execute(_homeless(genesis, organization_id)).all():
+        open_runs = links.open_runs(connection, (link.link_id for link in candidates if link.link_id))
+        chosen = choose(candidates, open_runs=open_runs, labels=_spec(row.chain).labels)
+        if chosen is not None:
+            told += _settle_at(connection, links.opened(connection, genesis, chosen), row, touched)
+            candidates = links.admitted(connection, genesis, [organization_id])
+    deliveries.assign(connection, told, touched)
+
+
+def shares_files(chain: bytes) -> bool:
+    """Tell whether a task's runs share files with others of their job."""
+    return _spec(chain).scratch == Scratch.SCRATCH_JOB
+
+
+def _homeless(genesis: bytes, organization_id: str) -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            *runs.DECISIVE,
+            run_table.c.organization_id,
+            task_table.c.blocked,
+            task_table.c.job_id,
+            task_table.c.chain,
         )
+        .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
+        .where(run_table.c.organization_id == organization_id, IS_HOMELESS, run_table.c.genesis == genesis)
         .order_by(run_table.c.position)
     )
-    told = []
-    for row in connection.execute(homeless).all():
-        runs.move(connection, [runs.run_of(row)], touched, link_id=link_id)
-        if not row.blocked:
-            told.append((link_id, row.run_id))
-        spec = TaskSpec.FromString(TaskChain.FromString(row.chain).specs[-1].body)
-        if spec.scratch == Scratch.SCRATCH_JOB and organization_id not in _bindings(connection, row.job_id):
-            _bind(connection, row.job_id, organization_id, link_id)
-    deliveries.assign(connection, told, touched)
+
+
+def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touched) -> list[tuple[int, str]]:
+    """Place a run at a node; return what to tell the node."""
+    runs.move(connection, [runs.run_of(row)], touched, link_id=link_id)
+    if shares_files(row.chain) and row.organization_id not in _bindings(connection, row.job_id):
+        _bind(connection, row.job_id, row.organization_id, link_id)
+    return [] if row.blocked else [(link_id, row.run_id)]
+
+
+def _spec(chain: bytes) -> TaskSpec:
+    return TaskSpec.FromString(TaskChain.FromString(chain).specs[-1].body)
 
 
 def _bindings(connection: Connection, job_id: str) -> dict[str, int]:

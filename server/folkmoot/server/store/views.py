@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, false, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, false, or_, select, true
 
 from folkmoot.server import access, tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.store import links
 from folkmoot.server.store.prepared import Prepared
-from folkmoot.server.store.tables import members
+from folkmoot.server.store.tables import former_members, members, nodes
 from folkmoot.server.store.task_tables import IS_OPEN, AnyRow, node_links, payloads, run_logs, runs
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.tasks import Station
@@ -41,23 +41,33 @@ def visible(
     genesis = runs.c.genesis if resource == RUN else task_table.c.genesis
     if caller.kind == options.CALLER_NODE:
         return genesis == caller.genesis
-    own = task_table.c.created_by == caller.user_id
-    of_organization = task_table.c.initiator_organization_id == caller.organization_id
-    if resource == RUN:
-        of_organization = or_(of_organization, runs.c.organization_id == caller.organization_id)
-    if not caller.organization_id:
-        of_organization = own
+    own, of_organization = task_table.c.created_by == caller.user_id, _of_organization(caller, resource)
     match access.scope(caller, resource, operation):
         case options.SCOPE_GLOBAL:
             return true()
         case options.SCOPE_COLLABORATION:
-            return genesis.in_(select(members.c.genesis).where(members.c.organization_id == caller.organization_id))
+            return or_(
+                genesis.in_(_of(caller, members)), and_(genesis.in_(_of(caller, former_members)), of_organization)
+            )
         case options.SCOPE_ORGANIZATION:
             return of_organization
         case options.SCOPE_OWN:
             return own
         case _:
             return false()
+
+
+def _of_organization(caller: Caller, resource: options.Resource.ValueType) -> ColumnElement[bool]:
+    """Meet tasks that the caller's organization has made, and runs of these and those that it executes."""
+    if not caller.organization_id:
+        return task_table.c.created_by == caller.user_id
+    made = task_table.c.initiator_organization_id == caller.organization_id
+    return or_(made, runs.c.organization_id == caller.organization_id) if resource == RUN else made
+
+
+def _of(caller: Caller, table: Table) -> Select[tuple[bytes]]:
+    """Select the collaborations that the caller's organization is, or was, a member of."""
+    return select(table.c.genesis).where(table.c.organization_id == caller.organization_id)
 
 
 def task_not_found(task_id: str) -> FolkmootError:
@@ -115,8 +125,9 @@ def _page(
     """
     reaches = [visible(caller, resource)]
     if access.scope(caller, resource, VIEW) == options.SCOPE_COLLABORATION:
-        mine = select(members.c.genesis).where(members.c.organization_id == caller.organization_id)
-        reaches = [table.c.genesis == genesis for genesis in connection.scalars(mine)]
+        own = _of_organization(caller, resource)
+        reaches = [table.c.genesis == genesis for genesis in connection.scalars(_of(caller, members))]
+        reaches += [(table.c.genesis == genesis) & own for genesis in connection.scalars(_of(caller, former_members))]
     newest = query.order_by(table.c.position.desc()).limit(most)
     found = [row for reach in reaches for row in connection.execute(newest.where(reach))]
     return sorted(found, key=lambda row: row.position, reverse=True)[:most]
@@ -157,9 +168,11 @@ _RUNS = (
         node_links.c.node_id,
         node_links.c.attached_at,
         node_links.c.away_since,
+        nodes.c.node_id.label("admitted_node_id"),
     )
     .join_from(runs, task_table, task_table.c.task_id == runs.c.task_id)
     .outerjoin(node_links, node_links.c.link_id == runs.c.link_id)
+    .outerjoin(nodes, and_(nodes.c.genesis == node_links.c.genesis, nodes.c.node_id == node_links.c.node_id))
 )
 _TASK = Prepared(select(*TASK_COLUMNS).where(task_table.c.task_id == bindparam("task_id")))
 _RUN = Prepared(_RUNS.where(runs.c.run_id == bindparam("run_id")))
@@ -224,7 +237,7 @@ class _Stations:
     def of(self, row: AnyRow) -> Station:
         if row.link_id is not None:
             never = row.created_at if row.attached_at is None else None
-            return Station(admitted=True, away_since=row.away_since or never)
+            return Station(admitted=row.admitted_node_id is not None, away_since=row.away_since or never)
         own = [link for link in self._links.get(row.genesis, ()) if link.organization_id == row.organization_id]
         return links.station(own, created_at=row.created_at)
 

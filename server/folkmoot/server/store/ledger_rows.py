@@ -1,0 +1,101 @@
+"""Rows of ledgers: the entries as they came, and lists that are brought to what the ledger says with every entry.
+
+Who a ledger speaks of is compared with what it said before, so that an entry costs what it changes.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from folkmoot.server.store import tables
+from folkmoot.trust import State
+from folkmoot.trust.membership import Member, Node
+from folkmoot.v1.signed_pb2 import Signed
+
+BATCH_ENTRIES = 256
+BATCH_BYTES = 1024 * 1024
+
+
+def append(connection: Connection, before: State | None, state: State, signed: Signed, *, now: datetime) -> None:
+    """Store the entry that leads from one state to the next, and bring the lists to what the ledger says then."""
+    entry = {
+        "genesis": state.genesis,
+        "sequence": state.position.sequence,
+        "hash": state.position.hash,
+        "signed": signed.SerializeToString(),
+        "received_at": now,
+    }
+    connection.execute(insert(tables.ledger_entries).values(entry))
+    head = {"head_sequence": state.position.sequence, "head_hash": state.position.hash}
+    collaboration = {
+        "genesis": state.genesis,
+        "name": state.name,
+        "reference": str(state.reference),
+        "encryption": state.encryption,
+        **head,
+    }
+    moved = upsert(tables.collaborations).values(collaboration)
+    connection.execute(moved.on_conflict_do_update([tables.collaborations.c.genesis], set_=head))
+    _project_members(connection, before.members if before else {}, state)
+    _project_nodes(connection, before.nodes if before else {}, state)
+
+
+def _project_members(connection: Connection, before: Mapping[str, Member], state: State) -> None:
+    members, former, requests = tables.members, tables.former_members, tables.join_requests
+    for gone in before.keys() - state.members.keys():
+        for table in (members, tables.node_attempts):
+            connection.execute(delete(table).where(_is(table, state), table.c.organization_id == gone))
+        connection.execute(insert(former).values(genesis=state.genesis, organization_id=gone))
+    for admitted in state.members.keys() - before.keys():
+        name = state.members[admitted].name
+        connection.execute(insert(members).values(genesis=state.genesis, organization_id=admitted, name=name))
+        connection.execute(delete(former).where(_is(former, state), former.c.organization_id == admitted))
+        answered = update(requests).where(_is(requests, state), requests.c.organization_id == admitted)
+        connection.execute(answered.values(open=False))
+
+
+def _project_nodes(connection: Connection, before: Mapping[str, Node], state: State) -> None:
+    nodes, attempts = tables.nodes, tables.node_attempts
+    for gone in before.keys() - state.nodes.keys():
+        for table in (nodes, tables.node_heads):
+            connection.execute(delete(table).where(_is(table, state), table.c.node_id == gone))
+    for admitted in state.nodes.keys() - before.keys():
+        node = state.nodes[admitted]
+        row = {"node_id": admitted, "organization_id": node.organization_id, "name": node.name}
+        connection.execute(insert(nodes).values(genesis=state.genesis, **row))
+        connection.execute(delete(attempts).where(_is(attempts, state), attempts.c.node_id == admitted))
+
+
+def _is(table: Table, state: State) -> ColumnElement[bool]:
+    """Meet the rows of the state's collaboration."""
+    return table.c.genesis == state.genesis
+
+
+def batch(connection: Connection, genesis: bytes, from_sequence: int) -> list[Signed]:
+    """Return the next entries from a sequence on: so many, or about a MiB."""
+    table = tables.ledger_entries
+    query = (
+        select(table.c.signed)
+        .where(table.c.genesis == genesis, table.c.sequence >= from_sequence)
+        .order_by(table.c.sequence)
+        .limit(BATCH_ENTRIES)
+    )
+    batch: list[Signed] = []
+    size_bytes = 0
+    for data in connection.execute(query).yield_per(16).scalars():
+        batch.append(Signed.FromString(data))
+        size_bytes += len(data)
+        if size_bytes >= BATCH_BYTES:
+            break
+    return batch
+
+
+def has_asked(connection: Connection, genesis: bytes, organization_id: str, now: datetime | None) -> bool:
+    """Tell whether the organization has asked to join; with `now`, whether it has a request that is open then."""
+    table = tables.join_requests
+    query = select(table.c.digest).where(table.c.genesis == genesis, table.c.organization_id == organization_id)
+    if now is not None:
+        query = query.where(table.c.open, table.c.expires_at > now)
+    return bool(organization_id) and connection.execute(query.limit(1)).first() is not None
