@@ -138,7 +138,7 @@ async def test_server_that_alters_a_receipt_or_invents_a_subtask_is_not_believed
                     answer.tasks.add(task_id=task.id, parent_task_id=task.id)
                 return answer
 
-            connection.session.call = lying  # type: ignore[method-assign, assignment]
+            connection.session.call = lying  # type: ignore[method-assign]
             exported = await export_proof(connection, task.id)
     told = "\n".join(exported.missing)
     assert "which the server shows below it" in told
