@@ -17,7 +17,7 @@ from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import CANCELLED, Outcome, make_receipt, refused
 from folkmoot.node.policy import Refused
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds
-from folkmoot.node.sightings import contradiction, look_at_heads, withheld
+from folkmoot.node.sightings import contradiction, look_at_heads, weigh_heads, withheld
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
 from folkmoot.transport import RemoteError
@@ -199,8 +199,7 @@ async def _require_reliable(station: Station) -> None:
         await look_at_heads(station)
     except RemoteError as error:
         log.warning("node.heads_not_read", detail=str(error))
-    if (stale := station.stale()) is not None:
-        station.doubts.note(stale, station.now())
+    if (stale := weigh_heads(station)) is not None:
         raise stale
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from folkmoot.node.data.tables import table_not_found
 from folkmoot.node.limiter import Limiter
@@ -144,8 +144,9 @@ class ProxyServicer(ProxyServiceServicer):
         self, request_iterator: AsyncIterator[pb.CreateSubtaskRequest], context: _Context
     ) -> pb.CreateSubtaskResponse:
         async with self._call("CreateSubtask", context) as (port, _):
-            head = (await _first(request_iterator, "head")).head
-            content = _subtask_content(request_iterator, sum(part.size_bytes for part in head.inputs))
+            frames = _readable(request_iterator)
+            head = (await _first(frames, "head")).head
+            content = _subtask_content(frames, sum(part.size_bytes for part in head.inputs))
             return pb.CreateSubtaskResponse(task_id=await port.create_subtask(head, content))
 
     async def WatchSubtask(
@@ -184,8 +185,9 @@ class ProxyServicer(ProxyServiceServicer):
         self, request_iterator: AsyncIterator[pb.WriteResultRequest], context: _Context
     ) -> pb.WriteResultResponse:
         async with self._call("WriteResult", context) as (port, _):
-            head = (await _first(request_iterator, "head")).head
-            await port.write_result(head.content_type, _result_content(request_iterator))
+            frames = _readable(request_iterator)
+            head = (await _first(frames, "head")).head
+            await port.write_result(head.content_type, _result_content(frames))
             return pb.WriteResultResponse()
 
     async def WriteFailure(self, request: pb.WriteFailureRequest, context: _Context) -> pb.WriteFailureResponse:
@@ -229,6 +231,17 @@ class ProxyServicer(ProxyServiceServicer):
             self._open_calls -= 1
             if not self._open_calls:
                 self.idle.set()
+
+
+async def _readable(requests: AsyncIterator[_Frame]) -> AsyncIterator[_Frame]:
+    """Give the messages of a stream; what is not one is the algorithm's fault, not the node's."""
+    try:
+        async for request in requests:
+            yield request
+    except DecodeError as error:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_MALFORMED, "the stream has something that is no message"
+        ) from error
 
 
 async def _first(requests: AsyncIterator[_Frame], kind: str) -> _Frame:

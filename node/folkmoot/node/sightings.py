@@ -12,21 +12,17 @@ import structlog
 
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
-from folkmoot.transport import retrying, timeouts
+from folkmoot.transport import RemoteError, retrying, timeouts
 from folkmoot.trust import (
-    FolkmootError,
     LedgerFork,
     LedgerStale,
-    LedgerUpgradeNeeded,
     Position,
     SignatureInvalid,
     State,
     TrustError,
-    fingerprint,
     key_id,
     make_head_statement,
     parse,
-    sign_of_life,
     verify,
 )
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -41,9 +37,6 @@ LOOK_SECONDS = 3600.0
 
 STATE_AFTER = timedelta(days=1)
 """How often a node says what it sees, if nothing changes."""
-
-WARN_AFTER = timedelta(days=1)
-"""After which silence of all others the log warns."""
 
 log = structlog.get_logger()
 
@@ -104,7 +97,7 @@ def withheld(chain: TaskChain, state: State) -> LedgerStale | None:
 
 
 async def look_at_heads(station: Station) -> None:
-    """Read what the others' nodes say, catch up if one is ahead, and let a doubt stand or go. Raises LedgerFork, RemoteError."""
+    """Read what the others' nodes say, and catch up if one is ahead. Raises LedgerFork, RemoteError."""
     connection = station.connection
     request = ListHeadsRequest(genesis=station.state.genesis)
     answer = await retrying(
@@ -112,19 +105,18 @@ async def look_at_heads(station: Station) -> None:
         give_up_after_seconds=timeouts.CALL_SECONDS,
         server=connection.address.target,
     )
-    found = station.heads.take(answer.heads, station.state, now=station.now())
-    if found.ahead is not None:
+    if station.take_heads(answer.heads).ahead:
         await station.catch_up()
-        found = station.heads.survey(station.state, now=station.now())
-    if found.contradiction is not None:
-        fork, signed = found.contradiction
-        log.critical("node.ledger_fork", by_node=fingerprint(signed.key_id), detail=str(fork))
-        raise station.replica.pin_fork(fork, signed)
+
+
+def weigh_heads(station: Station) -> LedgerStale | None:
+    """Let a doubt stand or go, by the statements that are here and the clock. Raises LedgerFork."""
     stale = station.stale()
     if stale is None:
         station.doubts.settle(ErrorReason.ERROR_REASON_LEDGER_STALE)
     else:
         station.doubts.note(stale, station.now())
+    return stale
 
 
 class HeadWatch:
@@ -169,16 +161,10 @@ class HeadWatch:
 
     async def _look(self) -> None:
         try:
-            await look_at_heads(self._station)
-        except LedgerUpgradeNeeded as error:
-            log.warning("node.ledger_not_understood", detail=str(error))
-        except FolkmootError as error:
-            log.warning("node.heads_not_read", detail=str(error))
-        self._warn()
-
-    def _warn(self) -> None:
-        station = self._station
-        found = station.heads.survey(station.state, now=station.now())
-        seen = sign_of_life(station.state, found.heads, own_organization_id=station.organization_id)
-        if seen is not None and station.now() - seen > WARN_AFTER:
-            log.warning("node.ledger_old", since=seen.isoformat(), refused_after_days=station.config.max_head_age_days)
+            try:
+                await look_at_heads(self._station)
+            except RemoteError as error:
+                log.warning("node.heads_not_read", detail=str(error))
+            weigh_heads(self._station)
+        except LedgerFork as fork:
+            log.critical("node.ledger_fork", detail=str(fork))

@@ -20,7 +20,6 @@ from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
 from folkmoot.node.doubts import Doubts
 from folkmoot.node.envelopes import Envelopes
-from folkmoot.node.heads import Heads, staleness
 from folkmoot.node.journal import Journal
 from folkmoot.node.keys import KeyAwaited, awaited_key, load_keyring
 from folkmoot.node.policy import Decision, Policy, decide, facts_of, load_policy
@@ -29,6 +28,7 @@ from folkmoot.node.slots import Slots
 from folkmoot.node.vault import Vault
 from folkmoot.node.waiting import Signal
 from folkmoot.transport import INLINE_BYTES, Keyring, Replica
+from folkmoot.transport.heads import HeadStatements, SignsOfLife
 from folkmoot.trust import (
     EncryptionDisagrees,
     EnvelopeRejected,
@@ -40,6 +40,7 @@ from folkmoot.trust import (
     LedgerUpgradeNeeded,
     NodeNotApproved,
     Opened,
+    Position,
     Receiver,
     Sealed,
     Sealing,
@@ -59,6 +60,7 @@ from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.signed_pb2 import Signed
 
 log = structlog.get_logger()
 
@@ -108,10 +110,11 @@ class Station:
     moved: Signal = field(default_factory=Signal)
     """The ledger has grown, or keys have come."""
     doubts: Doubts = field(init=False)
-    heads: Heads = field(init=False)
+    heads: HeadStatements = field(init=False)
+    _signs: tuple[Position, SignsOfLife] | None = None
 
     def __post_init__(self) -> None:
-        self.doubts, self.heads = Doubts(self.directory), Heads(self.directory)
+        self.doubts, self.heads = Doubts(self.directory), HeadStatements(self.replica)
 
     @property
     def state(self) -> State:
@@ -293,14 +296,25 @@ class Station:
                 self.moved.notify()
 
     def stale(self) -> LedgerStale | None:
-        """Why new work can't rely on the ledger that is here, as far as others' head statements and the clock tell."""
-        return staleness(
-            self.heads.survey(self.state, now=self.now()),
-            self.state,
-            own_organization_id=self.organization_id,
-            now=self.now(),
-            max_age=timedelta(days=self.config.max_head_age_days),
-        )
+        """Why new work can't rely on the ledger that is here, as far as others' head statements and the clock tell.
+
+        Raises LedgerFork for a statement that contradicts it.
+        """
+        if self._signs is None or self._signs[0] != self.state.position:
+            self.take_heads(())
+        assert self._signs is not None  # noqa: S101 - for the type checker
+        longest = timedelta(days=self.config.max_head_age_days)
+        try:
+            self._signs[1].check(self.replica, now=self.now(), max_head_age=longest)
+        except LedgerStale as stale:
+            return stale
+        return None
+
+    def take_heads(self, statements: Iterable[Signed]) -> SignsOfLife:
+        """Add head statements of other nodes to those that are kept. Raises LedgerFork, which is remembered."""
+        signs = self.heads.take(statements, own=self.organization_id, now=self.now())
+        self._signs = (self.state.position, signs)
+        return signs
 
     async def catch_up(self) -> None:
         """`refresh` for somebody who is ahead; entries of a later release are noted, and what can be understood is here then."""

@@ -40,7 +40,9 @@ async def make_station(lung: World, tmp_path: Path) -> AsyncIterator[MakeStation
     """Make a station of an organization; the same organization again is the same station, restarted."""
     opened: list[Station] = []
 
-    def make(organization: str = "Beta", *, policy: str = POLICY, **changes: Any) -> Station:
+    def make(
+        organization: str = "Beta", *, policy: str = POLICY, max_head_age_days: int = 7, **changes: Any
+    ) -> Station:
         folder = tmp_path / organization
         folder.mkdir(exist_ok=True)
         (folder / "policy.toml").write_text(policy)
@@ -53,6 +55,7 @@ async def make_station(lung: World, tmp_path: Path) -> AsyncIterator[MakeStation
             policy=folder / "policy.toml",
             encryption="sealed",
             insecure=True,
+            max_head_age_days=max_head_age_days,
             data={"patients": Source(SourceKind.CSV, folder / "patients.csv")},
         )
         replica = Replica(folder, lung.state.reference)

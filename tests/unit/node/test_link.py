@@ -14,7 +14,7 @@ from folkmoot.node import link as link_module
 from folkmoot.node.connection import Connection
 from folkmoot.node.link import Gone, Link, _StreamWire
 from folkmoot.transport import ServerAddress
-from folkmoot.trust import FolkmootError
+from folkmoot.trust import FolkmootError, NodeNotApproved
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import (
     Cancel,
@@ -77,6 +77,8 @@ class FakeStation:
     again: list[NodeFrame] = field(default_factory=list)
     journal: asyncio.Event = field(default_factory=asyncio.Event)
     refusal: FolkmootError | None = None
+    turned_away_by: list[FolkmootError] = field(default_factory=list)
+    proven: FolkmootError | None = None
 
     async def hello(self) -> NodeFrame:
         return NodeFrame(acknowledged=self.acknowledged, hello=Hello(node_id="node"))
@@ -95,6 +97,11 @@ class FakeStation:
     async def tell(self, frame: ServerFrame) -> None:
         self.told.append(frame.WhichOneof("frame"))
 
+    async def turned_away(self, refusal: FolkmootError) -> None:
+        self.turned_away_by.append(refusal)
+        if self.proven:
+            raise self.proven
+
 
 @dataclass
 class Scene:
@@ -103,6 +110,7 @@ class Scene:
     link: Link
     station: FakeStation
     opened: "asyncio.Queue[FakeWire]"
+    running: "asyncio.Task[None]"
 
     async def session(self) -> FakeWire:
         async with asyncio.timeout(10):
@@ -135,10 +143,12 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     link, station = Link(connection, wire="stream"), FakeStation()
     station.journal.set()
     running = asyncio.create_task(link.run(station))
-    yield Scene(link, station, opened)
+    yield Scene(link, station, opened, running)
     link.stop()
-    async with asyncio.timeout(10):
-        await running
+    await asyncio.wait({running}, timeout=10)
+    assert running.done()
+    if station.proven is None:
+        running.result()
     await connection.close()
 
 
@@ -267,6 +277,22 @@ async def test_a_replaced_session_waits_much_longer_and_says_why(scene: Scene, m
     monkeypatch.setattr(link_module, "pause_seconds", lambda attempt: 1.0)
     waits = [scene.link._explain(error, 1, repeated=False) for error in (replaced, cut)]
     assert waits[0] > 3 * waits[1]
+
+
+async def test_a_server_that_merely_claims_that_the_node_was_revoked_is_tried_again(scene: Scene):
+    wire = await scene.attached()
+    wire.incoming.put_nowait(NodeNotApproved("you were revoked"))
+    again = await scene.attached()
+    assert again is not wire
+    assert [str(each) for each in scene.station.turned_away_by] == ["you were revoked"]
+
+
+async def test_a_proven_end_of_the_nodes_admission_ends_its_link(scene: Scene):
+    wire = await scene.attached()
+    scene.station.proven = NodeNotApproved("the ledger says so")
+    wire.incoming.put_nowait(NodeNotApproved("you were revoked"))
+    with pytest.raises(NodeNotApproved, match="the ledger says so"):
+        await scene.running
 
 
 async def test_stop_says_goodbye(scene: Scene):

@@ -22,8 +22,12 @@ from folkmoot.trust import (
     Expected,
     FolkmootError,
     Opened,
+    OrganizationNotFound,
     inspect,
+    leave_entry,
     open_envelope,
+    publish_key_entry,
+    revoke_key_entry,
     verify_receipt,
     verify_task,
 )
@@ -43,7 +47,7 @@ from folkmoot.v1.task_pb2 import (
     TaskSpec,
     WaitReason,
 )
-from tests.builders import NOW, World
+from tests.builders import NOW, World, organization
 from tests.polling import until
 from tests.unit.node.assignments import assign, content, sealed_task
 from tests.unit.node.conftest import MakeStation
@@ -520,3 +524,39 @@ async def test_a_run_that_waits_for_a_message_lends_its_slot(lung: World, make_r
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     run.slot.close()
+
+
+# ---- readers who go ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_result_waits_while_a_receiver_has_no_key_and_is_sealed_to_its_next_one(
+    lung: World, make_run: MakeRun, sent: Sent
+):
+    run = await make_run()
+    alpha = lung["Alpha"]
+    key_ids = [alpha.organization_key.encryption.key_id]
+    lung.append(revoke_key_entry(lung.state, key_ids, governance_key=alpha.governance_key, now=lung.now))
+    run.station.replica.state = lung.state
+    writing = asyncio.create_task(run.write_result("text/plain", frames(b"12.5")))
+    await until(lambda: any(frame.run_update.waiting.reason == WaitReason.WAIT_REASON_KEY for frame in sent))
+    assert not run.record.ended
+    alpha.organization_key = organization("Alpha anew").organization_key
+    claim = alpha.organization_key.claim(alpha.address, 2, lung.now)
+    lung.append(publish_key_entry(lung.state, claim, governance_key=alpha.governance_key, now=lung.now))
+    run.station.replica.state = lung.state
+    run.station.moved.notify()
+    async with asyncio.timeout(10):
+        await writing
+    assert (await opened(run, lung)).content() == b"12.5"
+
+
+async def test_a_run_whose_reader_has_left_ends_without_telling_anything(lung: World, make_run: MakeRun):
+    run = await make_run()
+    lung.append(leave_entry(lung.state, governance_key=lung["Alpha"].governance_key, now=lung.now))
+    run.station.replica.state = lung.state
+    run.require_allowed()
+    with pytest.raises(OrganizationNotFound):
+        await run.write_result("text/plain", frames(b"secret"))
+    await run.log(LogLines(first_sequence=1, lines=[LogLine(text="secret")]))
+    await run.write_failure("secret", 0)
+    assert (run.record.state, run.record.result_digest) == (RunState.RUN_STATE_FAILED, b"")

@@ -1,0 +1,360 @@
+"""Everything that comes in says which ledger its sender has seen: another one, or more of it than the server shows, is noticed."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from folkmoot.node.judgement import Judgement, judge, record_of
+from folkmoot.node.sightings import look_at_heads, weigh_heads
+from folkmoot.node.station import Station
+from folkmoot.trust import (
+    BytesSource,
+    EncryptionDisagrees,
+    EnvelopeRejected,
+    Expected,
+    FolkmootError,
+    LedgerFork,
+    LedgerStale,
+    Opened,
+    leave_entry,
+    node_revoke_entry,
+    seal_bytes,
+    timestamp,
+    verify_task,
+)
+from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import ServerFrame
+from folkmoot.v1.task_pb2 import TaskSpec
+from tests.builders import DAY, NOW, World, world
+from tests.unit.node.assignments import assign
+from tests.unit.node.conftest import MakeStation
+from tests.unit.node.ledgers import attach, head, of_a_later_release
+
+THIS_MORNING = NOW - DAY / 2
+"""The replica has a clock of its own, and takes no entries from the future."""
+
+STALE, FORK = ErrorReason.ERROR_REASON_LEDGER_STALE, ErrorReason.ERROR_REASON_LEDGER_FORK
+
+
+async def judged(station: Station, frame: ServerFrame) -> Judgement:
+    return await judge(station, record_of(frame.assign, station.now()))
+
+
+async def reason(station: Station, frame: ServerFrame) -> int:
+    refusal = (await judged(station, frame)).refusal
+    return refusal.reason if refusal else 0
+
+
+@pytest.fixture
+def lung() -> World:
+    return world(("Alpha", "Beta", "Gamma"), now=THIS_MORNING)
+
+
+@pytest.fixture
+def elsewhere() -> World:
+    """The same collaboration, as somebody else was shown it: its newest entry is another one."""
+    other = world(("Alpha", "Beta", "Gamma"), now=THIS_MORNING)
+    other.add_node("Gamma", "gamma-of-another-history")
+    return other
+
+
+@pytest.fixture
+def longer(lung: World) -> World:
+    """The same collaboration with one more entry."""
+    more = World(dict(lung.organizations), list(lung.entries), lung.state, lung.now)
+    more.add_node("Gamma", "gamma-2")
+    return more
+
+
+def grown(lung: World) -> None:
+    """One more entry, so that another history differs from this one."""
+    lung.add_node("Beta", "beta-2")
+
+
+# ---- tasks ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_of_a_newer_ledger_is_taken_after_one_look_at_the_server(
+    lung: World, longer: World, make_station: MakeStation
+):
+    station = make_station()
+    attach(station, longer.entries)
+    assert (await judged(station, assign(longer))).task is not None
+    assert station.state.position == longer.state.position
+
+
+async def test_a_task_of_a_newer_ledger_that_the_server_withholds_is_refused_as_stale(
+    lung: World, longer: World, make_station: MakeStation
+):
+    station = make_station()
+    attach(station, lung.entries)
+    assert await reason(station, assign(longer)) == STALE
+
+
+async def test_a_position_that_nobody_of_ours_has_signed_says_nothing(
+    lung: World, longer: World, elsewhere: World, make_station: MakeStation
+):
+    station = make_station()
+    grown(lung)
+    attach(station, lung.entries)
+    await station.refresh()
+    for other in (longer, elsewhere):
+        frame = assign(lung)
+        spec = TaskSpec.FromString(frame.assign.chain.specs[0].body)
+        spec.ledger_position.CopyFrom(other.state.position.message())
+        frame.assign.chain.specs[0].body = spec.SerializeToString(deterministic=True)
+        assert await reason(station, frame) == ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
+    assert station.fork is None
+
+
+async def test_a_task_made_on_another_history_is_a_fork_that_a_restart_does_not_forget(
+    lung: World, elsewhere: World, make_station: MakeStation
+):
+    grown(lung)
+    station = make_station()
+    assert await reason(station, assign(elsewhere)) == FORK
+    assert await reason(station, assign(lung)) == FORK, "from then on, no new work is taken in"
+    again = make_station()
+    assert await reason(again, assign(lung)) == FORK
+    assert again.fork is not None
+    Path(again.fork.metadata["evidence"]).unlink()
+    assert (await judged(again, assign(lung))).task is not None, "a person has decided"
+
+
+# ---- envelopes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sent:
+    """A message as a node of Alpha seals it to Beta, on the ledger that it sees."""
+
+    lung: World
+    frame: ServerFrame
+
+    def open(self, station: Station, seen: World, *, live: bool = True, **changes: Any) -> Any:
+        task = verify_task(self.frame.assign.chain, self.lung.state, now=None)
+        runs = {each.organization_id: each.run_id for each in task.spec.receivers}
+        alpha = self.lung["Alpha"]
+        usual: dict[str, Any] = {
+            "genesis": self.lung.genesis,
+            "kind": EnvelopeKind.ENVELOPE_KIND_MESSAGE,
+            "task_digest": task.digest,
+            "task_id": task.spec.task_id,
+            "run_id": runs[alpha.address],
+            "attempt": 1,
+            "sequence": 1,
+            "sender_organization_id": alpha.address,
+            "content_type": "text/plain",
+            "created_at": timestamp(NOW),
+            "ledger_sequence": seen.state.position.sequence,
+            "ledger_hash": seen.state.position.hash,
+        }
+        receivers = changes.pop("receivers", self.lung.state.receivers([self.lung["Beta"].address]))
+        key = changes.pop("key", alpha.nodes["alpha-1"])
+        sealed = seal_bytes(
+            b"hello", context=EnvelopeContext(**(usual | changes)), receivers=receivers, key=key, random=os.urandom
+        )
+        expected = Expected(
+            kind=EnvelopeKind.ENVELOPE_KIND_MESSAGE,
+            task_id=task.spec.task_id,
+            sender_organization_id=alpha.address,
+            task_digest=task.digest,
+            run_id=runs[alpha.address],
+            attempt=1,
+            sequence=1,
+        )
+        sender: Callable[..., Any] = station.live_sender if live else station.node_sender
+        return station.open(BytesSource(sealed.envelope), expected, sender(alpha.address))
+
+
+@pytest.fixture
+def sent(lung: World) -> Sent:
+    return Sent(lung, assign(lung, receivers=("Alpha", "Beta")))
+
+
+async def opened(call: Any) -> bytes:
+    result: Opened = await call
+    return result.content()
+
+
+async def test_an_envelope_of_a_newer_ledger_is_opened_after_one_look_at_the_server(
+    longer: World, make_station: MakeStation, sent: Sent
+):
+    station = make_station()
+    attach(station, longer.entries)
+    assert await opened(sent.open(station, longer)) == b"hello"
+
+
+async def test_an_envelope_of_a_newer_ledger_that_the_server_withholds_is_stale(
+    lung: World, longer: World, make_station: MakeStation, sent: Sent
+):
+    station = make_station()
+    attach(station, lung.entries)
+    with pytest.raises(LedgerStale, match="Alpha has seen"):
+        await sent.open(station, longer)
+
+
+async def test_an_envelope_made_on_an_older_part_of_our_ledger_is_fine(
+    lung: World, longer: World, make_station: MakeStation, sent: Sent
+):
+    station = make_station()
+    attach(station, longer.entries)
+    await station.refresh()
+    assert await opened(sent.open(station, lung)) == b"hello"
+
+
+async def test_an_envelope_made_on_another_history_is_a_fork(
+    lung: World, elsewhere: World, make_station: MakeStation, sent: Sent
+):
+    grown(lung)
+    station = make_station()
+    with pytest.raises(LedgerFork):
+        await sent.open(station, elsewhere)
+    assert station.fork is not None
+
+
+async def test_a_stranger_who_claims_another_history_pins_nothing(
+    lung: World, elsewhere: World, make_station: MakeStation, sent: Sent
+):
+    grown(lung)
+    station = make_station()
+    with pytest.raises(EnvelopeRejected):
+        await sent.open(station, elsewhere, key=elsewhere["Gamma"].governance_key)
+    assert station.fork is None
+
+
+async def test_a_plain_envelope_in_a_sealed_collaboration_disagrees(lung: World, make_station: MakeStation, sent: Sent):
+    with pytest.raises(EncryptionDisagrees):
+        await sent.open(make_station(), lung, receivers=None)
+
+
+# ---- senders -------------------------------------------------------------------------------------------------------------
+
+
+async def test_live_words_of_a_revoked_node_are_refused_and_what_it_said_before_is_read(
+    lung: World, make_station: MakeStation, sent: Sent
+):
+    before = World(lung.organizations, list(lung.entries), lung.state, lung.now)
+    revoke(lung, "Alpha")
+    station = make_station()
+    with pytest.raises(EnvelopeRejected):
+        await sent.open(station, before)
+    assert await opened(sent.open(station, before, live=False)) == b"hello"
+    with pytest.raises(EnvelopeRejected):
+        await sent.open(station, lung, live=False)
+
+
+async def test_live_words_of_a_removed_members_node_are_refused(lung: World, make_station: MakeStation, sent: Sent):
+    before = World(lung.organizations, list(lung.entries), lung.state, lung.now)
+    leave(lung, "Alpha")
+    with pytest.raises(EnvelopeRejected):
+        await sent.open(make_station(), before)
+
+
+def revoke(lung: World, name: str) -> None:
+    owner = lung[name]
+    node_id = owner.nodes[f"{name.lower()}-1"].fingerprint
+    lung.append(node_revoke_entry(lung.state, node_id, governance_key=owner.governance_key, now=lung.now))
+
+
+def leave(lung: World, name: str) -> None:
+    lung.append(leave_entry(lung.state, governance_key=lung[name].governance_key, now=lung.now))
+
+
+# ---- head statements -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_head_statement_that_contradicts_ours_is_a_fork(
+    lung: World, elsewhere: World, make_station: MakeStation
+):
+    grown(lung)
+    station = make_station()
+    attach(station, lung.entries, [head(lung, "Alpha", state=elsewhere.state)])
+    with pytest.raises(LedgerFork):
+        await look_at_heads(station)
+    assert await reason(make_station(), assign(lung)) == FORK
+
+
+async def test_a_head_statement_that_is_ahead_shows_what_the_server_withholds_until_it_is_here(
+    lung: World, longer: World, make_station: MakeStation
+):
+    station = make_station()
+    server = attach(station, lung.entries, [head(lung, "Alpha", state=longer.state)])
+    await look_at_heads(station)
+    assert weigh_heads(station) is not None
+    assert await reason(station, assign(lung)) == STALE
+    assert [doubt.reason for doubt in station.doubts] == ["LEDGER_STALE"]
+    silent = make_station()
+    attach(silent, lung.entries)
+    assert await reason(silent, assign(lung)) == STALE, "a restart beside a silent server forgets nothing"
+    server.entries = longer.entries
+    await look_at_heads(station)
+    assert weigh_heads(station) is None
+    assert list(station.doubts) == []
+    assert (await judged(station, assign(lung))).task is not None
+
+
+async def test_after_silence_of_all_others_new_work_is_refused_until_one_is_heard(
+    lung: World, make_station: MakeStation
+):
+    later = NOW + 8 * DAY
+    station = make_station(now=lambda: later)
+    server = attach(station, lung.entries)
+    frame = assign(lung, created_at=timestamp(later), expires_at=timestamp(later + DAY))
+    assert await reason(station, frame) == STALE
+    server.heads = [head(lung, "Beta", now=later)]
+    assert await reason(station, frame) == STALE, "our own word does not count"
+    server.heads.append(head(lung, "Alpha", now=later))
+    assert await reason(station, frame) == 0
+    silent = make_station(now=lambda: later)
+    attach(silent, lung.entries)
+    assert await reason(silent, frame) == 0, "what was heard counts, also when the server never shows it again"
+
+
+async def test_the_longest_silence_is_a_setting(lung: World, make_station: MakeStation):
+    later = NOW + 8 * DAY
+    station = make_station(now=lambda: later, max_head_age_days=30)
+    attach(station, lung.entries)
+    assert await reason(station, assign(lung, created_at=timestamp(later), expires_at=timestamp(later + DAY))) == 0
+
+
+async def test_a_server_that_does_not_answer_for_heads_does_not_stop_fresh_work(lung: World, make_station: MakeStation):
+    station = make_station()
+    server = attach(station, lung.entries)
+
+    async def silent(*_: Any, **__: Any) -> None:
+        raise FolkmootError(ErrorReason.ERROR_REASON_INTERNAL, "nothing")
+
+    server.ListHeads = silent  # type: ignore[method-assign,assignment]
+    assert await reason(station, assign(lung)) == 0
+
+
+# ---- entries of a later release ------------------------------------------------------------------------------------------
+
+
+async def test_entries_of_a_later_release_make_new_work_wait(lung: World, make_station: MakeStation):
+    station = make_station()
+    server = attach(station, [*lung.entries, of_a_later_release(lung)])
+    with pytest.raises(FolkmootError) as upgrade:
+        await station.refresh()
+    assert upgrade.value.reason == ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED
+    waiting = await judged(station, assign(lung))
+    assert (waiting.task, waiting.refusal, waiting.decided) == (None, None, False)
+    assert not waiting.record.decided
+    assert [doubt.reason for doubt in make_station().doubts] == ["LEDGER_UPGRADE_NEEDED"]
+    server.entries = list(lung.entries)
+    await station.refresh()
+    assert (await judged(station, assign(lung))).task is not None
+
+
+async def test_what_runs_already_goes_on_beside_entries_of_a_later_release(
+    lung: World, longer: World, make_station: MakeStation, sent: Sent
+):
+    station = make_station()
+    attach(station, [*lung.entries, of_a_later_release(lung)])
+    assert await opened(sent.open(station, longer)) == b"hello"
