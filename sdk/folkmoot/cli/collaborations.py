@@ -10,11 +10,13 @@ from folkmoot.cli.access import asynchronous, client, governance_key, organizati
 from folkmoot.cli.accounts import all_users
 from folkmoot.cli.output import json_option, show_rows
 from folkmoot.cli.profile import Profile
+from folkmoot.cli.vault import offer_key
 from folkmoot.cli.votes import leave, remove, requests, vote
 from folkmoot.client import AsyncClient, governance, history
 from folkmoot.client.history import Selection
 from folkmoot.client.members import former_members
 from folkmoot.client.names import name_of
+from folkmoot.transport.vault_secret import find_vault_secret
 from folkmoot.trust import fingerprint_words
 from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
 
@@ -48,19 +50,21 @@ async def found(
     profile: Profile, name: str, founder_name: str, quorum: str, *, plain: bool, post_quantum_required: bool
 ) -> None:
     """Found the collaboration NAME; prints the reference that the other members must be told, and remembers it."""
+    secret, own, key = find_vault_secret(None), governance_key(profile), organization_key(profile)
     async with session(profile) as opened:
         reference = await governance.found(
             opened,
             name=name,
             founder_name=founder_name,
-            governance_key=governance_key(profile),
-            organization_key=organization_key(profile),
+            governance_key=own,
+            organization_key=key,
             encryption=Encryption.ENCRYPTION_PLAIN if plain else Encryption.ENCRYPTION_SEALED,
             post_quantum=(
                 PostQuantum.POST_QUANTUM_REQUIRED if post_quantum_required else PostQuantum.POST_QUANTUM_OPTIONAL
             ),
             quorum=_QUORUMS[quorum],
         )
+        await offer_key(opened, key, secret, organization_id=own.fingerprint)
     profile.changed(collaboration=str(reference)).save()
     click.echo(str(reference))
 
@@ -105,7 +109,7 @@ async def succeed(profile: Profile, name: str | None, founder_name: str | None) 
 @asynchronous
 async def join(profile: Profile, reference: str, name: str, succeeds: str | None) -> None:
     """Ask to join REFERENCE (name@fingerprint, as a member told you); its members vote."""
-    own = governance_key(profile)
+    secret, own, key = find_vault_secret(None), governance_key(profile), organization_key(profile)
     async with session(profile) as opened:
         check = partial(
             governance.verify_successor, opened, state_directory(profile), reference, succeeds=succeeds or ""
@@ -116,8 +120,9 @@ async def join(profile: Profile, reference: str, name: str, succeeds: str | None
             reference,
             name=name,
             governance_key=own,
-            organization_key=organization_key(profile),
+            organization_key=key,
         )
+        await offer_key(opened, key, secret, organization_id=own.fingerprint)
         if not checked and not await check():
             raise click.ClickException(
                 f"the server does not show {reference}, so nothing says that it succeeds {succeeds}"

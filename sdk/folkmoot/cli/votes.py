@@ -7,10 +7,12 @@ import click
 from folkmoot.cli.access import asynchronous, client, governance_key
 from folkmoot.cli.output import json_option, show_rows
 from folkmoot.cli.profile import Profile
+from folkmoot.cli.vault import offer_own_key
 from folkmoot.client import AsyncClient, governance
 from folkmoot.client import members as membership
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
 from folkmoot.client.members import OpenRemoval
+from folkmoot.transport.vault_secret import find_vault_secret
 from folkmoot.trust import FolkmootError, SigningKey, fingerprint_words
 from folkmoot.v1 import errors_pb2
 
@@ -79,7 +81,7 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
 
     A vote can be changed until enough members approve.
     """
-    kept = reason_to_keep(reason)
+    kept, secret = reason_to_keep(reason), find_vault_secret(None)
     async with client(profile) as opened:
         subject = await _subject(opened, organization, removal=removal)
         click.echo(f"{subject.name}, address {subject.organization_id}")
@@ -100,6 +102,7 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
                 opened.connection, subject, approve=approve, governance_key=key, reason=kept
             )
             outcome = "it is a member"
+        await offer_own_key(opened, secret)
     click.echo(f"voted; {missing} approvals are missing" if missing else f"voted; {outcome}")
     _tell_reason(kept)
 

@@ -244,3 +244,54 @@ async def test_secret_that_is_weak_mistyped_or_missing_is_one_clear_line_without
     ended = await alpha("key", "vault", "get")
     assert (ended.code, word in ended.errors, ended.errors.count("\n")) == (code, True, 1), ended
     assert not secret or secret not in ended.errors
+
+
+# ---- by itself -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def newcomer(hub: Hub, folkmoot: Command, tmp_path: Path) -> Command:
+    """The command as Delta's admin, with new keys."""
+    await hub.server.organization_admin("Delta")
+    create_key_files(tmp_path / "delta")
+    given = hub.arguments("Alpha")
+    options = [f"--{name.replace('_', '-')}={given[name]}" for name in ("server", "certificate_authority")]
+    keys = [f"--{name}-key={tmp_path / 'delta' / name}.pem" for name in ("governance", "organization")]
+    assert (await folkmoot("login", *options, *keys, "--username", "admin@delta", user="delta")).code == Exit.OK
+    return folkmoot
+
+
+async def test_founding_puts_the_key_into_the_vault_if_a_secret_is_set(
+    hub: Hub, newcomer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = newcomer
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", "hunter2")
+    refused = await command("collaboration", "found", "heart", "--as", "Delta", user="delta")
+    assert (refused.code, "VAULT_SECRET_WEAK" in refused.errors) == (Exit.USAGE, True)
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
+    founded = await command("collaboration", "found", "heart", "--as", "Delta", user="delta")
+    assert (founded.code, "in the vault" in founded.errors) == (Exit.OK, True), founded
+    got = await command("key", "vault", "get", "--output", str(tmp_path / "again.pem"), user="delta")
+    assert got.code == Exit.OK, got
+    assert (tmp_path / "again.pem").read_bytes() == (tmp_path / "delta" / "organization.pem").read_bytes()
+
+
+async def test_asking_to_join_and_voting_put_the_key_into_the_vault_if_a_secret_is_set(
+    hub: Hub, alpha: Command, newcomer: Command, monkeypatch: pytest.MonkeyPatch
+):
+    command, reference = newcomer, str(hub.lung.state.reference)
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
+    joined = await command("collaboration", "join", reference, "--as", "Delta", user="delta")
+    assert (joined.code, "in the vault" in joined.errors) == (Exit.OK, True), joined
+    voted = await alpha("collaboration", "vote", "Delta", "--approve", "--yes")
+    assert (voted.code, "in the vault" in voted.errors) == (Exit.OK, True), voted
+    assert len(await stored(hub)) == 2
+
+
+async def test_nothing_goes_into_the_vault_by_itself_without_a_secret(
+    hub: Hub, newcomer: Command, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("ORGANIZATION_VAULT_SECRET", raising=False)
+    founded = await newcomer("collaboration", "found", "heart", "--as", "Delta", user="delta")
+    assert (founded.code, founded.errors) == (Exit.OK, "")
+    assert await stored(hub) == []
