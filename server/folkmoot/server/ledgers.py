@@ -101,6 +101,7 @@ class Ledgers:
                 or state.is_member(who.organization_id)
                 or (or_former and who.organization_id in state.memberships)
                 or await self._asks(state, who.organization_id)
+                or await self._may_follow(state, who.organization_id)
             )
         else:
             visible = who.genesis == genesis
@@ -114,6 +115,11 @@ class Ledgers:
         return await self._store.read(
             lambda connection: ledger_rows.has_asked(connection, state.genesis, organization_id, now)
         )
+
+    async def _may_follow(self, state: State, organization_id: str) -> bool:
+        """Tell whether the organization is a member of what this collaboration succeeds: it looks at it before it asks to join."""
+        old = await self._open(state.predecessor.genesis) if state.predecessor else None
+        return old is not None and old.state is not None and old.state.is_member(organization_id)
 
     async def _ends_for_caller(self, genesis: bytes) -> int | None:
         """Return the last entry that the caller may see, None if there is no such bound.

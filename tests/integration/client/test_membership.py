@@ -220,6 +220,8 @@ async def test_false_successor_is_refused(gathered: Gathered, lie: str):
             new = (await admins("Alpha", "collaboration", *founding)).output.strip()
         refused = await admins.try_to("Beta", "collaboration", "join", new, "--as", "Beta", "--succeeds", old)
         assert refused.code == Exit.NOT_PROVEN
+        if lie == "another history":  # Beta did not even ask.
+            assert (await admins("Alpha", "collaboration", "requests", "--json")).json == []
 
 
 async def test_successor_without_a_copy_of_the_old_ledger(gathered: Gathered):
