@@ -95,12 +95,15 @@ async def publish(connection: Connection, key: OrganizationKey, *, governance_ke
             "Put yours in its place with `folkmoot key rotate --import FILE`."
         )
 
+    user_id = await connection.user_id()
+
     def make(state: State) -> Signed:
+        key_claim = claim(state, key, governance_key)
         return publish_key_entry(
-            state, claim(state, key, governance_key), governance_key=governance_key, now=datetime.now(UTC)
+            state, key_claim, governance_key=governance_key, now=datetime.now(UTC), created_by=user_id
         )
 
-    await _append(connection, make)
+    await connection.append(make)
     return True
 
 
@@ -149,11 +152,15 @@ async def rotate(
     if before_appending is not None:
         await before_appending(coming, next_generation(state, member.organization_id))
 
+    user_id = await connection.user_id()
+
     def make(state: State) -> Signed:
         next_claim = claim(state, coming, governance_key)
-        return rotate_key_entry(state, next_claim, governance_key=governance_key, now=datetime.now(UTC))
+        return rotate_key_entry(
+            state, next_claim, governance_key=governance_key, now=datetime.now(UTC), created_by=user_id
+        )
 
-    await _append(connection, make)
+    await connection.append(make)
     return Rotation(fingerprint(key_id(member.keys.encryption)), coming.fingerprint, keyring.make_current(coming))
 
 
@@ -222,11 +229,15 @@ async def revoke(
         if before_appending is not None:
             await before_appending(coming, next_generation(state, member.organization_id))
 
+    user_id = await connection.user_id()
+
     def make(state: State) -> Signed:
         next_claim = claim(state, coming, governance_key) if coming else None
-        return revoke_key_entry(state, revoked, next_claim, governance_key=governance_key, now=datetime.now(UTC))
+        return revoke_key_entry(
+            state, revoked, next_claim, governance_key=governance_key, now=datetime.now(UTC), created_by=user_id
+        )
 
-    await _append(connection, make)
+    await connection.append(make)
     if coming is not None:
         keyring.make_current(coming)
     return Revocation(tuple(map(fingerprint, revoked)), coming.fingerprint if coming else None)
@@ -292,7 +303,7 @@ def kind_of_public(kind: KeyKind.ValueType) -> EncryptionKind:
     return EncryptionKind.RSA if kind == KeyKind.KEY_KIND_RSA else EncryptionKind.X_WING
 
 
-# ---- appending -------------------------------------------------------------------------------------------------------
+# ---- claims ----------------------------------------------------------------------------------------------------------
 
 
 def claim(state: State, key: OrganizationKey, governance_key: SigningKey) -> Signed:
@@ -303,8 +314,3 @@ def claim(state: State, key: OrganizationKey, governance_key: SigningKey) -> Sig
 
 async def _own_member(connection: Connection, governance_key: SigningKey) -> Member:
     return (await connection.state(newest=True)).member(governance_key.fingerprint)
-
-
-async def _append(connection: Connection, make: Callable[[State], Signed]) -> None:
-    replica, session = await connection.replica(), connection.session
-    await session.authorized(lambda: replica.append(session.keys, make, metadata=session.metadata))

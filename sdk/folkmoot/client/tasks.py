@@ -12,9 +12,11 @@ from folkmoot.algorithm.describe import FUNCTIONS_LABEL
 from folkmoot.client.connection import Connection
 from folkmoot.client.functions import check_call, read_functions
 from folkmoot.client.images import LocalEngineImage, resolve_image
-from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, inline, seal_input
+from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, seal_input
 from folkmoot.client.names import moment, name_of
 from folkmoot.client.own import Own
+from folkmoot.client.strength import StrengthNotice
+from folkmoot.client.submission import Submission
 from folkmoot.client.task import AsyncTask, TaskState, task_state
 from folkmoot.trust import (
     FolkmootError,
@@ -29,7 +31,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1 import errors_pb2, task_pb2
 from folkmoot.v1.task_pb2 import Grant, Image, Initiator, MessageGrant, Receiver, Scratch, TaskChain, TaskSpec
-from folkmoot.v1.task_service_pb2 import CreateTaskRequest, GetTaskRequest, ListTasksRequest
+from folkmoot.v1.task_service_pb2 import GetTaskRequest, ListTasksRequest
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class AsyncTasks:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._strength = StrengthNotice()
 
     async def create(
         self,
@@ -129,6 +132,7 @@ class AsyncTasks:
         task_id, expires_at = uuid7(now, urandom), now + expires_in
         state = await connection.state_for_new_work()
         own = await connection.own(state)  # Key and position that are signed belong to one state of the ledger.
+        self._strength.say(state, (*executing, *reading))
         seal = partial(
             seal_input, function=function, task_id=task_id, own=own, state=state, now=now, expires_at=expires_at
         )
@@ -199,15 +203,11 @@ class AsyncTasks:
         self, spec: TaskSpec, inputs: Sequence[SealedInput], *, own: Own, state: State, now: datetime
     ) -> AsyncTask:
         """Hand the task over. What every node will check is checked here first, so that its errors are told at once."""
-        session = self._connection.session
         chain = TaskChain(specs=[sign_task(spec, own.secret.task_signing)])
         task = verify_task(chain, state, now=now)
-        along, before = inline(inputs)
-        for one in before:
-            await session.upload(one.source, one.reference.envelope_digest)
-        request = CreateTaskRequest(chain=chain, envelopes=[one.envelope() for one in along])
-        await session.call(session.tasks.CreateTask, request)
-        return AsyncTask(self._connection, task)
+        submission = Submission(chain, inputs)
+        await submission.hand_over(self._connection)
+        return AsyncTask(self._connection, task, submission)
 
 
 def check_calls(image: LocalEngineImage | None, function: str, parts: Iterable[Group]) -> None:
