@@ -83,8 +83,8 @@ class KeyServiceServicer:
 
     def GetLedger(self, request, context):
         """Streams a ledger's entries from a sequence on, as far as it goes.
-        Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes;
-        invited nodes. Idempotent.
+        Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes, also
+        one that is admitted no more, up to the entry that says so; invited nodes. Idempotent.
         Errors: COLLABORATION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -35,8 +35,8 @@ class KeyServiceStub:
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     GetLedger: _grpc.UnaryStreamMultiCallable[_key_service_pb2.GetLedgerRequest, _key_service_pb2.GetLedgerResponse]
     """Streams a ledger's entries from a sequence on, as far as it goes.
-    Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes;
-    invited nodes. Idempotent.
+    Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes, also
+    one that is admitted no more, up to the entry that says so; invited nodes. Idempotent.
     Errors: COLLABORATION_NOT_FOUND.
     """
     WatchLedger: _grpc.UnaryStreamMultiCallable[_key_service_pb2.WatchLedgerRequest, _key_service_pb2.WatchLedgerResponse]
@@ -81,8 +81,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetLedger: _aio.UnaryStreamMultiCallable[_key_service_pb2.GetLedgerRequest, _key_service_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """Streams a ledger's entries from a sequence on, as far as it goes.
-    Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes;
-    invited nodes. Idempotent.
+    Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes, also
+    one that is admitted no more, up to the entry that says so; invited nodes. Idempotent.
     Errors: COLLABORATION_NOT_FOUND.
     """
     WatchLedger: _aio.UnaryStreamMultiCallable[_key_service_pb2.WatchLedgerRequest, _key_service_pb2.WatchLedgerResponse]  # type: ignore[assignment]
@@ -130,8 +130,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_key_service_pb2.GetLedgerResponse], _abc.AsyncIterator[_key_service_pb2.GetLedgerResponse]]:
         """Streams a ledger's entries from a sequence on, as far as it goes.
-        Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes;
-        invited nodes. Idempotent.
+        Callers: users with COLLABORATION VIEW whose organization is a member, asks to join, or is a member of the predecessor; nodes, also
+        one that is admitted no more, up to the entry that says so; invited nodes. Idempotent.
         Errors: COLLABORATION_NOT_FOUND.
         """
 

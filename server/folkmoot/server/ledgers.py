@@ -124,9 +124,12 @@ class Ledgers:
     async def _ends_for_caller(self, genesis: bytes) -> int | None:
         """Return the last entry that the caller may see, None if there is no such bound.
 
-        Who was a member sees how that ended, and nothing behind it.
+        Who was a member, or an admitted node, sees how that ended, and nothing behind it.
         """
-        state = await self.state_for_caller(genesis, or_former=True)
+        state, who = await self.state_for_caller(genesis, or_former=True), caller()
+        if who.kind == options.CALLER_NODE and who.node_id not in state.nodes:
+            former = state.former_nodes.get(who.node_id)
+            return former.until.sequence if former and former.until else -1
         try:
             await self.state_for_caller(genesis)
         except FolkmootError:

@@ -75,6 +75,17 @@ async def test_revoked_node_is_thrown_out_at_once_and_told_by_which_entry(hub: H
     assert (reason(error), error.metadata["entry"]) == ("NODE_NOT_APPROVED", str(hub.lung.state.position.sequence))
 
 
+async def test_revoked_node_reads_how_it_ended_and_nothing_behind_it(hub: Hub) -> None:
+    metadata = await hub.node("Beta")
+    await revoke(hub, "Beta", "beta-1")
+    seen = len(hub.lung.entries)
+    await second_node(hub)
+    reading = hub.server.keys.GetLedger(keys.GetLedgerRequest(genesis=hub.lung.genesis), metadata=metadata)
+    assert [entry async for batch in reading for entry in batch.entries] == hub.lung.entries[:seen]
+    watching = hub.server.keys.WatchLedger(keys.WatchLedgerRequest(genesis=hub.lung.genesis), metadata=metadata)
+    assert reason(await refused(watching)) == "NODE_NOT_APPROVED"
+
+
 async def test_nodes_of_an_organization_that_leaves_are_thrown_out_others_stay(hub: Hub) -> None:
     async with (
         attached(hub.server, hub.lung, "Beta") as beta,

@@ -24,8 +24,12 @@ from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
+from folkmoot.v1 import options_pb2 as options
 
 REQUEST_ID_KEY = "x-request-id"
+_LAST_WORD = "/folkmoot.v1.KeyService/GetLedger"
+"""What a node may call that is admitted no more: it believes that for the entry that says so, and not because the server does."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _BEARER = "Bearer "
 _DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -103,7 +107,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
                 async with aclosing(answers):
                     async for message in answers:
-                        self._core.ledgers.check_admitted(context.caller())
+                        self._check_admitted(call)
                         yield message
             except Exception as error:  # noqa: BLE001
                 await self._fail(call, error)
@@ -123,16 +127,23 @@ class Guard(grpc.aio.ServerInterceptor):
         rule = self._access.get(call.method)
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
             context.authenticated(await self._authenticate(authorization.removeprefix(_BEARER)))
+        self._check_admitted(call)
         access.check(context.caller(), rule, call.method)
         if is_stream:
-            return self._checked(request)
+            return self._checked(call, request)
         requests.check(request)
         return request
 
-    async def _checked(self, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def _check_admitted(self, call: _Call) -> None:
+        """Refuse a node that is admitted no more; only how that ended may it still read."""
+        who = context.caller()
+        if call.method != _LAST_WORD or who.kind != options.CALLER_NODE:
+            self._core.ledgers.check_admitted(who)
+
+    async def _checked(self, call: _Call, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Check a stream message by message, and that its sender still may send: streams last longer than what let them in."""
         async for message in messages:
-            self._core.ledgers.check_admitted(context.caller())
+            self._check_admitted(call)
             requests.check(message)
             yield message
 
