@@ -15,7 +15,6 @@ from folkmoot.client.session import Session
 from folkmoot.trust import (
     FolkmootError,
     KeyUnpublished,
-    Member,
     OrganizationKey,
     VaultSecret,
     VaultSecretWrong,
@@ -58,37 +57,32 @@ class AsyncVault:
         """Put the organization's key, as the ledger shows it now, into the vault; one that is there is replaced. Gives its fingerprint."""
         parsed = VaultSecret.parse(secret)
         own = await self._connection.own()
-        key = own.secret
-        await put(
-            self._connection.session,
-            key,
-            organization_id=own.member.organization_id,
-            generation=_shown(own.member).generation,
-            secret=parsed,
-        )
+        key, organization_id = own.secret, own.member.organization_id
+        generation = own.member.keys.generation if own.member.keys else 0
+        await put(self._connection.session, key, organization_id=organization_id, generation=generation, secret=parsed)
         return key.fingerprint
 
     async def get(self, secret: str, *, former: bool = False) -> tuple[OrganizationKey, ...]:
         """Fetch and open the key that the ledger shows now; with `former`, then those that it showed before and the vault has.
 
-        Raises KeyUnpublished, VaultSecretWrong, VaultDamaged, VaultOfAnotherOrganization; VAULTED_KEY_NOT_FOUND, as the server says.
+        Raises KeyUnpublished where it shows none now, VaultSecretWrong, VaultDamaged, VaultOfAnotherOrganization; VAULTED_KEY_NOT_FOUND,
+        as the server says.
         """
         parsed = VaultSecret.parse(secret)
-        member = await self._member()
-        wanted = [_shown(member)]
+        own = await self._organization()
+        if own.current is None and not former:
+            raise KeyUnpublished("The ledger shows no key of your organization now; former ones come with `former`.")
+        wanted = [own.current] if own.current else []
         if former:
-            there = {
-                head.encryption_key_id for head, _ in await heads(self._connection.session, member.organization_id)
-            }
-            state = await self._connection.state()
-            terms = [term.keys for term in reversed(state.key_terms.get(member.organization_id, ()))]
-            wanted += [keys for keys in terms if key_id(keys.encryption) in there and keys != wanted[0]]
-        return tuple([await self._open(member.organization_id, keys, parsed) for keys in wanted])
+            listed = await heads(self._connection.session, own.organization_id)
+            there = {head.encryption_key_id for head, _ in listed}
+            wanted += [keys for keys in own.former if key_id(keys.encryption) in there]
+        return tuple([await self._open(own.organization_id, keys, parsed) for keys in wanted])
 
     async def list(self) -> tuple[VaultEntry, ...]:
         """The organization's keys in the vault, newest first."""
-        member = await self._member()
-        current = key_id(member.keys.encryption) if member.keys else b""
+        own = await self._organization()
+        current = key_id(own.current.encryption) if own.current else b""
         return tuple(
             VaultEntry(
                 generation=head.generation,
@@ -96,13 +90,13 @@ class AsyncVault:
                 put_at=put_at,
                 current=head.encryption_key_id == current,
             )
-            for head, put_at in await heads(self._connection.session, member.organization_id)
+            for head, put_at in await heads(self._connection.session, own.organization_id)
         )
 
     async def rewrap(self, old: str, new: str) -> int:
         """Put all of the organization's keys under another secret; gives how many. After a cut, the same call again does the rest."""
         former, next_one = VaultSecret.parse(old), VaultSecret.parse(new)
-        organization_id = (await self._member()).organization_id
+        organization_id = (await self._organization()).organization_id
         session = self._connection.session
         listed = await heads(session, organization_id)
         blobs = [await fetch(session, organization_id, head.encryption_key_id) for head, _ in listed]
@@ -118,17 +112,29 @@ class AsyncVault:
             open_vaulted_key, blob, organization_id=organization_id, secret=secret, keys=keys
         )
 
-    async def _member(self) -> Member:
-        """The own organization by the ledger, also for a client whose key files are missing or former ones."""
+    async def _organization(self) -> "_Shown":
+        """The own organization by the ledger, also for a client whose key files are missing or former ones. Raises NOT_A_MEMBER."""
         state = await self._connection.state(newest=True)
         session = self._connection.session
         organization_id = (await session.call(session.auth.WhoAmI, WhoAmIRequest())).organization_id
-        if (member := state.members.get(organization_id)) is None:
+        terms = state.key_terms.get(organization_id, ())
+        if not terms:
             raise FolkmootError(
                 errors_pb2.ERROR_REASON_NOT_A_MEMBER,
-                f"your organization is not a member of {state.reference} as its ledger stands, so nothing proves its keys",
+                f"your organization has never been a member of {state.reference}, so nothing proves its keys there",
             )
-        return member
+        current = next((term.keys for term in terms if term.until is None), None)
+        former = tuple(term.keys for term in reversed(terms) if term.until is not None)
+        return _Shown(organization_id, current, former)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the ledger shows of an organization's keys; former ones newest first."""
+
+    organization_id: str
+    current: OrganizationKeys | None
+    former: tuple[OrganizationKeys, ...]
 
 
 def generate_secret() -> str:
@@ -171,14 +177,6 @@ async def heads(session: Session, organization_id: str) -> list[tuple[VaultedKey
     """The heads of the organization's vaulted keys, newest generation first, with when each was put there."""
     answer = await session.call(session.keys.ListVaultedKeys, ListVaultedKeysRequest(organization_id=organization_id))
     return [(read_vaulted_head(one.head, organization_id=organization_id), moment(one.put_at)) for one in answer.keys]
-
-
-def _shown(member: Member) -> OrganizationKeys:
-    if member.keys is None:
-        raise KeyUnpublished(
-            f"{member.name} has no key in the ledger, so the vault can prove none: publish one with `folkmoot key publish`"
-        )
-    return member.keys
 
 
 def _rewrapped(blob: VaultedKey, organization_id: str, old: VaultSecret, new: VaultSecret) -> VaultedKey:

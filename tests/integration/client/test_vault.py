@@ -13,6 +13,7 @@ from folkmoot.server.store import tables
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,
+    KeyUnpublished,
     OrganizationKey,
     SigningKey,
     VaultDamaged,
@@ -22,6 +23,7 @@ from folkmoot.trust import (
     VaultSecretWrong,
     XWingKey,
     dump_organization_key,
+    leave_entry,
     rotate_key_entry,
     word_list,
 )
@@ -143,6 +145,19 @@ async def test_former_keys_come_with_the_present_one_when_they_are_asked_for(hub
     assert fingerprints == [new.fingerprint, key_of(hub).fingerprint]
     assert [key.fingerprint for key in await fresh.vault.get(SECRET)] == [new.fingerprint]
     assert [(entry.generation, entry.current) for entry in await fresh.vault.list()] == [(2, True), (1, False)]
+
+
+async def test_people_of_an_organization_that_has_left_still_get_its_former_keys(hub: Hub):
+    """To read what was sealed to it; there is no present key that could be fetched, and its nodes get nothing."""
+    lung, alpha = hub.lung, hub.lung["Alpha"]
+    await hub.client("Alpha").vault.put(SECRET)
+    entry = lung.append(leave_entry(lung.state, governance_key=alpha.governance_key, now=lung.now))
+    await hub.server.append(entry, hub.server.users["admin@alpha"])
+    gone = hub.client("Alpha", organization_key=None)
+    with pytest.raises(KeyUnpublished):
+        await gone.vault.get(SECRET)
+    assert [key.fingerprint for key in await gone.vault.get(SECRET, former=True)] == [key_of(hub).fingerprint]
+    assert [entry.current for entry in await gone.vault.list()] == [False]
 
 
 async def test_rewrapped_vault_opens_with_the_new_secret_alone_and_rewrapping_may_be_repeated(hub: Hub):
