@@ -123,16 +123,18 @@ class Session:
         return ((TOKEN_METADATA_KEY, f"Bearer {self._tokens.access_token}"),) if self._tokens else ()
 
     async def call(self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Answer]", request: Request) -> Answer:
-        """Make a unary call as the user. Raises RemoteError: what the server said, Unreachable, CertificateNotTrusted."""
-        return await self.authorized(
-            lambda: method(request, metadata=self.metadata(), timeout=timeouts.CALL_SECONDS),
+        """Make a unary call as the user. Raises RemoteError: what the server said, Unreachable, CertificateNotTrusted, MALFORMED."""
+        return self._readable(
+            await self.authorized(
+                lambda: method(request, metadata=self.metadata(), timeout=timeouts.CALL_SECONDS),
+            )
         )
 
     async def call_anonymously(
         self, method: "grpc.aio.UnaryUnaryMultiCallable[Request, Answer]", request: Request
     ) -> Answer:
         """Make a unary call that needs no login."""
-        return await self._reach(lambda: method(request, timeout=timeouts.CALL_SECONDS))
+        return self._readable(await self._reach(lambda: method(request, timeout=timeouts.CALL_SECONDS)))
 
     async def authorized(self, operation: Callable[[], Awaitable[Answer]]) -> Answer:
         """Do something that sends `metadata()`; again with a new token if the server no longer takes the old one."""
@@ -244,7 +246,7 @@ class Session:
         call = method(request, metadata=self.metadata())
         try:
             async for answer in call:
-                yield answer
+                yield self._readable(answer)
         except grpc.aio.AioRpcError as rpc_error:
             raise error_from_rpc(rpc_error, server=self._name) from None
         finally:
@@ -264,6 +266,14 @@ class Session:
         patience = timeouts.CALL_SECONDS if self._reached else timeouts.RECONNECT_SECONDS
         answer = await retrying(attempt, give_up_after_seconds=patience, server=self._name)
         self._reached = True
+        return answer
+
+    def _readable(self, answer: Answer | None) -> Answer:
+        """The answer; gRPC gives None for one that does not parse."""
+        if answer is None:
+            raise RemoteError(
+                errors_pb2.ERROR_REASON_MALFORMED, f"{self._name} answers what is no message of this release"
+            )
         return answer
 
     def _not_trusted(self, cause: str) -> CertificateNotTrusted:
