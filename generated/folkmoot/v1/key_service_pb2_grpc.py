@@ -128,18 +128,19 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutVaultedKey(self, request, context):
-        """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+        """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds the
+        one that its ledger shows. At most 20 keys of an organization.
         Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
-        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY; to nodes also KEY_MISMATCH, REPEAT_DIFFERS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVaultedKey(self, request, context):
-        """Hands out a vaulted key.
+        """Hands out a vaulted key, and records to whom.
         Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
-        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND, VAULT_DAMAGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,14 +60,15 @@ class KeyServiceStub:
     Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     PutVaultedKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.PutVaultedKeyRequest, _key_service_pb2.PutVaultedKeyResponse]
-    """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+    """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds the
+    one that its ledger shows. At most 20 keys of an organization.
     Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
-    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY; to nodes also KEY_MISMATCH, REPEAT_DIFFERS.
     """
     GetVaultedKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetVaultedKeyRequest, _key_service_pb2.GetVaultedKeyResponse]
-    """Hands out a vaulted key.
+    """Hands out a vaulted key, and records to whom.
     Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
-    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND, VAULT_DAMAGED.
     """
     ListVaultedKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListVaultedKeysRequest, _key_service_pb2.ListVaultedKeysResponse]
     """Lists the vaulted keys of an organization, newest first, without their contents.
@@ -106,14 +107,15 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Callers: as GetLedger. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     PutVaultedKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.PutVaultedKeyRequest, _key_service_pb2.PutVaultedKeyResponse]  # type: ignore[assignment]
-    """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+    """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds the
+    one that its ledger shows. At most 20 keys of an organization.
     Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
-    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY; to nodes also KEY_MISMATCH, REPEAT_DIFFERS.
     """
     GetVaultedKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetVaultedKeyRequest, _key_service_pb2.GetVaultedKeyResponse]  # type: ignore[assignment]
-    """Hands out a vaulted key.
+    """Hands out a vaulted key, and records to whom.
     Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
-    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+    Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND, VAULT_DAMAGED.
     """
     ListVaultedKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListVaultedKeysRequest, _key_service_pb2.ListVaultedKeysResponse]  # type: ignore[assignment]
     """Lists the vaulted keys of an organization, newest first, without their contents.
@@ -185,9 +187,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.PutVaultedKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.PutVaultedKeyResponse, _abc.Awaitable[_key_service_pb2.PutVaultedKeyResponse]]:
-        """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds.
+        """Puts an organization's key into the vault, encrypted by the caller. A user replaces one with the same key ids; a node only adds the
+        one that its ledger shows. At most 20 keys of an organization.
         Callers: users with COLLABORATION EDIT, for their own organization; nodes, for their own organization. Idempotent by the key ids.
-        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY, REPEAT_DIFFERS.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULT_DAMAGED, TOO_MANY; to nodes also KEY_MISMATCH, REPEAT_DIFFERS.
         """
 
     @_abc_1.abstractmethod
@@ -196,9 +199,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.GetVaultedKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.GetVaultedKeyResponse, _abc.Awaitable[_key_service_pb2.GetVaultedKeyResponse]]:
-        """Hands out a vaulted key.
+        """Hands out a vaulted key, and records to whom.
         Callers: users with COLLABORATION VIEW, for their own organization; nodes, for their own organization. Idempotent.
-        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND.
+        Errors: VAULT_OF_ANOTHER_ORGANIZATION, VAULTED_KEY_NOT_FOUND, VAULT_DAMAGED.
         """
 
     @_abc_1.abstractmethod
