@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from folkmoot.node import message_records, records
+from folkmoot.node.awaiting import look_for
 from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import RunInput, open_input
 from folkmoot.node.judgement import judge_at_last, settle
@@ -37,7 +38,7 @@ from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
 from folkmoot.node.scratch import Scratch
-from folkmoot.node.station import LOOK_FOR_KEYS_SECONDS, Station
+from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal, cancelled, first_of
 from folkmoot.transport import Unreachable, timeouts
 from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
@@ -248,12 +249,10 @@ class Executor:
                 if self._station.now() >= ends_at:
                     raise
                 log.warning("run.key_awaited", run_id=run.record.run_id, detail=str(awaited))
-            except Unreachable as error:
+                async with run.reports.waiting(WaitReason.WAIT_REASON_KEY):
+                    await look_for(self._station, awaited, moved)
+            except Unreachable as error:  # The call has paused long enough.
                 log.warning("run.input_not_reached", run_id=run.record.run_id, detail=str(error))
-                continue  # The call has paused long enough.
-            async with run.reports.waiting(WaitReason.WAIT_REASON_KEY):
-                await first_of(moved.wait(), timeout_seconds=LOOK_FOR_KEYS_SECONDS)
-            await self._station.look_for_keys()
 
     async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""

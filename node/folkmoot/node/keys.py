@@ -19,13 +19,22 @@ from folkmoot.trust import (
     key_id,
     load_signing_key,
 )
+from folkmoot.v1.keys_pb2 import OrganizationKeys
 
 PASSPHRASE = "FOLKMOOT_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
 """Environment variable with the passphrase of the organization's key files, if they have one."""
 
 
 class KeyAwaited(KeyMismatch):
-    """Something is sealed to a key of the organization that is not here: it may come, by file or from the vault."""
+    """Something is sealed to `keys` of the organization, which are not here: they may come, by file or from the vault."""
+
+    def __init__(self, keys: OrganizationKeys) -> None:
+        wanted = fingerprint(key_id(keys.encryption))
+        super().__init__(
+            f"it is sealed to the organization's key {wanted}, which is not here yet: put its file beside the "
+            "organization key's, or let the node fetch it from the vault"
+        )
+        self.keys = keys
 
 
 def load_keyring(path: Path, *, may_be_empty: bool = False) -> Keyring:
@@ -43,12 +52,8 @@ def awaited_key(inspected: Inspected, state: State, organization_id: str) -> Key
     """Say which of the organization's keys an envelope is sealed to; None if it is none that the ledger ever showed as its own."""
     wraps = {wrap.key_id for wrap in inspected.header.wraps}
     for term in state.key_terms.get(organization_id, ()):
-        key = term.keys.encryption
-        if (wanted := key_id(key)) in wraps:
-            return KeyAwaited(
-                f"it is sealed to the organization's key {fingerprint(wanted)}, which is not here yet: put its file beside the "
-                "organization key's, or let the node fetch it from the vault"
-            )
+        if key_id(term.keys.encryption) in wraps:
+            return KeyAwaited(term.keys)
     return None
 
 

@@ -10,7 +10,8 @@ import asyncio
 import structlog
 
 from folkmoot.node.admission import require_not_ended
-from folkmoot.node.station import LOOK_FOR_KEYS_SECONDS, Station
+from folkmoot.node.awaiting import LOOK_FOR_KEYS_SECONDS
+from folkmoot.node.station import Station
 from folkmoot.node.vault import fetch_key
 from folkmoot.node.waiting import first_of
 from folkmoot.transport.calls import pause_seconds

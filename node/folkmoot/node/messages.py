@@ -14,6 +14,7 @@ from datetime import UTC
 import structlog
 
 from folkmoot.node import message_records
+from folkmoot.node.awaiting import open_at_last
 from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
@@ -127,7 +128,7 @@ class Messages:
         station, task = self._station, self._run.task
         source, expected = _envelope(task, message)
         sender, until = station.node_sender(expected.sender_organization_id), task.spec.expires_at.ToDatetime(UTC)
-        return _content(station, await station.open_at_last(source, expected, sender, until=until), message)
+        return _content(station, await open_at_last(station, source, expected, sender, until=until), message)
 
     def accepted(self) -> None:
         """The server has stored a message."""

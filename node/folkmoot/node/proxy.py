@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from folkmoot.node.data.tables import table_not_found
 from folkmoot.node.limiter import Limiter
 from folkmoot.node.ports import RunPort, Tables
 from folkmoot.node.sockets import prepare_folder
 from folkmoot.transport.limits import FRAME_BYTES, INLINE_BYTES, MESSAGE_BYTES
+from folkmoot.transport.requests import ReadsAll, check, check_readable
 from folkmoot.transport.status import abort
 from folkmoot.transport.validation import invalid, validate
 from folkmoot.trust.errors import FolkmootError
@@ -68,7 +69,7 @@ class Proxy:
         await self.close(directory.name)
         path = prepare_folder(directory)
         assignment: _Assignment = asyncio.get_running_loop().create_future()
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=OPEN_CALLS)
+        server = grpc.aio.server(interceptors=(ReadsAll(),), options=_OPTIONS, maximum_concurrent_rpcs=OPEN_CALLS)
         servicer = ProxyServicer(assignment)
         add_ProxyServiceServicer_to_server(servicer, server)
         server.add_insecure_port(f"unix:{path}")
@@ -220,7 +221,7 @@ class ProxyServicer(ProxyServiceServicer):
                 if wait_seconds:
                     await asyncio.sleep(wait_seconds)
                 if request is not None:
-                    validate(request)
+                    check(request)
                 yield await asyncio.shield(self._assignment)
         except FolkmootError as error:
             await abort(context, error)
@@ -235,13 +236,9 @@ class ProxyServicer(ProxyServiceServicer):
 
 async def _readable(requests: AsyncIterator[_Frame]) -> AsyncIterator[_Frame]:
     """Give the messages of a stream; what is not one is the algorithm's fault, not the node's."""
-    try:
-        async for request in requests:
-            yield request
-    except DecodeError as error:
-        raise FolkmootError(
-            ErrorReason.ERROR_REASON_MALFORMED, "the stream has something that is no message"
-        ) from error
+    async for request in requests:
+        check_readable(request)
+        yield request
 
 
 async def _first(requests: AsyncIterator[_Frame], kind: str) -> _Frame:

@@ -11,6 +11,7 @@ from datetime import UTC
 import grpc.aio
 import structlog
 
+from folkmoot.node.awaiting import open_at_last
 from folkmoot.node.bridge import iterate_in_thread
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, error_from_rpc
@@ -164,7 +165,7 @@ async def _open(
     source = inline or await station.fetch(receipt.result_digest, closing, most_bytes=run.result_size_bytes)
     try:
         sender = station.node_sender(receipt.organization_id)
-        return await station.open_at_last(source, expected, sender, until=task.spec.expires_at.ToDatetime(UTC))
+        return await open_at_last(station, source, expected, sender, until=task.spec.expires_at.ToDatetime(UTC))
     except EnvelopeRejected as error:
         log.warning("result.rejected", run_id=receipt.run_id, cause=error.cause_text)
         raise

@@ -21,7 +21,7 @@ from folkmoot.node.connection import Connection
 from folkmoot.node.doubts import Doubts
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.journal import Journal
-from folkmoot.node.keys import KeyAwaited, awaited_key, load_keyring
+from folkmoot.node.keys import awaited_key, load_keyring
 from folkmoot.node.policy import Decision, Policy, decide, facts_of, load_policy
 from folkmoot.node.records import RunRecord
 from folkmoot.node.slots import Slots
@@ -63,9 +63,6 @@ from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.signed_pb2 import Signed
 
 log = structlog.get_logger()
-
-LOOK_FOR_KEYS_SECONDS = 10.0
-"""How often a station looks for a key that it waits for: somebody may put its file there at any time."""
 
 
 class PolicyFile:
@@ -215,23 +212,6 @@ class Station:
         context = opened.context
         self.check_position(context.ledger_sequence, context.ledger_hash, of=context.sender_organization_id)
         return opened
-
-    async def open_at_last(
-        self, source: Source, expected: Expected, sender: Callable[[EnvelopeContext], PublicKey], *, until: datetime
-    ) -> Opened:
-        """`open`, as soon as the key is here that it is sealed to. Raises KeyAwaited if none has come by then."""
-        while True:
-            moved = self.moved.changed()
-            try:
-                return await self.open(source, expected, sender)
-            except KeyAwaited as awaited:
-                if self.now() >= until:
-                    raise
-                log.warning("node.key_awaited", detail=str(awaited))
-            try:
-                await asyncio.wait_for(moved.wait(), LOOK_FOR_KEYS_SECONDS)
-            except TimeoutError:
-                await self.look_for_keys()
 
     def check_position(self, sequence: int, entry_hash: bytes, *, of: str) -> None:
         """Compare what the (proven) sender of something has seen of the ledger with the replica, which `catch_up` has been asked for.

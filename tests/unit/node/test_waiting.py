@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from folkmoot.node import message_records, records
-from folkmoot.node import station as station_module
+from folkmoot.node import awaiting, message_records, records
 from folkmoot.node.inputs import RunInput, open_input
 from folkmoot.node.intake import Intake
 from folkmoot.node.judgement import judge_at_last, settle
@@ -223,7 +222,7 @@ async def test_an_input_that_is_sealed_to_strangers_waits_for_nothing(lung: Worl
 async def test_a_result_sealed_to_a_coming_key_is_opened_as_soon_as_that_comes(
     lung: World, make_station: MakeStation, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(station_module, "LOOK_FOR_KEYS_SECONDS", 0.01)
+    monkeypatch.setattr(awaiting, "LOOK_FOR_KEYS_SECONDS", 0.01)
     former, new = rotate(lung, "Beta")
     station = make_station()
     ring(station, former)
@@ -253,7 +252,7 @@ async def opened_at_last(station: Station, frame: ServerFrame, task: VerifiedTas
         sender_organization_id=task.spec.initiator.organization_id,
     )
     source = BytesSource(frame.assign.input_envelope)
-    return (await station.open_at_last(source, expected, lambda _: task.signer, **limit)).total_length
+    return (await awaiting.open_at_last(station, source, expected, lambda _: task.signer, **limit)).total_length
 
 
 async def test_a_task_signed_by_a_revoked_key_is_refused_unless_it_was_accepted_before(
