@@ -51,8 +51,9 @@ def _token(content: Any) -> str:
 
 
 LISTS = ("users", "tasks", "events", "runs", "organizations", "nodes", "requests", "roles", "rules", "attempts")
+PAGE_KEYS: tuple[Any, ...] = (-1, 0, 2**63 - 1, 2**63, "", "zz", "00" * 32, None, 1.5, [])
 PAGE_TOKENS = (
-    *(_token([name, key]) for name in LISTS for key in (-1, 0, 2**63 - 1, 2**63, "", "zz", "00" * 32, None, 1.5, [])),
+    *(_token([name, key]) for name in LISTS for key in PAGE_KEYS),
     *(
         _token(raw)
         for raw in (b"[" * 700, b'{"":' * 150, b"\xff\xfe", b'["tasks",1e999]', b'["users","\\ud800"]', b"NaN")

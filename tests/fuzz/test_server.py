@@ -8,7 +8,6 @@ from random import Random
 from secrets import randbits
 
 import grpc
-import grpc.aio
 import pytest
 
 from folkmoot.server import access
@@ -16,6 +15,7 @@ from folkmoot.trust import SigningKey, digest, make_head_statement
 from folkmoot.v1 import options_pb2 as options
 from tests.builders import World, organization, world
 from tests.fuzz.messages import Known, request_bytes
+from tests.fuzz.wire import FAULTS, answer
 from tests.integration.harness import Metadata, Server, bearer, server, utc_now
 from tests.integration.server import sealed
 
@@ -27,9 +27,6 @@ METHODS = {
 }
 ENDS_SESSIONS = ("Logout", "Password", "Revoke", "Delete", "Disable", "Update")
 """Parts of names of methods that may end their caller's session, or another's; they come last."""
-FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-PATIENCE_SECONDS = 0.3
-"""Streams are left after this time; how long an answer takes is no matter here."""
 
 
 @dataclass
@@ -92,31 +89,6 @@ async def _known(s: Server, lung: World, admin: Metadata, *uuids: str) -> Known:
     )
 
 
-async def answer(s: Server, path: str, requests: list[bytes], metadata: Metadata) -> grpc.StatusCode:
-    """Call a method with bytes; return the status. A stream is listened to for a while."""
-    method = METHODS[path]
-    kinds = {
-        (False, False): s.channel.unary_unary,
-        (False, True): s.channel.unary_stream,
-        (True, False): s.channel.stream_unary,
-        (True, True): s.channel.stream_stream,
-    }
-    make = kinds[method.client_streaming, method.server_streaming]
-    request = iter(requests) if method.client_streaming else requests[0]
-    call = make(path)(request, metadata=metadata, timeout=PATIENCE_SECONDS)
-    try:
-        if method.server_streaming:
-            async for _ in call:
-                pass
-        else:
-            await call
-    except grpc.aio.AioRpcError as error:
-        # The client's own library says this when the server has ended a call that is still being sent to.
-        is_own = (error.details() or "").startswith("Internal error from Core")
-        return grpc.StatusCode.CANCELLED if is_own else error.code()
-    return grpc.StatusCode.OK
-
-
 async def provoke(on: Stage, rounds: int, random: Random) -> dict[str, set[grpc.StatusCode]]:
     """Call every method some times by everybody; return what was answered."""
     answers: dict[str, set[grpc.StatusCode]] = {}
@@ -125,7 +97,8 @@ async def provoke(on: Stage, rounds: int, random: Random) -> dict[str, set[grpc.
             caller = random.choice([name for name in on.callers if may_call(name, path)] or ["stranger"])
             count = random.choice((1, 1, 2, 4))
             requests = [request_bytes(METHODS[path].input_type, on.known, random) for _ in range(count)]
-            answers.setdefault(path, set()).add(await answer(on.server, path, requests, on.callers[caller]))
+            code = await answer(on.server.channel, METHODS[path], requests, on.callers[caller])
+            answers.setdefault(path, set()).add(code)
     return answers
 
 
@@ -143,7 +116,9 @@ async def check(folder, capsys, caplog, rounds: int, seed: int) -> None:
     async with stage(folder) as on:
         answers = await provoke(on, rounds, Random(seed))
         faults = {path: codes for path, codes in answers.items() if codes.intersection(FAULTS)}
-        assert await answer(on.server, "/folkmoot.v1.AuthService/GetNonce", [b""], ()) == grpc.StatusCode.OK
+        assert (
+            await answer(on.server.channel, METHODS["/folkmoot.v1.AuthService/GetNonce"], [b""]) == grpc.StatusCode.OK
+        )
     written = capsys.readouterr().err
     assert not faults, f"seed {seed}: {written[-3000:]}"
     assert "call.fault" not in written, f"seed {seed}: {written[-3000:]}"
@@ -170,6 +145,5 @@ TOKENS = ("", ".", "..", "a.b.c", "e30.e30.", "eyJhbGciOiJub25lIn0.e30.", "null"
 async def test_what_is_no_token_is_refused_as_such(tmp_path, capsys, token):
     async with server(tmp_path) as s:
         for path in ("/folkmoot.v1.AdminService/ListUsers", "/folkmoot.v1.TaskService/Attach"):
-            if path in METHODS:
-                assert await answer(s, path, [b""], bearer(token)) == grpc.StatusCode.UNAUTHENTICATED
+            assert await answer(s.channel, METHODS[path], [b""], bearer(token)) == grpc.StatusCode.UNAUTHENTICATED
     assert "Traceback" not in capsys.readouterr().err

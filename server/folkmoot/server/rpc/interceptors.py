@@ -19,7 +19,7 @@ import grpc.aio
 from folkmoot.server import access, context, events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
-from folkmoot.server.rpc import requests
+from folkmoot.transport import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
 from folkmoot.trust.errors import FolkmootError
