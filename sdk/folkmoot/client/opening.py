@@ -258,20 +258,24 @@ async def open_from_run(
     """
     organization_id = task.receiver(run_id).organization_id
     source = BytesSource(envelope)
+    context = inspect(source).context
     expected = Expected(
         kind=kind,
         task_id=task.spec.task_id,
         task_digest=task.digest,
         run_id=run_id,
         attempt=attempt,
-        sequence=inspect(source).context.sequence,
+        sequence=context.sequence,
         sender_organization_id=organization_id,
     )
+    state = await connection.state()
+    if state.position.sequence < context.ledger_sequence:  # Its node, or the own key, may be newer than our copy of the ledger.
+        state = await connection.state(newest=True)
     opened = open_envelope(
         source,
         genesis=connection.reference.genesis,
         expected=expected,
-        sender=node_of(await connection.state(), organization_id),
+        sender=node_of(state, organization_id),
         keys=await opening_keys(connection),
     )
     await check_position(connection, _position(opened.context))

@@ -279,6 +279,18 @@ async def test_node_that_knows_more_makes_the_client_refresh_its_copy(scene: Sce
     assert scene.known is None
 
 
+async def test_log_of_a_node_and_for_a_key_that_are_newer_than_the_copy_is_read(scene: Scene):
+    kind = EnvelopeKind.ENVELOPE_KIND_LOG
+    scene.known = scene.lung.state
+    scene.lung.rotate("Alpha")
+    scene.lung.revoke_node("Beta", "beta-1")
+    scene.lung["Beta"].nodes.clear()
+    scene.lung.add_node("Beta", "beta-2")
+    log = scene.sealed(b"", kind=kind, sequence=1)
+    await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, log.envelope)
+    assert scene.known is None
+
+
 async def test_server_that_withholds_entries_which_a_node_has_seen_is_noticed(scene: Scene):
     ahead = LedgerPosition(sequence=scene.lung.state.position.sequence + 1, hash=bytes(32))
     sealed = scene.sealed()
