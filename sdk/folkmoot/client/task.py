@@ -17,11 +17,13 @@ from folkmoot.client.opening import progress_of, result_of
 from folkmoot.client.progress import nothing, shown
 from folkmoot.client.results import Result, RunState, run_state
 from folkmoot.client.session import is_away
+from folkmoot.client.submission import Submission
 from folkmoot.client.waiting import Why, why
 from folkmoot.transport import RemoteError
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import OrganizationNotFound, State, VerifiedTask
 from folkmoot.v1 import task_pb2
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, GetTaskResponse, WatchTaskRequest
 
 
@@ -57,11 +59,16 @@ class RunStatus:
 
 
 class AsyncTask:
-    """A task that exists. Made by `tasks.create` and `tasks.get`."""
+    """A task that exists. Made by `tasks.create` and `tasks.get`.
 
-    def __init__(self, connection: Connection, task: VerifiedTask) -> None:
+    A server that has lost the task, because it was restored from a backup, gets it again from the handle that `tasks.create` gave,
+    whatever is asked of that: see `submission`. One from `tasks.get` has nothing to give, and raises TASK_NOT_FOUND then.
+    """
+
+    def __init__(self, connection: Connection, task: VerifiedTask, submission: Submission | None = None) -> None:
         self._connection = connection
         self._task = task
+        self._submission = submission
         self._results: dict[str, Result] = {}
 
     @property
@@ -177,8 +184,18 @@ class AsyncTask:
     # ---- what the server tells, held against what was signed -------------------------------------------------------
 
     async def _get(self) -> GetTaskResponse:
-        session = self._connection.session
-        return await session.call(session.tasks.GetTask, GetTaskRequest(task_id=self.id))
+        session, request = self._connection.session, GetTaskRequest(task_id=self.id)
+        try:
+            return await session.call(session.tasks.GetTask, request)
+        except RemoteError as error:
+            await self._submit_again(error)
+        return await session.call(session.tasks.GetTask, request)
+
+    async def _submit_again(self, error: RemoteError) -> None:
+        """Give the task to a server that says that there is none; raise anything else, and this too if there is nothing to give."""
+        if self._submission is None or error.reason != ErrorReason.ERROR_REASON_TASK_NOT_FOUND:
+            raise error
+        await self._submission.hand_over_again(self._connection, self.id)
 
     async def _own_runs(self) -> list[task_pb2.Run]:
         told = {run.run_id: run for run in (await self._get()).runs}
@@ -188,7 +205,7 @@ class AsyncTask:
         """Runs as they change, with the envelopes that come along, until all have ended. Runs that were not asked for don't count."""
         session = self._connection.session
         waiting = {receiver.run_id for receiver in self._task.spec.receivers} - self._results.keys()
-        revision, endings = 0, 0
+        revision, endings, lost = 0, 0, False
 
         async def request() -> WatchTaskRequest:
             nonlocal revision
@@ -197,14 +214,21 @@ class AsyncTask:
             return WatchTaskRequest(task_id=self.id, after_revision=revision)
 
         while waiting:
-            async for change in session.follow(session.tasks.WatchTask, request):
-                revision = change.run.revision
-                if change.run.run_id not in waiting:
-                    continue
-                endings = 0
-                if run_state(change.run.state).ended:
-                    waiting.remove(change.run.run_id)
-                yield change.run, change.result_envelope
+            try:
+                async for change in session.follow(session.tasks.WatchTask, request):
+                    revision = change.run.revision
+                    if change.run.run_id not in waiting:
+                        continue
+                    endings, lost = 0, False
+                    if run_state(change.run.state).ended:
+                        waiting.remove(change.run.run_id)
+                    yield change.run, change.result_envelope
+            except RemoteError as error:
+                if lost:  # It got the task again, and has shown nothing of it: that would go on for ever.
+                    raise
+                await self._submit_again(error)
+                revision, lost = 0, True
+                continue
             if waiting:  # The server ended the stream too early: it restarts.
                 endings += 1
                 await asyncio.sleep(pause_seconds(endings))

@@ -1,0 +1,39 @@
+"""A task as it is handed to the server: signed spec and sealed inputs. Handing it over again gives the same task.
+
+Whoever has made a task keeps this while he waits for it. A server that was restored from a backup may not know the task any
+more; it gets it again, with the ids, signature and ciphertext that the nodes know already, so that nothing is executed twice.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from folkmoot.client.connection import Connection
+from folkmoot.client.inputs import SealedInput, inline
+from folkmoot.v1.task_pb2 import TaskChain
+from folkmoot.v1.task_service_pb2 import CreateTaskRequest
+
+log = logging.getLogger("folkmoot.client")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What makes a task at the server."""
+
+    chain: TaskChain
+    inputs: Sequence[SealedInput]
+
+    async def hand_over(self, connection: Connection) -> None:
+        """Have the server store the task; one that it has already stays as it is."""
+        session = connection.session
+        along, before = inline(self.inputs)
+        for one in before:
+            await session.upload(one.source, one.reference.envelope_digest)
+        request = CreateTaskRequest(chain=self.chain, envelopes=[one.envelope() for one in along])
+        await session.call(session.tasks.CreateTask, request)
+
+    async def hand_over_again(self, connection: Connection, task_id: str) -> None:
+        """Give the task to a server that has lost it; first the ledger, which the server may have lost as far as the task rests on it."""
+        log.warning("the server does not know the task %s any more, and gets it again", task_id)
+        await connection.state(newest=True)
+        await self.hand_over(connection)
