@@ -13,6 +13,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 Row = Mapping[str, Any]
 
+MARK = "*"
+"""Of what rests on the server's word alone."""
+
 
 def json_option(command: Command) -> Command:
     """The option that every listing command has."""
@@ -48,11 +51,13 @@ def show_rows(
         table.add_row(*(text_of(row[column]) for column in columns))
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)
     console.print(table)
+    if server_says:
+        console.print(f"{MARK} the server says; nobody signed it")
 
 
 def heading(column: str, server_says: Collection[str]) -> str:
     """A column's name for people, with a mark if nobody but the server says what is in it."""
-    return f"{column.replace('_', ' ')}{' (server says)' if column in server_says else ''}"
+    return f"{column.replace('_', ' ')}{MARK if column in server_says else ''}"
 
 
 def show_json(value: object) -> None:

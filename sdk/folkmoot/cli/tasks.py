@@ -135,7 +135,8 @@ async def list_tasks(profile: Profile, limit: int, *, as_json: bool) -> None:
     """List the newest tasks, as the server tells them."""
     async with client(profile) as opened:
         listed = await opened.tasks.list(limit=limit)
-    show_rows(map(vars, listed), ("id", "state", "name", "initiator", "created_at"), as_json=as_json)
+    told = ("state", "name", "initiator", "created_at")
+    show_rows(map(vars, listed), ("id", *told), as_json=as_json, server_says=told)
 
 
 @task.command()
@@ -143,10 +144,11 @@ async def list_tasks(profile: Profile, limit: int, *, as_json: bool) -> None:
 @json_option
 @asynchronous
 async def show(profile: Profile, task_id: str, *, as_json: bool) -> None:
-    """Show how far a task's runs are, as the server tells it."""
+    """Show how far a task's runs are; how one ended is proven if its node signed it."""
     async with client(profile) as opened:
         runs = await (await opened.tasks.get(task_id)).runs
-    show_rows(map(vars, runs), ("organization", "state", "attempt", "fraction", "run_id"), as_json=as_json)
+    columns = ("organization", "state", "proven", "attempt", "fraction", "run_id")
+    show_rows(map(vars, runs), columns, as_json=as_json, server_says=("fraction", "node_id"))
 
 
 @task.command()
@@ -165,12 +167,11 @@ async def wait(profile: Profile, task_id: str, *, as_json: bool) -> None:
 @json_option
 @asynchronous
 async def why(profile: Profile, task_id: str, *, as_json: bool) -> None:
-    """Say what a task waits for, or how its runs ended."""
+    """Say what a task waits for, which is the server's word, or how its runs ended."""
     async with client(profile) as opened:
         reasons = await (await opened.tasks.get(task_id)).why()
-    show_rows(
-        map(vars, reasons), ("organization", "state", "reason", "text"), as_json=as_json, empty="every run is completed"
-    )
+    columns = ("organization", "state", "proven", "reason", "text")
+    show_rows(map(vars, reasons), columns, as_json=as_json, empty="every run is completed")
 
 
 @task.command()

@@ -8,7 +8,7 @@ from folkmoot.cli.access import asynchronous, client, governance_key
 from folkmoot.cli.output import json_option, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_own_key
-from folkmoot.client import AsyncClient, governance
+from folkmoot.client import governance
 from folkmoot.client import members as membership
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
 from folkmoot.client.members import OpenRemoval
@@ -83,46 +83,24 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
     """
     kept, secret = reason_to_keep(reason), find_vault_secret(None)
     async with client(profile) as opened:
-        subject = await _subject(opened, organization, removal=removal)
+        subject = await membership.find_subject(opened.connection, organization, removal=removal)
         click.echo(f"{subject.name}, address {subject.organization_id}")
         click.echo(f"in words: {fingerprint_words(subject.organization_id)}")
-        key = governance_key(profile)
         if isinstance(subject, OpenRemoval):
-            if not yes:
-                question = "Shall this member be removed?" if approve else "Shall this member stay?"
-                click.confirm(question, abort=True)
-            missing = await membership.vote_on_removal(
-                opened.connection, subject.hash, approve=approve, governance_key=key, reason=kept
-            )
-            outcome = "it is removed"
+            outcome, question = "it is removed", f"Shall this member {'be removed' if approve else 'stay'}?"
         else:
-            if approve and not yes:
-                click.confirm("Did the organization itself tell you this address, over another channel?", abort=True)
-            missing = await governance.vote(
-                opened.connection, subject, approve=approve, governance_key=key, reason=kept
+            outcome, question = (
+                "it is a member",
+                "Did the organization itself tell you this address, over another channel?",
             )
-            outcome = "it is a member"
+        if not yes and (approve or isinstance(subject, OpenRemoval)):
+            click.confirm(question, abort=True)
+        missing = await membership.vote_on(
+            opened.connection, subject, approve=approve, governance_key=governance_key(profile), reason=kept
+        )
         await offer_own_key(opened, secret)
     click.echo(f"voted; {missing} approvals are missing" if missing else f"voted; {outcome}")
     _tell_reason(kept)
-
-
-async def _subject(opened: AsyncClient, organization: str, *, removal: bool) -> JoinAttempt | OpenRemoval:
-    """What is voted on. Raises JOIN_REQUEST_NOT_FOUND."""
-    going = await membership.find_removal(opened.connection, organization)
-    if removal:
-        if going is None:
-            raise FolkmootError(
-                errors_pb2.ERROR_REASON_JOIN_REQUEST_NOT_FOUND,
-                f"nobody has asked to remove {organization}: `folkmoot collaboration remove` does",
-            )
-        return going
-    try:
-        return await governance.find_request(opened.connection, organization)
-    except FolkmootError as error:
-        if going is None or error.reason != errors_pb2.ERROR_REASON_JOIN_REQUEST_NOT_FOUND:
-            raise
-        return going
 
 
 @click.command()

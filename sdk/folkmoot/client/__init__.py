@@ -15,10 +15,15 @@ ledger shows, what comes back was signed by nodes that it admits, for exactly th
 """
 
 from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
+from folkmoot.client.governance import JoinAttempt, reason_to_keep
+from folkmoot.client.governing import AsyncGovernance
+from folkmoot.client.history import LedgerEvent
 from folkmoot.client.logs import LogLine
+from folkmoot.client.members import FormerMember, OpenRemoval
+from folkmoot.client.nodes import NodeAttempt
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
-from folkmoot.client.sync import Client, Task, Tasks, Vault
+from folkmoot.client.sync import Client, Governance, Task, Tasks, Vault
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks, Resources, Subtasks, TaskSummary
 from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret
@@ -28,6 +33,7 @@ from folkmoot.trust import FolkmootError
 
 __all__ = [
     "AsyncClient",
+    "AsyncGovernance",
     "AsyncTask",
     "AsyncTasks",
     "AsyncVault",
@@ -35,8 +41,14 @@ __all__ = [
     "Client",
     "Collaboration",
     "FolkmootError",
+    "FormerMember",
+    "Governance",
+    "JoinAttempt",
+    "LedgerEvent",
     "LogLine",
     "Node",
+    "NodeAttempt",
+    "OpenRemoval",
     "Organization",
     "Proof",
     "RemoteError",
@@ -55,4 +67,5 @@ __all__ = [
     "VaultEntry",
     "Why",
     "generate_secret",
+    "reason_to_keep",
 ]

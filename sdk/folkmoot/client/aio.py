@@ -10,6 +10,8 @@ from typing import Self
 
 from folkmoot.client.connection import Connection, default_state_directory
 from folkmoot.client.encryption import Expectation
+from folkmoot.client.governing import AsyncGovernance
+from folkmoot.client.keyfiles import read_signing_key
 from folkmoot.client.names import made_at, moment, name_of
 from folkmoot.client.proofs import export_proof
 from folkmoot.client.session import PAGE_ITEMS, Session
@@ -102,6 +104,8 @@ class AsyncClient:
         certificate_authority: Source | None = None,
         organization_key: Source | None = None,
         organization_key_passphrase: str | None = None,
+        governance_key: Source | None = None,
+        governance_key_passphrase: str | None = None,
         state_directory: Source | None = None,
         insecure: bool = False,
         encryption: str | None = None,
@@ -119,6 +123,8 @@ class AsyncClient:
             encryption=Expectation.parse(encryption),
             max_head_age=max_head_age,
         )
+        governing = read_signing_key(Path(governance_key), governance_key_passphrase) if governance_key else None
+        self.governance = AsyncGovernance(self.connection, governing)
         self.tasks = AsyncTasks(self.connection)
         self.vault = AsyncVault(self.connection)
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from folkmoot.client.connection import Connection
-from folkmoot.client.governance import decision, reason_digest
+from folkmoot.client.governance import JoinAttempt, decision, find_request, reason_digest, vote
 from folkmoot.client.names import made_at, name_of, names_of
 from folkmoot.trust import (
     FolkmootError,
@@ -108,6 +109,41 @@ async def vote_on_removal(
         )
 
     return (await connection.append(make)).missing_removal_votes(removal_hash)
+
+
+Subject: TypeAlias = JoinAttempt | OpenRemoval
+
+
+async def find_subject(connection: Connection, name_or_address: str, *, removal: bool = False) -> Subject:
+    """What is open about an organization: its wish to join, or else its removal; `removal` says that it is that.
+
+    Raises JOIN_REQUEST_NOT_FOUND.
+    """
+    going = await find_removal(connection, name_or_address)
+    if removal and going is None:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_JOIN_REQUEST_NOT_FOUND,
+            f"nobody has asked to remove {name_or_address}: `folkmoot collaboration remove` does",
+        )
+    if removal and going is not None:
+        return going
+    try:
+        return await find_request(connection, name_or_address)
+    except FolkmootError as error:
+        if going is None or error.reason != errors_pb2.ERROR_REASON_JOIN_REQUEST_NOT_FOUND:
+            raise
+        return going
+
+
+async def vote_on(
+    connection: Connection, subject: Subject, *, approve: bool, governance_key: SigningKey, reason: str = ""
+) -> int:
+    """Vote on what is open; gives how many approvals are missing then."""
+    if isinstance(subject, OpenRemoval):
+        return await vote_on_removal(
+            connection, subject.hash, approve=approve, governance_key=governance_key, reason=reason
+        )
+    return await vote(connection, subject, approve=approve, governance_key=governance_key, reason=reason)
 
 
 async def remove(

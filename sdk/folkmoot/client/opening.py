@@ -102,6 +102,19 @@ async def result_of(connection: Connection, task: VerifiedTask, run: Run, envelo
     )
 
 
+async def as_proven(connection: Connection, task: VerifiedTask, run: Run) -> tuple[Run, Proof]:
+    """The run as its node's receipt has it, if there is one that counts; else as the server tells it."""
+    receipt, _ = await _verified_receipt(connection, task, run)
+    if receipt is None:
+        return run, Proof.SERVER_SAYS
+    proven = Run()
+    proven.CopyFrom(run)
+    proven.state, proven.attempt = receipt.outcome, receipt.attempt
+    proven.reason, proven.rule, proven.exit_class = receipt.reason, receipt.rule, receipt.exit_class
+    proven.ended_at.CopyFrom(receipt.ended_at)
+    return proven, Proof.PROVEN
+
+
 async def _verified_receipt(
     connection: Connection, task: VerifiedTask, run: Run
 ) -> tuple[Receipt | None, FolkmootError | None]:
@@ -269,7 +282,9 @@ async def open_from_run(
         sender_organization_id=organization_id,
     )
     state = await connection.state()
-    if state.position.sequence < context.ledger_sequence:  # Its node, or the own key, may be newer than our copy of the ledger.
+    if (
+        state.position.sequence < context.ledger_sequence
+    ):  # Its node, or the own key, may be newer than our copy of the ledger.
         state = await connection.state(newest=True)
     opened = open_envelope(
         source,

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
+from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.loop import blocking, iterating, run
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks
@@ -54,7 +55,7 @@ class Task:
 
     @property
     def runs(self) -> tuple[RunStatus, ...]:
-        """How far each organization is, as the server tells it."""
+        """How far each organization is: proven for a run that has ended, as the server tells it before."""
         return run(self._core.runs)
 
     results = iterating(AsyncTask.results)
@@ -73,6 +74,25 @@ class Tasks:
     create = blocking(AsyncTasks.create, Task)
     get = blocking(AsyncTasks.get, Task)
     list = blocking(AsyncTasks.list)
+
+
+class Governance:
+    """The decisions of one collaboration. Who only reads needs no governance key; without one, the others raise KeyMismatch."""
+
+    def __init__(self, core: AsyncGovernance) -> None:
+        self._core = core
+
+    requests = blocking(AsyncGovernance.requests)
+    removals = blocking(AsyncGovernance.removals)
+    former_members = blocking(AsyncGovernance.former_members)
+    log = blocking(AsyncGovernance.log)
+    vote = blocking(AsyncGovernance.vote)
+    remove = blocking(AsyncGovernance.remove)
+    leave = blocking(AsyncGovernance.leave)
+    invite_node = blocking(AsyncGovernance.invite_node)
+    node_attempts = blocking(AsyncGovernance.node_attempts)
+    approve_node = blocking(AsyncGovernance.approve_node)
+    revoke_node = blocking(AsyncGovernance.revoke_node)
 
 
 class Vault:
@@ -114,6 +134,8 @@ class Client:
         certificate_authority: Source | None = None,
         organization_key: Source | None = None,
         organization_key_passphrase: str | None = None,
+        governance_key: Source | None = None,
+        governance_key_passphrase: str | None = None,
         state_directory: Source | None = None,
         insecure: bool = False,
         encryption: str | None = None,
@@ -127,11 +149,14 @@ class Client:
             certificate_authority=certificate_authority,
             organization_key=organization_key,
             organization_key_passphrase=organization_key_passphrase,
+            governance_key=governance_key,
+            governance_key_passphrase=governance_key_passphrase,
             state_directory=state_directory,
             insecure=insecure,
             encryption=encryption,
             max_head_age=max_head_age,
         )
+        self.governance = Governance(self._core.governance)
         self.tasks = Tasks(self._core.tasks)
         self.vault = Vault(self._core.vault)
 

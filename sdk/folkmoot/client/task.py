@@ -13,9 +13,9 @@ from enum import StrEnum
 from folkmoot.client.connection import Connection
 from folkmoot.client.logs import LogLine, run_log
 from folkmoot.client.names import name_of
-from folkmoot.client.opening import progress_of, result_of
+from folkmoot.client.opening import as_proven, progress_of, result_of
 from folkmoot.client.progress import nothing, shown
-from folkmoot.client.results import Result, RunState, run_state
+from folkmoot.client.results import Proof, Result, RunState, run_state
 from folkmoot.client.session import is_away
 from folkmoot.client.submission import Submission
 from folkmoot.client.waiting import Why, why
@@ -44,16 +44,19 @@ def task_state(value: int) -> TaskState:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far one organization's run is, as the server tells it."""
+    """How far one organization's run is."""
 
     organization: str
     organization_id: str
     run_id: str
     node_id: str
+    """The node that has it, as the server tells it."""
     attempt: int
     state: RunState
+    proven: Proof
+    """Whether the node signed that it ended so; a state in between is always the server's word."""
     fraction: float
-    """How far the algorithm says it is, 0 to 1."""
+    """How far the algorithm is, 0 to 1, as the server tells it."""
     progress: str
     """What it last said of that; sealed to the result's receivers and verified, empty if there is nothing to read."""
 
@@ -103,22 +106,22 @@ class AsyncTask:
 
     @property
     async def runs(self) -> tuple[RunStatus, ...]:
-        """How far each organization is, as the server tells it."""
+        """How far each organization is: proven for a run that has ended, as the server tells it before."""
         ledger = await self._connection.state()
-        return tuple(
-            [
-                RunStatus(
-                    organization=self._organization(ledger, run),
-                    organization_id=self._task.receiver(run.run_id).organization_id,
-                    run_id=run.run_id,
-                    node_id=run.node_id,
-                    attempt=run.attempt,
-                    state=run_state(run.state),
-                    fraction=run.fraction,
-                    progress=await progress_of(self._connection, self._task, run),
-                )
-                for run in await self._own_runs()
-            ]
+        return tuple([await self._status(ledger, run) for run in await self._own_runs()])
+
+    async def _status(self, ledger: State, told: task_pb2.Run) -> RunStatus:
+        run, proven = await as_proven(self._connection, self._task, told)
+        return RunStatus(
+            organization=self._organization(ledger, run),
+            organization_id=self._task.receiver(run.run_id).organization_id,
+            run_id=run.run_id,
+            node_id=run.node_id,
+            attempt=run.attempt,
+            state=run_state(run.state),
+            proven=proven,
+            fraction=run.fraction,
+            progress=await progress_of(self._connection, self._task, run),
         )
 
     async def results(self) -> AsyncIterator[Result]:
@@ -151,11 +154,14 @@ class AsyncTask:
         return [self._results[run_id] for run_id in runs]
 
     async def why(self) -> list[Why]:
-        """Say for each run that is not completed what it waits for, or how it ended; as the server tells it."""
+        """Say for each run that is not completed what it waits for, as the server tells it, or how it ended, proven if it is."""
         ledger = await self._connection.state()
-        now = datetime.now(UTC)
-        reasons = (why(self._organization(ledger, run), run, now=now) for run in await self._own_runs())
+        reasons = [await self._why(ledger, run) for run in await self._own_runs()]
         return [reason for reason in reasons if reason is not None]
+
+    async def _why(self, ledger: State, told: task_pb2.Run) -> Why | None:
+        run, proven = await as_proven(self._connection, self._task, told)
+        return why(self._organization(ledger, run), run, now=datetime.now(UTC), proven=proven)
 
     async def cancel(self) -> None:
         """Cancel the task and all below it; runs that have ended stay as they are."""
@@ -175,7 +181,7 @@ class AsyncTask:
     async def _note(self, ledger: State, run: task_pb2.Run) -> str:
         """What is to be said of a run while others are waited for: how it ended, what it waits for, what it says itself."""
         organization = self._organization(ledger, run)
-        reason = why(organization, run, now=datetime.now(UTC))
+        reason = await self._why(ledger, run)
         if reason is not None and (reason.reason or reason.state.ended):
             return str(reason)
         text = await progress_of(self._connection, self._task, run)

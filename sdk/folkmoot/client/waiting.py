@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from folkmoot.client.names import exit_class_name, moment
-from folkmoot.client.results import RunState, run_state
+from folkmoot.client.results import Proof, RunState, run_state
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.task_pb2 import Run, WaitReason
 
@@ -23,7 +23,7 @@ _WAITS = {
 
 @dataclass(frozen=True)
 class Why:
-    """Why one organization's run is not completed, as the server tells it."""
+    """Why one organization's run is not completed."""
 
     organization: str
     state: RunState
@@ -31,16 +31,19 @@ class Why:
     """What it waits for (NODE_OFFLINE, SLOT, …), or why it ended (an ErrorReason); empty if it is simply under way."""
     since: datetime | None
     text: str
+    proven: Proof = Proof.SERVER_SAYS
+    """Whether a node signed that it ended so; what a run waits for is always the server's word."""
 
     def __str__(self) -> str:
         return f"{self.organization}: {self.text}"
 
 
-def why(organization: str, run: Run, *, now: datetime) -> Why | None:
-    """Say why a run is not completed; None for one that is."""
+def why(organization: str, run: Run, *, now: datetime, proven: Proof) -> Why | None:
+    """Say why a run is not completed; None for one that is, and is proven to be."""
     state = run_state(run.state)
     if state is RunState.COMPLETED:
-        return None
+        text = "completed, says the server, and shows no node's receipt"
+        return None if proven else Why(organization, state, "", None, text)
     if state.ended:
         reason = reason_name(run.reason) if run.reason else exit_class_name(run.exit_class)
         detail = ", ".join(filter(None, (reason, f"rule: {run.rule}" if run.rule else "")))
@@ -50,6 +53,7 @@ def why(organization: str, run: Run, *, now: datetime) -> Why | None:
             reason,
             moment(run.ended_at) if run.HasField("ended_at") else None,
             f"{state.lower()} ({detail})" if detail else state.lower(),
+            proven,
         )
     if run.HasField("waiting"):
         since = moment(run.waiting.since)

@@ -7,9 +7,26 @@ from typing import Any
 import pytest
 
 import folkmoot.client
-from folkmoot.client import AsyncClient, AsyncTask, AsyncTasks, AsyncVault, Client, Task, Tasks, Vault
+from folkmoot.client import (
+    AsyncClient,
+    AsyncGovernance,
+    AsyncTask,
+    AsyncTasks,
+    AsyncVault,
+    Client,
+    Governance,
+    Task,
+    Tasks,
+    Vault,
+)
 
-PAIRS = [(AsyncClient, Client), (AsyncTasks, Tasks), (AsyncTask, Task), (AsyncVault, Vault)]
+PAIRS = [
+    (AsyncClient, Client),
+    (AsyncGovernance, Governance),
+    (AsyncTasks, Tasks),
+    (AsyncTask, Task),
+    (AsyncVault, Vault),
+]
 ASYNC_ONLY = {"connection"}  # for folkmoot.client.governance
 
 
@@ -50,6 +67,7 @@ def test_streams_are_plain_iterators():
 def test_exports():
     assert sorted(folkmoot.client.__all__) == [
         "AsyncClient",
+        "AsyncGovernance",
         "AsyncTask",
         "AsyncTasks",
         "AsyncVault",
@@ -57,8 +75,14 @@ def test_exports():
         "Client",
         "Collaboration",
         "FolkmootError",
+        "FormerMember",
+        "Governance",
+        "JoinAttempt",
+        "LedgerEvent",
         "LogLine",
         "Node",
+        "NodeAttempt",
+        "OpenRemoval",
         "Organization",
         "Proof",
         "RemoteError",
@@ -77,6 +101,7 @@ def test_exports():
         "VaultEntry",
         "Why",
         "generate_secret",
+        "reason_to_keep",
     ]
     for name in folkmoot.client.__all__:
         assert hasattr(folkmoot.client, name)
