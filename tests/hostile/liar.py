@@ -28,7 +28,7 @@ from folkmoot.trust import FolkmootError
 from tests.integration.harness import Server
 
 Lie: TypeAlias = Callable[[Any], Iterable[Message] | None]
-Answer: TypeAlias = Callable[[Any], Message]
+Answer: TypeAlias = Callable[[Any], Message | None]
 
 METHODS = {
     f"/{service.full_name}/{method.name}": method
@@ -60,7 +60,7 @@ class Liar(grpc.GenericRpcHandler):
         return _while(self._answers, method, lie)
 
     def instead(self, method: str, answer: Answer) -> Any:
-        """Answer for the server, which never hears of it. An error that `answer` raises is the answer."""
+        """Answer for the server, which never hears of it. None: a stream without messages. An error that `answer` raises is the answer."""
         return _while(self._instead, method, answer)
 
     def service(self, call: grpc.HandlerCallDetails) -> Any:
@@ -82,7 +82,9 @@ class Liar(grpc.GenericRpcHandler):
     async def _pass_on(self, call: grpc.HandlerCallDetails, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if call.method in self._instead:
             async for request in requests:
-                yield self._instead[call.method](_read(call.method, request, "input")).SerializeToString()
+                told = self._instead[call.method](_read(call.method, request, "input"))
+                if told is not None:
+                    yield told.SerializeToString()
             return
         metadata = tuple((key, value) for key, value in call.invocation_metadata if key == PASSED_ON)
         asked = self._told(call.method, requests, "input", self._requests)

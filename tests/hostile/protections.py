@@ -4,7 +4,9 @@ from folkmoot.client import opening, results
 from folkmoot.node import inputs, judgement, messages
 from folkmoot.node.intake import Intake
 from folkmoot.node.station import Station
-from folkmoot.trust import envelope, receipt, task
+from folkmoot.transport import Replica
+from folkmoot.transport import heads as transport_heads
+from folkmoot.trust import book, claims, envelope, heads, intents, ledger, receipt, task
 from tests.hostile.unprotected import Edit, protection
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -39,6 +41,68 @@ JOURNALED_RUNS = protection(
         Intake._stand,
         "for known in records.attempts_of(connection, record.run_id):",
         "for known in connection.execute('DELETE FROM runs WHERE run_id = ?', (record.run_id,)).fetchall():",
+    ),
+)
+
+# ---- the ledger ------------------------------------------------------------------------------------------------------
+
+SIGNED_LEDGER = protection(
+    "entries and join requests are what their organizations signed",
+    Edit(
+        book.check_signature,
+        "verify(signed, kind=SignedKind.SIGNED_KIND_LEDGER_ENTRY, public_key=public_key, genesis=genesis)",
+    ),
+    Edit(
+        claims.checked_join_request,
+        "verify(signed, kind=kind, public_key=request.governance_key, genesis=request.genesis)",
+    ),
+)
+CHAINED_LEDGER = protection(
+    "each entry names the one before it",
+    Edit(ledger._append, "require(message.sequence == len(book.hashes), LedgerRule.SEQUENCE)"),
+    Edit(ledger._append, "require(message.previous_hash == book.hashes[-1], LedgerRule.PREVIOUS_HASH)"),
+)
+ONE_VOTE_EACH = protection(
+    "an organization's vote counts once",
+    Edit(
+        intents._vote_on_request,
+        "request = request.with_vote(entry.message.organization_id, data.decision)",
+        "request = request.with_vote(next(iter(book.members.keys() - request.approved_by)), data.decision)",
+    ),
+)
+SIGNED_INVITATIONS = protection(
+    "an invitation is what the organization signed",
+    Edit(claims.checked_invitation, "verify(signed, kind=kind, public_key=governance_key, genesis=genesis)"),
+)
+NAMED_COLLABORATION = protection(
+    "the ledger is that of the collaboration that the user named",
+    Edit(ledger._check_collaboration, "if book and expected_genesis not in (None, book.genesis):", "if False:"),
+)
+HEADS_OF_OTHERS = protection(
+    "what others' nodes have seen is compared with what is here",
+    Edit(heads.read_head, "state.check_position(statement.head.sequence, statement.head.hash)"),
+)
+AGREED_POSITIONS = protection(
+    "whoever asks for something has seen the same ledger",
+    Edit(
+        task._check_ledger,
+        "require(state.hash_at(spec.ledger_position.sequence) == spec.ledger_position.hash, TaskRule.LEDGER_POSITION)",
+    ),
+    Edit(
+        Station.open,
+        "self.check_position(context.ledger_sequence, context.ledger_hash, of=context.sender_organization_id)",
+    ),
+)
+LIVING_LEDGER = protection(
+    "somebody else has to have shown a sign of life",
+    Edit(transport_heads.SignsOfLife.check, "if now - self.newest > max_head_age:", "if False:"),
+)
+APPENDED_ENTRIES = protection(
+    "what was appended has to show",
+    Edit(
+        Replica.append,
+        "if all(later.body != entry.body for later in self.entries[position.sequence + 1 :]):",
+        "if False:",
     ),
 )
 

@@ -8,9 +8,10 @@ await stage.journaled(...)    what a node's journal says of a run that has ended
 await stage.works()           everybody computes and is believed, now that nobody lies
 """
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from folkmoot.client import AsyncClient
 from folkmoot.client.results import Result
 from folkmoot.client.task import AsyncTask
 from folkmoot.node import records
-from folkmoot.node.app import RunningNode
+from folkmoot.node.app import RunningNode, serve
+from folkmoot.node.config import load_config
 from folkmoot.node.records import RunRecord
 from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.signed_pb2 import Signed
@@ -28,7 +30,8 @@ from folkmoot.v1.task_pb2 import Receipt, Run, TaskSpec
 from folkmoot.v1.task_service_pb2 import GetRunRequest
 from tests.builders import World
 from tests.hostile.liar import Liar, lying
-from tests.integration.network import LABEL, Network, network
+from tests.integration.harness import PASSWORD
+from tests.integration.network import LABEL, RESEARCHER, Network, network
 from tests.polling import until
 
 ORGANIZATIONS = ("Alpha", "Beta", "Gamma")
@@ -54,6 +57,51 @@ class Stage:
 
     def node(self, organization: str) -> RunningNode:
         return self.net.nodes[organization]
+
+    # ---- who has seen nothing yet ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def fresh_client(self, **changes: Any) -> AsyncIterator[AsyncClient]:
+        """Alpha's researcher at a machine that has not seen the ledger yet."""
+        folder = self.net.node_folder("Alpha")
+        wish: dict[str, Any] = {
+            "server": self.net.target,
+            "username": RESEARCHER.format("alpha"),
+            "password": PASSWORD,
+            "certificate_authority": folder / "ca.pem",
+            "organization_key": folder / "organization.pem",
+            "state_directory": Path(tempfile.mkdtemp(dir=folder)),
+        }
+        async with AsyncClient(str(self.world.state.reference), **(wish | changes)) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def fresh_node(self, organization: str, **changes: Any) -> AsyncIterator[RunningNode]:
+        """An organization's node, with the same keys, on a machine that has not seen the ledger yet; the usual one rests meanwhile."""
+        await self.net.stop_node(organization)
+        folder = self.net.node_folder(organization)
+        config = load_config(folder / "node.toml")
+        blocks = tuple(replace(each, **changes) for each in config.collaboration)
+        fresh = replace(config, state_directory=Path(tempfile.mkdtemp(dir=folder)), collaboration=blocks)
+        try:
+            async with serve(fresh) as node:
+                yield node
+        finally:
+            await self.net.start_node(organization)
+
+    # ---- a ledger that grows ---------------------------------------------------------------------------------------
+
+    async def append(self, organization: str, entry: Signed) -> None:
+        """Bring an entry to the real server, as an organization's admin, and wait until every node has seen it."""
+        self.world.append(entry)
+        await self.net.server.append(entry, self.net.server.users[f"admin@{organization.lower()}"])
+        for organization in self.net.nodes:
+            await self.has_seen(organization)
+
+    async def has_seen(self, organization: str) -> None:
+        """Wait until a node knows the whole ledger."""
+        (running,) = self.node(organization).stations
+        await until(lambda: running.station.state.position == self.world.state.position, f"{organization} has seen it")
 
     # ---- honest work -----------------------------------------------------------------------------------------------
 

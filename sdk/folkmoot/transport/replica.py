@@ -28,7 +28,14 @@ from folkmoot.transport.payloads import Metadata
 from folkmoot.transport.records import LENGTH_BYTES, dump_records, load_records
 from folkmoot.transport.status import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError, Reference, State, digest, fingerprint, parse, replay
-from folkmoot.trust.errors import LedgerEntryInvalid, LedgerFork, LedgerHeadMoved, LedgerUpgradeNeeded, TrustError
+from folkmoot.trust.errors import (
+    LedgerEntryInvalid,
+    LedgerFork,
+    LedgerHeadMoved,
+    LedgerStale,
+    LedgerUpgradeNeeded,
+    TrustError,
+)
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, GetLedgerRequest, GetLedgerResponse
 from folkmoot.v1.ledger_pb2 import LedgerEntry
@@ -109,7 +116,10 @@ class Replica:
         *,
         metadata: Callable[[], Metadata] = tuple,
     ) -> Signed:
-        """Make an entry on the newest state and append it; when another was faster, fetch, verify and make it anew."""
+        """Make an entry on the newest state and append it; when another was faster, fetch, verify and make it anew.
+
+        It is part of the ledger then. Raises as `refresh` does, and LedgerStale when the server says that it has it and does not show it.
+        """
         while True:
             entry = make(await self.refresh(stub, metadata=metadata))
             position = self.verified.position
@@ -122,6 +132,12 @@ class Replica:
                     raise LedgerHeadMoved("the server says that another entry was faster, and shows none") from error
                 continue
             await self.refresh(stub, metadata=metadata)
+            if all(later.body != entry.body for later in self.entries[position.sequence + 1 :]):
+                raise LedgerStale(
+                    f"the server says that it has appended the entry to {self.reference}, and does not show it: it withholds it. "
+                    "Ask its operator why, and do it again when it is there",
+                    metadata={"sequence": str(position.sequence + 1)},
+                )
             return entry
 
     async def _fetch(self, stub: "KeyServiceAsyncStub", begin: int, metadata: Callable[[], Metadata]) -> int:

@@ -1,0 +1,192 @@
+"""A server that shows different histories: to different members, at different times, or one that stands still.
+
+Who notices: client and node, by what other members have signed of the ledger (head statements, tasks, results) and by their own copies.
+What they see: LEDGER_FORK, LEDGER_STALE, WRONG_COLLABORATION. What is stored: their own history stays; both sides of a fork are kept as
+evidence until a person decides. New work stops, old results stay readable; with an honest server everything goes on.
+"""
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from folkmoot.client import AsyncClient, FolkmootError, governance
+from folkmoot.trust import algorithm_propose_entry, node_approve_entry
+from folkmoot.trust.reasons import reason_name
+from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, AppendLedgerEntryResponse
+from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Encryption
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import TaskSpec
+from tests.builders import World, organization, world
+from tests.hostile.forgery import branch, showing, shown
+from tests.hostile.misleading import asked, genuine, misled, refused_at, taking
+from tests.hostile.protections import (
+    AGREED_POSITIONS,
+    APPENDED_ENTRIES,
+    HEADS_OF_OTHERS,
+    NAMED_COLLABORATION,
+    ONE_VOTE_EACH,
+)
+from tests.hostile.stage import ORGANIZATIONS, Stage
+from tests.hostile.unprotected import without
+from tests.integration.harness import utc_now
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def proposal(lung: World, image: str) -> Signed:
+    """Something that a member can always say."""
+    key = lung["Gamma"].governance_key
+    return algorithm_propose_entry(lung.state, AlgorithmPropose(image=image), governance_key=key, now=utc_now())
+
+
+def others(stage: Stage) -> World:
+    """The other history that Gamma's admin, who is in league with the server, signs for whoever is to see it."""
+    other = branch(stage.world)
+    other.append(proposal(other, "example.org/other@sha256:" + "b" * 64))
+    return other
+
+
+async def grown(stage: Stage) -> None:
+    """Let the true history grow by an entry, which is shown to everybody else."""
+    await stage.append("Gamma", proposal(stage.world, f"example.org/{os.urandom(4).hex()}@sha256:{'a' * 64}"))
+
+
+# ---- another collaboration -------------------------------------------------------------------------------------------
+
+
+async def test_a_fresh_client_takes_no_other_collaboration_for_the_one_that_was_named(stage: Stage):
+    """All of it is genuine: the same organizations, the same keys, another collaboration, in which nothing is encrypted."""
+    other = world(ORGANIZATIONS, now=utc_now(), name="test", encryption=Encryption.ENCRYPTION_PLAIN)
+    async with stage.fresh_client() as client:
+        with shown(stage.before("client"), other.entries), pytest.raises(FolkmootError) as caught:
+            await asked(stage, client)
+        assert caught.value.reason_name == "WRONG_COLLABORATION"
+        assert (await client.collaboration).name == "lung"
+
+    with without(NAMED_COLLABORATION), shown(stage.before("client"), other.entries):
+        async with stage.fresh_client() as client:
+            assert b"21" in (await asked(stage, client)).envelopes[0]  # in the open
+
+
+async def test_a_fresh_node_takes_no_other_collaboration_for_the_one_that_was_named(stage: Stage):
+    """The node takes part in another collaboration too, with others in it, and the server shows it that one's ledger."""
+    other = world((*ORGANIZATIONS, "Mallory"), now=utc_now(), name="test")
+    key, gamma = stage.world["Gamma"].nodes["gamma-1"], other["Gamma"]
+    claim = other.claim("Gamma", "gamma-x", key)
+    other.append(
+        node_approve_entry(other.state, claim, key=gamma.governance_key, organization_id=gamma.address, now=utc_now())
+    )
+    before = stage.before("Gamma")
+    with shown(before, other.entries):
+        async with stage.fresh_node("Gamma") as node:
+            with pytest.raises(FolkmootError) as caught:
+                await node.attached()
+    assert caught.value.reason_name == "WRONG_COLLABORATION"
+
+    with without(NAMED_COLLABORATION), ExitStack() as lies:
+        lies.enter_context(shown(before, other.entries))
+        async with stage.fresh_node("Gamma") as node:
+            await node.attached()
+            (running,) = node.stations
+            assert "Mallory" in [each.name for each in running.station.state.members.values()]
+            lies.close()
+    await stage.works("Gamma")
+
+
+# ---- votes -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_vote_that_the_server_swallows_is_missed_by_who_cast_it(stage: Stage):
+    delta = organization("Delta")
+    admin = await stage.net.server.organization_admin("Delta")
+    await stage.net.server.submit_join_request(stage.world.join_request(delta, now=utc_now()), admin)
+
+    def swallow(request: AppendLedgerEntryRequest) -> AppendLedgerEntryResponse:
+        return AppendLedgerEntryResponse()
+
+    async def cast(client: AsyncClient) -> int:
+        attempt = await governance.find_request(client.connection, "Delta")
+        key = stage.world["Alpha"].governance_key
+        return await governance.vote(client.connection, attempt, approve=True, governance_key=key)
+
+    async with stage.fresh_client(username="admin@alpha") as client:
+        with stage.before("client").instead("AppendLedgerEntry", swallow):
+            with pytest.raises(FolkmootError, match="does not show it") as caught:
+                await cast(client)
+            with without(APPENDED_ENTRIES):
+                assert await cast(client) == 2  # the admin has no reason to think that his vote is not among them
+        assert caught.value.reason_name == "LEDGER_STALE"
+        assert await cast(client) == 1
+        replica = await client.connection.replica()
+        stage.world.append(replica.entries[-1])
+
+
+async def test_two_votes_of_one_organization_count_once(stage: Stage):
+    """Alpha's admin votes again and again, and the server is glad to store it."""
+    shown_, delta = branch(stage.world), organization("Epsilon")
+    request = shown_.join_request(delta, now=utc_now())
+    shown_.now = utc_now()
+    for _ in range(2):
+        shown_.vote("Alpha", request)
+
+    async def members(client: AsyncClient) -> list[str]:
+        return [each.name for each in await client.organizations]
+
+    with shown(stage.before("client"), shown_.entries):
+        async with stage.fresh_client() as client:
+            assert await members(client) == list(ORGANIZATIONS)
+        with without(ONE_VOTE_EACH):
+            async with stage.fresh_client() as client:
+                assert "Epsilon" in await members(client)
+
+
+# ---- two histories ---------------------------------------------------------------------------------------------------
+
+
+async def test_two_histories_are_found_out_by_head_statements(stage: Stage):
+    """Alpha is shown another newest entry than everybody else; Beta's and Gamma's nodes say what they see."""
+    other = others(stage)
+    await grown(stage)
+
+    with stage.before("client").instead("GetLedger", showing(other.entries)):
+        async with stage.fresh_client() as client:
+            with pytest.raises(FolkmootError) as caught:
+                await asked(stage, client)
+            assert caught.value.reason_name == "LEDGER_FORK"
+            evidence = json.loads(Path(caught.value.metadata["evidence"]).read_text())
+            assert evidence["theirs"]
+            with pytest.raises(FolkmootError, match="two histories"):
+                await asked(stage, client)  # also if asked again
+        with without(HEADS_OF_OTHERS):
+            async with stage.fresh_client() as client:
+                (signed,) = (await asked(stage, client)).chain.specs
+                position = TaskSpec.FromString(signed.body).ledger_position
+                assert position.hash == other.state.position.hash  # Alpha's task stands in the server's history
+    await stage.works()
+
+
+async def test_two_histories_are_found_out_by_a_task(stage: Stage):
+    """Beta's node gets a task that Alpha has signed in the other history; a person who has compared the two lets work go on."""
+    other = others(stage)
+    await grown(stage)
+    foreign = await genuine(other, "Beta")
+    (running,) = stage.node("Beta").stations
+
+    with capture_logs() as said:
+        await misled(stage, "Beta", lambda given: given.CopyFrom(foreign))
+        await refused_at(stage, "Beta", foreign.run_id, "", said, known_to_the_server=False, reason="LEDGER_FORK")
+    assert running.station.fork is not None
+    refused = await stage.result(await stage.ask("Beta"), "Beta")
+    assert (refused.state, reason_name(refused.reason)) == ("REFUSED", "LEDGER_FORK")  # no new work
+    await stage.works("Gamma")
+    Path(running.station.fork.metadata["evidence"]).unlink()
+    await stage.works("Beta")
+
+    foreign = await genuine(other, "Beta")
+    with without(AGREED_POSITIONS), taking(stage, "Beta") as taken:
+        await misled(stage, "Beta", lambda given: given.CopyFrom(foreign))
+        assert (await taken.of(foreign.run_id)).read_by("Alpha") == 42
