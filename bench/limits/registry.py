@@ -18,6 +18,7 @@ from bench.limits import (
     process_round_trip,
     receivers,
     seal_open,
+    signatures,
     transfer,
 )
 from bench.limits.common import Figure
@@ -52,6 +53,7 @@ LIMITS: Mapping[str, Callable[[Context], tuple[Figure, ...]]] = {
     "transfer": _transfer,
     "seal_open": lambda context: (seal_open.measure(size_bytes=context.payload_bytes),),
     "receivers": lambda _context: (receivers.measure("x-wing"), receivers.measure("rsa")),
+    "ledger": lambda _context: (signatures.measure("ledger", lengths=[400] * 15_000),),
     "bare_install": _bare_install,
 }
 
@@ -67,6 +69,7 @@ REFERENCES: Mapping[str, tuple[float, str]] = {
     "seal and open": (2000, "1,955 to 2,074"),
     "receivers (x-wing)": (71, "14,100 wraps/s"),
     "receivers (rsa)": (62, "16,000 wraps/s"),
+    "ledger": (910, "16,500 verifications/s"),
     "bare install import": (47, "grpc alone"),
 }
 """By figure name: the value in the figure's unit, and what it was."""

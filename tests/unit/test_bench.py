@@ -1,6 +1,8 @@
 """The report of the benchmarks: verdicts that can't pass by accident, rows that are all described."""
 
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,11 @@ import pytest
 from bench.__main__ import main
 from bench.context import Context
 from bench.report import Machine, Row, at_most, ratio_at_least, ratio_at_most, render_text, write_json
-from bench.rows import discover, seal_open
+from bench.rows import discover, ledger, seal_open
+from bench.rows._ledger import Ledger, signed_lengths
+from folkmoot.trust import replay, signed, verify_task
+from folkmoot.trust.keys import verify_signature
+from folkmoot.v1.keys_pb2 import PublicKey
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DESCRIPTION = REPOSITORY / "docs" / "benchmarks.md"
@@ -65,6 +71,31 @@ def test_sealing_and_opening_are_measured_at_two_sizes():
     rows = seal_open.measure(Context(payload_bytes=200_000))
     assert len(rows) == 4
     assert all(row.ours and row.limit and row.budgets for row in rows)
+
+
+def test_limit_of_a_ledger_verifies_exactly_the_signatures_that_a_replay_does(monkeypatch):
+    made = Ledger.founded(os.urandom, datetime.now(UTC))
+    made.grow(40)
+    verified: list[int] = []
+
+    def counted(public: PublicKey, signature: bytes, message: bytes) -> None:
+        verified.append(len(message))
+        verify_signature(public, signature, message)
+
+    monkeypatch.setattr(signed, "verify_signature", counted)
+    state = replay(made.entries)
+    counted_lengths = [length for entry in made.entries for length in signed_lengths(entry)]
+    assert len(counted_lengths) == len(verified) > len(made.entries)
+    assert sum(counted_lengths) == pytest.approx(sum(verified), rel=0.05)
+    verified.clear()
+    verify_task(made.chain(state, depth=3), state, now=datetime.now(UTC))
+    assert len(verified) == 3
+
+
+def test_ledger_is_measured_at_its_beginning_and_at_its_end():
+    rows = [*ledger.ledger_rows(50), ledger.chain_row()]
+    assert [row.name for row in rows] == ["ledger, 50 entries", "ledger, one more entry", "task, three deep"]
+    assert all(row.ours and row.budgets for row in rows)
 
 
 def test_every_row_is_described():

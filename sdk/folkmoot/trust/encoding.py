@@ -47,6 +47,7 @@ def digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+@lru_cache(maxsize=4096)  # of few keys, over and over
 def fingerprint(key_id: bytes) -> str:
     """Return the text form of 32 bytes: 56 characters of lower-case base32, a checksum of 24 bits included."""
     if len(key_id) != DIGEST_BYTES:
@@ -54,7 +55,7 @@ def fingerprint(key_id: bytes) -> str:
     return base64.b32encode(key_id + _checksum(key_id)).decode().lower()
 
 
-@lru_cache(maxsize=4096)  # of few organizations, over and over
+@lru_cache(maxsize=4096)
 def parse_fingerprint(text: str) -> bytes:
     """Return the 32 bytes that a fingerprint names; raise Malformed when it is mistyped."""
     if not FINGERPRINT_PATTERN.fullmatch(text):

@@ -110,19 +110,21 @@ def _check_resources(spec: TaskSpec) -> None:
         require(bool(run_time.seconds or run_time.nanos), TaskRule.RESOURCES)
 
 
-def _identities(images: Iterable[Image]) -> set[tuple[str, ...]]:
+def _identities(images: Iterable[Image]) -> set[tuple[str | bytes, ...]]:
     """Return what makes images the same one; what a local image was called doesn't."""
-    return {
-        (
-            image.WhichOneof("source") or "",
-            image.registry.repository,
-            image.registry.digest,
-            image.local.id,
-            image.process.module,
-            image.process.tree_hash.hex(),
-        )
-        for image in images
-    }
+    return {_identity(image) for image in images}
+
+
+def _identity(image: Image) -> tuple[str | bytes, ...]:
+    match image.WhichOneof("source"):
+        case "registry":
+            return "registry", image.registry.repository, image.registry.digest
+        case "local":
+            return "local", image.local.id
+        case "process":
+            return "process", image.process.module, image.process.tree_hash
+        case _:
+            return ()
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> bool:
