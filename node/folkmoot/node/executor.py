@@ -12,13 +12,14 @@ import dataclasses
 import shutil
 from collections.abc import Coroutine
 from datetime import UTC, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from folkmoot.node import message_records, records
-from folkmoot.node.awaiting import look_for
+from folkmoot.node.awaiting import at_last
 from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import RunInput, open_input
 from folkmoot.node.judgement import judge_at_last, settle
@@ -239,18 +240,15 @@ class Executor:
             return await self._watch(run)
 
     async def _open_input(self, run: Run) -> RunInput:
-        """Open a run's input. What it is sealed to, or needs of the ledger, may still be on its way: that is waited for."""
-        ends_at = run.task.spec.expires_at.ToDatetime(UTC)
+        """Open a run's input. The server, or the key that it is sealed to, may be away for a while: they are waited for."""
+        station = self._station
+        opening, ends_at = partial(open_input, station, run.task, run.closing), run.task.spec.expires_at.ToDatetime(UTC)
         while True:
-            moved = self._station.moved.changed()
             try:
-                return await open_input(self._station, run.task, run.closing)
-            except KeyAwaited as awaited:
-                if self._station.now() >= ends_at:
-                    raise
-                log.warning("run.key_awaited", run_id=run.record.run_id, detail=str(awaited))
+                return await opening()
+            except KeyAwaited:
                 async with run.reports.waiting(WaitReason.WAIT_REASON_KEY):
-                    await look_for(self._station, awaited, moved)
+                    return await at_last(station, opening, until=ends_at)
             except Unreachable as error:  # The call has paused long enough.
                 log.warning("run.input_not_reached", run_id=run.record.run_id, detail=str(error))
 

@@ -10,11 +10,12 @@ The content of a MESSAGE envelope is the SendMessageRequest itself: so the signa
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC
+from functools import partial
 
 import structlog
 
 from folkmoot.node import message_records
-from folkmoot.node.awaiting import open_at_last
+from folkmoot.node.awaiting import at_last
 from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
@@ -127,8 +128,9 @@ class Messages:
         """Open a journaled message, as soon as the key is here that it is sealed to; its sender may have gone since it came."""
         station, task = self._station, self._run.task
         source, expected = _envelope(task, message)
-        sender, until = station.node_sender(expected.sender_organization_id), task.spec.expires_at.ToDatetime(UTC)
-        return _content(station, await open_at_last(station, source, expected, sender, until=until), message)
+        opening = partial(station.open, source, expected, station.node_sender(expected.sender_organization_id))
+        opened = await at_last(station, opening, until=task.spec.expires_at.ToDatetime(UTC))
+        return _content(station, opened, message)
 
     def accepted(self) -> None:
         """The server has stored a message."""

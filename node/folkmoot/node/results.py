@@ -7,11 +7,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from datetime import UTC
+from functools import partial
 
 import grpc.aio
 import structlog
 
-from folkmoot.node.awaiting import open_at_last
+from folkmoot.node.awaiting import at_last
 from folkmoot.node.bridge import iterate_in_thread
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, error_from_rpc
@@ -165,7 +166,8 @@ async def _open(
     source = inline or await station.fetch(receipt.result_digest, closing, most_bytes=run.result_size_bytes)
     try:
         sender = station.node_sender(receipt.organization_id)
-        return await open_at_last(station, source, expected, sender, until=task.spec.expires_at.ToDatetime(UTC))
+        opening, ends_at = partial(station.open, source, expected, sender), task.spec.expires_at.ToDatetime(UTC)
+        return await at_last(station, opening, until=ends_at)
     except EnvelopeRejected as error:
         log.warning("result.rejected", run_id=receipt.run_id, cause=error.cause_text)
         raise

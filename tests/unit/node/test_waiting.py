@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -252,7 +253,8 @@ async def opened_at_last(station: Station, frame: ServerFrame, task: VerifiedTas
         sender_organization_id=task.spec.initiator.organization_id,
     )
     source = BytesSource(frame.assign.input_envelope)
-    return (await awaiting.open_at_last(station, source, expected, lambda _: task.signer, **limit)).total_length
+    opening = partial(station.open, source, expected, lambda _: task.signer)
+    return (await awaiting.at_last(station, opening, **limit)).total_length
 
 
 async def test_a_task_signed_by_a_revoked_key_is_refused_unless_it_was_accepted_before(
