@@ -23,6 +23,7 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.trust.joining import verify_join_request
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1 import errors_pb2, ledger_pb2
+from folkmoot.v1.keys_pb2 import KeyKind, OrganizationKeys
 from folkmoot.v1.signed_pb2 import Signed
 
 _Row: TypeAlias = Row[Any]
@@ -38,6 +39,17 @@ class Attempt:
     organization_id: str
     name: str
     submitted_at: datetime
+
+
+def _check_kind(request: ledger_pb2.JoinRequest, state: State) -> None:
+    """Refuse at once what no vote could admit: a kind of key that the collaboration excludes."""
+    keys = OrganizationKeys.FromString(request.key_claim.body)
+    is_required = state.post_quantum == ledger_pb2.PostQuantum.POST_QUANTUM_REQUIRED
+    if is_required and keys.encryption.kind != KeyKind.KEY_KIND_X_WING:
+        raise LedgerEntryInvalid(
+            f"{state.name} was founded with post_quantum: required, so its members' keys are of kind x-wing; yours is not. "
+            "Make one with `folkmoot key create`"
+        )
 
 
 class Joining:
@@ -71,6 +83,7 @@ class Joining:
                 f"A member of {state.name} has the name '{request.name}'",
                 metadata={"name": request.name},
             )
+        _check_kind(request, state)
         expires_at = moment_at(nanoseconds(request.expires_at))
         record = events.prepare(
             intent="join_request.submit",

@@ -19,7 +19,7 @@ from folkmoot.v1.auth_service_pb2 import GetNonceRequest
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest
 from folkmoot.v1.keys_pb2 import KeyKind
 from folkmoot.v1.ledger_pb2 import PostQuantum
-from tests.builders import organization_key
+from tests.builders import organization, organization_key
 from tests.integration.client.admins import Admins
 from tests.integration.client.conftest import Gathered
 
@@ -84,6 +84,22 @@ async def test_where_post_quantum_is_required_an_rsa_key_is_refused_in_clear_wor
             assert refused.code == Exit.USAGE
             assert "post_quantum: required" in refused.errors
         assert len(Keyring.load(admins.folder("Alpha") / "organization.pem").keys) == 1
+
+
+async def test_where_post_quantum_is_required_nobody_founds_or_joins_with_an_rsa_key(gathered: Gathered):
+    async with gathered("Alpha", "Beta", post_quantum=PostQuantum.POST_QUANTUM_REQUIRED) as admins:
+        await admins.hub.server.organization_admin("Delta")
+        admins.strangers["Delta"] = organization("Delta", "rsa")
+        reference = str(admins.hub.lung.state.reference)
+        joining = await admins.try_to("Delta", "collaboration", "join", reference, "--as", "Delta")
+        assert joining.code != Exit.OK
+        assert "post_quantum: required" in joining.errors
+        founding = await admins.try_to(
+            "Delta", "collaboration", "found", "heart", "--as", "Delta", "--post-quantum-required"
+        )
+        assert founding.code != Exit.OK
+        assert "post-quantum encryption is required" in founding.errors
+        assert await admins.members("Alpha") == ["Alpha", "Beta"]
 
 
 async def test_imported_key_becomes_the_organizations(gathered: Gathered, tmp_path: Path):
