@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from folkmoot.trust import EncryptionDisagrees, FolkmootError, State
+from folkmoot.trust import EncryptionDisagrees, FolkmootError, Source, State, inspect
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.ledger_pb2 import Encryption
 
@@ -38,3 +38,13 @@ _WORDS = {Expectation.SEALED: "encrypted", Expectation.PLAIN: "signed but not en
 def encryption_of(state: State) -> Expectation:
     """What the ledger says."""
     return Expectation.PLAIN if state.encryption == Encryption.ENCRYPTION_PLAIN else Expectation.SEALED
+
+
+def check_envelope(source: Source, state: State) -> None:
+    """Raise EncryptionDisagrees unless an envelope is sealed where the ledger says so; EnvelopeRejected for what is none."""
+    shown = Expectation.SEALED if inspect(source).sealed else Expectation.PLAIN
+    if shown is not encryption_of(state):
+        raise EncryptionDisagrees(
+            f"what came is {_WORDS[shown]}, and {state.reference} was founded as a collaboration whose payloads are "
+            f"{_WORDS[encryption_of(state)]}: somebody pretends otherwise"
+        )

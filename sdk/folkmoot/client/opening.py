@@ -19,6 +19,7 @@ from dataclasses import replace
 from tempfile import TemporaryFile
 
 from folkmoot.client.connection import Connection
+from folkmoot.client.encryption import check_envelope
 from folkmoot.client.names import exit_class_name, name_of
 from folkmoot.client.results import Proof, Result, RunState, run_state
 from folkmoot.client.session import is_away
@@ -195,6 +196,7 @@ async def _content(
     state, keys = await connection.state(), await opening_keys(connection)
     try:
         source = BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run)
+        check_envelope(source, state)
         opened = await asyncio.to_thread(
             open_envelope,
             source,
@@ -267,7 +269,8 @@ async def open_from_run(
 ) -> Opened:
     """Open what a run says while it runs: a LOG or PROGRESS envelope, signed by a node of the executing organization.
 
-    Its sequence is its own word; whoever reads several checks that they come in order. Raises EnvelopeRejected, LedgerStale, LedgerFork.
+    Its sequence is its own word; whoever reads several checks that they come in order. Raises EnvelopeRejected,
+    EncryptionDisagrees, LedgerStale, LedgerFork.
     """
     organization_id = task.receiver(run_id).organization_id
     source = BytesSource(envelope)
@@ -282,10 +285,11 @@ async def open_from_run(
         sender_organization_id=organization_id,
     )
     state = await connection.state()
-    if (
-        state.position.sequence < context.ledger_sequence
-    ):  # Its node, or the own key, may be newer than our copy of the ledger.
-        state = await connection.state(newest=True)
+    if state.position.sequence < context.ledger_sequence:
+        state = await connection.state(
+            newest=True
+        )  # Its node, or the own key, may be newer than our copy of the ledger.
+    check_envelope(source, state)
     opened = open_envelope(
         source,
         genesis=connection.reference.genesis,
