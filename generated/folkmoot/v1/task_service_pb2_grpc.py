@@ -101,7 +101,7 @@ class TaskServiceServicer:
         Callers: users with TASK CREATE of the initiating organization; nodes, for subtasks of runs that they hold.
         Idempotent by task_id: the same bytes give the first answer again.
         Errors: ID_TAKEN, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, ORGANIZATION_NOT_FOUND, COLLABORATION_NOT_FOUND, PAYLOAD_NOT_FOUND,
-        TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE.
+        TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE, LEDGER_STALE (the server lacks an entry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class TaskServiceStub:
     Callers: users with TASK CREATE of the initiating organization; nodes, for subtasks of runs that they hold.
     Idempotent by task_id: the same bytes give the first answer again.
     Errors: ID_TAKEN, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, ORGANIZATION_NOT_FOUND, COLLABORATION_NOT_FOUND, PAYLOAD_NOT_FOUND,
-    TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE.
+    TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE, LEDGER_STALE (the server lacks an entry).
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]
     """Gives a task with its chain and its runs.
@@ -94,7 +94,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Callers: users with TASK CREATE of the initiating organization; nodes, for subtasks of runs that they hold.
     Idempotent by task_id: the same bytes give the first answer again.
     Errors: ID_TAKEN, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, ORGANIZATION_NOT_FOUND, COLLABORATION_NOT_FOUND, PAYLOAD_NOT_FOUND,
-    TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE.
+    TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE, LEDGER_STALE (the server lacks an entry).
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Gives a task with its chain and its runs.
@@ -153,7 +153,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         Callers: users with TASK CREATE of the initiating organization; nodes, for subtasks of runs that they hold.
         Idempotent by task_id: the same bytes give the first answer again.
         Errors: ID_TAKEN, SIGNATURE_INVALID, MALFORMED, NOT_A_MEMBER, ORGANIZATION_NOT_FOUND, COLLABORATION_NOT_FOUND, PAYLOAD_NOT_FOUND,
-        TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE.
+        TASK_EXPIRED, TASK_NOT_FOUND (a dependency), TASK_ENDED (the parent), TOO_LARGE, LEDGER_STALE (the server lacks an entry).
         """
 
     @_abc_1.abstractmethod

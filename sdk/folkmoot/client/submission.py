@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.inputs import SealedInput, inline
+from folkmoot.transport import RemoteError
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import TaskChain
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest
 
@@ -25,6 +27,15 @@ class Submission:
 
     async def hand_over(self, connection: Connection) -> None:
         """Have the server store the task; one that it has already stays as it is."""
+        try:
+            await self._create(connection)
+        except RemoteError as error:
+            if error.reason != ErrorReason.ERROR_REASON_LEDGER_STALE:
+                raise
+            await connection.state(newest=True)  # Which gives a server back what it has lost of the ledger.
+            await self._create(connection)
+
+    async def _create(self, connection: Connection) -> None:
         session = connection.session
         along, before = inline(self.inputs)
         for one in before:
@@ -33,7 +44,6 @@ class Submission:
         await session.call(session.tasks.CreateTask, request)
 
     async def hand_over_again(self, connection: Connection, task_id: str) -> None:
-        """Give the task to a server that has lost it; first the ledger, which the server may have lost as far as the task rests on it."""
+        """Give the task to a server that has lost it."""
         log.warning("the server does not know the task %s any more, and gets it again", task_id)
-        await connection.state(newest=True)
         await self.hand_over(connection)

@@ -1,6 +1,6 @@
 """Attempts of nodes: machines that ask to become a node without an invitation, and wait for an administrator.
 
-Anybody who has a key may ask, so everything about it is bounded: how often from one place, how many of one organization
+Anybody who has a key may ask, so everything about it is bounded: how many from one place, how many of one organization
 wait, and for how long. What is stored decides nothing: the claim proves the machine's key, an entry of the organization
 admits it.
 """
@@ -13,14 +13,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, func, insert, select
 
 from folkmoot.server import events
-from folkmoot.server.context import caller
+from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.joining import check_member
 from folkmoot.server.store import tables
+from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.trust import State, fingerprint, key_id
 from folkmoot.trust.errors import FolkmootError, LedgerEntryInvalid
 from folkmoot.trust.joining import verify_node_claim
 from folkmoot.v1 import errors_pb2
+from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1.keys_pb2 import NodeClaim
 from folkmoot.v1.signed_pb2 import Signed
 
@@ -54,7 +56,6 @@ class NodeAttempts:
         Raises MALFORMED, COLLABORATION_NOT_FOUND, NOT_A_MEMBER, JOIN_PENDING, NAME_TAKEN, LEDGER_ENTRY_INVALID, TOO_MANY.
         """
         now = self._core.clock()
-        self._places.count(place_of(peer), now)
         claim = verify_node_claim(signed)
         state = await self._core.ledgers.state(claim.genesis)
         await check_member(self._core, state, claim.organization_id)
@@ -62,38 +63,33 @@ class NodeAttempts:
         if node_id in state.nodes:
             return now  # approved: nothing waits any more
         _check_free(state, claim)
-        attempt = NodeAttempt(signed, now, now + LIFE)
+        known = await self._core.store.read(lambda connection: _find(connection, state.genesis, node_id, now))
+        if known is not None and known.claim == signed:
+            return known.expires_at
+        self._places.count(place_of(peer), now)
+        who = Caller(options.CALLER_ANYONE, node_id=node_id, organization_id=claim.organization_id)
         record = events.prepare(
-            intent="node_attempt.submit",
-            data={"node_id": node_id, "organization_id": claim.organization_id},
-            now=now,
-            genesis=state.genesis,
+            intent="node_attempt.submit", caller=who, data={"node_id": node_id}, now=now, genesis=state.genesis
         )
+        row = {
+            "genesis": state.genesis,
+            "node_id": node_id,
+            "organization_id": claim.organization_id,
+            "claim": signed.SerializeToString(),
+            "submitted_at": now,
+            "expires_at": now + LIFE,
+        }
 
-        def operation(connection: Connection) -> datetime:
+        def operation(connection: Connection) -> None:
             table = tables.node_attempts
-            connection.execute(delete(table).where(table.c.expires_at <= now))
-            mine = (table.c.genesis == state.genesis) & (table.c.node_id == node_id)
-            known = connection.execute(select(table).where(mine)).one_or_none()
-            if known is not None and known.claim == signed.SerializeToString():
-                expires_at: datetime = known.expires_at
-                return expires_at
-            connection.execute(delete(table).where(mine))
+            same = (table.c.genesis == state.genesis) & (table.c.node_id == node_id)
+            connection.execute(delete(table).where((table.c.expires_at <= now) | same))
             _check_few(connection, state.genesis, claim.organization_id, now)
-            connection.execute(
-                insert(table).values(
-                    genesis=state.genesis,
-                    node_id=node_id,
-                    organization_id=claim.organization_id,
-                    claim=signed.SerializeToString(),
-                    submitted_at=now,
-                    expires_at=attempt.expires_at,
-                )
-            )
+            connection.execute(insert(table).values(row))
             record(connection)
-            return attempt.expires_at
 
-        return await self._core.store.write(operation)
+        await self._core.store.write(operation)
+        return now + LIFE
 
     async def list(self, genesis: bytes) -> list[NodeAttempt]:
         """Return the attempts to become a node of the caller's organization, oldest first."""
@@ -109,7 +105,7 @@ class NodeAttempts:
             .order_by(table.c.submitted_at, table.c.node_id)
         )
         rows = await self._core.store.read(lambda connection: connection.execute(waiting).all())
-        return [NodeAttempt(Signed.FromString(row.claim), row.submitted_at, row.expires_at) for row in rows]
+        return [_attempt(row) for row in rows]
 
     async def remove(self, genesis: bytes, node_id: str) -> None:
         """Forget an attempt to become a node of the caller's organization; nothing happens if there is none."""
@@ -130,11 +126,19 @@ class NodeAttempts:
 
 async def waits(core: Core, genesis: bytes, node_id: str) -> bool:
     """Tell whether a node has asked to be approved."""
+    now = core.clock()
+    return await core.store.read(lambda connection: _find(connection, genesis, node_id, now)) is not None
+
+
+def _find(connection: Connection, genesis: bytes, node_id: str, now: datetime) -> NodeAttempt | None:
     table = tables.node_attempts
-    query = select(table.c.node_id).where(
-        table.c.genesis == genesis, table.c.node_id == node_id, table.c.expires_at > core.clock()
-    )
-    return await core.store.read(lambda connection: connection.execute(query).first()) is not None
+    same = select(table).where(table.c.genesis == genesis, table.c.node_id == node_id, table.c.expires_at > now)
+    row = connection.execute(same).one_or_none()
+    return _attempt(row) if row else None
+
+
+def _attempt(row: AnyRow) -> NodeAttempt:
+    return NodeAttempt(Signed.FromString(row.claim), row.submitted_at, row.expires_at)
 
 
 def _check_free(state: State, claim: NodeClaim) -> None:

@@ -29,8 +29,10 @@ from folkmoot.server.tasks import PENDING, Verdict
 from folkmoot.transport.limits import INLINE_BYTES
 from folkmoot.trust import (
     BytesSource,
+    LedgerBehind,
     Malformed,
     State,
+    TaskAheadOfLedger,
     TaskNotProven,
     VerifiedTask,
     inspect,
@@ -79,6 +81,8 @@ def check(request: CreateTaskRequest, *, caller: Caller, state: State, now: date
     """Verify the chain, that it is the caller's to send, and that the envelopes are some that it names."""
     try:
         verified = verify_task(request.chain, state, now=now)
+    except TaskAheadOfLedger as error:  # This server was restored from a backup; its ledger is about to be given back.
+        raise LedgerBehind(error.message, metadata=error.metadata) from error
     except TaskNotProven as error:
         raise _refusal(error) from error
     spec = verified.spec

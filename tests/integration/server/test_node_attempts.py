@@ -33,7 +33,8 @@ async def test_attempt_waits_until_one_administrator_approves(tmp_path):
         claim = lung.claim("Alpha", "alpha-2", key)
         expires_at = (await submit(s, claim)).expires_at
         assert (await submit(s, claim)).expires_at == expires_at
-        assert len(await s.events("node_attempt.submit")) == 1
+        [event] = await s.events("node_attempt.submit")
+        assert (event.created_by, event.organization) == (key.fingerprint, lung["Alpha"].address)
         assert await attempts_of(s, lung, admins["Alpha"].metadata) == [claim]
 
         wanted = s.authenticate(genesis=lung.genesis, organization_id=lung["Alpha"].address, key=key)
@@ -124,7 +125,8 @@ async def test_one_place_can_not_fill_the_list(tmp_path):
         error = await refused(submit(s, one_more))
         assert (reason(error), 0 < int(error.metadata["retry_after_seconds"]) <= 3600) == ("TOO_MANY", True)
         clock.ahead += timedelta(hours=1, seconds=1)
-        await submit(s, one_more)
+        for _ in range(attempts.MOST_FROM_ONE_PLACE):
+            await submit(s, one_more)
         alpha = await s.log_in(admins["Alpha"].username)
         assert len(await attempts_of(s, lung, alpha.metadata)) == attempts.MOST_FROM_ONE_PLACE + 1
 

@@ -6,6 +6,7 @@ from typing import Any
 from folkmoot.trust import timestamp
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import RunState, TaskChain, TaskState
+from tests.builders import organization
 from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
 from tests.integration.server.links import attached
@@ -256,3 +257,12 @@ async def test_results_go_to_members_only(hub: Hub) -> None:
 async def test_a_task_from_the_future_is_refused(hub: Hub) -> None:
     early = resigned(task(hub.lung, ("Beta",)), created_at=timestamp(hub.lung.now + timedelta(hours=1)))
     assert reason(await refused(hub.create(early))) == "MALFORMED"
+
+
+async def test_task_that_rests_on_entries_which_the_server_has_lost_is_told_to_come_again(hub: Hub) -> None:
+    hub.lung.vote("Alpha", hub.lung.join_request(organization("Delta")))
+    sealed = task(hub.lung, ("Beta",))
+    error = await refused(hub.create(sealed))
+    assert (reason(error), error.metadata["sequence"]) == ("LEDGER_STALE", str(hub.lung.state.position.sequence))
+    await hub.server.append(hub.lung.entries[-1], hub.admins["Gamma"])
+    await hub.create(sealed)
