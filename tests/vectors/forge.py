@@ -109,6 +109,24 @@ def changed(message: M, **changes: Any) -> M:
     return result
 
 
+def overgrown(message: Message, name: str) -> bytes:
+    """Return a message whose number is right only for a reader that cuts off what its 32 bits can't hold."""
+    parts = []
+    for field, value in message.ListFields():
+        only = type(message)()
+        only.MergeFrom(message)
+        for other, _ in message.ListFields():
+            if other is not field:
+                only.ClearField(other.name)
+        parts.append(serialize(only) if field.name != name else _varint(field.number << 3) + _varint((1 << 32) + value))
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    high = value >> 7
+    return bytes([value & 0x7F | 0x80]) + _varint(high) if high else bytes([value])
+
+
 def vote(w: World, request: Signed, by: str = "Alpha", decision: Any = APPROVE, **changes: Any) -> Signed:
     """Return a vote that embeds a request; `changes` are fields of LedgerEntry."""
     return entry(w, "organization.vote", OrganizationVote(join_request=request, decision=decision), by, **changes)

@@ -35,6 +35,7 @@ from tests.vectors.forge import (
     key_claim,
     new_claim,
     node_approve,
+    overgrown,
     redeem,
     request,
     rsa_public,
@@ -42,6 +43,7 @@ from tests.vectors.forge import (
     stamp,
     vote,
 )
+from tests.vectors.key_cases import without_null
 
 
 def form(w: World) -> Iterator[tuple[str, Signed]]:
@@ -56,6 +58,10 @@ def form(w: World) -> Iterator[tuple[str, Signed]]:
     data = serialize(NodeApprove(claim=new_claim(w)))
     yield "unknown field in the data", entry(w, "node.approve", data + UNKNOWN_FIELD)
     yield "data that does not parse", entry(w, "node.approve", b"\xff")
+    wide = overgrown(entry_message(w, "node.approve", NodeApprove(claim=new_claim(w))), "data_version")
+    yield "a data_version that is 1 only if cut off", sign(ENTRY, wide, key=key, genesis=w.genesis)
+    data = overgrown(OrganizationVote(join_request=request(w), decision=APPROVE), "decision")
+    yield "a decision that is one only if cut off", entry(w, "organization.vote", data)
 
 
 def sequence(w: World) -> Iterator[tuple[str, Signed]]:
@@ -227,6 +233,15 @@ def key_claim_rule(w: World) -> Iterator[tuple[str, Signed]]:
     kind, governance = SignedKind.SIGNED_KIND_JOIN_REQUEST, delta.governance_key
     bare = changed(JoinRequest.FromString(request(w).body), key_claim=None)
     yield "no key claim", vote(w, sign(kind, serialize(bare), key=governance, genesis=w.genesis))
+    nameless = without_null(rsa_public(3072).public)
+    other_form = PublicKey(kind=KeyKind.KEY_KIND_RSA, public=nameless)
+    yield "RSA key in another encoding, and so with another id", claimed(w, key_claim(delta, encryption=other_form))
+    wide = overgrown(OrganizationKeys.FromString(key_claim(delta).body), "generation")
+    signing = delta.organization_key.task_signing
+    yield (
+        "a generation that is 1 only if cut off",
+        claimed(w, sign(SignedKind.SIGNED_KIND_KEY_CLAIM, wide, key=signing)),
+    )
 
 
 def nonce(w: World) -> Iterator[tuple[str, Signed]]:

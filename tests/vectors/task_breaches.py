@@ -28,7 +28,7 @@ from folkmoot.v1.task_pb2 import (
     TaskSpec,
 )
 from tests.builders import DAY, NOW, World, organization
-from tests.vectors.forge import MINUTE, UNKNOWN_FIELD, changed, stamp
+from tests.vectors.forge import MINUTE, UNKNOWN_FIELD, changed, overgrown, stamp
 
 TASK, SUBTASK = SignedKind.SIGNED_KIND_TASK_SPEC, SignedKind.SIGNED_KIND_SUBTASK_SPEC
 SHA = f"sha256:{'b' * 64}"
@@ -93,6 +93,8 @@ def form(w: World) -> Iterator[tuple[str, Chain]]:
     yield "cut off spec", [sign(TASK, body[:-1], key=signing(w), genesis=w.genesis)]
     for case, changes in _form_changes().items():
         yield case, [root(w, **changes)]
+    wide = overgrown(TaskSpec.FromString(body), "max_attempts")
+    yield "max_attempts that are 2 only if cut off", [sign(TASK, wide, key=signing(w), genesis=w.genesis)]
 
 
 def _form_changes() -> dict[str, dict[str, Any]]:

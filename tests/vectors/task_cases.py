@@ -24,7 +24,7 @@ from folkmoot.v1.task_pb2 import (
     TaskInputRef,
 )
 from tests.builders import DAY, NOW, World
-from tests.vectors.forge import UNKNOWN_FIELD, base, changed, stamp
+from tests.vectors.forge import UNKNOWN_FIELD, base, changed, overgrown, stamp
 from tests.vectors.task_breaches import OTHER_IMAGE, RULES, SHA, root, sub
 
 RECEIPT = SignedKind.SIGNED_KIND_RECEIPT
@@ -99,6 +99,8 @@ def put_off() -> Iterator[Case]:
     ahead = LedgerPosition(sequence=w.state.position.sequence + 1, hash=bytes(32))
     yield Case("made on a newer ledger", [root(w, ledger_position=ahead)], "ahead")
     yield Case("subtask made on a newer ledger", [above, sub(w, above, ledger_position=ahead)], "ahead")
+    last = LedgerPosition(sequence=(1 << 64) - 1, hash=w.state.position.hash)
+    yield Case("made on the last entry of all, which is no negative number", [root(w, ledger_position=last)], "ahead")
 
 
 def task_cases() -> Iterator[Case]:
@@ -200,8 +202,10 @@ def receipt_cases() -> Iterator[ReceiptCase]:
     right = signed({})
     unknown = sign(RECEIPT, right.body + UNKNOWN_FIELD, key=key, genesis=w.genesis)
     altered = serialize(changed(Receipt.FromString(right.body), bytes_out=0))
+    wide = overgrown(Receipt.FromString(right.body), "attempt")
     for rule, case, wrong in (
         ("FORM", "unknown field", unknown),
+        ("FORM", "an attempt that is 1 only if cut off", sign(RECEIPT, wide, key=key, genesis=w.genesis)),
         (
             "SIGNATURE",
             "signed by the organization's task-signing key",
