@@ -18,12 +18,14 @@ from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.history import LedgerEvent
+from folkmoot.client.keys import Revocation, Rotation, Standing
 from folkmoot.client.logs import LogLine
 from folkmoot.client.members import FormerMember, OpenRemoval
 from folkmoot.client.nodes import NodeAttempt
+from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
-from folkmoot.client.sync import Client, Governance, Task, Tasks, Vault
+from folkmoot.client.sync import Client, Governance, Keys, Task, Tasks, Vault
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks, Resources, Subtasks, TaskSummary
 from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret
@@ -34,6 +36,7 @@ from folkmoot.trust import FolkmootError
 __all__ = [
     "AsyncClient",
     "AsyncGovernance",
+    "AsyncKeys",
     "AsyncTask",
     "AsyncTasks",
     "AsyncVault",
@@ -44,6 +47,7 @@ __all__ = [
     "FormerMember",
     "Governance",
     "JoinAttempt",
+    "Keys",
     "LedgerEvent",
     "LogLine",
     "Node",
@@ -54,9 +58,12 @@ __all__ = [
     "RemoteError",
     "Resources",
     "Result",
+    "Revocation",
+    "Rotation",
     "RunFailed",
     "RunState",
     "RunStatus",
+    "Standing",
     "Subtasks",
     "Task",
     "TaskState",

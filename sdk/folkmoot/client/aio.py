@@ -14,6 +14,7 @@ from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.keyfiles import read_signing_key
 from folkmoot.client.names import made_at, moment, name_of
 from folkmoot.client.proofs import export_proof
+from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.client.tasks import AsyncTasks, Earlier
 from folkmoot.client.vault import AsyncVault
@@ -125,6 +126,7 @@ class AsyncClient:
         )
         governing = read_signing_key(Path(governance_key), governance_key_passphrase) if governance_key else None
         self.governance = AsyncGovernance(self.connection, governing)
+        self.keys = AsyncKeys(self.connection, keyring, governing)
         self.tasks = AsyncTasks(self.connection)
         self.vault = AsyncVault(self.connection)
 

@@ -160,6 +160,10 @@ class Connection:
         """The user's id at the server: what the organization's ledger entries name as their maker."""
         return (await self._known_account()).user_id
 
+    async def organization_id(self) -> str:
+        """The address of the organization that the account belongs to, by the server's word; empty if it has none."""
+        return (await self._known_account()).organization_id
+
     async def _known_account(self) -> WhoAmIResponse:
         if self._account is None:
             self._account = await self.session.call(self.session.auth.WhoAmI, WhoAmIRequest())

@@ -10,6 +10,7 @@ from typing import Self
 from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.loop import blocking, iterating, run
+from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks
 from folkmoot.client.vault import AsyncVault
@@ -95,6 +96,21 @@ class Governance:
     revoke_node = blocking(AsyncGovernance.revoke_node)
 
 
+class Keys:
+    """The organization's key: its files, and what the ledger shows. Only `standing` does without the governance key.
+
+    No key is ever overwritten: what a new one takes the place of is kept beside it, and opens what was sealed to it.
+    """
+
+    def __init__(self, core: AsyncKeys) -> None:
+        self._core = core
+
+    standing = blocking(AsyncKeys.standing)
+    publish = blocking(AsyncKeys.publish)
+    rotate = blocking(AsyncKeys.rotate)
+    revoke = blocking(AsyncKeys.revoke)
+
+
 class Vault:
     """The own organization's keys in the vault. Secrets are those of `generate_secret`, or at least six words of Folkmoot's list.
 
@@ -157,6 +173,7 @@ class Client:
             max_head_age=max_head_age,
         )
         self.governance = Governance(self._core.governance)
+        self.keys = Keys(self._core.keys)
         self.tasks = Tasks(self._core.tasks)
         self.vault = Vault(self._core.vault)
 

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import json_format
 
 from folkmoot.cli.exits import Exit
-from folkmoot.client import generate_secret, keys
+from folkmoot.client import Standing, generate_secret, keys
 from folkmoot.client.keyfiles import EncryptionKind, put_organization_key
 from folkmoot.transport import Keyring
 from folkmoot.transport.keyring import read_organization_key
@@ -178,6 +178,36 @@ async def test_forced_key_of_a_member_is_a_rotation(gathered: Gathered):
         assert "governance key stays" in ended.errors
         assert (admins.folder("Alpha") / "governance.pem").read_bytes() == before
         assert shown(await ledger(admins)) == ended.json["fingerprint"]
+
+
+# ---- the SDK --------------------------------------------------------------------------------------------------------
+
+
+async def test_sdk_rotates_revokes_and_says_how_the_key_stands(gathered: Gathered):
+    async with gathered("Alpha", "Beta") as admins:
+        folder = admins.profile("Alpha").parent
+        files = {"organization_key": folder / "organization.pem", "governance_key": folder / "governance.pem"}
+        client = admins.hub.client("Alpha", **files)
+        secret = generate_secret()
+        assert await client.keys.standing() is Standing.EQUAL
+        assert not await client.keys.publish()
+        rotation = await client.keys.rotate(vault_secret=secret)
+        assert await client.keys.standing() is Standing.EQUAL
+        assert (await client.vault.get(secret))[0].fingerprint == rotation.current
+        assert [one.key_fingerprint for one in await client.organizations if one.own] == [rotation.current]
+        revocation = await client.keys.revoke(replace=True)
+        assert rotation.current in revocation.revoked
+        assert await client.keys.standing() is Standing.EQUAL
+        await client.keys.revoke()
+        assert await client.keys.standing() is Standing.REVOKED
+        researcher = admins.hub.client("Alpha", organization_key=files["organization_key"])
+        assert await researcher.keys.standing() is Standing.REVOKED
+        for needed in (researcher.keys.rotate, researcher.keys.publish, researcher.keys.revoke):
+            with pytest.raises(FolkmootError, match="governance key"):
+                await needed()
+        for without in (client.keys.rotate, admins.hub.client("Alpha", organization_key=None).keys.standing):
+            with pytest.raises(FolkmootError):
+                await without()
 
 
 # ---- publishing and revoking ----------------------------------------------------------------------------------------
