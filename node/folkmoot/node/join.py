@@ -275,6 +275,7 @@ server = {server}
 organization = {organization}
 node_key = "node.pem"
 organization_key = "organization.pem"
+# vault_secret_file = "vault.secret"   # with it, or with ORGANIZATION_VAULT_SECRET, the node fetches the organization's key by itself
 encryption = {encryption}
 policy = "policy.toml"
 runtime = "docker"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from folkmoot.transport import Keyring
 from folkmoot.transport.secret_files import write_secret
+from folkmoot.transport.vault_secret import VAULT_SECRET_VARIABLE
 from folkmoot.trust import (
     Inspected,
     KeyMismatch,
@@ -42,10 +43,15 @@ def load_keyring(path: Path, *, may_be_empty: bool = False) -> Keyring:
     passphrase = os.environ.get(PASSPHRASE)
     try:
         return Keyring.load(path, passphrase)
-    except KeyMismatch:
-        if may_be_empty and not path.exists():
+    except KeyMismatch as error:
+        if path.exists():
+            raise
+        if may_be_empty:
             return Keyring(path, passphrase=passphrase)
-        raise
+        raise KeyMismatch(
+            f"{error.message} With the organization's vault secret the node fetches it by itself: set vault_secret_file in node.toml, "
+            f"or {VAULT_SECRET_VARIABLE}."
+        ) from None
 
 
 def awaited_key(inspected: Inspected, state: State, organization_id: str) -> KeyAwaited | None:

@@ -146,6 +146,15 @@ async def test_secret_of_the_environment_will_do_and_is_handed_to_nobody(
     assert not any(SECRET.encode() in content for content in files)
 
 
+async def test_missing_key_file_without_a_secret_says_both_ways_to_get_it(hub: Hub, tmp_path: Path, sockets: Path):
+    config = await second_machine(hub, tmp_path / "machine", sockets)
+    config.write_text(config.read_text().replace('vault_secret_file = "vault.secret"\n', ""))
+    error = await start_fails(config)
+    assert error.reason_name == "KEY_MISMATCH"
+    assert "folkmoot key vault get" in str(error)
+    assert "vault_secret_file" in str(error)
+
+
 async def test_wrong_secret_stops_the_start_and_says_so(hub: Hub, tmp_path: Path, sockets: Path):
     await put(hub)
     error = await start_fails(await second_machine(hub, tmp_path / "machine", sockets, OTHER))
