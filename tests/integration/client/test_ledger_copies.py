@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,8 +15,12 @@ import pytest
 from folkmoot.cli.exits import Exit
 from folkmoot.client import AsyncClient, FolkmootError
 from folkmoot.client.governance import find_request, vote
+from folkmoot.transport import RemoteError
+from folkmoot.trust import make_head_statement, replay
 from folkmoot.v1 import errors_pb2 as reasons
+from folkmoot.v1.key_service_pb2 import ListHeadsRequest, ListHeadsResponse
 from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.signed_pb2 import Signed
 from tests.builders import DAY, organization
 from tests.integration.client.conftest import Gathered, Hub
 from tests.integration.client.hub import hub_of
@@ -150,6 +155,76 @@ async def test_signs_of_life_are_asked_for_once_an_hour(hub: Hub, monkeypatch: p
     for _ in range(3):
         await ask(client)
     assert asked.count("ListHeadsRequest") == 1
+
+
+def with_heads(monkeypatch: pytest.MonkeyPatch, client: AsyncClient, *heads: Signed) -> None:
+    """Let the server show these head statements."""
+    call = client.connection.session.call
+
+    async def told(method: Any, request: Any) -> Any:
+        if isinstance(request, ListHeadsRequest):
+            return ListHeadsResponse(heads=heads)
+        return await call(method, request)
+
+    monkeypatch.setattr(client.connection.session, "call", told)
+
+
+def head_of(hub: Hub, name: str) -> Signed:
+    """What the node of an organization says that it has seen: all of the world's entries."""
+    owner = hub.lung[name]
+    [key] = owner.nodes.values()
+    return make_head_statement(hub.lung.state, node_key=key, organization_id=owner.address, now=utc_now())
+
+
+async def test_entries_that_a_server_withholds_stop_new_work_and_name_who_has_seen_them(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
+    client = hub.client("Alpha")
+    hub.lung.now = utc_now()
+    hub.lung.add_node("Beta", "beta-2")
+    withheld = hub.lung.entries[-1]
+    with_heads(monkeypatch, client, head_of(hub, "Gamma"))
+    for _ in range(2):
+        with pytest.raises(FolkmootError, match="Gamma has seen entry") as stale:
+            await ask(client)
+        assert stale.value.reason == reasons.ERROR_REASON_LEDGER_STALE
+    assert len(await client.organizations) == 3  # reading goes on
+    await hub.server.append(withheld, hub.server.users["admin@beta"])
+    await ask(client)
+
+
+async def test_head_of_another_history_is_a_fork(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    client = hub.client("Alpha")
+    before = (await client.connection.state(newest=True)).position
+    hub.lung.now = utc_now()
+    hub.lung.add_node("Beta", "beta-2")
+    theirs = head_of(hub, "Gamma")
+    hub.lung.entries.pop()
+    hub.lung.state = replay(hub.lung.entries)
+    hub.lung.add_node("Beta", "beta-3")
+    await hub.server.append(hub.lung.entries[-1], hub.server.users["admin@beta"])
+    assert (await client.connection.state(newest=True)).position.sequence == before.sequence + 1
+    with_heads(monkeypatch, client, theirs)
+    with pytest.raises(FolkmootError) as fork:
+        await ask(client)
+    assert fork.value.reason == reasons.ERROR_REASON_LEDGER_FORK
+    evidence = json.loads(Path(fork.value.metadata["evidence"]).read_text())
+    assert Signed.FromString(b64decode(evidence["theirs"]["signed"])) == theirs
+
+
+async def test_server_that_shows_no_head_statements_changes_nothing_about_their_age(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
+    client = hub.client("Alpha")
+    call = client.connection.session.call
+
+    async def refused(method: Any, request: Any) -> Any:
+        if isinstance(request, ListHeadsRequest):
+            raise RemoteError(reasons.ERROR_REASON_INTERNAL, "not today")
+        return await call(method, request)
+
+    monkeypatch.setattr(client.connection.session, "call", refused)
+    await ask(client)
 
 
 async def test_ledger_that_is_not_as_expected_is_refused_with_clear_words(tmp_path: Path):

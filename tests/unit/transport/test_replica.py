@@ -124,6 +124,16 @@ async def test_fork_is_remembered_over_restarts_until_a_person_removes_the_evide
     assert await again.refresh(honest) == lung.state  # type: ignore[arg-type]
 
 
+async def test_first_evidence_is_kept_when_more_comes(lung: World, tmp_path: Path):
+    replica = Replica(tmp_path, reference(lung))
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    replica.pin_fork(LedgerFork("seen", metadata={"sequence": "2"}), lung.entries[0])
+    error = replica.pin_fork(LedgerFork("seen", metadata={"sequence": "3"}), lung.entries[0])
+    evidence = json.loads(Path(error.metadata["evidence"]).read_text())
+    assert evidence["metadata"]["sequence"] == "2"
+    assert Signed.FromString(b64decode(evidence["ours"]["signed"])) == lung.entries[2]
+
+
 async def test_evidence_that_was_damaged_still_stops_new_work(lung: World, tmp_path: Path):
     replica = Replica(tmp_path, reference(lung))
     replica.path.with_suffix(".fork.json").write_text("[]")
@@ -131,13 +141,14 @@ async def test_evidence_that_was_damaged_still_stops_new_work(lung: World, tmp_p
         await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
 
 
-async def test_fork_that_another_process_has_let_in_is_caught(lung: World, tmp_path: Path):
+async def test_fork_of_what_another_process_has_fetched_is_caught(lung: World, tmp_path: Path):
     one, other = (Replica(tmp_path, reference(lung)) for _ in range(2))
-    await one.refresh(Ledgers(lung.entries[:4]))  # type: ignore[arg-type]
-    await other.refresh(Ledgers(lung.entries[:4]))  # type: ignore[arg-type]
+    known = len(lung.entries) - 1
+    await one.refresh(Ledgers(lung.entries[:known]))  # type: ignore[arg-type]
+    await other.refresh(Ledgers(lung.entries[:known]))  # type: ignore[arg-type]
     await one.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
     with pytest.raises(LedgerFork):
-        await other.refresh(Ledgers(forked(lung, 4)))  # type: ignore[arg-type]
+        await other.refresh(Ledgers(forked(lung, known)))  # type: ignore[arg-type]
 
 
 async def test_server_that_is_behind_takes_nothing_away(lung: World, tmp_path: Path):
