@@ -327,3 +327,33 @@ async def test_several_nodes_heal_a_restored_server_at_once_and_new_work_goes_on
     await engine.close()
     for sockets in tmp_path.glob("station-*/sockets.txt"):
         shutil.rmtree(Path(sockets.read_text()))
+
+
+async def test_a_node_is_back_when_a_server_that_lost_its_whole_collaboration_got_it_again(tmp_path: Path):
+    data, backup = tmp_path / "server", tmp_path / "backup"
+    lung = world(("Alpha", "Beta"), now=utc_now())
+    engine = Engine({"answer": answer})
+    async with server(data) as first:
+        hub = Hub(first, lung, tmp_path)
+        for name in lung.organizations:
+            await first.organization_admin(name)
+    shutil.copytree(data, backup)
+    stations, stack = Stations(hub), AsyncExitStack()
+    async with restarted(hub, data):
+        await hub.server.publish(lung)
+        node = await stack.enter_async_context(stations.station("Beta", engine=engine))
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    async with restarted(hub, data):
+        for name in lung.organizations:
+            hub.server.users[f"admin@{name.lower()}"] = await hub.server.log_in(f"admin@{name.lower()}")
+        await until(lambda: not node.stations[0].link.is_attached)
+        await hub.server.publish(lung)
+        async with asyncio.timeout(30):
+            await node.attached()
+        assert (await only(await ask_for(hub, "Beta"))).value == {"of": "Beta"}
+        await hub.opened.pop().close()
+        await stack.aclose()
+    await engine.close()
+    for sockets in tmp_path.glob("station-*/sockets.txt"):
+        shutil.rmtree(Path(sockets.read_text()))

@@ -1,0 +1,113 @@
+"""`folkmoot node` says what is missing, and shows what keeps a station from new work."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from folkmoot.node import join
+from folkmoot.node.admission import AdmissionEnded
+from folkmoot.node.app import RunningNode, RunningStation
+from folkmoot.node.cli import node
+from folkmoot.node.join import Place
+from folkmoot.node.journal import Journal
+from folkmoot.transport import Replica
+from folkmoot.trust import FolkmootError, LedgerFork, LedgerUpgradeNeeded, fingerprint
+from tests.builders import NOW, World
+from tests.unit.node.conftest import MakeStation
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(node, arguments)
+    return result.exit_code, result.output + str(result.exception or "")
+
+
+@pytest.mark.parametrize("missing", ["--server", "--organization", "--name"])
+def test_joining_without_an_invitation_names_what_is_missing(lung: World, missing: str):
+    given = {"--server": "localhost:7443", "--organization": lung["Beta"].address, "--name": "beta-2"}
+    options = [part for option, value in given.items() if option != missing for part in (option, value)]
+    code, output = run("join", str(lung.state.reference), "--insecure", *options)
+    assert code == 2
+    assert f"{missing} is needed" in output
+
+
+def test_what_is_neither_invitation_nor_collaboration_is_refused():
+    code, output = run("join", "nothing")
+    assert code == 2
+    assert "neither an invitation file nor" in output
+
+
+def test_joining_without_an_invitation_asks_for_what_was_given(
+    lung: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    asked: list[Any] = []
+
+    async def ask(place: Place, name: str, path: Path, *, tell: Any) -> str:
+        asked.append((place.address.target, place.reference, place.organization_id, name, path))
+        return "the node's id"
+
+    monkeypatch.setattr(join, "ask", ask)
+    address, reference = lung["Beta"].address, lung.state.reference
+    arguments = ["--server", "localhost:1", "--insecure", "--organization", address, "--name", "beta-2"]
+    code, output = run("join", str(reference), *arguments, "--directory", str(tmp_path))
+    assert (code, asked) == (0, [("localhost:1", reference, address, "beta-2", tmp_path / "node.toml")]), output
+    assert "the node's id" in output
+
+
+async def test_status_shows_forks_and_doubts(lung: World, make_station: MakeStation, tmp_path: Path):
+    reference = lung.state.reference
+    directory = tmp_path / "state" / fingerprint(reference.genesis)[:16]
+    for name in ("node.pem", "organization.pem", "policy.toml"):
+        (tmp_path / name).touch()
+    (tmp_path / "node.toml").write_text(
+        f"""state_directory = "state"
+runtime_directory = "/run/fm"
+[[collaboration]]
+collaboration = "{reference}"
+server = "localhost:7443"
+node_key = "node.pem"
+organization_key = "organization.pem"
+policy = "policy.toml"
+encryption = "sealed"
+"""
+    )
+    station = make_station(directory=directory)
+    station.doubts.note(LedgerUpgradeNeeded("an entry of a later release"), NOW)
+    Replica(directory, reference).pin_fork(LedgerFork("two entries at one place"))
+    await Journal(directory / "journal.db").close()
+    code, output = run("status", str(tmp_path / "node.toml"))
+    assert code == 0, output
+    assert "LEDGER_UPGRADE_NEEDED since 2026-11-20T12:00:00+00:00: an entry of a later release" in output
+    assert "LEDGER_FORK: two entries at one place" in output
+
+
+async def test_a_station_whose_admission_has_ended_does_not_end_the_others():
+    gate = asyncio.Event()
+
+    async def gone() -> None:
+        raise AdmissionEnded("one of two")
+
+    async def works() -> None:
+        await gate.wait()
+        raise FolkmootError(1, "the other one")
+
+    works_on, ended = asyncio.create_task(works()), asyncio.create_task(gone())
+    stations = [RunningStation(None, None, None, task) for task in (ended, works_on)]  # type: ignore[arg-type]
+    failing = asyncio.create_task(RunningNode(stations).failed())
+    await asyncio.wait({ended})
+    await asyncio.sleep(0)
+    assert not failing.done()
+    gate.set()
+    with pytest.raises(FolkmootError, match="the other one"):
+        await failing
+
+
+async def test_a_node_whose_last_admission_has_ended_ends():
+    async def gone() -> None:
+        raise AdmissionEnded("the only one")
+
+    ended = asyncio.create_task(gone())
+    with pytest.raises(AdmissionEnded):
+        await RunningNode([RunningStation(None, None, None, ended)]).failed()  # type: ignore[arg-type]
