@@ -36,7 +36,7 @@ _NAMES: dict[type[PrivateKey], str] = {
     X25519PrivateKey: "X25519",
     RSAPrivateKey: "RSA",
 }
-# A block ends at the next dashes, so that each byte is looked at once, whatever the file contains.
+# A block ends at the next dashes, so that each byte is looked at once, whatever the file contains; what does not end so is skipped.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n((?:(?!-----).)*+)-----END \1-----", re.DOTALL)
 _LONGEST_BLOCK_BYTES = 16 * 1024  # RSA keys of 16,384 bits take 13 KiB
 _PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", encrypted_pem.LABEL.encode()

@@ -1,4 +1,4 @@
-"""keys.json, signed.json and envelope.json against both readers: each case names what is read, or who tries what."""
+"""keys.json, more_keys.json, signed.json and envelope.json against both readers: each case names what is read, or who tries what."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ from tests.vectors.envelope_bytes import expand
 from tests.vectors.keys_signed_envelope import DOCUMENTS, FOLDER, text
 from tests.vectors.second_reader_wire import Refused
 
-KEYS, SIGNED, ENVELOPE = (json.loads(FOLDER.joinpath(name).read_text()) for name in DOCUMENTS)
+KEYS, MORE_KEYS, SIGNED, ENVELOPE = (json.loads(FOLDER.joinpath(name).read_text()) for name in DOCUMENTS)
 Outcome = tuple[str, str, Any]
 
 # Reading an RSA key takes a tenth of a second: its numbers are checked.
@@ -139,7 +139,7 @@ def expected_of_keys(case: dict[str, Any]) -> Outcome:
     return case["verdict"], case["reason"], values[0] if len(values) == 1 else values or None
 
 
-@by_case(KEYS["cases"])
+@by_case(KEYS["cases"] + MORE_KEYS["cases"])
 def test_both_readers_of_keys(case):
     assert outcome(lambda: first_reader_of_keys(case)) == expected_of_keys(case)
     assert outcome(lambda: second_reader_of_keys(case)) == expected_of_keys(case)
@@ -228,7 +228,7 @@ def test_both_readers_of_envelopes(case):
 
 def test_every_case_can_be_made_anew():
     """What is random differs, but today's code makes the same cases with the same verdicts."""
-    for committed, document in zip((KEYS, SIGNED, ENVELOPE), DOCUMENTS.values(), strict=True):
+    for committed, document in zip((KEYS, MORE_KEYS, SIGNED, ENVELOPE), DOCUMENTS.values(), strict=True):
         verdicts = [
             [(case["name"], case["verdict"], case["reason"]) for case in made["cases"]]
             for made in (committed, document())
@@ -239,7 +239,7 @@ def test_every_case_can_be_made_anew():
 def test_files_are_small_and_written_one_case_to_a_line():
     sizes = [FOLDER.joinpath(name).stat().st_size for name in DOCUMENTS]
     assert sum(sizes) < 300_000
-    for name, document in zip(DOCUMENTS, (KEYS, SIGNED, ENVELOPE), strict=True):
+    for name, document in zip(DOCUMENTS, (KEYS, MORE_KEYS, SIGNED, ENVELOPE), strict=True):
         assert FOLDER.joinpath(name).read_text() == text(document)
 
 
