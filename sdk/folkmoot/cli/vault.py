@@ -34,12 +34,17 @@ def vault() -> None:
 
 @vault.command("put")
 @secret_option
+@click.option(
+    "--generate", is_flag=True, help="Make a new secret although the vault has keys; for when the old one is lost."
+)
 @asynchronous
-async def put_command(profile: Profile, secret_file: Path | None) -> None:
+async def put_command(profile: Profile, secret_file: Path | None, *, generate: bool) -> None:
     """Put the organization's key into the vault; without a secret, one is generated and printed once."""
-    given = find_vault_secret(secret_file)
+    given = None if generate else find_vault_secret(secret_file)
     async with client(profile) as opened:
-        secret = given.text if given else await new_secret(opened.vault)
+        if not given and not generate:
+            await check_empty(opened.vault)
+        secret = given.text if given else printed(generate_secret())
         fingerprint = await opened.vault.put(secret)
     click.echo(f"the key {fingerprint} is in the vault")
 
@@ -91,13 +96,24 @@ async def rewrap_command(profile: Profile, secret_file: Path | None, new_secret_
     old = needed(find_vault_secret(secret_file), VAULT_SECRET_VARIABLE)
     new = find_vault_secret(new_secret_file, variable=NEW_SECRET_VARIABLE)
     async with client(profile.changed(organization_key="")) as opened:
-        number = await opened.vault.rewrap(old.text, new.text if new else printed(generate_secret()))
+        made = generate_secret()
+        number = await (
+            opened.vault.rewrap(old.text, new.text)
+            if new
+            else opened.vault.rewrap(old.text, made, before_putting=lambda: printed(made))
+        )
     click.echo(f"{number} keys are under the new secret")
 
 
 async def offer_own_key(own_client: AsyncClient, secret: VaultSecret | None) -> None:
     """Put the own organization's key into the vault, as `offer_key`, if the client has it."""
-    own = await own_client.connection.own()
+    if secret is None:
+        return
+    try:
+        own = await own_client.connection.own()
+    except FolkmootError as error:
+        _say_why_not(error)
+        return
     if own.keyring and own.member.keys:
         generation = own.member.keys.generation
         organization_id = own.member.organization_id
@@ -116,17 +132,20 @@ async def offer_key(
         if await put_if_missing(session, key, organization_id=organization_id, generation=generation, secret=secret):
             click.echo(f"the key {key.fingerprint} is in the vault, under {VAULT_SECRET_VARIABLE}", err=True)
     except FolkmootError as error:
-        click.echo(f"the key is not in the vault: {error.reason_name}: {error.message}", err=True)
+        _say_why_not(error)
 
 
-async def new_secret(own: AsyncVault) -> str:
-    """Generate a secret, unless the vault hangs on one already: keys under several secrets would lock nodes out."""
-    if any(not one.current for one in await own.list()):
+def _say_why_not(error: FolkmootError) -> None:
+    click.echo(f"the key is not in the vault: {error.reason_name}: {error.message}", err=True)
+
+
+async def check_empty(own: AsyncVault) -> None:
+    """Raise VaultSecretWrong where the vault hangs on a secret already: nodes that have it would be locked out by another."""
+    if await own.list():
         raise VaultSecretWrong(
             f"The vault has keys of your organization under a secret already: set {VAULT_SECRET_VARIABLE} to that one. "
-            "With `folkmoot key vault rewrap` they get another."
+            "With `folkmoot key vault rewrap` they get another; if it is lost, `put --generate` makes a new one for this key."
         )
-    return printed(generate_secret())
 
 
 def printed(secret: str) -> str:

@@ -6,6 +6,7 @@ anything is done, so that a weak or mistyped one changes nothing.
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -93,15 +94,19 @@ class AsyncVault:
             for head, put_at in await heads(self._connection.session, own.organization_id)
         )
 
-    async def rewrap(self, old: str, new: str) -> int:
-        """Put all of the organization's keys under another secret; gives how many. After a cut, the same call again does the rest."""
+    async def rewrap(self, old: str, new: str, *, before_putting: Callable[[], object] | None = None) -> int:
+        """Put all of the organization's keys under another secret; gives how many. After a cut, the same call again does the rest.
+
+        All are opened before the first is replaced: a wrong secret changes nothing. `before_putting` is called in between.
+        """
         former, next_one = VaultSecret.parse(old), VaultSecret.parse(new)
         organization_id = (await self._organization()).organization_id
         session = self._connection.session
         listed = await heads(session, organization_id)
         blobs = [await fetch(session, organization_id, head.encryption_key_id) for head, _ in listed]
-        # All are opened before the first is replaced: a wrong secret changes nothing.
         done = [await asyncio.to_thread(_rewrapped, blob, organization_id, former, next_one) for blob in blobs]
+        if before_putting:
+            before_putting()
         for blob in done:
             await session.call(session.keys.PutVaultedKey, PutVaultedKeyRequest(key=blob))
         return len(done)

@@ -229,18 +229,28 @@ async def test_put_with_the_secret_of_the_environment_prints_no_secret(alpha: Co
     assert (put.code, "secret" in put.output, SECRET in put.output + put.errors) == (Exit.OK, False, False)
 
 
-async def test_secret_is_not_generated_beside_one_that_the_vault_hangs_on(
+async def test_secret_is_not_generated_where_the_vault_hangs_on_one_unless_that_is_lost(
     hub: Hub, alpha: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     await hub.client("Alpha").vault.put(SECRET)
-    file = tmp_path / "rotated.pem"
-    file.write_bytes(dump_organization_key(await rotated(hub)))
-    monkeypatch.setenv("FOLKMOOT_ORGANIZATION_KEY", str(file))
     refused = await alpha("key", "vault", "put")
     assert (refused.code, "under a secret already" in refused.errors) == (Exit.STATE, True)
     assert "vault-" not in refused.output
     monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
     assert (await alpha("key", "vault", "put")).code == Exit.OK
+    generated = await alpha("key", "vault", "put", "--generate")
+    [new] = [line.rpartition(" ")[2] for line in generated.output.splitlines() if "vault secret" in line]
+    assert len(await hub.client("Alpha").vault.get(new)) == 1
+
+
+async def test_rewrapping_with_a_wrong_secret_prints_no_new_one(
+    hub: Hub, alpha: Command, monkeypatch: pytest.MonkeyPatch
+):
+    await hub.client("Alpha").vault.put(SECRET)
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", OTHER)
+    refused = await alpha("key", "vault", "rewrap")
+    assert (refused.code, refused.output) == (Exit.STATE, "")
+    assert "nothing was changed" in refused.errors
 
 
 @pytest.mark.parametrize(
@@ -301,6 +311,18 @@ async def test_asking_to_join_and_voting_put_the_key_into_the_vault_if_a_secret_
     voted = await alpha("collaboration", "vote", "Delta", "--approve", "--yes")
     assert (voted.code, "in the vault" in voted.errors) == (Exit.OK, True), voted
     assert len(await stored(hub)) == 2
+
+
+async def test_vote_stands_although_the_key_can_not_be_put_into_the_vault(
+    hub: Hub, alpha: Command, newcomer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    joined = await newcomer("collaboration", "join", str(hub.lung.state.reference), "--as", "Delta", user="delta")
+    assert joined.code == Exit.OK, joined
+    monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", SECRET)
+    monkeypatch.setenv("FOLKMOOT_ORGANIZATION_KEY", str(tmp_path / "delta" / "organization.pem"))
+    voted = await alpha("collaboration", "vote", "Delta", "--approve", "--yes")
+    assert (voted.code, "voted" in voted.output) == (Exit.OK, True), voted
+    assert "the key is not in the vault: KEY_MISMATCH" in voted.errors
 
 
 async def test_nothing_goes_into_the_vault_by_itself_without_a_secret(
