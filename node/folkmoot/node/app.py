@@ -43,7 +43,7 @@ from folkmoot.node.slots import Slots
 from folkmoot.node.station import PolicyFile, Station, utc_now
 from folkmoot.node.vault import Vault, keep_vaulted
 from folkmoot.node.waiting import cancelled, first_of
-from folkmoot.transport import Replica
+from folkmoot.transport import Replica, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.vault_secret import find_vault_secret
 from folkmoot.trust import (
@@ -250,9 +250,12 @@ async def _admitted(station: Station) -> None:
 async def check_start(station: Station) -> None:
     """Raise FolkmootError unless keys and configuration are those of the ledger: EncryptionDisagrees, KeyUnpublished, KeyMismatch.
 
-    A node without a key file waits while the vault does not have the key yet; what else the vault says is raised.
+    A node whose keys do not fit asks for the newest ledger before it says so: they may have been rotated while it was away. One
+    without a key file waits while the vault does not have the key yet; what else the vault says is raised.
     """
     station.require_agreement()
+    if await find_keys(station) is not None:
+        await _catch_up(station)
     attempt = 0
     while (problem := await find_keys(station)) is not None:
         if station.keyring.keys or problem.reason != ErrorReason.ERROR_REASON_VAULTED_KEY_NOT_FOUND:
@@ -260,6 +263,14 @@ async def check_start(station: Station) -> None:
         attempt += 1
         log.warning("node.key_awaited", detail=str(problem))
         await asyncio.sleep(pause_seconds(attempt))
+
+
+async def _catch_up(station: Station) -> None:
+    """Bring the ledger up to date, if the server can be asked."""
+    try:
+        await asyncio.wait_for(station.refresh(), timeouts.CALL_SECONDS)
+    except (FolkmootError, TimeoutError) as error:
+        log.warning("node.ledger_not_followed", detail=str(error))
 
 
 def check_succession(config: NodeConfig, station: Station) -> None:

@@ -1,5 +1,6 @@
 """What a station checks before it does anything: configuration and ledger agree, a successor succeeds what this node took part in."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from folkmoot.node.admission import AdmissionEnded, require_not_ended
 from folkmoot.node.app import check_start, check_succession, station_directory
 from folkmoot.node.config import NodeConfig
+from folkmoot.node.ledger import LedgerWatch
 from folkmoot.node.station import Station
 from folkmoot.transport import Replica
 from folkmoot.trust import (
@@ -22,9 +24,11 @@ from folkmoot.trust import (
     node_revoke_entry,
     replay,
 )
+from folkmoot.v1.ledger_pb2 import LedgerPosition
 from tests.builders import NOW, World, randomness, world
+from tests.polling import until
 from tests.unit.node.conftest import MakeStation
-from tests.unit.node.ledgers import Ledgers
+from tests.unit.node.ledgers import Ledgers, attach
 
 LAST_WEEK = NOW - timedelta(days=6)
 
@@ -67,6 +71,36 @@ def test_the_end_of_a_membership_ends_its_nodes(lung: World, make_station: MakeS
     station.replica.state = lung.state
     with pytest.raises(AdmissionEnded, match="organization left"):
         station.require_admitted()
+
+
+async def test_a_ledger_that_grows_by_the_end_of_the_admission_ends_the_station(make_station: MakeStation):
+    station = make_station()
+    lung = world(("Alpha", "Beta", "Gamma"), now=LAST_WEEK)
+    station.replica = Replica(station.directory / "replica", lung.state.reference)
+    server = attach(station, lung.entries)
+    await station.look()
+    watch = LedgerWatch(station)
+    watching = asyncio.create_task(watch.run())
+    beta = lung["Beta"]
+    lung.append(node_revoke_entry(lung.state, station.node_id, governance_key=beta.governance_key, now=lung.now))
+    server.entries = lung.entries
+    watch.shown(lung.state.position.message())
+    async with asyncio.timeout(10):
+        with pytest.raises(AdmissionEnded):
+            await watching
+
+
+async def test_a_server_that_names_another_entry_than_before_shows_a_fork(make_station: MakeStation):
+    station = make_station()
+    lung = world(("Alpha", "Beta", "Gamma"), now=LAST_WEEK)
+    station.replica = Replica(station.directory / "replica", lung.state.reference)
+    attach(station, lung.entries)
+    await station.look()
+    watch = LedgerWatch(station)
+    watching = asyncio.create_task(watch.run())
+    watch.shown(LedgerPosition(sequence=2, hash=bytes(32)))
+    await until(lambda: station.fork is not None)
+    watching.cancel()
 
 
 # ---- successors ----------------------------------------------------------------------------------------------------------

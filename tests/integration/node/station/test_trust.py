@@ -108,6 +108,21 @@ async def test_rotation_under_load_fails_nothing_and_old_results_still_open(
     await engine.close()
 
 
+async def test_a_node_that_was_away_during_a_rotation_starts_with_the_new_key_alone(
+    hub: Hub, stations: Stations, engine: Engine
+):
+    beta = hub.lung["Beta"]
+    async with stations.station("Beta", engine=engine):
+        pass
+    beta.organization_key = organization("Beta anew").organization_key
+    claim = beta.organization_key.claim(beta.address, 2, utc_now())
+    hub.lung.now = utc_now()
+    hub.lung.append(rotate_key_entry(hub.lung.state, claim, governance_key=beta.governance_key, now=hub.lung.now))
+    await publish(hub, "Beta")
+    async with stations.station("Beta", engine=engine):
+        assert (await only(await ask_for(hub, "Beta"))).value == {"of": "Beta"}
+
+
 # ---- who goes ------------------------------------------------------------------------------------------------------------
 
 
