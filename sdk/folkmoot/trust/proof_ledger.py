@@ -48,8 +48,10 @@ class _Notes:
         self.created_at_nanoseconds.append(nanoseconds(entry.created_at))
         if entry.intent == "organization.vote":
             vote = OrganizationVote.FromString(entry.data)
-            whole = vote.HasField("join_request")
-            self.requests[entry.sequence] = digest(vote.join_request.body) if whole else vote.join_request_digest
+            if vote.HasField("join_request"):
+                self.requests[entry.sequence] = digest(vote.join_request.body)
+            elif vote.HasField("join_request_digest"):
+                self.requests[entry.sequence] = vote.join_request_digest
         elif entry.intent == "node.approve":
             claim = NodeClaim.FromString(NodeApprove.FromString(entry.data).claim.body)
             by_invitation = signed.key_id != parse_fingerprint(entry.organization_id)

@@ -17,14 +17,17 @@ from folkmoot.trust import (
     VerifiedProof,
     WrongCollaboration,
     XWingKey,
+    digest,
     leave_entry,
     make_proof,
     node_approve_entry,
     node_revoke_entry,
+    request_removal_entry,
     revoke_key_entry,
     rotate_key_entry,
     serialize,
     verify_proof,
+    vote_removal_entry,
 )
 from folkmoot.trust.proof_format import MAGIC, MAX_PARTS, MAX_PROOF_BYTES
 from folkmoot.v1.ledger_pb2 import Decision
@@ -32,7 +35,7 @@ from folkmoot.v1.proof_pb2 import Proof, ProvenTask
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Approval, Grant, Receipt, TaskChain, TaskSpec
 from tests.builders import SECOND, World, organization, world
-from tests.proofs import CAME_ALTERED, LOST, Story, asked, told
+from tests.proofs import CAME_ALTERED, LOST, REFUSED, Story, asked, told
 
 NAMED = re.compile(
     r"structure at byte \d+|collaboration"
@@ -195,6 +198,42 @@ def test_key_that_was_revoked_since_proves_only_what_has_a_receipt_from_before()
     assert all(each.task.revoked_at == s.world.state.position.sequence for each in proof.tasks)
     s.receipt(3, "Alpha", **LOST)
     assert refused(s.proof()) == f"receipt of Alpha for run {s.run_id(3, 'Alpha')}: revoked"
+
+
+def test_member_that_was_voted_out_since_and_its_nodes_prove_what_they_signed_before():
+    s = told(world(("Alpha", "Beta", "Gamma", "Delta")))
+    w = s.world
+    beta = w["Beta"].address
+    asked_for = w.append(request_removal_entry(w.state, beta, governance_key=w["Alpha"].governance_key, now=w.now))
+    for voter in ("Alpha", "Gamma"):
+        vote = vote_removal_entry(
+            w.state,
+            digest(asked_for.body),
+            Decision.DECISION_APPROVE,
+            governance_key=w[voter].governance_key,
+            now=w.now,
+        )
+        w.append(vote)
+    assert beta not in w.state.members
+    proof = verify_proof(s.proof(), expected=None)
+    then = {each.membership.name: each.membership for each in proof.ledger.members_at(proof.tasks[0].made_at.sequence)}
+    assert then["Beta"].removed
+    assert proof.tasks[0].runs[0].proven
+    s.receipt(3, "Alpha", **LOST)  # Beta's node signed a subtask above it, and may be anybody's now.
+    assert refused(s.proof()) == f"receipt of Alpha for run {s.run_id(3, 'Alpha')}: revoked"
+
+
+def test_node_that_was_revoked_since_proves_what_it_signed_before():
+    s = told(world(("Alpha", "Beta", "Gamma")))
+    own, [node_key] = s.world["Gamma"], s.world["Gamma"].nodes.values()
+    s.world.append(
+        node_revoke_entry(s.world.state, node_key.fingerprint, governance_key=own.governance_key, now=s.world.now)
+    )
+    proof = verify_proof(s.proof(), expected=None)
+    assert [run.proven for run in proof.tasks[0].runs] == [True, True]
+    s.tasks[0].receipts.pop()
+    s.receipt(1, "Gamma", **REFUSED)
+    assert refused(s.proof()) == f"receipt of Gamma for run {s.run_id(1, 'Gamma')}: node"
 
 
 # ---- what is left out ----------------------------------------------------------------------------------------------
@@ -422,6 +461,38 @@ def test_hostile_structure_ends_at_once_in_little_memory(body):
     finally:
         tracemalloc.stop()
     assert peak < 64 * 1024 * 1024
+
+
+LIMITED = {
+    "entries": b"\x1a\0" * (MAX_PARTS + 1),
+    "bytes of an entry": field(3, bytes(2 * 1024 * 1024)) + field(4, field(1, field(1, b""))),
+}
+
+
+@pytest.mark.parametrize("body", LIMITED.values(), ids=list(LIMITED))
+def test_limits_are_what_ends_it(body):
+    with pytest.raises(ProofInvalid, match=r"at most|nothing signed has more"):
+        verify_proof(HEAD + body, expected=None)
+
+
+def test_receipts_without_end_are_refused_before_any_is_read(message):
+    cut = Proof.FromString(serialize(message))
+    del cut.tasks[:]
+    chain = serialize(message.tasks[0].chain)
+    data = file_of(cut) + field(4, field(1, chain) + b"\x12\0" * (MAX_PARTS + 1))
+    with pytest.raises(ProofInvalid, match="at most"):
+        verify_proof(data, expected=None)
+
+
+@pytest.mark.parametrize("first", [3, 4])
+def test_parts_come_in_the_order_of_their_numbers(message, first):
+    parts = {2: field(2, message.collaboration.encode())}
+    parts[3] = b"".join(field(3, serialize(each)) for each in message.entries)
+    parts[4] = b"".join(field(4, serialize(each)) for each in message.tasks)
+    assert MAGIC + b"\x08\x01" + b"".join(parts.values()) == file_of(message)
+    others = [number for number in parts if number != first]
+    order = [first, *others]
+    assert refused(MAGIC + b"\x08\x01" + b"".join(parts[number] for number in order)).startswith("structure")
 
 
 def test_more_parts_than_one_file_may_have(data, monkeypatch):
