@@ -1,11 +1,14 @@
 """`folkmoot key` against a real server: publishing, rotating, revoking; cut short anywhere, and done again; entries sent by hand."""
 
+import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from folkmoot.cli.exits import Exit
 from folkmoot.client import Standing, generate_secret, keys
@@ -13,8 +16,9 @@ from folkmoot.client.keyfiles import EncryptionKind, put_organization_key
 from folkmoot.transport import Keyring
 from folkmoot.transport.keyring import read_organization_key
 from folkmoot.transport.secret_files import write_secret
-from folkmoot.trust import FolkmootError, State, dump_organization_key, fingerprint, key_id
+from folkmoot.trust import FolkmootError, SigningKey, State, dump_organization_key, fingerprint, key_id
 from folkmoot.v1 import errors_pb2 as reasons
+from folkmoot.v1.admin_service_pb2 import SubmitJoinRequestRequest
 from folkmoot.v1.auth_service_pb2 import GetNonceRequest
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest
 from folkmoot.v1.keys_pb2 import KeyKind
@@ -370,3 +374,45 @@ async def test_founding_by_hand_proves_possession_of_the_governance_key(gathered
             await session.call(session.keys.AppendLedgerEntry, request)
         wrong = await admins.try_to("Alpha", "key", "entry", "found", "heart", "--as", "Alpha", "--nonce", "!")
         assert wrong.code == Exit.USAGE
+
+
+def as_file(folder: Path, name: str, message: Message) -> str:
+    """What a caller of grpcurl cuts out of an answer."""
+    path = folder / name
+    path.write_text(json_format.MessageToJson(message))
+    return str(path)
+
+
+async def test_joining_by_hand_from_the_wish_to_the_last_vote(gathered: Gathered, tmp_path: Path):
+    async with gathered("Alpha", "Beta") as admins:
+        delta = await admins.hub.server.organization_admin("Delta")
+        admins.strangers["Delta"] = organization("Delta")
+        nonce = (await admins.hub.server.auth.GetNonce(GetNonceRequest())).nonce
+        wish = await admins(
+            "Delta", "key", "entry", "join", str(admins.hub.lung.state.reference), "--as", "Delta",
+            "--nonce", base64.b64encode(nonce).decode(),
+        )  # fmt: skip
+        submission = json_format.Parse(wish.output, SubmitJoinRequestRequest())
+        view = (await admins.hub.server.admin.SubmitJoinRequest(submission, metadata=delta.metadata)).join_request
+        unknown = await admins.try_to("Alpha", "key", "entry", "vote", "Delta", "--approve")
+        assert "--request FILE" in unknown.errors
+        file = as_file(tmp_path, "request.json", view.request)
+        await send(admins, "Alpha", "vote", "Delta", "--approve", "--request", file)
+        await send(admins, "Beta", "vote", "Delta", "--approve")
+        assert "Delta" in await admins.members("Alpha")
+
+
+async def test_node_approved_by_hand(gathered: Gathered, tmp_path: Path):
+    async with gathered("Alpha", "Beta") as admins:
+        node_key = SigningKey.generate(os.urandom)
+        claim = admins.hub.lung.claim("Alpha", "alpha-2", node_key)
+        await send(admins, "Alpha", "approve-node", as_file(tmp_path, "claim.json", claim))
+        assert (await ledger(admins)).node(node_key.fingerprint).name == "alpha-2"
+        foreign = admins.hub.lung.claim("Beta", "beta-2", SigningKey.generate(os.urandom))
+        refused = await admins.try_to(
+            "Alpha", "key", "entry", "approve-node", as_file(tmp_path, "foreign.json", foreign)
+        )
+        assert refused.code == Exit.NOT_PROVEN
+        (tmp_path / "noise.json").write_text("{")
+        noise = await admins.try_to("Alpha", "key", "entry", "approve-node", str(tmp_path / "noise.json"))
+        assert noise.code == Exit.USAGE
