@@ -25,6 +25,7 @@ from folkmoot.trust import (
     Reference,
     State,
 )
+from folkmoot.v1 import errors_pb2
 from folkmoot.v1.auth_service_pb2 import WhoAmIRequest, WhoAmIResponse
 from folkmoot.v1.key_service_pb2 import ListHeadsRequest
 from folkmoot.v1.signed_pb2 import Signed
@@ -125,7 +126,16 @@ class Connection:
     async def _refreshed(self) -> State:
         replica, session = await self.replica(), self.session
         asked_at = time.monotonic()
-        await session.authorized(lambda: replica.refresh(session.keys, metadata=session.metadata))
+        try:
+            await session.authorized(lambda: replica.refresh(session.keys, metadata=session.metadata))
+        except RemoteError as error:
+            if replica.state is None or error.reason != errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND:
+                raise
+            raise FolkmootError(
+                error.reason,
+                f"the server does not show {self.reference} to your account. If it has lost what it knew of your organization, "
+                f"show it again who you are: `folkmoot collaboration join {self.reference} --as NAME`; members need no new votes",
+            ) from error
         self._refreshed_at = asked_at
         if self._expectation is not None:
             self._expectation.check(replica.verified)

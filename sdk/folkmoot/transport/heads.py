@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from folkmoot.transport.records import dump_records, load_records
 from folkmoot.transport.replica import Replica
 from folkmoot.transport.secret_files import write_secret
-from folkmoot.trust import Head, LedgerBehind, LedgerFork, LedgerStale, State, fingerprint, read_head, sign_of_life
+from folkmoot.trust import Head, LedgerBehind, LedgerFork, LedgerStale, Malformed, State, read_head, sign_of_life
 from folkmoot.trust.errors import TrustError
 from folkmoot.trust.times import nanoseconds
 from folkmoot.v1.ledger_pb2 import HeadStatement
@@ -63,7 +63,7 @@ class HeadStatements:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._path = replica.path.with_suffix(".heads")
-        self._kept = {fingerprint(each.key_id): each for each in self._load()}
+        self._kept = {each.key_id: each for each in self._load()}
 
     def take(self, received: Iterable[Signed], *, own: str, now: datetime) -> SignsOfLife:
         """Verify what came, keep what is new, and say what all of it shows; `own` is the organization whose word does not count.
@@ -74,7 +74,7 @@ class HeadStatements:
         kept = dict(self._kept)
         for signed in received:
             if _is_newer(signed, kept, state, now):
-                kept[fingerprint(signed.key_id)] = signed
+                kept[signed.key_id] = signed
         if kept != self._kept:
             write_secret(self._path, dump_records(each.SerializeToString() for each in kept.values()), replace=True)
             self._kept = kept
@@ -98,15 +98,16 @@ class HeadStatements:
 
     def _load(self) -> list[Signed]:
         try:
-            return [Signed.FromString(each) for each in load_records(self._path.read_bytes())]
+            kept = [Signed.FromString(each) for each in load_records(self._path.read_bytes())]
+            return [each for each in kept if _time(each)]
         except FileNotFoundError:
             return []
-        except (OSError, DecodeError) as error:
+        except (OSError, DecodeError, Malformed) as error:
             log.warning("%s can't be read, and is made anew: %s", self._path, error)
             return []
 
 
-def _is_newer(signed: Signed, kept: dict[str, Signed], state: State, now: datetime) -> bool:
+def _is_newer(signed: Signed, kept: dict[bytes, Signed], state: State, now: datetime) -> bool:
     """Whether this is a statement by an admitted node, made after the one that is kept of it."""
     try:
         read_head(signed, state, now=now)
@@ -115,7 +116,7 @@ def _is_newer(signed: Signed, kept: dict[str, Signed], state: State, now: dateti
     except TrustError as error:
         log.warning("the server lists a head statement that is not one: %s", error)
         return False
-    known = kept.get(fingerprint(signed.key_id))
+    known = kept.get(signed.key_id)
     return known is None or _time(signed) > _time(known)
 
 

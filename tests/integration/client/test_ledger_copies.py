@@ -16,7 +16,7 @@ from folkmoot.cli.exits import Exit
 from folkmoot.client import AsyncClient, FolkmootError
 from folkmoot.client.governance import find_request, vote
 from folkmoot.transport import RemoteError
-from folkmoot.trust import make_head_statement, replay
+from folkmoot.trust import LedgerFork, make_head_statement, replay
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.key_service_pb2 import ListHeadsRequest, ListHeadsResponse
 from folkmoot.v1.ledger_pb2 import Encryption
@@ -86,21 +86,24 @@ async def test_server_restored_from_last_night_is_healed_by_several_clients_at_o
             await ask(clients[2])
 
 
-async def test_server_that_lost_the_whole_collaboration_gets_it_back_from_its_founding_entry_on(tmp_path: Path):
-    async with hub_of(tmp_path, "Alpha", "Beta") as hub:
-        client = hub.client("Alpha")
-        before = (await client.connection.state(newest=True)).position
-        async with server(tmp_path / "empty") as empty:
-            account = await empty.organization_admin("Alpha")
-            profile = hub.arguments("Alpha", server=empty.running.address)
-            profile["certificate_authority"].write_bytes(empty.running.certificate_authority or b"")
-            there = AsyncClient(**profile)
-            with pytest.raises(FolkmootError) as unknown:  # The account there is not known to be Alpha's.
-                await there.connection.state(newest=True)
-            assert unknown.value.reason == reasons.ERROR_REASON_COLLABORATION_NOT_FOUND
-            await empty.submit_join_request(hub.lung.join_request(hub.lung["Alpha"], now=utc_now()), account)
-            assert (await there.connection.state(newest=True)).position == before
-            await there.close()
+async def test_server_that_lost_the_whole_collaboration_gets_it_back_from_its_founding_entry_on(gathered: Gathered):
+    async with gathered("Alpha", "Beta") as admins, server(admins.hub.folder / "empty") as empty:
+        assert await admins.members("Alpha") == ["Alpha", "Beta"]
+        await empty.organization_admin("Alpha")
+        profile = admins.profile("Alpha")
+        profile.write_text(profile.read_text().replace(admins.hub.server.running.address, empty.running.address))
+        (admins.folder("Alpha") / "ca.pem").write_bytes(empty.running.certificate_authority or b"")
+
+        unknown = await admins.try_to(
+            "Alpha", "collaboration", "members"
+        )  # The account there is not known to be Alpha's.
+        assert unknown.code == Exit.NOT_FOUND
+        reference = str(admins.hub.lung.state.reference)
+        assert f"folkmoot collaboration join {reference}" in unknown.errors
+        await admins("Alpha", "collaboration", "join", reference, "--as", "Alpha")
+        assert await admins.members("Alpha") == ["Alpha", "Beta"]
+        entries = (await admins("Alpha", "collaboration", "log", "--json")).json
+        assert len(entries) == len(admins.hub.lung.entries)
 
 
 async def test_server_that_went_on_from_an_old_backup_is_a_fork_that_stops_new_work_only(tmp_path: Path):
@@ -210,6 +213,16 @@ async def test_head_of_another_history_is_a_fork(hub: Hub, monkeypatch: pytest.M
     assert fork.value.reason == reasons.ERROR_REASON_LEDGER_FORK
     evidence = json.loads(Path(fork.value.metadata["evidence"]).read_text())
     assert Signed.FromString(b64decode(evidence["theirs"]["signed"])) == theirs
+
+
+async def test_fork_that_another_process_has_seen_stops_new_work_at_once(hub: Hub):
+    client, other = hub.client("Alpha"), hub.client("Alpha")
+    await ask(client)
+    await other.connection.state()
+    (await other.connection.replica()).pin_fork(LedgerFork("two histories were shown"))
+    with pytest.raises(FolkmootError) as refused:
+        await ask(client)
+    assert refused.value.reason == reasons.ERROR_REASON_LEDGER_FORK
 
 
 async def test_server_that_shows_no_head_statements_changes_nothing_about_their_age(

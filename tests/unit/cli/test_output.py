@@ -67,3 +67,14 @@ def test_results_are_shown_and_decide_the_exit_code(capsys: pytest.CaptureFixtur
     assert left.value.exit_code == 8
     rows = json.loads(capsys.readouterr().out)
     assert [row["error"] for row in rows] == ["", "Gamma: the node refused it: IMAGE_NOT_ALLOWED"]
+
+
+def test_what_only_the_server_says_is_marked(capsys: pytest.CaptureFixture[str]):
+    rows = [{"name": "beta-1", "online": True}]
+    show_rows(rows, ("name", "online"), as_json=False, server_says=("online",))
+    shown = capsys.readouterr().out
+    assert "online*" in shown
+    assert "name*" not in shown
+    assert "* the server says" in shown
+    show_rows(rows, ("name", "online"), as_json=True, server_says=("online",))
+    assert json.loads(capsys.readouterr().out) == [{**rows[0], "server_says": ["online"]}]

@@ -128,9 +128,12 @@ def test_statement_that_is_none_is_left_out(replica: Replica, lung: World, forge
         check(taken(replica, lung, [signed]), replica)
 
 
-def test_file_that_cannot_be_read_is_made_anew(replica: Replica, lung: World):
-    replica.path.with_suffix(".heads").write_bytes(b"\x00\x00\x00\x01\xff")
+@pytest.mark.parametrize("content", [b"\x00\x00\x00\x01\xff", b"\x00\x00\x00\x00", b"\xff" * 9, bytes(64)])
+def test_file_that_cannot_be_read_is_made_anew(replica: Replica, lung: World, content: bytes):
+    path = replica.path.with_suffix(".heads")
+    path.write_bytes(content)
     check(taken(replica, lung, [head(lung, "Beta", NOW)]), replica)
+    check(taken(replica, lung), replica)
 
 
 def test_applicants_cannot_speak(replica: Replica, lung: World):

@@ -184,6 +184,20 @@ async def test_server_that_went_on_without_what_it_lost_shows_a_fork(lung: World
         await replica.refresh(Ledgers(forked(lung, 3)[:4]))  # type: ignore[arg-type]
 
 
+async def test_fork_that_begins_while_a_server_is_healed_is_caught(lung: World, tmp_path: Path):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(server)  # type: ignore[arg-type]
+    server.entries = lung.entries[:3]
+
+    async def overtaken(request: AppendLedgerEntryRequest, **_: Any) -> None:
+        server.entries = forked(lung, 3)[:4]
+        raise RemoteError(errors_pb2.ERROR_REASON_LEDGER_HEAD_MOVED, f"not {len(request.entry.body)} bytes")
+
+    server.AppendLedgerEntry = overtaken  # type: ignore[method-assign]
+    with pytest.raises(LedgerFork):
+        await replica.refresh(server)  # type: ignore[arg-type]
+
+
 async def test_server_that_does_not_take_its_entries_back_stops_nobody(
     lung: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
