@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from folkmoot.node.connection import Connection
+from folkmoot.node.waiting import first_of
 from folkmoot.transport import timeouts
 from folkmoot.trust import (
     FolkmootError,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from folkmoot.node.station import Station
 
 log = structlog.get_logger()
+
+LOOK_AGAIN_SECONDS = 24 * 3600.0
+"""How often a station makes sure that the vault still has the key."""
 
 
 class Vault:
@@ -147,7 +151,8 @@ async def fetch_key(station: "Station", vault: Vault, member: Member, missing: K
 
 
 async def keep_vaulted(station: "Station", vault: Vault) -> None:
-    """Put the organization's key into the vault whenever the ledger shows one that is here and not there. Ends when it is cancelled."""
+    """Put the organization's key into the vault whenever the ledger shows one that is here and not there; look again every day, since
+    a server that was restored from a backup has lost what came after it. Ends when it is cancelled."""
     offered = b""
     while True:
         moved = station.moved.changed()
@@ -162,4 +167,6 @@ async def keep_vaulted(station: "Station", vault: Vault) -> None:
             pass  # LedgerWatch tells it, and looks for the key.
         except FolkmootError as error:
             log.warning("node.key_not_vaulted", reason=error.reason_name, detail=str(error))
-        await moved.wait()
+        await first_of(moved.wait(), timeout_seconds=LOOK_AGAIN_SECONDS)
+        if not moved.is_set():
+            offered = b""
