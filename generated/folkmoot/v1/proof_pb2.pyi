@@ -43,7 +43,7 @@ class Proof(_message.Message):
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProvenTask]:
-        """The tasks, each after the one above it."""
+        """The task that the proof is about, then all below it that it knows of: by depth, then by id, each once."""
 
     def __init__(
         self,
@@ -76,7 +76,9 @@ class ProvenTask(_message.Message):
 
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_signed_pb2.Signed]:
-        """What nodes signed about its runs: Signed(RECEIPT, Receipt)s, in the order of the task's receivers."""
+        """What nodes signed about its runs: Signed(RECEIPT, Receipt)s, in the order of the task's receivers,
+        then of attempts, each once.
+        """
 
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_signed_pb2.Signed]:
