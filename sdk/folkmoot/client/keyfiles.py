@@ -4,6 +4,7 @@
 key takes the place of is kept beside (see folkmoot.transport.keyring); the files of one folder have one passphrase, or none.
 """
 
+import glob
 import os
 from dataclasses import dataclass
 from enum import StrEnum
@@ -138,5 +139,5 @@ def export_for_node(key: OrganizationKey, path: Path, *, governance: Path, passp
 
 def is_encrypted(path: Path) -> bool:
     """Tell whether a key file, or one beside it, needs a passphrase."""
-    files = [path, *path.parent.glob(f"{path.stem}.*{path.suffix}")]
+    files = [path, *path.parent.glob(f"{glob.escape(path.stem)}.*{glob.escape(path.suffix)}")]
     return any(b"ENCRYPTED PRIVATE KEY" in each.read_bytes() for each in files if each.is_file())
