@@ -230,6 +230,27 @@ PROTECTIONS = (
         "        if False:  # The data owner",
         "tests/attacks/test_a_changed_policy.py::test_a_run_that_waits_is_not_started_when_the_policy_forbids_it_meanwhile",
     ),
+    Protection(
+        "what a passphrase costs is looked at before it is stretched",
+        "sdk/folkmoot/trust/keyfile.py",
+        "        _check_work(block)\n",
+        "",
+        "tests/unit/trust/test_keyfile.py::test_passphrase_that_would_be_stretched_for_hours_is_refused_unread",
+    ),
+    Protection(
+        "a block of a file is looked at once, whatever it contains",
+        "sdk/folkmoot/trust/keyfile.py",
+        "((?:(?!-----).)*+)",
+        "(.*?)",
+        "tests/fuzz/test_measure.py::test_time_grows_no_faster_than_the_input[signing key file]",
+    ),
+    Protection(
+        "what is no message is refused, not a fault",
+        "sdk/folkmoot/transport/requests.py",
+        "        except DecodeError:\n",
+        "        except ZeroDivisionError:\n",
+        "tests/fuzz/test_proxy.py::test_nothing_that_an_algorithm_sends_is_a_fault",
+    ),
 )
 
 
