@@ -8,7 +8,10 @@ import pytest
 from folkmoot.client import Client, FolkmootError, reason_to_keep
 from folkmoot.trust import dump_signing_key, load_invitation
 from folkmoot.v1 import errors_pb2 as reasons
+from folkmoot.v1.ledger_pb2 import Quorum
+from tests.builders import organization
 from tests.integration.client.conftest import Hub
+from tests.integration.client.hub import hub_of
 from tests.integration.client.test_node_approval import machine_asks
 
 
@@ -61,3 +64,16 @@ async def test_nodes_from_a_script_without_await(hub: Hub):
             return [node.name for node in client.nodes() if node.organization == "Beta"]
 
     assert await asyncio.to_thread(administrate) == ["beta-2"]
+
+
+async def test_votes_at_the_same_moment_all_count(tmp_path: Path):
+    names = ("Alpha", "Beta", "Gamma", "Delta")
+    async with hub_of(tmp_path, *names, quorum=Quorum.QUORUM_UNANIMOUS, nodes=False) as hub:
+        epsilon = organization("Epsilon")
+        await hub.server.submit_join_request(
+            hub.lung.join_request(epsilon), await hub.server.organization_admin("Epsilon")
+        )
+        clients = [hub.client(name, governance_key=key_of(hub, name)) for name in names]
+        votes = (client.governance.vote(epsilon.address, approve=True) for client in clients)
+        assert sorted(await asyncio.gather(*votes)) == [0, 1, 2, 3]
+        assert "Epsilon" in [one.name for one in await clients[0].organizations]

@@ -132,6 +132,7 @@ async def test_server_that_went_on_from_an_old_backup_is_a_fork_that_stops_new_w
                 await ask(again)
             assert refused.value.reason == reasons.ERROR_REASON_LEDGER_FORK
             assert [one.name for one in await again.organizations] == ["Alpha", "Beta", "Delta", "Gamma"]
+            assert len(await again.governance.log()) > int(evidence["metadata"]["sequence"])
 
 
 async def test_nobody_else_has_shown_anything_for_a_week(tmp_path: Path):

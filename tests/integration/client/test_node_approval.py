@@ -94,6 +94,7 @@ async def test_invented_attempts_in_the_servers_list_are_left_out(hub: Hub, monk
         Signed(body=b"\xff"),
         hub.lung.claim("Alpha", "alpha-3", SigningKey.generate(randomness("three"))),
         elsewhere.claim("Alpha", "alpha-4", SigningKey.generate(randomness("four"))),
+        hub.lung.claim("Alpha", "alpha-1", hub.lung["Alpha"].nodes["alpha-1"]),  # admitted already
     ]
     invented[1].signature = bytes(64)
 

@@ -6,13 +6,18 @@ import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from folkmoot.transport import RemoteError, Replica
-from folkmoot.trust import FolkmootError, Reference, State, TrustError, replay, serialize, sign, vote_entry
+from folkmoot.transport.records import dump_records
+from folkmoot.trust import FolkmootError, Reference, State, TrustError, fingerprint, replay, serialize, sign, vote_entry
 from folkmoot.trust.errors import (
     LedgerEntryInvalid,
     LedgerFork,
@@ -358,6 +363,29 @@ async def test_entry_altered_on_disk_is_refused(lung: World, tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b"Gamma", b"Delta"))
     with pytest.raises(LedgerEntryInvalid):
         Replica(tmp_path, reference(lung))
+
+
+@cache
+def known() -> World:
+    return world(("Alpha", "Beta"), now=LAST_YEAR)
+
+
+@given(st.data())
+def test_file_of_anything_gives_a_true_beginning_of_the_ledger_or_a_typed_error(data: st.DataObject):
+    lung = known()
+    whole = dump_records(entry.SerializeToString() for entry in lung.entries)
+    begin = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(begin, min(len(whole), begin + 200)))
+    content = whole[:begin] + data.draw(st.binary(max_size=200)) + whole[end:]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{fingerprint(lung.genesis)}.ledger"
+        path.write_bytes(content)
+        try:
+            replica = Replica(Path(folder), reference(lung))
+        except (LedgerEntryInvalid, LedgerUpgradeNeeded):
+            return
+        bodies = [entry.body for entry in replica.entries]
+        assert bodies == [entry.body for entry in lung.entries[: len(bodies)]]
 
 
 async def test_two_processes_share_one_file(lung: World, tmp_path: Path):
