@@ -23,6 +23,10 @@ from folkmoot.trust import (
 )
 
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+# A block ends at the next dashes, so that each byte is looked at once, whatever the file contains.
+_PRIVATE_BLOCK = re.compile(
+    rb"-----BEGIN (?:[A-Z0-9 ]* )?PRIVATE KEY-----(?:(?!-----).)*+-----END [A-Z0-9 ]+-----", re.DOTALL
+)
 _PRIVATE = {b"PRIVATE KEY", b"ENCRYPTED PRIVATE KEY"}
 _COMPANIONS = (".crt", ".cer", ".csr", ".p12", ".pfx", ".pub")
 _READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -121,8 +125,7 @@ def _private_labels(pem: bytes) -> list[bytes]:
 
 def _keys_in(pem: bytes) -> bytes:
     """Only the private keys: what else is in the file was warned of, and is not taken along."""
-    blocks = re.findall(rb"-----BEGIN (?:[A-Z0-9 ]* )?PRIVATE KEY-----.*?-----END [A-Z0-9 ]+-----", pem, re.DOTALL)
-    return b"\n".join(blocks) + b"\n"
+    return b"\n".join(_PRIVATE_BLOCK.findall(pem)) + b"\n"
 
 
 def _refuse_ssh(pem: bytes) -> None:

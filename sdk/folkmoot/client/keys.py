@@ -155,6 +155,7 @@ async def rotate(
     user_id = await connection.user_id()
 
     def make(state: State) -> Signed:
+        _check_unchanged(state, member)
         next_claim = claim(state, coming, governance_key)
         return rotate_key_entry(
             state, next_claim, governance_key=governance_key, now=datetime.now(UTC), created_by=user_id
@@ -162,6 +163,16 @@ async def rotate(
 
     await connection.append(make)
     return Rotation(fingerprint(key_id(member.keys.encryption)), coming.fingerprint, keyring.make_current(coming))
+
+
+def _check_unchanged(state: State, before: Member) -> None:
+    """Raise KeyMismatch when somebody else has changed the key meanwhile: his files are under way to the nodes."""
+    now = state.member(before.organization_id)
+    if now.key_entry != before.key_entry:
+        raise KeyMismatch(
+            f"Somebody else has changed the key of {before.name} just now, by entry {state.position.sequence} or before: look with "
+            "`folkmoot key show --newest`, and rotate again if it still is wanted."
+        )
 
 
 async def next_key(

@@ -161,6 +161,26 @@ async def test_rotation_that_is_cut_short_loses_nothing_and_is_done_again(
         assert first.keys[0].key_ids in {each.key_ids for each in Keyring.load(path).keys}
 
 
+async def test_rotation_that_another_admin_overtakes_changes_nothing(gathered: Gathered):
+    async with gathered("Alpha", "Beta") as admins:
+        path = admins.profile("Alpha").parent / "organization.pem"
+        governance_key = admins.hub.lung["Alpha"].governance_key
+        other = admins.hub.client("Alpha", organization_key=path, state_directory=path.parent / "other")
+        client = admins.hub.client("Alpha", organization_key=path)
+        others = Keyring(path.parent / "others" / "organization.pem").add(Keyring.load(path).keys[0])
+
+        async def overtake(*_: object) -> None:
+            await keys.rotate(other.connection, others, governance_key=governance_key)
+
+        with pytest.raises(FolkmootError, match="Somebody else"):
+            await keys.rotate(
+                client.connection, Keyring.load(path), governance_key=governance_key, before_appending=overtake
+            )
+        state = await ledger(admins, "Beta")
+        assert len(state.key_terms[governance_key.fingerprint]) == 2
+        assert read_organization_key(path).key_ids == admins.hub.lung["Alpha"].organization_key.key_ids
+
+
 async def test_rotation_puts_the_next_key_into_the_vault_first(gathered: Gathered, monkeypatch: pytest.MonkeyPatch):
     async with gathered("Alpha", "Beta") as admins:
         monkeypatch.setenv("ORGANIZATION_VAULT_SECRET", generate_secret())

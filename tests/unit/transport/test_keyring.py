@@ -5,9 +5,12 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from folkmoot.transport import keyring as module
 from folkmoot.transport.keyring import Keyring, read_organization_key
@@ -165,3 +168,40 @@ def test_passphrase_protects_what_is_added(tmp_path: Path):
     keyring = Keyring.load(path, "six words are better than one")
     assert keyring.keys[0].fingerprint == new.fingerprint
     assert "six words" not in repr(keyring)
+
+
+KEYS = [key(name) for name in ("One", "Two", "Three", "Four")]
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "make current"]), st.integers(0, 3), st.integers(0, 3)), max_size=8)
+
+
+@given(steps=STEPS)
+@settings(deadline=None, max_examples=40)
+def test_no_sequence_of_changes_and_crashes_loses_a_key(steps: list[tuple[str, int, int]]):
+    """Each step may be cut off at its first, second or third write, or not at all; whatever was there before is there after."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "organization.pem"
+        held: set[bytes] = set()
+        for change, number, cut_at in steps:
+            writes = 0
+
+            def write(*arguments: Any, cut_at: int = cut_at, **options: Any) -> None:
+                nonlocal writes
+                writes += 1
+                if writes == cut_at:
+                    raise SystemError("power cut")
+                write_secret(*arguments, **options)
+
+            patch.setattr(module, "write_secret", write)
+            keyring = Keyring.load(path) if path.exists() else Keyring(path)
+            try:
+                changed = keyring.add(KEYS[number]) if change == "add" else keyring.make_current(KEYS[number])
+            except SystemError:
+                changed = None
+            there = Keyring.load(path) if path.exists() else Keyring(path)
+            now = {each.encryption.key_id for each in there.keys}
+            assert held <= now
+            assert there.unread == ()
+            if changed is not None:
+                assert KEYS[number].encryption.key_id in now
+                assert change == "add" or there.keys[0].key_ids == KEYS[number].key_ids
+            held = now
