@@ -5,14 +5,18 @@ from datetime import timedelta
 import grpc.aio
 import pytest
 
+from folkmoot.server.context import Caller
+from folkmoot.server.link import LinkSession
 from folkmoot.transport.status import error_from_rpc
-from folkmoot.trust import SigningKey
+from folkmoot.trust import NodeNotApproved, SigningKey
 from folkmoot.v1 import key_service_pb2 as keys
+from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.admin_service_pb2 import ListNodeAttemptsRequest, SubmitNodeAttemptRequest
 from folkmoot.v1.auth_service_pb2 import WhoAmIRequest
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import JOIN_REQUEST_STATE_PENDING
+from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Scratch, WaitReason
 from tests.builders import randomness
@@ -84,6 +88,28 @@ async def test_revoked_node_reads_how_it_ended_and_nothing_behind_it(hub: Hub) -
     assert [entry async for batch in reading for entry in batch.entries] == hub.lung.entries[:seen]
     watching = hub.server.keys.WatchLedger(keys.WatchLedgerRequest(genesis=hub.lung.genesis), metadata=metadata)
     assert reason(await refused(watching)) == "NODE_NOT_APPROVED"
+
+
+async def test_session_is_over_as_soon_as_the_entry_is_there(hub: Hub) -> None:
+    session, first = session_of(hub, "Beta")
+    await session.handle(first)
+    assert (len(await session.next_frames(0)), session.over) == (1, False)
+    await revoke(hub, "Beta", "beta-1")
+    assert session.over
+    with pytest.raises(NodeNotApproved):
+        await session.next_frames(0)
+
+
+def session_of(hub: Hub, organization: str) -> tuple[LinkSession, NodeFrame]:
+    """Return a node's session without a wire, and the frame that begins it."""
+    node_id = hub.lung[organization].nodes[f"{organization.lower()}-1"].fingerprint
+    caller = Caller(
+        options.CALLER_NODE,
+        node_id=node_id,
+        organization_id=hub.lung[organization].address,
+        genesis=hub.lung.genesis,
+    )
+    return hub.server.running.dispatch.open(caller), hello(hub.lung, node_id)
 
 
 async def test_nodes_of_an_organization_that_leaves_are_thrown_out_others_stay(hub: Hub) -> None:
@@ -325,3 +351,14 @@ async def test_attempts_of_an_organization_that_is_gone_are_forgotten(hub: Hub) 
         ListNodeAttemptsRequest(genesis=hub.lung.genesis), metadata=hub.admins["Beta"].metadata
     )
     assert list(listed.attempts) == []
+
+
+async def test_hello_that_was_under_way_when_its_node_was_revoked_begins_nothing(hub: Hub) -> None:
+    """Its token and its first frame were good; the entry came before the session was stored."""
+    await hub.create(sealed := task(hub.lung, ("Beta",)))
+    session, first = session_of(hub, "Beta")
+    await revoke(hub, "Beta", "beta-1")
+    with pytest.raises(NodeNotApproved):
+        await session.handle(first)
+    run = await hub.run(sealed, "Beta")
+    assert (run.node_id, run.waiting.reason) == ("", WaitReason.WAIT_REASON_NO_NODE)

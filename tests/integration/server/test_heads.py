@@ -35,9 +35,10 @@ async def heads(s: Server, hub: Hub) -> list[Signed]:
     return list((await s.keys.ListHeads(request, metadata=hub.ada)).heads)
 
 
-async def taken(station: Station) -> None:
-    """Return when the server has taken what was sent: it leaves, and frames take effect in order."""
+async def taken(hub: Hub, station: Station) -> None:
+    """Return when the server has stored what was sent: frames take effect in order, and so do writes."""
     await station.leave()
+    await hub.settled()
 
 
 @FORMS
@@ -47,9 +48,8 @@ async def test_node_says_what_it_has_verified_at_hello_and_later(hub: Hub, form)
     station = Station(form(hub.tasks, await hub.node("Beta")))
     await station.link.send(hello(hub.lung, key.fingerprint, head_statement=first))
     await station.next("welcome")
-    await hub.settled()
     await station.send(head_statement=second)
-    await taken(station)
+    await taken(hub, station)
     assert await heads(hub.server, hub) == [second]
 
 
@@ -59,7 +59,7 @@ async def test_older_statement_replaces_no_newer_one(hub: Hub) -> None:
     async with attached(hub.server, hub.lung, "Beta") as station:
         await station.send(head_statement=newer)
         await station.send(head_statement=statement(state, key, time=timestamp(utc_now() - timedelta(hours=1))))
-        await taken(station)
+        await taken(hub, station)
     assert await heads(hub.server, hub) == [newer]
 
 
@@ -78,7 +78,7 @@ async def test_nobody_states_a_head_for_another_node(hub: Hub) -> None:
     async with attached(hub.server, hub.lung, "Beta") as station:
         for each in refused_ones:
             await station.send(head_statement=each)
-        await taken(station)
+        await taken(hub, station)
     assert await heads(hub.server, hub) == []
 
 
@@ -90,7 +90,7 @@ async def test_statement_that_contradicts_the_server_is_shown_to_the_members(hub
     contradicting = statement(state, key, head=other)
     async with attached(hub.server, hub.lung, "Beta") as station:
         await station.send(head_statement=contradicting)
-        await taken(station)
+        await taken(hub, station)
     assert await heads(hub.server, hub) == [contradicting]
 
 
@@ -99,7 +99,7 @@ async def test_statements_go_with_their_nodes_and_strangers_see_none(hub: Hub) -
         key = hub.lung[name].nodes[f"{name.lower()}-1"]
         async with attached(hub.server, hub.lung, name) as station:
             await station.send(head_statement=statement(hub.lung.state, key))
-            await taken(station)
+            await taken(hub, station)
     assert len(await heads(hub.server, hub)) == 2
     await hub.server.append(hub.lung.revoke_node("Beta", "beta-1"), hub.admins["Beta"])
     assert len(await heads(hub.server, hub)) == 1
