@@ -10,6 +10,7 @@
 A lie takes a message and changes it, or returns those that go on in its place. Where nobody lies, bytes pass as they are.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -47,9 +48,9 @@ class Liar(grpc.GenericRpcHandler):
 
     channel: grpc.aio.Channel
     target: str = ""
-    _requests: dict[str, Lie] = field(default_factory=dict)
-    _answers: dict[str, Lie] = field(default_factory=dict)
-    _instead: dict[str, Answer] = field(default_factory=dict)
+    _requests: dict[str, list[Lie]] = field(default_factory=lambda: defaultdict(list))
+    _answers: dict[str, list[Lie]] = field(default_factory=lambda: defaultdict(list))
+    _instead: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
     def requests(self, method: str, lie: Lie) -> Any:
         """Lie to the server about what it is asked."""
@@ -80,9 +81,9 @@ class Liar(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _pass_on(self, call: grpc.HandlerCallDetails, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        if call.method in self._instead:
+        if instead := self._instead[call.method]:
             async for request in requests:
-                told = self._instead[call.method](_read(call.method, request, "input"))
+                told = instead[-1](_read(call.method, request, "input"))
                 if told is not None:
                     yield told.SerializeToString()
             return
@@ -97,16 +98,23 @@ class Liar(grpc.GenericRpcHandler):
             stream.cancel()
 
     async def _told(
-        self, path: str, messages: AsyncIterator[bytes], side: str, lies: dict[str, Lie]
+        self, path: str, messages: AsyncIterator[bytes], side: str, lies: dict[str, list[Lie]]
     ) -> AsyncIterator[bytes]:
         async for data in messages:
-            if path not in lies:
+            if not lies[path]:
                 yield data
                 continue
-            message = _read(path, data, side)
-            replaced = lies[path](message)
-            for each in (message,) if replaced is None else replaced:
-                yield each.SerializeToString()
+            told = [_read(path, data, side)]
+            for lie in lies[path]:
+                told = [each for message in told for each in _after(lie, message)]
+            for message in told:
+                yield message.SerializeToString()
+
+
+def _after(lie: Lie, message: Message) -> Iterable[Message]:
+    """What a lie leaves of a message."""
+    replaced = lie(message)
+    return (message,) if replaced is None else replaced
 
 
 def _read(path: str, data: bytes, side: str) -> Message:
@@ -115,14 +123,13 @@ def _read(path: str, data: bytes, side: str) -> Message:
 
 
 @contextmanager
-def _while(lies: dict[str, Any], method: str, lie: Any) -> Iterator[None]:
-    path = PATHS[method]
-    assert path not in lies, f"one lie at a time about {method}"
-    lies[path] = lie
+def _while(lies: dict[str, list[Any]], method: str, lie: Any) -> Iterator[None]:
+    told = lies[PATHS[method]]
+    told.append(lie)
     try:
         yield
     finally:
-        del lies[path]
+        told.remove(lie)
 
 
 @asynccontextmanager

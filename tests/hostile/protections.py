@@ -1,12 +1,12 @@
 """The protections that stop the attacks, each as the lines that do it."""
 
-from folkmoot.client import opening, results
-from folkmoot.node import inputs, judgement, messages
+from folkmoot.client import encryption, opening, results
+from folkmoot.node import inputs, judgement, messages, subtasks
 from folkmoot.node.intake import Intake
 from folkmoot.node.station import Station
 from folkmoot.transport import Replica
 from folkmoot.transport import heads as transport_heads
-from folkmoot.trust import book, claims, envelope, heads, intents, ledger, receipt, task
+from folkmoot.trust import authentication, book, claims, envelope, heads, intents, ledger, receipt, signed, task, vault
 from tests.hostile.unprotected import Edit, protection
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -30,6 +30,14 @@ TASKS_OF_THIS_COLLABORATION = protection(
 OWN_RUNS = protection(
     "a run is executed by the organization that the task gives it to",
     Edit(judgement._verify, "task.receiver(record.run_id).organization_id != station.organization_id", "False"),
+)
+OWN_INPUTS = protection(
+    "an input is for the organizations that the task names",
+    Edit(
+        task.VerifiedTask.input,
+        "any(organization_id == receiver.organization_id for receiver in self.spec.receivers)",
+        "self.spec.receivers",
+    ),
 )
 GRANTED_ATTEMPTS = protection(
     "a run has as many attempts as its task allows",
@@ -97,6 +105,23 @@ LIVING_LEDGER = protection(
     "somebody else has to have shown a sign of life",
     Edit(transport_heads.SignsOfLife.check, "if now - self.newest > max_head_age:", "if False:"),
 )
+PRESENT_MEMBERS = protection(
+    "whoever asks for work is a member now, with a key that was not revoked",
+    Edit(
+        task._check_executable,
+        "require({spec.initiator.organization_id, *spec.result_receivers} <= state.members.keys(), TaskRule.MEMBER)",
+    ),
+    Edit(task._check_executable, "require(signer.revoked_at is None and not signer.is_gone, TaskRule.SIGNER_GONE)"),
+)
+VOTING_MEMBERS = protection(
+    "only members vote",
+    Edit(ledger._append, "require(message.organization_id in book.members, LedgerRule.SIGNER)"),
+    Edit(
+        book.Book.check_signed_by_member,
+        "self.members[entry.message.organization_id]",
+        "self._mappings['memberships'][entry.message.organization_id][-1]",
+    ),
+)
 APPENDED_ENTRIES = protection(
     "what was appended has to show",
     Edit(
@@ -155,6 +180,7 @@ SIGNED_ENVELOPES = protection(
 )
 SEALED_STAYS_SEALED = protection(
     "in a sealed collaboration, nothing is taken that is plain",
+    Edit(encryption.check_envelope, "if shown is not encryption_of(state):", "if False:"),
     Edit(envelope.open_envelope, "if inspected.sealed != (keys is not None):", "if False:"),
     Edit(envelope.open_envelope, "if keys is None else", "if keys is None or not inspected.sealed else"),
 )
@@ -179,4 +205,42 @@ MESSAGE_PLACE = protection(
         "if False:",
     ),
     Edit(Station.node_sender, "if node.organization_id != organization_id:", "if False:"),
+)
+
+# ---- members, their algorithms and their keys ------------------------------------------------------------------------
+
+OWN_SUBTASKS = protection(
+    "a subtask is signed by a node of the organization whose run makes it",
+    Edit(task._node_signer, "if node.organization_id != spec.initiator.organization_id:", "if False:"),
+)
+DECLARED_DEPENDENCIES = protection(
+    "a run reads the results that its signed task depends on",
+    Edit(subtasks.Subtasks._dependency, "if task_id not in digests:", "if False:"),
+    Edit(
+        subtasks.Subtasks._dependency,
+        "if task.digest != digests[task_id] or task.spec.job_id != spec.job_id:",
+        "if False:",
+    ),
+)
+NAMED_KINDS = protection(
+    "a signature says what was signed, and a node makes up itself what it signs",
+    Edit(signed._message, "pae(_LABEL, _KIND_NAMES[kind], genesis, body)", "pae(_LABEL, genesis, body)"),
+    Edit(authentication.make_authentication, "serialize(authentication)", "nonce"),
+)
+NAMED_AUTHORITY = protection(
+    "a node's proof names the certificate authority of the server that it is for",
+    Edit(
+        authentication.verify_authentication,
+        "if authentication.server_authority_digest != server_authority_digest:",
+        "if False:",
+    ),
+)
+OWN_VAULTED_KEY = protection(
+    "what comes out of the vault is the key that the ledger shows for the organization",
+    Edit(vault.check_head, "if head.organization_id != organization_id:", "if False:"),
+    Edit(
+        vault.open_vaulted_key,
+        "if keys is not None and named != (key_id(keys.encryption), key_id(keys.task_signing)):",
+        "if False:",
+    ),
 )

@@ -9,7 +9,7 @@ await stage.works()           everybody computes and is believed, now that nobod
 """
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from folkmoot.node import records
 from folkmoot.node.app import RunningNode, serve
 from folkmoot.node.config import load_config
 from folkmoot.node.records import RunRecord
-from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.trust import vote_entry
+from folkmoot.v1.ledger_pb2 import Decision, Encryption
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Receipt, Run, TaskSpec
 from folkmoot.v1.task_service_pb2 import GetRunRequest
-from tests.builders import World
+from tests.builders import World, organization
 from tests.hostile.liar import Liar, lying
-from tests.integration.harness import PASSWORD
+from tests.integration.harness import PASSWORD, utc_now
 from tests.integration.network import LABEL, RESEARCHER, Network, network
 from tests.polling import until
 
@@ -91,12 +92,24 @@ class Stage:
 
     # ---- a ledger that grows ---------------------------------------------------------------------------------------
 
-    async def append(self, organization: str, entry: Signed) -> None:
-        """Bring an entry to the real server, as an organization's admin, and wait until every node has seen it."""
+    async def append(self, organization: str, entry: Signed, *, seen_by: Sequence[str] = ORGANIZATIONS[1:]) -> None:
+        """Bring an entry to the real server, as an organization's admin, and wait until the nodes have seen it."""
         self.world.append(entry)
         await self.net.server.append(entry, self.net.server.users[f"admin@{organization.lower()}"])
-        for organization in self.net.nodes:
-            await self.has_seen(organization)
+        for each in seen_by:
+            await self.has_seen(each)
+
+    async def admit(self, name: str) -> None:
+        """Have the members vote another organization in; it has no node."""
+        applicant, admin = organization(name), await self.net.server.organization_admin(name)
+        request = self.world.join_request(applicant, now=utc_now())
+        await self.net.server.submit_join_request(request, admin)
+        for voter in ORGANIZATIONS:
+            if not self.world.state.is_member(applicant.address):
+                key, approve = self.world[voter].governance_key, Decision.DECISION_APPROVE
+                vote = vote_entry(self.world.state, request, approve, governance_key=key, now=utc_now())
+                await self.append(voter, vote)
+        self.world.organizations[name] = applicant
 
     async def has_seen(self, organization: str) -> None:
         """Wait until a node knows the whole ledger."""

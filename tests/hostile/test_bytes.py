@@ -7,13 +7,12 @@ local log; a node refuses the run (INPUT_REJECTED) or reports the gap (MESSAGE_G
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
 from folkmoot.algorithm.values import encode
@@ -22,6 +21,7 @@ from folkmoot.node.app import serve
 from folkmoot.node.config import load_config
 from folkmoot.trust import (
     BytesSource,
+    EncryptionDisagrees,
     EnvelopeRejected,
     FolkmootError,
     SigningKey,
@@ -34,25 +34,17 @@ from folkmoot.trust import (
 from folkmoot.trust.envelope_format import BodyDigest
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.envelope_pb2 import EnvelopeSeal
-from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Receipt
 from folkmoot.v1.task_service_pb2 import AttachResponse, WatchTaskResponse
 from tests.hostile.protections import AGREED_ENCRYPTION, SEALED_STAYS_SEALED, SIGNED_ENVELOPES, WHOLE_BODIES
-from tests.hostile.stage import Stage, stage
+from tests.hostile.stage import Stage
 from tests.hostile.unprotected import Protection, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Damage: TypeAlias = Callable[[bytes, bytes], bytes]
 How: TypeAlias = tuple[Damage, Protection]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def plain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """A collaboration whose payloads are signed and bound, and not encrypted."""
-    async with stage(tmp_path_factory.mktemp("plain"), encryption=Encryption.ENCRYPTION_PLAIN) as playing:
-        yield playing
 
 
 def flipped(envelope: bytes, number: bytes) -> bytes:
@@ -210,8 +202,8 @@ async def test_a_plain_result_in_a_sealed_collaboration_is_rejected(stage: Stage
 
     with stage.before("client").answers("WatchTask", bare), caplog.at_level(logging.WARNING, "folkmoot.client"):
         result = await stage.result(await stage.client.tasks.get(task.id), "Beta")
-    assert isinstance(result.problem, EnvelopeRejected)
-    assert "it is plain, the collaboration is not" in caplog.text
+    assert isinstance(result.problem, EncryptionDisagrees)
+    assert "somebody pretends otherwise" in caplog.text
 
     with without(SEALED_STAYS_SEALED), stage.before("client").answers("WatchTask", bare):
         assert (await stage.result(await stage.client.tasks.get(task.id), "Beta")).value == 43
@@ -232,7 +224,7 @@ async def test_a_node_that_was_told_to_seal_takes_no_part_in_a_plain_collaborati
     async with serve(strict) as node:
         with pytest.raises(FolkmootError) as caught:
             await node.attached()
-    assert "encryption" in str(caught.value)
+    assert caught.value.reason_name == "ENCRYPTION_DISAGREES"
     with without(AGREED_ENCRYPTION):
         async with serve(strict) as node:
             await node.attached()  # and sends what it computes in the open

@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 
 from folkmoot.client import Resources
 from folkmoot.client.images import resolve_image
-from folkmoot.trust import SigningKey, sign_task, uuid7
+from folkmoot.trust import BytesSource, SigningKey, inspect, seal_bytes, sign_task, uuid7
 from folkmoot.trust.reasons import reason_name
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.link_pb2 import Assign
 from folkmoot.v1.task_pb2 import Image, RunState, TaskSpec
 from folkmoot.v1.task_service_pb2 import AttachResponse
@@ -23,7 +24,9 @@ from tests.builders import world
 from tests.hostile.misleading import Spoils, altered, assigning, misled, overheard, refused_at, taking, told_of
 from tests.hostile.protections import (
     GRANTED_ATTEMPTS,
+    INPUT_PLACE,
     JOURNALED_RUNS,
+    OWN_INPUTS,
     OWN_RUNS,
     SIGNED_TASKS,
     TASKS_OF_THIS_COLLABORATION,
@@ -33,6 +36,7 @@ from tests.hostile.unprotected import without
 from tests.integration.harness import utc_now
 from tests.integration.network import LABEL
 from tests.polling import until
+from tests.unit.node.assignments import content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -166,14 +170,22 @@ async def test_a_run_of_another_organization_is_refused(stage: Stage):
         assert (await taken.of(await misdirected())).read_by("Alpha") == 42
 
 
-async def test_a_task_for_somebody_else_is_refused(stage: Stage):
-    """Gamma is no receiver: it neither executes the task nor could open its input."""
-    task, assign = await overheard(stage, "Beta", "Beta")
-    run_id = stage.run_id(task, "Beta")
+async def test_a_task_for_somebody_else_is_refused(plain: Stage):
+    """Gamma is no receiver. Where payloads are sealed it could not open the input; here it could."""
+
+    async def misdirected() -> str:
+        task, assign = await overheard(plain, "Beta", "Beta")
+        await misled(plain, "Gamma", lambda given: given.CopyFrom(assign))
+        return plain.run_id(task, "Beta")
+
     with capture_logs() as said:
-        await misled(stage, "Gamma", lambda given: given.CopyFrom(assign))
-        await refused_at(stage, "Gamma", run_id, "RECEIVERS", said, known_to_the_server=False)
-    await stage.works()
+        run_id = await misdirected()
+        await refused_at(plain, "Gamma", run_id, "RECEIVERS", said, known_to_the_server=False)
+    assert (await plain.journaled("Beta", run_id)).receipt.outcome == COMPLETED
+    await plain.works("Gamma")
+
+    with without(OWN_RUNS, OWN_INPUTS), taking(plain, "Gamma") as taken:
+        assert (await taken.of(await misdirected())).run.receipt.organization_id == plain.world["Gamma"].address
 
 
 async def test_a_task_that_comes_again_is_not_executed_again(stage: Stage):
@@ -223,3 +235,48 @@ async def test_a_task_of_another_collaboration_is_refused(stage: Stage):
 
     with without(TASKS_OF_THIS_COLLABORATION), taking(stage, "Beta") as taken:
         assert (await taken.of(await misled(stage, "Beta", replay_from_elsewhere))).read_by("Alpha") == 42
+
+
+# ---- with another question -------------------------------------------------------------------------------------------
+
+ELSEWHERE: dict[str, Callable[[Stage], dict[str, Any]]] = {
+    "task": lambda stage: {"task_id": uuid7(utc_now(), os.urandom)},
+    "organization": lambda stage: {"sender_organization_id": stage.world["Gamma"].address},
+    "direction": lambda stage: {
+        "kind": EnvelopeKind.ENVELOPE_KIND_RESULT,
+        "task_digest": bytes(32),
+        "run_id": uuid7(utc_now(), os.urandom),
+        "attempt": 1,
+    },
+    "collaboration": lambda stage: {"genesis": world(nodes=False, name="heart").genesis},
+}
+
+
+@pytest.mark.parametrize("field", ELSEWHERE)
+async def test_an_input_from_elsewhere_is_rejected(stage: Stage, field: str):
+    """Sealed to Beta, signed by a member's key, all of it genuine; but not the question of this task."""
+    signer = "Gamma" if field == "organization" else "Alpha"
+
+    def replay(assign: Assign) -> str:
+        context = inspect(BytesSource(assign.input_envelope)).context
+        for name, value in ELSEWHERE[field](stage).items():
+            setattr(context, name, value)
+        assign.input_envelope = seal_bytes(
+            content("double", number=333),
+            context=context,
+            receivers=stage.world.state.receivers(["Beta"]),
+            key=stage.world[signer].organization_key.task_signing,
+            random=os.urandom,
+        ).envelope
+        return assign.run_id
+
+    with capture_logs() as said:
+        run_id = await misled(stage, "Beta", replay)
+        run = await stage.journaled("Beta", run_id)
+    assert (run.receipt.outcome, reason_name(run.receipt.reason)) == (REFUSED, "INPUT_REJECTED")
+    (told,) = [each for each in said if each["event"] == "run.input_rejected"]
+    assert "than expected" in told["cause"] or "another collaboration" in told["cause"]
+    await stage.works("Beta")
+
+    with without(INPUT_PLACE), taking(stage, "Beta") as taken:
+        assert (await taken.of(await misled(stage, "Beta", replay))).read_by("Alpha") == 666

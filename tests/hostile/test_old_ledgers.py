@@ -1,0 +1,196 @@
+"""A server that turns time back or holds it: so that who has gone would be there still, and what was revoked would count.
+
+Who notices: whoever has a copy (it only grows, and gives a server that is behind what it lacks), and whoever hears what others have
+seen (head statements), or for too long nothing at all. What they see: LEDGER_STALE, or TASK_NOT_PROVEN with the rule. What is stored:
+the newest ledger that anybody has proven, and the refusals; new work waits, and goes on when the server shows everything.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from structlog.testing import capture_logs
+
+from folkmoot.client import FolkmootError, connection
+from folkmoot.trust import State, digest, request_removal_entry, revoke_key_entry, vote_removal_entry
+from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, AppendLedgerEntryResponse, ListHeadsResponse
+from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Decision
+from folkmoot.v1.task_service_pb2 import AttachResponse
+from tests.builders import World
+from tests.hostile.forgery import branch, forged, showing, shown
+from tests.hostile.liar import Lie
+from tests.hostile.misleading import asked, genuine, misled, refused_at, taking
+from tests.hostile.protections import HEADS_OF_OTHERS, LIVING_LEDGER, PRESENT_MEMBERS, VOTING_MEMBERS
+from tests.hostile.stage import ORGANIZATIONS, Stage
+from tests.hostile.unprotected import without
+from tests.integration.harness import utc_now
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def past(stage: Stage) -> World:
+    """The collaboration as it was while Mallory and Oscar were members in good standing."""
+    await stage.admit("Mallory")
+    await stage.admit("Oscar")
+    return branch(stage.world)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def present(stage: Stage, past: World) -> Stage:
+    """Mallory's key was stolen, and is revoked; Oscar was voted out."""
+    await revoke(stage)
+    oscar = stage.world["Oscar"].address
+    wish = request_removal_entry(
+        stage.world.state, oscar, governance_key=stage.world["Alpha"].governance_key, now=utc_now()
+    )
+    await stage.append("Alpha", wish)
+    for voter in ORGANIZATIONS:
+        key, approve = stage.world[voter].governance_key, Decision.DECISION_APPROVE
+        vote = vote_removal_entry(stage.world.state, digest(wish.body), approve, governance_key=key, now=utc_now())
+        await stage.append(voter, vote)
+    assert not stage.world.state.is_member(oscar)
+    return stage
+
+
+async def revoke(stage: Stage, *, seen_by: Sequence[str] = ORGANIZATIONS[1:]) -> None:
+    """Revoke Mallory's key, if it is not revoked yet."""
+    mallory = stage.world["Mallory"]
+    if not is_revoked(stage, stage.world.state):
+        keys, governance_key = [mallory.organization_key.task_signing.key_id], mallory.governance_key
+        entry = revoke_key_entry(stage.world.state, keys, governance_key=governance_key, now=utc_now())
+        await stage.append("Mallory", entry, seen_by=seen_by)
+
+
+def is_revoked(stage: Stage, state: State) -> bool:
+    return state.revocation(stage.world["Mallory"].organization_key.task_signing.key_id) is not None
+
+
+async def signed_by(stage: Stage, past: World, initiator: str) -> str:
+    """Give Beta's node a task that somebody signs who has gone since, naming the ledger as it was before; the result is for an accomplice."""
+    given = await genuine(past, "Beta", initiator=initiator, result_receivers=[past["Gamma"].address])
+    await misled(stage, "Beta", lambda assign: assign.CopyFrom(given))
+    return given.run_id
+
+
+# ---- the past, held ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_frozen_ledger_is_found_out_by_what_others_have_seen(stage: Stage, past: World):
+    """Beta's node is not told that Mallory's key was revoked, and gets a task that the thief has signed. Gamma's node has seen more."""
+    with ExitStack() as lies:
+        lies.enter_context(stage.before("Beta").instead("GetLedger", showing(past.entries)))
+        lies.enter_context(stage.before("Beta").answers("Attach", holding(past)))
+        await revoke(stage, seen_by=["Gamma"])
+        await restarted(stage, "Beta")
+
+        with capture_logs() as said:
+            run_id = await signed_by(stage, past, "Mallory")
+            await refused_at(stage, "Beta", run_id, "", said, known_to_the_server=False, reason="LEDGER_STALE")
+        with without(HEADS_OF_OTHERS), taking(stage, "Beta") as taken:
+            await restarted(stage, "Beta")
+            assert (await taken.of(await signed_by(stage, past, "Mallory"))).read_by("Gamma") == 42
+    await restarted(stage, "Beta")
+    await stage.has_seen("Beta")
+    await stage.works("Beta")
+
+
+def holding(past: World) -> Lie:
+    """Name an old entry as the newest one, and tell of none that comes."""
+
+    def hold(answer: AttachResponse) -> list[AttachResponse] | None:
+        if answer.frame.HasField("welcome"):
+            answer.frame.welcome.ledger_position.CopyFrom(past.state.position.message())
+        return [] if answer.frame.HasField("ledger_head") else None
+
+    return hold
+
+
+async def restarted(stage: Stage, organization: str) -> None:
+    await stage.net.stop_node(organization)
+    await stage.net.start_node(organization)
+
+
+class NextWeek(datetime):
+    """A clock that is eight days ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Any:
+        return datetime.now(tz) + timedelta(days=8)
+
+
+async def test_a_ledger_of_which_nobody_else_is_heard_for_a_week_is_stale(
+    stage: Stage, past: World, monkeypatch: pytest.MonkeyPatch
+):
+    """The server holds everything back, other nodes' statements too: there is nothing left to see but silence."""
+    monkeypatch.setattr(connection, "datetime", NextWeek)
+    with stage.before("client").instead("ListHeads", lambda _: ListHeadsResponse()):
+        async with stage.fresh_client() as client:
+            with pytest.raises(FolkmootError) as caught:
+                await asked(stage, client)
+            assert caught.value.reason_name == "LEDGER_STALE"
+            assert (await client.collaboration).sequence == stage.world.state.position.sequence  # to look at
+            with without(LIVING_LEDGER):
+                assert (await asked(stage, client)).envelopes
+
+
+# ---- the past, told again --------------------------------------------------------------------------------------------
+
+
+async def test_a_ledger_that_is_rolled_back_is_healed_and_not_believed(present: Stage, past: World):
+    """The server was restored from a backup, it says: from before Mallory's key was revoked."""
+    before, kept = present.before("client"), present.world.entries
+    offered: list[bytes] = []
+
+    def take(request: AppendLedgerEntryRequest) -> AppendLedgerEntryResponse:
+        offered.append(request.entry.body)
+        return AppendLedgerEntryResponse()
+
+    async with present.fresh_client() as client:
+        await client.collaboration  # it has a copy now
+        with before.instead("GetLedger", showing(past.entries)), before.instead("AppendLedgerEntry", take):
+            assert is_revoked(present, await client.connection.state(newest=True))
+        assert offered == [each.body for each in kept[len(past.entries) :]]  # the server gets back what it lacks
+
+    with shown(before, past.entries):
+        async with present.fresh_client() as client:  # one without a copy
+            assert not is_revoked(present, await client.connection.state())
+
+
+# ---- who has gone ----------------------------------------------------------------------------------------------------
+
+GONE = {"a revoked key": ("Mallory", "SIGNER_GONE"), "a removed member": ("Oscar", "MEMBER")}
+
+
+@pytest.mark.parametrize("who", GONE)
+async def test_no_work_is_done_for(present: Stage, past: World, who: str):
+    name, rule = GONE[who]
+    with capture_logs() as said:
+        run_id = await signed_by(present, past, name)
+        await refused_at(present, "Beta", run_id, rule, said, known_to_the_server=False)
+    await present.works("Beta")
+
+    with without(PRESENT_MEMBERS), taking(present, "Beta") as taken:
+        assert (await taken.of(await signed_by(present, past, name))).read_by("Gamma") == 42
+
+
+async def test_a_removed_member_votes_no_more(present: Stage):
+    """With a key that nobody can take away from it; the server would like to count it."""
+    key = present.world["Oscar"].governance_key
+    proposal = AlgorithmPropose(image="example.org/mine@sha256:" + "c" * 64)
+    entries = [
+        *present.world.entries,
+        forged(present.world, "algorithm.propose", proposal, organization="Oscar", key=key),
+    ]
+    async with present.fresh_client() as client:
+        with shown(present.before("client"), entries), pytest.raises(FolkmootError) as caught:
+            await client.connection.state(newest=True)
+        assert (caught.value.reason_name, caught.value.metadata["rule"]) == ("LEDGER_ENTRY_INVALID", "SIGNER")
+        assert not (await client.connection.state(newest=True)).algorithms
+
+    with without(VOTING_MEMBERS), shown(present.before("client"), entries):
+        async with present.fresh_client() as client:
+            assert (await client.connection.state()).algorithms
