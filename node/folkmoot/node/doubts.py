@@ -56,11 +56,13 @@ class Doubts:
             log.critical("node.doubt", reason=error.reason_name, detail=str(error), help=error.help)
             write_secret(path, f"{now.isoformat(timespec='seconds')}\n{error.message}".encode(), replace=True)
 
-    def settle(self, reason: ErrorReason.ValueType) -> None:
-        """Its cause is gone."""
-        if self._path(reason).exists():
-            self._path(reason).unlink(missing_ok=True)
-            log.warning("node.doubt_settled", reason=reason_name(reason))
+    def settle(self, reason: ErrorReason.ValueType) -> bool:
+        """Its cause is gone; tell whether it stood until now."""
+        if not self._path(reason).exists():
+            return False
+        self._path(reason).unlink(missing_ok=True)
+        log.warning("node.doubt_settled", reason=reason_name(reason))
+        return True
 
     def _path(self, reason: int) -> Path:
         return self._directory / reason_name(reason)

@@ -1,7 +1,7 @@
 """What the station says to an assignment, on verified facts alone: accepted, refused for a reason, or not to be decided yet.
 
-Nothing is decided by a ledger that can't be relied on. One with entries of a later release makes new work wait; a fork, entries that
-the server withholds, or other members' silence refuse it. Work that was accepted goes on in any case.
+Nothing is decided by a ledger that can't be relied on. Entries of a later release, or what does not follow from the ledger, make new
+work wait; a fork, entries that the server withholds, or other members' silence refuse it. Work that was accepted goes on in any case.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import (
     EnvelopeRejected,
     FolkmootError,
+    LedgerEntryInvalid,
     LedgerFork,
     LedgerStale,
     LedgerUpgradeNeeded,
@@ -90,7 +91,7 @@ async def judge(station: Station, assigned: RunRecord) -> Judgement:
     try:
         await _require_reliable(station)
         task = await _verify(station, record)
-    except LedgerUpgradeNeeded as error:
+    except (LedgerUpgradeNeeded, LedgerEntryInvalid) as error:
         if _expired(record, station.now()):
             return Judgement(record, None, refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, ""))
         log.warning("run.waits", run_id=record.run_id, task_id=record.task_id, detail=str(error))
@@ -191,8 +192,9 @@ async def _require_reliable(station: Station) -> None:
     """Raise what speaks against the ledger that is here."""
     if (fork := station.fork) is not None:
         raise fork
-    if doubt := station.doubts.find(ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED):
-        raise LedgerUpgradeNeeded(doubt.text)
+    for waits in (LedgerUpgradeNeeded, LedgerEntryInvalid):
+        if doubt := station.doubts.find(waits.REASON):
+            raise waits(doubt.text)
     if station.stale() is None:
         return
     try:

@@ -35,6 +35,7 @@ from folkmoot.trust import (
     Expected,
     KeyMismatch,
     LedgerBehind,
+    LedgerEntryInvalid,
     LedgerFork,
     LedgerStale,
     LedgerUpgradeNeeded,
@@ -266,11 +267,12 @@ class Station:
         before = self.replica.state
         try:
             await self.replica.refresh(self.connection.keys, metadata=self.connection.metadata)
-        except LedgerUpgradeNeeded as error:
+        except (LedgerUpgradeNeeded, LedgerEntryInvalid) as error:
             self.doubts.note(error, self.now())
             raise
         else:
-            self.doubts.settle(ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED)
+            if any([self.doubts.settle(each.REASON) for each in (LedgerUpgradeNeeded, LedgerEntryInvalid)]):
+                self.moved.notify()
         finally:
             if self.replica.state is not before:
                 self.moved.notify()

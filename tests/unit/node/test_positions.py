@@ -1,5 +1,6 @@
 """Everything that comes in says which ledger its sender has seen: another one, or more of it than the server shows, is noticed."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from folkmoot.node.judgement import Judgement, judge, record_of
-from folkmoot.node.sightings import look_at_heads, weigh_heads
+from folkmoot.node.sightings import HeadWatch, look_at_heads, weigh_heads
 from folkmoot.node.station import Station
 from folkmoot.trust import (
     BytesSource,
@@ -17,20 +18,23 @@ from folkmoot.trust import (
     EnvelopeRejected,
     Expected,
     FolkmootError,
+    LedgerEntryInvalid,
     LedgerFork,
     LedgerStale,
     Opened,
     leave_entry,
     node_revoke_entry,
+    read_head,
     seal_bytes,
     timestamp,
     verify_task,
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import ServerFrame
+from folkmoot.v1.link_pb2 import NodeFrame, ServerFrame
 from folkmoot.v1.task_pb2 import TaskSpec
 from tests.builders import DAY, NOW, World, world
+from tests.polling import until
 from tests.unit.node.assignments import assign
 from tests.unit.node.conftest import MakeStation
 from tests.unit.node.ledgers import attach, head, of_a_later_release
@@ -299,6 +303,29 @@ async def test_a_head_statement_that_is_ahead_shows_what_the_server_withholds_un
     assert (await judged(station, assign(lung))).task is not None
 
 
+async def test_a_node_says_what_it_sees_when_the_ledger_has_grown_and_daily(
+    lung: World, longer: World, make_station: MakeStation
+):
+    station = make_station()
+    attach(station, longer.entries)
+    sent: list[NodeFrame] = []
+    watch = HeadWatch(station, sent.append)
+    watch.statement()  # as Hello has it
+    watching = asyncio.create_task(watch.run())
+
+    def stated() -> list[int]:
+        signed = [frame.head_statement for frame in sent]
+        return [read_head(each, station.state, now=station.now()).position.sequence for each in signed]
+
+    await station.refresh()
+    await until(lambda: stated() == [longer.state.position.sequence])
+    station.moved.notify()  # nothing new, and not a day later
+    station.now = lambda: NOW + 2 * DAY
+    watch.attached()
+    await until(lambda: stated() == [longer.state.position.sequence] * 2)
+    watching.cancel()
+
+
 async def test_after_silence_of_all_others_new_work_is_refused_until_one_is_heard(
     lung: World, make_station: MakeStation
 ):
@@ -350,6 +377,21 @@ async def test_entries_of_a_later_release_make_new_work_wait(lung: World, make_s
     server.entries = list(lung.entries)
     await station.refresh()
     assert (await judged(station, assign(lung))).task is not None
+
+
+async def test_a_gap_in_the_ledger_makes_new_work_wait_until_the_server_sends_what_is_missing(
+    lung: World, longer: World, make_station: MakeStation
+):
+    station = make_station()
+    longer.add_node("Gamma", "gamma-3")
+    server = attach(station, [*lung.entries, longer.entries[-1]])
+    with pytest.raises(LedgerEntryInvalid):
+        await station.refresh()
+    assert not (await judged(station, assign(longer))).decided
+    server.entries = longer.entries
+    await station.refresh()
+    assert (await judged(station, assign(longer))).task is not None
+    assert list(station.doubts) == []
 
 
 async def test_what_runs_already_goes_on_beside_entries_of_a_later_release(

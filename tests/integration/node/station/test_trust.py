@@ -22,6 +22,7 @@ from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,
     LedgerFork,
+    LedgerUpgradeNeeded,
     fingerprint_words,
     load_signing_key,
     node_approve_entry,
@@ -286,6 +287,40 @@ async def test_a_node_that_was_shown_another_history_stops_new_work_and_status_s
     shown = CliRunner().invoke(folkmoot, ["node", "status", str(config)])
     assert shown.exit_code == 0, shown.output
     assert "LEDGER_FORK" in shown.output
+
+
+async def test_beside_entries_of_a_later_release_new_work_waits_and_running_work_goes_on(
+    hub: Hub, stations: Stations, monkeypatch: pytest.MonkeyPatch
+):
+    go_on = asyncio.Event()
+
+    async def wait(algorithm: Algorithm) -> None:
+        await go_on.wait()
+        await answer(algorithm)
+
+    async def of_a_later_release(*_: object, **__: object) -> None:
+        raise LedgerUpgradeNeeded("entry 9 is of a later release")
+
+    engine = Engine({"answer": answer, "wait": wait})
+    async with stations.station("Beta", engine=engine, slots=2) as node:
+        station = node.stations[0].station
+        running = await ask_for(hub, "Beta", function="wait")
+        await until(lambda: engine.started)
+        monkeypatch.setattr(station.replica, "refresh", of_a_later_release)
+        with pytest.raises(LedgerUpgradeNeeded):
+            await station.look()
+        waiting = await ask_for(hub, "Beta")
+
+        async def says_what_it_waits_for() -> bool:
+            return any("sure of the ledger" in each.text for each in await waiting.why())
+
+        await until(says_what_it_waits_for)
+        go_on.set()
+        assert (await only(running)).value == {"of": "Beta"}
+        monkeypatch.undo()
+        await station.look()
+        assert (await only(waiting)).value == {"of": "Beta"}
+    await engine.close()
 
 
 # ---- servers that forget -------------------------------------------------------------------------------------------------
