@@ -201,7 +201,9 @@ class Rsa:
 
 
 def _private_keys(pem: str, passphrase: str | None) -> list[Any]:
-    blocks = re.findall(r"(-----BEGIN ([^\n]*)-----\n(?:(?!-----).)*-----END \2-----)", pem.replace("\r\n", "\n"), re.DOTALL)
+    blocks = re.findall(
+        r"(-----BEGIN ([^\n]*)-----\n(?:(?!-----).)*-----END \2-----)", pem.replace("\r\n", "\n"), re.DOTALL
+    )
     keys = []
     for block, label in blocks:
         if label not in ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"):
@@ -237,7 +239,9 @@ def read_organization_key(pem: str, passphrase: str | None = None) -> tuple[XWin
 def read_invitation(text: str) -> dict[str, Any]:
     """Return the InvitationFile in its armour."""
     label = "FOLKMOOT INVITATION"
-    found = re.findall(f"-----BEGIN {label}-----\n((?:(?!-----).)*)-----END {label}-----", text.replace("\r\n", "\n"), re.DOTALL)
+    found = re.findall(
+        f"-----BEGIN {label}-----\n((?:(?!-----).)*)-----END {label}-----", text.replace("\r\n", "\n"), re.DOTALL
+    )
     if len(found) != 1:
         refuse("INVITATION_INVALID")
     try:
