@@ -98,7 +98,7 @@ AGREED_POSITIONS = protection(
     ),
     Edit(
         Station.open,
-        "self.check_position(context.ledger_sequence, context.ledger_hash, of=context.sender_organization_id)",
+        "self._check_position(opened.context)",
     ),
 )
 LIVING_LEDGER = protection(

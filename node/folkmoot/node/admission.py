@@ -1,7 +1,8 @@
-"""How a node learns that it does not belong any more: by the verified ledger alone, never by a server's word."""
+"""Who belongs to a collaboration now: by the verified ledger alone, never by a server's word."""
 
 from folkmoot.transport import Replica
-from folkmoot.trust import NodeNotApproved
+from folkmoot.trust import NodeNotApproved, State, key_id
+from folkmoot.v1.keys_pb2 import PublicKey
 
 
 class AdmissionEnded(NodeNotApproved):
@@ -24,3 +25,16 @@ def require_not_ended(replica: Replica, node_id: str) -> None:
         f"the admission of this node ({node.name}) to {replica.reference} {how}{entry}. It takes no more work; its journal and its "
         f"results stay in {replica.path.parent}. Remove its block from node.toml, or have it admitted anew with another key"
     )
+
+
+def key_of_ours(state: State, organization_id: str, wanted: bytes) -> PublicKey | None:
+    """A key that speaks for a member now: of one of its nodes, or for signing tasks, be it rotated since; None for any other.
+
+    Who has gone, and keys that were revoked, can't stop anybody's work by what they claim to have seen.
+    """
+    if not state.is_member(organization_id) or state.revocation(wanted) is not None:
+        return None
+    terms = state.key_terms.get(organization_id, ())
+    nodes = (node.public_key for node in state.nodes.values() if node.organization_id == organization_id)
+    keys = (*(term.keys.task_signing for term in terms), *nodes)
+    return next((key for key in keys if key_id(key) == wanted), None)

@@ -7,7 +7,7 @@ work wait; a fork, entries that the server withholds, or other members' silence 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -29,6 +29,7 @@ from folkmoot.trust import (
     LedgerFork,
     LedgerStale,
     LedgerUpgradeNeeded,
+    Malformed,
     TaskAheadOfLedger,
     TaskExpired,
     TaskNotProven,
@@ -39,6 +40,7 @@ from folkmoot.trust import (
     timestamp,
     verify_task,
 )
+from folkmoot.trust.times import nanoseconds, nanoseconds_at
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, NodeFrame, RunUpdate
 from folkmoot.v1.task_pb2 import Isolation, RunState, TaskSpec, Waiting, WaitReason
@@ -235,5 +237,8 @@ async def _verify(station: Station, record: RunRecord) -> VerifiedTask:
 
 def _expired(record: RunRecord, now: datetime) -> bool:
     """Whether a task's time is over, as it says itself; what says nothing has none."""
-    claimed = claimed_spec(record.task_chain().specs[-1].body if record.task_chain().specs else b"")
-    return claimed.expires_at.ToDatetime(UTC) <= now
+    specs = record.task_chain().specs
+    try:
+        return nanoseconds(claimed_spec(specs[-1].body if specs else b"").expires_at) <= nanoseconds_at(now)
+    except Malformed:
+        return True

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from folkmoot.node.admission import key_of_ours
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
 from folkmoot.transport import RemoteError, retrying, timeouts
@@ -17,19 +18,16 @@ from folkmoot.trust import (
     LedgerFork,
     LedgerStale,
     Position,
-    SignatureInvalid,
     State,
     TrustError,
-    key_id,
     make_head_statement,
     parse,
     verify,
 )
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.key_service_pb2 import ListHeadsRequest
-from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.link_pb2 import NodeFrame
-from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import TaskChain, TaskSpec
 
 LOOK_SECONDS = 3600.0
@@ -45,29 +43,20 @@ log = structlog.get_logger()
 
 
 def proven_sightings(chain: TaskChain, state: State) -> list[tuple[Position, Signed]]:
-    """The ledger positions in a chain that somebody of ours has signed, whatever else may be wrong with it."""
+    """The ledger positions in a chain that somebody has signed who belongs to us now, whatever else may be wrong with it."""
     found = []
     for signed in chain.specs:
         try:
             spec = parse(TaskSpec, signed.body)
-            verify(signed, kind=signed.kind, public_key=_signer(spec, signed, state), genesis=state.genesis)
+            kind = SignedKind.SIGNED_KIND_SUBTASK_SPEC if spec.HasField("parent") else SignedKind.SIGNED_KIND_TASK_SPEC
+            signer = key_of_ours(state, spec.initiator.organization_id, signed.key_id)
+            if signer is None:
+                continue
+            verify(signed, kind=kind, public_key=signer, genesis=state.genesis)
         except TrustError:
             continue
         found.append((Position(spec.ledger_position.sequence, spec.ledger_position.hash), signed))
     return found
-
-
-def _signer(spec: TaskSpec, signed: Signed, state: State) -> PublicKey:
-    """A key that the ledger ever showed for the initiator: a task-signing key, or that of a node."""
-    organization_id = spec.initiator.organization_id
-    for term in state.key_terms.get(organization_id, ()):
-        if key_id(term.keys.task_signing) == signed.key_id:
-            return term.keys.task_signing
-    for nodes in (state.nodes, state.former_nodes):
-        for node in nodes.values():
-            if node.organization_id == organization_id and key_id(node.public_key) == signed.key_id:
-                return node.public_key
-    raise SignatureInvalid("The signer is not known to the ledger")
 
 
 def contradiction(chain: TaskChain, state: State) -> tuple[LedgerFork, Signed] | None:

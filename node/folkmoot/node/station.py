@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from folkmoot.node.admission import require_not_ended
+from folkmoot.node.admission import key_of_ours, require_not_ended
 from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
 from folkmoot.node.doubts import Doubts
@@ -210,18 +210,18 @@ class Station:
             opened = opening() if source.size_bytes <= INLINE_BYTES else await asyncio.to_thread(opening)
         except SealedToOtherKeys as error:
             raise awaited_key(inspected, self.state, self.organization_id) or error from error
-        context = opened.context
-        self.check_position(context.ledger_sequence, context.ledger_hash, of=context.sender_organization_id)
+        self._check_position(opened.context)
         return opened
 
-    def check_position(self, sequence: int, entry_hash: bytes, *, of: str) -> None:
+    def _check_position(self, context: EnvelopeContext) -> None:
         """Compare what the (proven) sender of something has seen of the ledger with the replica, which `catch_up` has been asked for.
 
         Raises LedgerStale if the sender knows entries that the server does not give us; LedgerFork, which is remembered, if it knows
         another ledger. Where this release does not understand the newest entries, it can't tell, and lets pass what runs already.
         """
+        of, sequence = context.sender_organization_id, context.ledger_sequence
         try:
-            self.state.check_position(sequence, entry_hash)
+            self.state.check_position(sequence, context.ledger_hash)
         except LedgerBehind as behind:
             if self.doubts.find(ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED):
                 return
@@ -233,6 +233,8 @@ class Station:
             ) from behind
         except LedgerFork as fork:
             log.critical("node.ledger_fork", sender=of, detail=str(fork))
+            if key_of_ours(self.state, of, context.sender_key_id) is None:
+                raise
             raise self.replica.pin_fork(fork) from fork
 
     async def fetch(self, digest: bytes, closing: ExitStack, *, most_bytes: int) -> Source:
@@ -271,7 +273,8 @@ class Station:
             self.doubts.note(error, self.now())
             raise
         else:
-            if any([self.doubts.settle(each.REASON) for each in (LedgerUpgradeNeeded, LedgerEntryInvalid)]):
+            settled = [self.doubts.settle(each.REASON) for each in (LedgerUpgradeNeeded, LedgerEntryInvalid)]
+            if True in settled:
                 self.moved.notify()
         finally:
             if self.replica.state is not before:

@@ -21,10 +21,12 @@ from folkmoot.trust import (
     LedgerEntryInvalid,
     LedgerFork,
     LedgerStale,
+    LedgerUpgradeNeeded,
     Opened,
     leave_entry,
     node_revoke_entry,
     read_head,
+    revoke_key_entry,
     seal_bytes,
     timestamp,
     verify_task,
@@ -114,6 +116,27 @@ async def test_a_position_that_nobody_of_ours_has_signed_says_nothing(
         frame.assign.chain.specs[0].body = spec.SerializeToString(deterministic=True)
         assert await reason(station, frame) == ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
     assert station.fork is None
+
+
+async def test_another_history_that_a_revoked_key_has_signed_stops_nobodys_work(
+    lung: World, elsewhere: World, make_station: MakeStation
+):
+    alpha = lung["Alpha"]
+    key_ids = [alpha.organization_key.task_signing.key_id]
+    lung.append(revoke_key_entry(lung.state, key_ids, governance_key=alpha.governance_key, now=lung.now))
+    station = make_station()
+    assert await reason(station, assign(elsewhere)) == ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
+    assert station.fork is None
+
+
+async def test_a_task_that_waits_with_an_impossible_time_is_refused(lung: World, make_station: MakeStation):
+    station = make_station()
+    station.doubts.note(LedgerUpgradeNeeded("an entry of a later release"), NOW)
+    frame = assign(lung)
+    spec = TaskSpec.FromString(frame.assign.chain.specs[0].body)
+    spec.expires_at.seconds = -(1 << 62)
+    frame.assign.chain.specs[0].body = spec.SerializeToString(deterministic=True)
+    assert await reason(station, frame) == ErrorReason.ERROR_REASON_TASK_EXPIRED
 
 
 async def test_a_task_made_on_another_history_is_a_fork_that_a_restart_does_not_forget(
@@ -220,6 +243,17 @@ async def test_an_envelope_made_on_another_history_is_a_fork(
     with pytest.raises(LedgerFork):
         await sent.open(station, elsewhere)
     assert station.fork is not None
+
+
+async def test_who_has_gone_can_not_stop_work_by_claiming_another_history(
+    lung: World, elsewhere: World, make_station: MakeStation, sent: Sent
+):
+    grown(lung)
+    revoke(lung, "Alpha")
+    station = make_station()
+    with pytest.raises(LedgerFork):
+        await sent.open(station, elsewhere, live=False)
+    assert station.fork is None
 
 
 async def test_a_stranger_who_claims_another_history_pins_nothing(
