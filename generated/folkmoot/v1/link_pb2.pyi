@@ -18,8 +18,9 @@ The protocol, step by step:
     again. The server stores a message once per (sending run, receiving run, sequence).
  7. Each side sends Heartbeat when it has sent nothing else for heartbeat_interval. After three silent intervals the other side is
     taken for gone. A node that is gone keeps its runs: it is away, nothing else.
- 8. A node that acknowledges more than the server has sent gets Resync (the server was restored from a backup): it starts
-    over at the server's sequence, keeps what its journal says of its runs, and commits finished ones again.
+ 8. A node that acknowledges more than the server has sent gets Resync (the server was restored from a backup), and so does one that
+    acknowledges less in its Hello than before (it has lost its journal): it starts over at the server's sequence, keeps what its
+    journal says of its runs, and commits finished ones again.
  9. The server sends Drain before it shuts down; the node attaches anew, elsewhere if it can.
 10. The node ends with Bye; the server then knows that it is away on purpose.
 """

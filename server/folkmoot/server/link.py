@@ -173,6 +173,7 @@ class LinkSession:
             elif acknowledged > reached:
                 deliveries.acknowledge(connection, link_id, acknowledged, now=now, touched=touched)
                 reached = acknowledged
+            resynced = resynced or acknowledged < reached  # it has lost its journal
             reports.reconcile(connection, link_id, hello.held_runs, touched)
             placement.place_waiting(connection, me.genesis, link_id, me.organization_id, touched)
             record(connection)

@@ -139,6 +139,19 @@ class LinkConformance:
             assert beta.told[-1].sequence == 3
             await hub.until(unknown, "Beta", "ASSIGNED")
 
+    async def test_a_node_that_has_lost_its_journal_starts_over(self, hub: Hub) -> None:
+        known, later = task(hub.lung, ("Beta",)), task(hub.lung, ("Beta",))
+        await hub.create(known)
+        async with attached(hub.server, hub.lung, "Beta", form=self.form) as beta:
+            await beta.accept()
+            await hub.until(known, "Beta", "ASSIGNED")
+        await hub.create(later)
+        async with attached(hub.server, hub.lung, "Beta", form=self.form, acknowledged=0) as beta:
+            assert (await beta.next("resync")).last_sequence == 1
+            beta.link.acknowledged = 1
+            await beta.send(heartbeat=link.Heartbeat())
+            assert (await beta.accept()).run_id == later.run_id("Beta")
+
     async def test_a_run_that_the_node_has_lost_is_delivered_again(self, hub: Hub) -> None:
         sealed = task(hub.lung, ("Beta",))
         await hub.create(sealed)
