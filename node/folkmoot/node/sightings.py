@@ -15,6 +15,7 @@ from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
 from folkmoot.transport import RemoteError, retrying, timeouts
 from folkmoot.trust import (
+    LedgerBehind,
     LedgerFork,
     LedgerStale,
     Position,
@@ -62,11 +63,12 @@ def proven_sightings(chain: TaskChain, state: State) -> list[tuple[Position, Sig
 def contradiction(chain: TaskChain, state: State) -> tuple[LedgerFork, Signed] | None:
     """The fork that a task shows: one of ours has signed another entry than we know."""
     for position, signed in proven_sightings(chain, state):
-        if state.hash_at(position.sequence) not in (None, position.hash):
-            try:
-                state.check_position(position.sequence, position.hash)
-            except LedgerFork as fork:
-                return fork, signed
+        try:
+            state.check_position(position.sequence, position.hash)
+        except LedgerBehind:
+            continue
+        except LedgerFork as fork:
+            return fork, signed
     return None
 
 

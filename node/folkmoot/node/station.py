@@ -27,7 +27,7 @@ from folkmoot.node.records import RunRecord
 from folkmoot.node.slots import Slots
 from folkmoot.node.vault import Vault
 from folkmoot.node.waiting import Signal
-from folkmoot.transport import INLINE_BYTES, Keyring, Replica
+from folkmoot.transport import INLINE_BYTES, Keyring, Replica, Unreachable
 from folkmoot.transport.heads import HeadStatements, SignsOfLife
 from folkmoot.trust import (
     EncryptionDisagrees,
@@ -302,11 +302,16 @@ class Station:
         return signs
 
     async def catch_up(self) -> None:
-        """`refresh` for somebody who is ahead; entries of a later release are noted, and what can be understood is here then."""
-        try:
-            await self.refresh()
-        except LedgerUpgradeNeeded as error:
-            log.warning("node.ledger_not_understood", detail=str(error))
+        """`refresh` for somebody who is ahead, as soon as the server is there; of a ledger of a later release, what can be understood."""
+        while True:
+            try:
+                await self.refresh()
+            except LedgerUpgradeNeeded as error:
+                log.warning("node.ledger_not_understood", detail=str(error))
+            except Unreachable as error:  # The call has paused long enough.
+                log.warning("node.ledger_not_followed", detail=str(error))
+                continue
+            return
 
     async def look_for_keys(self) -> None:
         """Read the key files again, and tell those who wait for a key."""

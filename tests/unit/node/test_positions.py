@@ -12,6 +12,7 @@ import pytest
 from folkmoot.node.judgement import Judgement, judge, record_of
 from folkmoot.node.sightings import HeadWatch, look_at_heads, weigh_heads
 from folkmoot.node.station import Station
+from folkmoot.transport import Unreachable
 from folkmoot.trust import (
     BytesSource,
     EncryptionDisagrees,
@@ -214,6 +215,23 @@ async def test_an_envelope_of_a_newer_ledger_is_opened_after_one_look_at_the_ser
 ):
     station = make_station()
     attach(station, longer.entries)
+    assert await opened(sent.open(station, longer)) == b"hello"
+
+
+async def test_an_envelope_of_a_newer_ledger_waits_for_a_server_that_is_away(
+    longer: World, make_station: MakeStation, sent: Sent, monkeypatch: pytest.MonkeyPatch
+):
+    station = make_station()
+    attach(station, longer.entries)
+    refresh, asked = station.replica.refresh, []
+
+    async def away_at_first(*given: Any, **named: Any) -> Any:
+        asked.append(1)
+        if len(asked) < 3:
+            raise Unreachable(ErrorReason.ERROR_REASON_SHUTTING_DOWN, "the server stops")
+        return await refresh(*given, **named)
+
+    monkeypatch.setattr(station.replica, "refresh", away_at_first)
     assert await opened(sent.open(station, longer)) == b"hello"
 
 
