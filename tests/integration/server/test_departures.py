@@ -271,6 +271,7 @@ async def test_who_is_gone_sees_what_was_his_and_makes_nothing_new(hub: Hub) -> 
     theirs = task(hub.lung, ("Gamma",), initiator="Beta")
     bob = hub.researchers["Beta"].metadata
     await hub.create(theirs, bob)
+    await hub.commit(theirs, "Gamma")
     await hub.create(foreign := task(hub.lung, ("Gamma",)))
     await remove(hub, "Beta")
 
@@ -281,6 +282,9 @@ async def test_who_is_gone_sees_what_was_his_and_makes_nothing_new(hub: Hub) -> 
     assert [each.task_id for each in listed] == [theirs.task_id]
     listed_runs = (await hub.tasks.ListRuns(pb.ListRunsRequest(), metadata=bob)).runs
     assert [each.run_id for each in listed_runs] == [theirs.run_id("Gamma")]
+
+    answer = await hub.tasks.GetRun(pb.GetRunRequest(run_id=theirs.run_id("Gamma")), metadata=bob)
+    assert answer.result_envelope
 
     stale = task(hub.lung, ("Gamma",), initiator="Beta")
     assert reason(await refused(hub.create(stale, bob))) in ("NOT_A_MEMBER", "MALFORMED")

@@ -1,6 +1,7 @@
 """Founding, joining, voting: entries are taken by the rules of replay, from whom they are of, and are seen at once."""
 
 import asyncio
+from datetime import timedelta
 from itertools import chain
 
 import pytest
@@ -11,11 +12,12 @@ from folkmoot.v1 import key_service_pb2 as keys
 from folkmoot.v1.ledger_pb2 import (
     JOIN_REQUEST_STATE_ADMITTED,
     JOIN_REQUEST_STATE_DECLINED,
+    JOIN_REQUEST_STATE_EXPIRED,
     JOIN_REQUEST_STATE_PENDING,
     Decision,
 )
 from tests.builders import World, organization, randomness, world
-from tests.integration.harness import Server, User, reason, refused, server, utc_now
+from tests.integration.harness import Clock, Server, User, reason, refused, server, utc_now
 
 DECLINE = Decision.DECISION_DECLINE
 
@@ -247,6 +249,29 @@ async def test_members_are_not_flooded_with_requests(tmp_path):
         assert (reason(error), int(error.metadata["retry_after_seconds"]) > 80 * 86400) == ("TOO_MANY", True)
         await s.submit_join_request(requests[0], beta)
         assert len(await s.events("join_request.submit")) == 2
+
+
+async def test_who_was_declined_or_came_too_late_asks_again(tmp_path):
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
+        lung = world(("Alpha", "Beta"), nodes=False, now=utc_now())
+        admins = await s.publish(lung)
+        gamma, applicant = await s.organization_admin("Gamma"), organization("Gamma")
+        declined = lung.join_request(applicant, valid_for=timedelta(hours=1))
+        await s.submit_join_request(declined, gamma)
+        for voter in ("Alpha", "Beta"):
+            await s.append(lung.vote(voter, declined, DECLINE), admins[voter])
+        clock.ahead += timedelta(hours=2)
+        gamma = await s.log_in(gamma.username)
+        lung.now = clock()
+        again = lung.join_request(applicant)
+        view = await s.submit_join_request(again, gamma)
+        assert (view.state, view.missing) == (JOIN_REQUEST_STATE_PENDING, 2)
+        states = [each.state for each in await join_requests(s, lung.genesis, gamma)][-2:]
+        assert states == [JOIN_REQUEST_STATE_EXPIRED, JOIN_REQUEST_STATE_PENDING]
+        for voter in ("Alpha", "Beta"):
+            await s.append(lung.vote(voter, again), await s.log_in(admins[voter].username))
+        assert [member.name for member in (await collaborations(s, gamma))[0].members] == ["Alpha", "Beta", "Gamma"]
 
 
 async def test_request_to_nowhere_is_refused(tmp_path):
