@@ -1,9 +1,21 @@
 """An algorithm that does what it says, and no more."""
 
-from folkmoot.algorithm import Context, partial
+from typing import Any
+
+from folkmoot.algorithm import Context, central, partial
 
 
 @partial
 def double(ctx: Context, number: int) -> int:
     """Twice the number; nobody's data."""
     return 2 * number
+
+
+@central
+def gather(ctx: Context, numbers: dict[str, int]) -> dict[str, Any]:
+    """Have each organization double its number; what they gave, or how their runs ended, by name."""
+    arguments = {name: {"number": number} for name, number in numbers.items()}
+    subtask = ctx.subtask("double", organizations=list(numbers), arguments_by_organization=arguments)
+    return {
+        result.organization.name: result.value if result.completed else result.state for result in subtask.results()
+    }

@@ -9,10 +9,11 @@ from folkmoot.algorithm import values
 from folkmoot.client import AsyncClient
 from folkmoot.client.images import resolve_image
 from folkmoot.client.task import AsyncTask
-from folkmoot.trust import BytesSource, Expected, open_envelope, serialize
+from folkmoot.trust import BytesSource, Expected, SigningKey, open_envelope, serialize, sign_receipt
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.link_pb2 import Assign
+from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Receipt, RunState, TaskChain, TaskSpec
 from folkmoot.v1.task_service_pb2 import (
     AttachResponse,
@@ -177,3 +178,10 @@ async def asked(stage: Stage, client: AsyncClient) -> CreateTaskRequest:
     with stage.before("client").instead("CreateTask", keep):
         await client.tasks.create(image=HONEST, function="double", organizations=["Beta"], arguments={"number": 21})
     return requests[0]
+
+
+def resigned(signed: Signed, key: SigningKey, **changes: Any) -> Signed:
+    """A receipt with changes, signed anew by its node."""
+    receipt = Receipt.FromString(signed.body)
+    receipt.MergeFrom(Receipt(**changes))
+    return sign_receipt(receipt, key)

@@ -2,6 +2,7 @@
 
 from folkmoot.client import encryption, opening, results
 from folkmoot.node import inputs, judgement, messages, subtasks
+from folkmoot.node import results as node_results
 from folkmoot.node.intake import Intake
 from folkmoot.node.station import Station
 from folkmoot.transport import Replica
@@ -101,6 +102,14 @@ AGREED_POSITIONS = protection(
         "self._check_position(opened.context)",
     ),
 )
+POSITIONS_OF_RESULTS = protection(
+    "whoever gives a result has seen the same ledger",
+    Edit(opening.check_position, "(await connection.state()).check_position(position.sequence, position.hash)"),
+    Edit(
+        receipt._check_node,
+        "require(state.hash_at(position.sequence) in (None, position.hash), ReceiptRule.LEDGER_POSITION)",
+    ),
+)
 LIVING_LEDGER = protection(
     "somebody else has to have shown a sign of life",
     Edit(transport_heads.SignsOfLife.check, "if now - self.newest > max_head_age:", "if False:"),
@@ -157,6 +166,10 @@ RUNS_PLACE = protection(
 SIGNED_RECEIPTS = protection(
     "an end is what a node signed",
     Edit(receipt._check_node, "verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)"),
+)
+PROVEN_ENDS = protection(
+    "an end that no node has signed is none",
+    Edit(node_results.read_result, "if run.state not in _UNPROVEN:", "if False:"),
 )
 UNPROVEN_IS_NOT_TRUE = protection(
     "what the server says is not taken for proven",

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,19 +24,16 @@ from folkmoot.trust import (
     EncryptionDisagrees,
     EnvelopeRejected,
     FolkmootError,
-    SigningKey,
     digest,
     inspect,
     seal_bytes,
     serialize,
-    sign_receipt,
 )
 from folkmoot.trust.envelope_format import BodyDigest
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.envelope_pb2 import EnvelopeSeal
-from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Receipt
 from folkmoot.v1.task_service_pb2 import AttachResponse, WatchTaskResponse
+from tests.hostile.misleading import resigned
 from tests.hostile.protections import AGREED_ENCRYPTION, SEALED_STAYS_SEALED, SIGNED_ENVELOPES, WHOLE_BODIES
 from tests.hostile.stage import Stage
 from tests.hostile.unprotected import Protection, without
@@ -207,13 +204,6 @@ async def test_a_plain_result_in_a_sealed_collaboration_is_rejected(stage: Stage
 
     with without(SEALED_STAYS_SEALED), stage.before("client").answers("WatchTask", bare):
         assert (await stage.result(await stage.client.tasks.get(task.id), "Beta")).value == 43
-
-
-def resigned(signed: Signed, key: SigningKey, **changes: Any) -> Signed:
-    """A receipt with changes, signed anew by its node."""
-    receipt = Receipt.FromString(signed.body)
-    receipt.MergeFrom(Receipt(**changes))
-    return sign_receipt(receipt, key)
 
 
 async def test_a_node_that_was_told_to_seal_takes_no_part_in_a_plain_collaboration(plain: Stage, tmp_path: Path):

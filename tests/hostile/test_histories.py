@@ -13,22 +13,26 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from folkmoot.algorithm.values import encode
 from folkmoot.client import AsyncClient, FolkmootError, governance
-from folkmoot.trust import algorithm_propose_entry, node_approve_entry
+from folkmoot.client.results import Result
+from folkmoot.trust import BytesSource, algorithm_propose_entry, inspect, node_approve_entry, seal_bytes
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, AppendLedgerEntryResponse
 from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Encryption
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import TaskSpec
+from folkmoot.v1.task_service_pb2 import WatchTaskResponse
 from tests.builders import World, organization, world
 from tests.hostile.forgery import branch, showing, shown
-from tests.hostile.misleading import asked, genuine, misled, refused_at, taking
+from tests.hostile.misleading import asked, genuine, misled, refused_at, resigned, taking
 from tests.hostile.protections import (
     AGREED_POSITIONS,
     APPENDED_ENTRIES,
     HEADS_OF_OTHERS,
     NAMED_COLLABORATION,
     ONE_VOTE_EACH,
+    POSITIONS_OF_RESULTS,
 )
 from tests.hostile.stage import ORGANIZATIONS, Stage
 from tests.hostile.unprotected import without
@@ -190,3 +194,34 @@ async def test_two_histories_are_found_out_by_a_task(stage: Stage):
     with without(AGREED_POSITIONS), taking(stage, "Beta") as taken:
         await misled(stage, "Beta", lambda given: given.CopyFrom(foreign))
         assert (await taken.of(foreign.run_id)).read_by("Alpha") == 42
+
+
+async def test_two_histories_are_found_out_by_a_result(stage: Stage):
+    """Beta's node has worked in the other history, and says so in all that it signs: Alpha's client sees that run alone as forked."""
+    other = others(stage)
+    await grown(stage)
+    task = await stage.ask("Beta", "Gamma")
+    assert (await stage.result(task, "Beta")).value == 42
+    key = stage.world["Beta"].nodes["beta-1"]
+
+    def foreign(answer: WatchTaskResponse) -> None:
+        if answer.run.run_id == stage.run_id(task, "Beta") and answer.result_envelope:
+            context = inspect(BytesSource(answer.result_envelope)).context
+            context.ledger_hash = other.state.position.hash
+            receivers = stage.world.state.receivers(["Alpha"])
+            sealed = seal_bytes(encode(43).content, context=context, receivers=receivers, key=key, random=os.urandom)
+            answer.result_envelope = sealed.envelope
+            position, signed = other.state.position.message(), answer.run.receipt
+            signed.CopyFrom(resigned(signed, key, result_digest=sealed.digest, ledger_position=position))
+
+    async def seen(organization: str) -> Result:
+        return await stage.result(await stage.client.tasks.get(task.id), organization)
+
+    with stage.before("client").answers("WatchTask", foreign):
+        result = await seen("Beta")
+        assert result.problem is not None
+        assert result.problem.reason_name == "LEDGER_FORK"
+        assert (await seen("Gamma")).value == 42  # one signer's word costs nobody else's result
+        with without(POSITIONS_OF_RESULTS):
+            assert (await seen("Beta")).value == 43
+    assert (await seen("Beta")).value == 42
