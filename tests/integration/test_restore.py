@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +17,8 @@ import pytest
 
 from folkmoot.client import AsyncClient
 from folkmoot.client.results import Proof
-from folkmoot.transport import Keyring, RemoteError
-from folkmoot.trust import replay
+from folkmoot.transport import Keyring, RemoteError, Replica
+from folkmoot.trust import State, replay
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import key_service_pb2 as keys
 from folkmoot.v1.signed_pb2 import Signed
@@ -157,6 +158,11 @@ async def test_the_day_since_the_backup_comes_back(tmp_path: Path) -> None:
         assert await at.receipts(task_ids) == receipts
         assert (scratch / BEGUN).read_text().split() == [under_way.spec.receivers[0].run_id]
 
+        for name in net.nodes:
+            folder = net.state_directory(name)
+            agrees = partial(_ends_at, folder, lung.state)
+            await until(agrees, f"{name}'s node has the same newest entry")
+
         # And the next day begins.
         fresh = await average(client, ["Beta"])
         assert [result.proven for result in await fresh.wait(progress=False)] == [Proof.PROVEN]
@@ -192,6 +198,10 @@ async def test_server_that_was_restored_from_before_the_founding(tmp_path: Path)
             await at.net.server.append(lung.entries[0], users["admin@alpha"])
             await client.organizations
         await until(lambda: _is_whole(at), "the ledger is back")
+
+
+def _ends_at(folder: Path, state: State) -> bool:
+    return Replica(folder, state.reference).verified.position == state.position
 
 
 async def _completed(task) -> bool:
