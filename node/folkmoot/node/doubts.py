@@ -16,6 +16,9 @@ from folkmoot.trust import FolkmootError
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.errors_pb2 import ErrorReason
 
+WAITS = (ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED, ErrorReason.ERROR_REASON_LEDGER_ENTRY_INVALID)
+"""For these new work waits; for others it is refused."""
+
 log = structlog.get_logger()
 
 
@@ -36,10 +39,13 @@ class Doubts:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __iter__(self) -> Iterator[Doubt]:
-        for path in sorted(self._directory.iterdir()):
-            since, _, text = path.read_text().partition("\n")
-            if not path.name.startswith("."):
-                yield Doubt(path.name, since, text)
+        doubts = (self.find(reason) for reason in (*WAITS, ErrorReason.ERROR_REASON_LEDGER_STALE))
+        return iter([doubt for doubt in doubts if doubt is not None])
+
+    @property
+    def waiting(self) -> Doubt | None:
+        """The doubt for which new work waits, if there is one."""
+        return next((doubt for doubt in map(self.find, WAITS) if doubt is not None), None)
 
     def find(self, reason: ErrorReason.ValueType) -> Doubt | None:
         """The doubt of this kind, if there is one."""

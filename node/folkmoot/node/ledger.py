@@ -58,7 +58,7 @@ class LedgerWatch:
 
     async def _compare(self, shown: LedgerPosition) -> None:
         station = self._station
-        if shown != station.state.position.message():
+        if shown != station.state.position.message() or station.doubts.waiting is not None:
             await station.refresh()
         known = station.state.hash_at(shown.sequence)
         if known not in (None, shown.hash):

@@ -264,15 +264,15 @@ def _violation(what: str) -> FolkmootError:
 async def stream_wire(connection: Connection) -> AsyncIterator[Wire]:
     """A session as one stream."""
     call = connection.tasks.Attach(metadata=connection.metadata())
-    arrived: asyncio.Queue[ServerFrame | Exception] = asyncio.Queue()
+    arrived: asyncio.Queue[ServerFrame | Exception] = asyncio.Queue(MAX_BATCH)  # a server that sends faster has to wait
 
     async def read() -> None:
         try:
             async for response in call:
-                arrived.put_nowait(response.frame)
-            arrived.put_nowait(Gone("the server ended the session"))
+                await arrived.put(response.frame)
+            await arrived.put(Gone("the server ended the session"))
         except grpc.aio.AioRpcError as error:
-            arrived.put_nowait(error)
+            await arrived.put(error)
 
     reader = asyncio.create_task(read())
     try:

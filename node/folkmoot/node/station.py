@@ -18,7 +18,7 @@ import structlog
 from folkmoot.node.admission import key_of_ours, require_not_ended
 from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
-from folkmoot.node.doubts import Doubts
+from folkmoot.node.doubts import WAITS, Doubts
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.journal import Journal
 from folkmoot.node.keys import awaited_key, load_keyring
@@ -273,7 +273,7 @@ class Station:
             self.doubts.note(error, self.now())
             raise
         else:
-            settled = [self.doubts.settle(each.REASON) for each in (LedgerUpgradeNeeded, LedgerEntryInvalid)]
+            settled = [self.doubts.settle(reason) for reason in WAITS]
             if True in settled:
                 self.moved.notify()
         finally:

@@ -15,6 +15,7 @@ from folkmoot.node.station import Station
 from folkmoot.transport import Replica
 from folkmoot.trust import (
     EncryptionDisagrees,
+    LedgerEntryInvalid,
     Position,
     Predecessor,
     Reference,
@@ -88,6 +89,20 @@ async def test_a_ledger_that_grows_by_the_end_of_the_admission_ends_the_station(
     async with asyncio.timeout(10):
         with pytest.raises(AdmissionEnded):
             await watching
+
+
+async def test_a_doubt_goes_when_the_server_shows_nothing_but_what_is_known(make_station: MakeStation):
+    station = make_station()
+    lung = world(("Alpha", "Beta", "Gamma"), now=LAST_WEEK)
+    station.replica = Replica(station.directory / "replica", lung.state.reference)
+    attach(station, lung.entries)
+    await station.look()
+    station.doubts.note(LedgerEntryInvalid("entries that do not follow"), NOW)
+    watch = LedgerWatch(station)
+    watching = asyncio.create_task(watch.run())
+    watch.shown(lung.state.position.message())
+    await until(lambda: not list(station.doubts))
+    watching.cancel()
 
 
 async def test_a_server_that_names_another_entry_than_before_shows_a_fork(make_station: MakeStation):
