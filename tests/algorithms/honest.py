@@ -14,8 +14,11 @@ def double(ctx: Context, number: int) -> int:
 @central
 def gather(ctx: Context, numbers: dict[str, int]) -> dict[str, Any]:
     """Have each organization double its number; what they gave, or how their runs ended, by name."""
-    arguments = {name: {"number": number} for name, number in numbers.items()}
-    subtask = ctx.subtask("double", organizations=list(numbers), arguments_by_organization=arguments)
+    subtask = ctx.subtask(
+        "double",
+        organizations=list(numbers),
+        arguments_by_organization={name: {"number": number} for name, number in numbers.items()},
+    )
     return {
         result.organization.name: result.value if result.completed else result.state for result in subtask.results()
     }

@@ -1,5 +1,6 @@
 """A lying server, as a node sees it: no frame and no token ends the node's process, which may serve other collaborations too."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,12 @@ import pytest
 from folkmoot.node import message_records, records
 from folkmoot.node.connection import Connection
 from folkmoot.node.inputs import open_input
+from folkmoot.node.link import stream_wire
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import EnvelopeRejected, FolkmootError, timestamp, verify_task
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeResponse
 from folkmoot.v1.link_pb2 import Accepted, NodeFrame, PeerMessage, Resync, RunUpdate, ServerFrame
+from folkmoot.v1.task_service_pb2 import AttachResponse
 from tests.builders import World
 from tests.unit.node.assignments import assign
 from tests.unit.node.conftest import MakeStation, lung, make_station
@@ -77,6 +80,17 @@ async def test_logs_that_a_slow_line_can_not_take_do_not_pile_up_in_memory(
     )  # those are bounded elsewhere
 
 
+async def test_frames_that_come_faster_than_they_are_taken_in_do_not_pile_up_in_memory():
+    flood = Flood()
+    async with stream_wire(flood) as wire:  # type: ignore[arg-type]
+        for _ in range(1000):  # nobody takes them meanwhile
+            await asyncio.sleep(0)
+        assert flood.sent < 300
+        assert await wire.receive()
+        assert flood.cancelled is False
+    assert flood.cancelled
+
+
 async def test_a_download_without_end_fills_no_disk(lung: World, make_station: MakeStation):
     frame = assign(lung)
     station = make_station(connection=Endless())
@@ -84,6 +98,31 @@ async def test_a_download_without_end_fills_no_disk(lung: World, make_station: M
     with ExitStack() as closing, pytest.raises(EnvelopeRejected):
         await open_input(station, task, closing)
     assert list((station.directory / "inbox").iterdir()) == []
+
+
+class Flood:
+    """A connection to a server that never stops telling, and the one call that is made over it."""
+
+    def __init__(self) -> None:
+        self.sent, self.cancelled = 0, False
+        self.tasks = self
+
+    def metadata(self) -> tuple[()]:
+        return ()
+
+    def Attach(self, *, metadata: object) -> "Flood":
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[AttachResponse]:
+        while True:
+            self.sent += 1
+            yield AttachResponse(frame=ServerFrame(resync=Resync(last_sequence=1)))
+            await asyncio.sleep(0)
+
+    async def done_writing(self) -> None: ...
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class Endless:

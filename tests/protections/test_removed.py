@@ -175,6 +175,13 @@ PROTECTIONS = (
         "tests/attacks/test_a_server_against_its_node.py::test_logs_that_a_slow_line_can_not_take_do_not_pile_up_in_memory",
     ),
     Protection(
+        "what comes in is bounded",
+        "node/folkmoot/node/link.py",
+        "asyncio.Queue(MAX_BATCH)",
+        "asyncio.Queue()",
+        "tests/attacks/test_a_server_against_its_node.py::test_frames_that_come_faster_than_they_are_taken_in_do_not_pile_up_in_memory",
+    ),
+    Protection(
         "a download is as long as the envelope",
         "node/folkmoot/node/station.py",
         "        if size_bytes > most_bytes:\n",
