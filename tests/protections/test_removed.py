@@ -51,7 +51,7 @@ PROTECTIONS = (
     Protection(
         "everybody in a task is a member",
         "sdk/folkmoot/trust/task.py",
-        "    require(organizations <= state.members.keys(), TaskRule.MEMBER)\n",
+        "    require(all(known), TaskRule.MEMBER)\n",
         "",
         "tests/unit/trust/test_ledger_vectors.py::test_task",
     ),
@@ -78,17 +78,17 @@ PROTECTIONS = (
     ),
     Protection(
         "an invitation is good for one node",
-        "sdk/folkmoot/trust/ledger.py",
+        "sdk/folkmoot/trust/intents.py",
         "        require(one_time not in book.used_keys, LedgerRule.INVITATION_USED)\n",
-        "        book.used_keys.pop(one_time, None)\n",
+        "",
         "tests/unit/trust/test_replay.py::test_invitation_with_a_hundred_claims_admits_one",
     ),
     Protection(
         "a replica shows no fork",
         "sdk/folkmoot/transport/replica.py",
-        "                if received[0].body != self.entries[-1].body:\n",
-        "                if False:\n",
-        "tests/unit/transport/test_replica.py::test_fork_at_the_newest_known_entry_is_caught",
+        "            if entry.body == ours.body:\n",
+        "            if True:\n",
+        "tests/unit/transport/test_replica.py::test_fork_is_remembered_over_restarts_until_a_person_removes_the_evidence",
     ),
     Protection(
         "a journal knows a run that came before",
