@@ -8,7 +8,7 @@ import click
 
 from folkmoot.cli.access import asynchronous, client, governance_key, organization_key, session, state_directory
 from folkmoot.cli.accounts import all_users
-from folkmoot.cli.output import json_option, show_rows
+from folkmoot.cli.output import approvals, json_option, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_key
 from folkmoot.cli.votes import leave, remove, requests, vote
@@ -128,7 +128,12 @@ async def join(profile: Profile, reference: str, name: str, succeeds: str | None
                 f"the server does not show {reference}, so nothing says that it succeeds {succeeds}"
             )
     profile.changed(collaboration=reference).save()
-    click.echo(f"{name} asks to join {reference}: {missing} approvals are missing, says the server.")
+    if not missing:
+        click.echo(
+            f"Your organization is a member of {reference}, says the server; your account there is known as its own."
+        )
+        return
+    click.echo(f"{name} asks to join {reference}: {approvals(missing)}, says the server.")
     click.echo(f"Members compare your address with what you tell them: {own.fingerprint}")
     click.echo(f"In words: {fingerprint_words(own.fingerprint)}")
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +16,8 @@ Row = Mapping[str, Any]
 
 MARK = "*"
 """Of what rests on the server's word alone."""
+
+_WIDTH_OF_FILES = 100_000
 
 
 def json_option(command: Command) -> Command:
@@ -49,7 +52,8 @@ def show_rows(
         table.add_column(heading(column, server_says), overflow="fold")
     for row in listed:
         table.add_row(*(text_of(row[column]) for column in columns))
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False)
+    # What is not a terminal has no edge: an address that is cut in pieces can be neither searched for nor copied.
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False, markup=False)
     console.print(table)
     if server_says:
         console.print(f"{MARK} the server says; nobody signed it")
@@ -65,13 +69,20 @@ def show_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def approvals(missing: int) -> str:
+    """How many approvals are missing, in words."""
+    return "1 approval is missing" if missing == 1 else f"{missing} approvals are missing"
+
+
 def text_of(value: object) -> str:
-    """A value in a table."""
+    """A value in a table; times are local."""
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "no"
+        case datetime():
+            return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
         case list() | tuple():
             return ", ".join(map(text_of, value))
         case _:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, governance_key
-from folkmoot.cli.output import json_option, show_rows
+from folkmoot.cli.output import approvals, json_option, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_own_key
 from folkmoot.client import governance
@@ -99,7 +99,7 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
             opened.connection, subject, approve=approve, governance_key=governance_key(profile), reason=kept
         )
         await offer_own_key(opened, secret)
-    click.echo(f"voted; {missing} approvals are missing" if missing else f"voted; {outcome}")
+    click.echo(f"voted; {approvals(missing)}" if missing else f"voted; {outcome}")
     _tell_reason(kept)
 
 
@@ -123,7 +123,7 @@ async def remove(profile: Profile, organization: str, *, reason: str, yes: bool)
         click.echo(f"{target.name} is removed")
     else:
         until = f"until {open_one.void_from.astimezone():%Y-%m-%d}"
-        click.echo(f"asked for and approved; {open_one.missing} approvals are missing, {until}")
+        click.echo(f"asked for and approved; {approvals(open_one.missing)}, {until}")
     _tell_reason(kept)
 
 

@@ -100,7 +100,8 @@ async def test_server_that_lost_the_whole_collaboration_gets_it_back_from_its_fo
         assert unknown.code == Exit.NOT_FOUND
         reference = str(admins.hub.lung.state.reference)
         assert f"folkmoot collaboration join {reference}" in unknown.errors
-        await admins("Alpha", "collaboration", "join", reference, "--as", "Alpha")
+        known = await admins("Alpha", "collaboration", "join", reference, "--as", "Alpha")
+        assert "is a member" in known.output
         assert await admins.members("Alpha") == ["Alpha", "Beta"]
         entries = (await admins("Alpha", "collaboration", "log", "--json")).json
         assert len(entries) == len(admins.hub.lung.entries)

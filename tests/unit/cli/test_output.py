@@ -78,3 +78,9 @@ def test_what_only_the_server_says_is_marked(capsys: pytest.CaptureFixture[str])
     assert "* the server says" in shown
     show_rows(rows, ("name", "online"), as_json=True, server_says=("online",))
     assert json.loads(capsys.readouterr().out) == [{**rows[0], "server_says": ["online"]}]
+
+
+def test_what_is_no_terminal_gets_addresses_in_one_piece(capsys: pytest.CaptureFixture[str]):
+    address = "f" * 56
+    show_rows([{column: address for column in "abcd"}], tuple("abcd"), as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].split() == [address] * 4
