@@ -4,8 +4,17 @@ from typing import Any
 
 from tests.vectors import second_reader_ledger
 from tests.vectors.second_reader_ledger import Ledger
-from tests.vectors.second_reader_task import REFUSED, Ahead, NodeUnknown, Spec, check_outcome, check_receipt, prove
-from tests.vectors.second_reader_wire import SCHEMA, Refused, check, check_signed, fingerprint, nanoseconds, read
+from tests.vectors.second_reader_task import (
+    REFUSED,
+    Ahead,
+    NodeUnknown,
+    Spec,
+    check_node,
+    check_outcome,
+    check_receipt,
+    prove,
+)
+from tests.vectors.second_reader_wire import SCHEMA, Refused, check, fingerprint, nanoseconds, read
 
 # Bytes of what is signed stay bytes here: they are verified as they were received.
 SCHEMA["TaskChain"] = {1: ("specs", "*bytes")}
@@ -103,14 +112,7 @@ def check_came_altered(signed: dict[str, Any], receipt: dict[str, Any], executor
     """Check a receipt that says that the node was handed something else than the task: it is bound to the run alone."""
     check(receipt["genesis"] == ledger.genesis and receipt["organization_id"] == executor, "RUN")
     check(receipt["exit_class"] in range(7) and receipt["isolation"] in range(4), "FORM")
-    if receipt["node_id"] not in ledger.nodes:
-        raise NodeUnknown
-    node = ledger.nodes[receipt["node_id"]]
-    check(node["organization_id"] == executor, "NODE")
-    check_signed(signed, "RECEIPT", node["key"], ledger.genesis, "SIGNATURE")
-    position = receipt["ledger_position"] or {"sequence": 0, "hash": b""}
-    known = position["sequence"] < len(ledger.hashes)
-    check(not known or ledger.hashes[position["sequence"]] == position["hash"], "LEDGER_POSITION")
+    check_node(signed, receipt, executor, ledger)
     nanoseconds(receipt["ended_at"], "TIMES")
     check_outcome(receipt)
     check(not receipt["result_receivers"], "RESULT_RECEIVERS")

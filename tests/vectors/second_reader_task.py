@@ -8,8 +8,19 @@ import re
 import uuid
 from typing import Any
 
-from tests.vectors.second_reader_ledger import DAY, MINUTE, Ledger, clock
-from tests.vectors.second_reader_wire import Refused, check, check_signed, fingerprint, nanoseconds, read, sha256
+from tests.vectors.second_reader_changes import DAY
+from tests.vectors.second_reader_ledger import MINUTE, Ledger, clock
+from tests.vectors.second_reader_state import holding
+from tests.vectors.second_reader_wire import (
+    Refused,
+    check,
+    check_signed,
+    fingerprint,
+    key_id,
+    nanoseconds,
+    read,
+    sha256,
+)
 
 REGISTRY_PATH = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 REPOSITORY = rf"(?:[A-Za-z0-9.-]+(?::[0-9]{{1,5}})?/)?{REGISTRY_PATH}"
@@ -44,7 +55,7 @@ def judge_task(chain: list[bytes], ledger: Ledger, now: str | None) -> tuple[str
 
 
 def prove(chain: list[bytes], ledger: Ledger, now: int | None) -> tuple[list[Spec], list[bytes]]:
-    """Return specs and digests of a chain, root first."""
+    """Return specs and digests of a chain, root first; the last spec says when a signer was revoked, if one was."""
     check(1 <= len(chain) <= 16, "CHAIN")
     signed = [read("Signed", each, "FORM") for each in chain]
     specs = [read("TaskSpec", each["body"], "FORM") for each in signed]
@@ -52,28 +63,54 @@ def prove(chain: list[bytes], ledger: Ledger, now: int | None) -> tuple[list[Spe
     for spec in specs:
         check(spec["scratch"] in (0, 1) and (spec["grant"] or {}).get("messages", 0) in (0, 1), "FORM")
         spec["at"], spec["until"] = nanoseconds(spec["created_at"], "FORM"), nanoseconds(spec["expires_at"], "FORM")
-        if (spec["ledger_position"] or {}).get("sequence", 0) >= len(ledger.hashes):
+        spec["known"] = (spec["ledger_position"] or {}).get("sequence", 0)
+        if spec["known"] >= len(ledger.hashes):
             raise Ahead
+    revocations = []
     for level, spec in enumerate(specs):
-        check_spec(spec, specs, ledger)
+        check_spec(spec, specs, ledger, to_execute=now is not None)
         if level == 0:
             check(spec["parent"] is None, "ROOT")
-            key = ledger.members[spec["initiator"]["organization_id"]]["keys"]["task_signing"]
-            check_signed(signed[0], "TASK_SPEC", key, ledger.genesis, "SIGNATURE")
+            revocations.append(check_root_signer(signed[0], spec, ledger, to_execute=now is not None))
         else:
             check_subtask(spec, specs[level - 1], digests[level - 1])
-            check(len(signed[level]["key_id"]) == 32, "SIGNATURE")
-            node = ledger.nodes.get(fingerprint(signed[level]["key_id"]))
-            check(node and node["organization_id"] == spec["initiator"]["organization_id"], "SIGNATURE")
-            assert node
-            check_signed(signed[level], "SUBTASK_SPEC", node["key"], ledger.genesis, "SIGNATURE")
+            revocations.append(check_node_signer(signed[level], spec, ledger, to_execute=now is not None))
         check(now is None or spec["at"] <= now + 5 * MINUTE, "TIME_AHEAD")
     if now is not None and specs[-1]["until"] <= now:
         raise Expired
+    specs[-1]["revoked"] = min((each for each in revocations if each is not None), default=None)
     return specs, digests
 
 
-def check_spec(spec: Spec, specs: list[Spec], ledger: Ledger) -> None:
+def check_root_signer(signed: Spec, spec: Spec, ledger: Ledger, *, to_execute: bool) -> int | None:
+    """Check a root task's signature; return the entry that revoked its key, if one has."""
+    organization = spec["initiator"]["organization_id"]
+    term = holding(ledger.key_terms[organization], spec["known"])
+    check(term, "SIGNATURE")
+    assert term
+    key = term.keys["task_signing"]
+    check_signed(signed, "TASK_SPEC", key, ledger.genesis, "SIGNATURE")
+    revoked = ledger.revoked.get(key_id(key))
+    if to_execute:
+        check(revoked is None, "SIGNER_GONE")
+        check(ledger.member_at(organization, spec["known"]) is ledger.members.get(organization), "SIGNER_GONE")
+        check(term.until is None or spec["at"] <= term.ended_at + 5 * MINUTE, "ROTATED")
+    return revoked
+
+
+def check_node_signer(signed: Spec, spec: Spec, ledger: Ledger, *, to_execute: bool) -> int | None:
+    """Check a subtask's signature; return the entry that revoked its node, if one has."""
+    check(len(signed["key_id"]) == 32, "SIGNATURE")
+    node = ledger.nodes.get(fingerprint(signed["key_id"]))
+    check(node and node.organization_id == spec["initiator"]["organization_id"], "SIGNATURE")
+    assert node
+    check(node.holds_at(spec["known"]), "SIGNATURE")
+    check_signed(signed, "SUBTASK_SPEC", node.key, ledger.genesis, "SIGNATURE")
+    check(not to_execute or node.until is None, "SIGNER_GONE")
+    return node.until if node.revoked else None
+
+
+def check_spec(spec: Spec, specs: list[Spec], ledger: Ledger, *, to_execute: bool) -> None:
     """Check a spec by itself and against the ledger."""
     check(spec["genesis"] == ledger.genesis, "COLLABORATION")
     position = spec["ledger_position"] or {"sequence": 0, "hash": b""}
@@ -84,7 +121,10 @@ def check_spec(spec: Spec, specs: list[Spec], ledger: Ledger) -> None:
     check(different(runs) and different(tasks), "ID")
     initiator = spec["initiator"] or {"organization_id": "", "user_id": ""}
     receivers = [receiver["organization_id"] for receiver in spec["receivers"]]
-    check({initiator["organization_id"], *receivers, *spec["result_receivers"]} <= set(ledger.members), "MEMBER")
+    responsible = {initiator["organization_id"], *spec["result_receivers"]}
+    known = (each in ledger.members or ledger.member_at(each, spec["known"]) for each in responsible | set(receivers))
+    check(all(known), "MEMBER")
+    check(not to_execute or responsible <= ledger.members.keys(), "MEMBER")
     check(len(initiator["user_id"].encode()) <= 128, "USER")
     for image in (spec["image"], *(spec["grant"] or {"images": []})["images"]):
         check(image and image_is_right(image), "IMAGE")
@@ -193,15 +233,9 @@ def check_receipt(signed: dict[str, Any], spec: Spec, digest: bytes, run_id: str
     named = [receipt[name] for name in ("genesis", "task_id", "task_digest", "run_id", "organization_id")]
     check(named == [ledger.genesis, spec["task_id"], digest, run_id, executor], "RUN")
     check(1 <= receipt["attempt"] <= spec["max_attempts"], "RUN")
-    if receipt["node_id"] not in ledger.nodes:
-        raise NodeUnknown
-    node = ledger.nodes[receipt["node_id"]]
-    check(node["organization_id"] == executor, "NODE")
-    check_signed(signed, "RECEIPT", node["key"], ledger.genesis, "SIGNATURE")
-    position = receipt["ledger_position"] or {"sequence": 0, "hash": b""}
-    check(len(position["hash"]) == 32, "LEDGER_POSITION")
-    known = position["sequence"] < len(ledger.hashes)
-    check(not known or ledger.hashes[position["sequence"]] == position["hash"], "LEDGER_POSITION")
+    sequence = check_position(receipt, ledger)
+    check_node(signed, receipt, executor, ledger)
+    check(spec["revoked"] is None or sequence < spec["revoked"], "REVOKED")
     nanoseconds(receipt["ended_at"], "TIMES")
     if receipt["started_at"]:
         nanoseconds(receipt["started_at"], "TIMES")
@@ -213,6 +247,26 @@ def check_receipt(signed: dict[str, Any], spec: Spec, digest: bytes, run_id: str
         check(receipt["image_id"] == spec["image"]["local"]["id"], "IMAGE")
     expected = spec["result_receivers"] if receipt["result_digest"] else []
     check(sorted(receipt["result_receivers"]) == sorted(expected), "RESULT_RECEIVERS")
+
+
+def check_position(receipt: dict[str, Any], ledger: Ledger) -> int:
+    """Return the sequence of the entry that a receipt names."""
+    position = receipt["ledger_position"] or {"sequence": 0, "hash": b""}
+    sequence: int = position["sequence"]
+    check(len(position["hash"]) == 32, "LEDGER_POSITION")
+    check(sequence >= len(ledger.hashes) or ledger.hashes[sequence] == position["hash"], "LEDGER_POSITION")
+    return sequence
+
+
+def check_node(signed: dict[str, Any], receipt: dict[str, Any], executor: str, ledger: Ledger) -> None:
+    """Check that the organization's own node signed a receipt, and was admitted at the entry that it names."""
+    node = ledger.nodes.get(receipt["node_id"])
+    if node is None:
+        raise NodeUnknown
+    check(node.organization_id == executor, "NODE")
+    check_signed(signed, "RECEIPT", node.key, ledger.genesis, "SIGNATURE")
+    if not node.holds_at(check_position(receipt, ledger)):
+        raise NodeUnknown
 
 
 def check_outcome(receipt: dict[str, Any]) -> None:
