@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from folkmoot.trust import Proposal, Removal, State, digest, replay, serialize
+from folkmoot.trust import Member, Proposal, Removal, State, digest, replay, serialize
 from folkmoot.v1.signed_pb2 import Signed
 from tests.vectors.forge import base
 from tests.vectors.history_cases import ledgers, tasks
@@ -110,16 +110,7 @@ def summary(state: State) -> dict[str, Any]:
     return {
         "collaboration": str(state.reference),
         "head": state.position.hash.hex(),
-        "members": {
-            member.organization_id: {
-                "name": member.name,
-                "governance_key": member.governance_key.public.hex(),
-                "encryption": digest(member.keys.encryption.public).hex(),
-                "task_signing": member.keys.task_signing.public.hex(),
-                "since": member.key_entry.sequence,
-            }
-            for member in state.members.values()
-        },
+        "members": {member.organization_id: _member(member) for member in state.members.values()},
         "nodes": {
             node.node_id: {
                 "name": node.name,
@@ -136,6 +127,18 @@ def summary(state: State) -> dict[str, Any]:
             }
             for request in state.requests.values()
         },
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    assert member.keys, "nobody in ledger.json is without keys"
+    assert member.key_entry
+    return {
+        "name": member.name,
+        "governance_key": member.governance_key.public.hex(),
+        "encryption": digest(member.keys.encryption.public).hex(),
+        "task_signing": member.keys.task_signing.public.hex(),
+        "since": member.key_entry.sequence,
     }
 
 

@@ -4,6 +4,7 @@ Every function is given a collaboration of three and lets it live until its case
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -21,6 +22,7 @@ from folkmoot.v1.ledger_pb2 import (
     OrganizationRevokeKey,
     OrganizationRotateKey,
     OrganizationVote,
+    PostQuantum,
     Predecessor,
 )
 from folkmoot.v1.signed_pb2 import Signed
@@ -36,12 +38,12 @@ def on(w: World, bad: Signed) -> list[Signed]:
     return [*w.entries, bad]
 
 
-def removal_vote(w: World, removal: bytes, by: str = "Alpha", decision: int = APPROVE, **changes: object) -> Signed:
-    data = OrganizationVote(removal_hash=removal, decision=decision)  # type: ignore[arg-type]
+def removal_vote(w: World, removal: bytes, by: str = "Alpha", decision: Any = APPROVE, **changes: Any) -> Signed:
+    data = OrganizationVote(removal_hash=removal, decision=decision)
     return entry(w, "organization.vote", data, by, **changes)
 
 
-def request_removal(w: World, address: str, by: str = "Alpha", **changes: object) -> Signed:
+def request_removal(w: World, address: str, by: str = "Alpha", **changes: Any) -> Signed:
     return entry(
         w, "organization.request_removal", OrganizationRequestRemoval(target_organization_id=address), by, **changes
     )
@@ -61,9 +63,9 @@ def publication(w: World, new: OrganizationKey, generation: int) -> Signed:
     return entry(w, "organization.publish_key", OrganizationPublishKey(key_claim=claim))
 
 
-def proposed(w: World, **fields: object) -> bytes:
+def proposed(w: World, **fields: Any) -> bytes:
     """Let Alpha propose an image; return what names the proposal."""
-    proposal = AlgorithmPropose(**({"image": IMAGE} | fields))  # type: ignore[arg-type]
+    proposal = AlgorithmPropose(**({"image": IMAGE} | fields))
     key = w["Alpha"].governance_key
     return digest(w.append(algorithm_propose_entry(w.state, proposal, governance_key=key, now=w.now)).body)
 
@@ -75,7 +77,7 @@ def allowed(w: World, proposal: bytes) -> None:
         w.append(algorithm_vote_entry(w.state, proposal, APPROVE, governance_key=key, now=w.now))
 
 
-def algorithm_vote(w: World, proposal: bytes, by: str = "Beta", **changes: object) -> Signed:
+def algorithm_vote(w: World, proposal: bytes, by: str = "Beta", **changes: Any) -> Signed:
     return entry(w, "algorithm.vote", AlgorithmVote(proposal_hash=proposal, decision=APPROVE), by, **changes)
 
 
@@ -274,7 +276,7 @@ def node_key_again(w: World) -> Breaches:
 
 def algorithm(w: World) -> Breaches:
     """Proposals that say too little or too much."""
-    wrong: dict[str, dict[str, object]] = {
+    wrong: dict[str, dict[str, Any]] = {
         "no image": {"image": ""},
         "an image of 513 bytes": {"image": "i" * 513},
         "a function twice": {"functions": ["mean", "mean"]},
@@ -283,7 +285,7 @@ def algorithm(w: World) -> Breaches:
         "expired as it is made": {"expires_at": stamp(NOW)},
     }
     for case, fields in wrong.items():
-        proposal = AlgorithmPropose(**({"image": IMAGE} | fields))  # type: ignore[arg-type]
+        proposal = AlgorithmPropose(**({"image": IMAGE} | fields))
         yield f"proposes {case}", on(w, entry(w, "algorithm.propose", proposal))
 
 
@@ -345,7 +347,7 @@ def predecessor(_: World) -> Breaches:
 
 def post_quantum(_: World) -> Breaches:
     """Rotates to a kind that the terms forbid."""
-    w = world(("Alpha", "Beta"), nodes=False, post_quantum=2)
+    w = world(("Alpha", "Beta"), nodes=False, post_quantum=PostQuantum.POST_QUANTUM_REQUIRED)
     rsa = key_claim(w["Alpha"], encryption=rsa_public(3072), generation=2)
     yield "rotates to an RSA key", on(w, entry(w, "organization.rotate_key", OrganizationRotateKey(key_claim=rsa)))
 
