@@ -4,6 +4,7 @@ Since the backup members have voted, one was admitted, one has rotated its key, 
 none of it any more. Entries of the ledger prove themselves, results are with their nodes, tasks with who made them.
 """
 
+import asyncio
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +18,7 @@ import pytest
 
 from folkmoot.client import AsyncClient
 from folkmoot.client.results import Proof
+from folkmoot.client.tasks import Subtasks
 from folkmoot.transport import Keyring, RemoteError, Replica
 from folkmoot.trust import State, replay
 from folkmoot.v1 import auth_service_pb2 as auth
@@ -182,6 +184,31 @@ async def test_task_that_only_the_server_knew_is_gone(tmp_path: Path) -> None:
             assert refusal.value.reason_name == "TASK_NOT_FOUND"
 
 
+async def test_job_that_was_under_way_comes_back_with_its_subtasks(tmp_path: Path) -> None:
+    """Its central function waits for a subtask that the server has lost with the task above it; neither is executed twice."""
+    async with night(tmp_path) as at, at.net.client("Alpha") as client:
+        net = at.net
+        at.back_up()
+        await net.stop_node("Beta")
+        job = await client.tasks.create(
+            image="process:examples.average",
+            function="average",
+            organizations=["Alpha"],
+            arguments={"column": "age", "organizations": ["Beta", "Gamma"]},
+            labels=["patients"],
+            subtasks=Subtasks(),
+        )
+        await until(lambda: _has_tasks(client, 2), "the central function has made its subtask")
+
+        await at.restore()
+        waiting = asyncio.create_task(job.wait(progress=False))
+        await until(lambda: _has_tasks(client, 2), "task and subtask are back")
+        await net.start_node("Beta")
+        [result] = await waiting
+        assert (result.value, result.proven) == ({"average": 50, "count": 6}, Proof.PROVEN)
+        assert len(await client.tasks.list()) == 2
+
+
 async def test_server_that_was_restored_from_before_the_founding(tmp_path: Path) -> None:
     """No node can authenticate for a ledger that is gone; an admin's client brings all of it, the founding entry first."""
     async with night(tmp_path) as at:
@@ -198,6 +225,10 @@ async def test_server_that_was_restored_from_before_the_founding(tmp_path: Path)
             await at.net.server.append(lung.entries[0], users["admin@alpha"])
             await client.organizations
         await until(lambda: _is_whole(at), "the ledger is back")
+
+
+async def _has_tasks(client: AsyncClient, number: int) -> bool:
+    return len(await client.tasks.list()) == number
 
 
 def _ends_at(folder: Path, state: State) -> bool:

@@ -18,6 +18,7 @@ from folkmoot.node.results import read_result, watch_ends
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, timeouts
+from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import (
     EnvelopeRejected,
     FolkmootError,
@@ -35,7 +36,13 @@ from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead, SubtaskInput
 from folkmoot.v1.task_pb2 import Dependency, Initiator, Parent, Receiver, TaskChain, TaskInputRef, TaskSpec
-from folkmoot.v1.task_service_pb2 import CancelTaskRequest, CreateTaskRequest, GetRunRequest, GetTaskRequest
+from folkmoot.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    CreateTaskRequest,
+    GetRunRequest,
+    GetTaskRequest,
+    WatchTaskResponse,
+)
 
 _Result = TypeVar("_Result")
 
@@ -72,7 +79,7 @@ class Subtasks:
     async def watch(self, task_id: str, after_revision: int) -> AsyncGenerator[RunResult | bytes, None]:
         """Stream results of a subtask as its runs end."""
         task = await self._own(task_id)
-        async with aclosing(watch_ends(self._station, task, after_revision)) as ends:
+        async with aclosing(self._ends(task, after_revision)) as ends:
             while True:
                 async with self._run.waiting_for_others():
                     end = await anext(ends, None)
@@ -81,6 +88,30 @@ class Subtasks:
                 async with aclosing(read_result(self._station, task, end.run, end.result_envelope)) as frames:
                     async for frame in frames:
                         yield frame
+
+    async def _ends(self, task: VerifiedTask, after_revision: int) -> AsyncGenerator[WatchTaskResponse, None]:
+        """Stream the ends of a subtask's runs. A server that has lost it, since it was restored from a backup, gets it again.
+
+        The task above it may have to come back first, from whoever made that: until then this waits.
+        """
+        told: set[str] = set()
+        attempt = 0
+        while True:
+            try:
+                if attempt:
+                    await self._send_again(task.spec.task_id)
+                async with aclosing(watch_ends(self._station, task, after_revision)) as ends:
+                    async for end in ends:
+                        if end.run.run_id not in told:
+                            told.add(end.run.run_id)
+                            yield end
+            except FolkmootError as error:
+                if error.reason != ErrorReason.ERROR_REASON_TASK_NOT_FOUND:
+                    raise
+            else:
+                return
+            attempt += 1
+            await asyncio.sleep(pause_seconds(attempt))
 
     async def cancel(self, task_id: str) -> None:
         """Cancel a subtask."""
@@ -223,8 +254,17 @@ class Subtasks:
 
     async def _send(self, record: SubtaskRecord) -> None:
         """Bring a journaled subtask to the server, as often as it takes."""
-        if record.created:
-            return
+        if not record.created:
+            await self._create(record)
+
+    async def _send_again(self, task_id: str) -> None:
+        """Bring a subtask once more to a server that has lost it."""
+        run = self._run.record
+        record = await self._transact(lambda db: records.subtask_by_task(db, run, task_id))
+        if record is not None:
+            await self._create(record)
+
+    async def _create(self, record: SubtaskRecord) -> None:
         station = self._station
         request = CreateTaskRequest(chain=TaskChain.FromString(record.chain))
         inline_bytes = 0
