@@ -40,6 +40,12 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path):
     assert block.data["patients"].types == {"postcode": "VARCHAR"}
     assert block.encryption_kind == Encryption.ENCRYPTION_PLAIN
     assert (block.slots, block.runtime, block.link) == (1, "docker", "stream")
+    assert (block.succeeds, block.max_head_age_days) == (None, 7)
+
+
+def test_a_successor_names_the_collaboration_before_it(tmp_path: Path):
+    [block] = load_config(write(tmp_path, succeeds=REFERENCE)).collaboration
+    assert str(block.succeeds) == REFERENCE
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,8 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path):
         ({"servr": "x"}, "collaboration[0].servr is not known; known are collaboration, server"),
         ({"runtime": "vm"}, "collaboration[0].runtime is 'vm'; allowed are docker, process"),
         ({"tail": "slots = 0"}, "collaboration[0].slots is 0; at least 1 is allowed"),
+        ({"tail": "max_head_age_days = 0"}, "collaboration[0].max_head_age_days is 0; at least 1 is allowed"),
+        ({"succeeds": "lung"}, "collaboration[0].succeeds"),
         ({"tail": 'slots = "1"'}, "collaboration[0].slots must be a whole number"),
         ({"tail": "insecure = 1"}, "collaboration[0].insecure must be true or false"),
         ({"head": "debug = true"}, "debug is not known"),
