@@ -11,6 +11,12 @@ def double(ctx: Context, number: int) -> int:
     return 2 * number
 
 
+@partial
+def report(ctx: Context) -> None:
+    """Say how it goes."""
+    ctx.log("all is well")
+
+
 @central
 def gather(ctx: Context, numbers: dict[str, int]) -> dict[str, Any]:
     """Have each organization double its number; what they gave, or how their runs ended, by name."""

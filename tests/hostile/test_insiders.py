@@ -30,9 +30,10 @@ from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind, EnvelopeSeal
 from folkmoot.v1.ledger_pb2 import AlgorithmPropose
 from folkmoot.v1.link_pb2 import Assign
+from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines
 from folkmoot.v1.signed_pb2 import SignedKind
 from folkmoot.v1.task_pb2 import Grant, TaskChain, TaskInputRef, TaskSpec
-from folkmoot.v1.task_service_pb2 import WatchTaskResponse
+from folkmoot.v1.task_service_pb2 import WatchRunLogResponse, WatchTaskResponse
 from tests.hostile.forgery import forged, shown
 from tests.hostile.misleading import genuine, misled, refused_at, taking
 from tests.hostile.protections import (
@@ -43,7 +44,7 @@ from tests.hostile.protections import (
 )
 from tests.hostile.stage import ORGANIZATIONS, Stage
 from tests.hostile.unprotected import without
-from tests.integration.harness import reason, refused
+from tests.integration.harness import reason, refused, utc_now
 from tests.unit.node.assignments import content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -87,6 +88,28 @@ def resealed(stage: Stage, envelope: bytes, content: bytes) -> bytes:
     signed = sign(SignedKind.SIGNED_KIND_ENVELOPE, serialize(seal), key=key, genesis=stage.world.genesis)
     trailer = serialize(signed)
     return envelope[: seen.body_offset] + body + trailer + len(trailer).to_bytes(4, "big")
+
+
+async def test_a_member_can_not_reseal_what_anothers_run_says(stage: Stage):
+    """Of logs there is no receipt: whose they are says the signature alone."""
+    task = await stage.ask("Beta", function="report", arguments={}, result_receivers=["Alpha", "Gamma"])
+    await task.wait(progress=False)
+
+    async def log() -> list[str]:
+        found = await stage.client.tasks.get(task.id)
+        return [line.text async for line in found.logs("Beta")]
+
+    def reseal(answer: WatchRunLogResponse) -> None:
+        line = LogLine(time=timestamp(utc_now()), level="info", text="all is lost")
+        content = serialize(LogLines(first_sequence=1, lines=[line]))
+        answer.envelope = resealed(stage, answer.envelope, content)
+
+    with stage.before("client").answers("WatchRunLog", reseal), pytest.raises(EnvelopeRejected):
+        await log()
+    assert await log() == ["all is well"]
+
+    with without(SIGNED_ENVELOPES), stage.before("client").answers("WatchRunLog", reseal):
+        assert await log() == ["all is lost"]
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ seen (head statements), or for too long nothing at all. What they see: LEDGER_ST
 the newest ledger that anybody has proven, and the refusals; new work waits, and goes on when the server shows everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
@@ -15,20 +16,22 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from folkmoot.client import FolkmootError, connection
-from folkmoot.trust import State, digest, request_removal_entry, revoke_key_entry, vote_removal_entry
+from folkmoot.trust import SigningKey, State, digest, request_removal_entry, revoke_key_entry, vote_removal_entry
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, AppendLedgerEntryResponse, ListHeadsResponse
-from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Decision
+from folkmoot.v1.ledger_pb2 import Decision, OrganizationVote
 from folkmoot.v1.task_service_pb2 import AttachResponse
-from tests.builders import World
+from tests.builders import Organization, World, organization
 from tests.hostile.forgery import branch, forged, showing, shown
 from tests.hostile.liar import Lie
 from tests.hostile.misleading import asked, genuine, misled, refused_at, taking
-from tests.hostile.protections import HEADS_OF_OTHERS, LIVING_LEDGER, PRESENT_MEMBERS, VOTING_MEMBERS
+from tests.hostile.protections import HEADS_OF_OTHERS, LIVING_LEDGER, PRESENT_MEMBERS, SIGNED_LEDGER, VOTING_MEMBERS
 from tests.hostile.stage import ORGANIZATIONS, Stage
-from tests.hostile.unprotected import without
+from tests.hostile.unprotected import Protection, without
 from tests.integration.harness import utc_now
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+APPROVE = Decision.DECISION_APPROVE
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -49,8 +52,8 @@ async def present(stage: Stage, past: World) -> Stage:
     )
     await stage.append("Alpha", wish)
     for voter in ORGANIZATIONS:
-        key, approve = stage.world[voter].governance_key, Decision.DECISION_APPROVE
-        vote = vote_removal_entry(stage.world.state, digest(wish.body), approve, governance_key=key, now=utc_now())
+        key = stage.world[voter].governance_key
+        vote = vote_removal_entry(stage.world.state, digest(wish.body), APPROVE, governance_key=key, now=utc_now())
         await stage.append(voter, vote)
     assert not stage.world.state.is_member(oscar)
     return stage
@@ -177,20 +180,36 @@ async def test_no_work_is_done_for(present: Stage, past: World, who: str):
         assert (await taken.of(await signed_by(present, past, name))).read_by("Gamma") == 42
 
 
-async def test_a_removed_member_votes_no_more(present: Stage):
-    """With a key that nobody can take away from it; the server would like to count it."""
-    key = present.world["Oscar"].governance_key
-    proposal = AlgorithmPropose(image="example.org/mine@sha256:" + "c" * 64)
-    entries = [
-        *present.world.entries,
-        forged(present.world, "algorithm.propose", proposal, organization="Oscar", key=key),
-    ]
+@dataclass(frozen=True)
+class Voice:
+    """Who would have a say in the ledger, with which key, by which rule it is refused, and what would have to be missing."""
+
+    name: str
+    key: Callable[[Organization], SigningKey]
+    rule: str
+    off: Protection
+
+
+VOICES = {
+    "a revoked key": Voice("Mallory", lambda own: own.organization_key.task_signing, "SIGNATURE", SIGNED_LEDGER),
+    "a removed member": Voice("Oscar", lambda own: own.governance_key, "SIGNER", VOTING_MEMBERS),
+}
+
+
+@pytest.mark.parametrize("who", VOICES)
+async def test_no_vote_is_counted_of(present: Stage, who: str):
+    """Nobody can take Oscar's key away from it, or the revoked one from the thief; the server would like to count them."""
+    voice, world = VOICES[who], present.world
+    subject = OrganizationVote(join_request=world.join_request(organization("Friend")), decision=APPROVE)
+    vote = forged(world, "organization.vote", subject, organization=voice.name, key=voice.key(world[voice.name]))
+    entries = [*world.entries, vote]
     async with present.fresh_client() as client:
         with shown(present.before("client"), entries), pytest.raises(FolkmootError) as caught:
             await client.connection.state(newest=True)
-        assert (caught.value.reason_name, caught.value.metadata["rule"]) == ("LEDGER_ENTRY_INVALID", "SIGNER")
-        assert not (await client.connection.state(newest=True)).algorithms
+        assert (caught.value.reason_name, caught.value.metadata["rule"]) == ("LEDGER_ENTRY_INVALID", voice.rule)
+        assert len((await client.connection.state(newest=True)).requests) == len(world.state.requests)
 
-    with without(VOTING_MEMBERS), shown(present.before("client"), entries):
+    with without(voice.off), shown(present.before("client"), entries):
         async with present.fresh_client() as client:
-            assert (await client.connection.state()).algorithms
+            state = await client.connection.state()
+            assert world[voice.name].address in state.requests[digest(subject.join_request.body)].approved_by
