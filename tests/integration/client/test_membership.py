@@ -207,6 +207,7 @@ async def test_successor_is_checked_with_the_own_copy_of_the_old_ledger(gathered
         assert f"succeeds the collaboration {old.partition('@')[2]}" in listed.output
         founded = (await admins("Beta", "collaboration", "log", "--json")).json[0]
         assert f"as successor of {old.partition('@')[2]} from its entry 1 on" in founded["what"]
+        assert founded["created_by"] == admins.hub.server.users["admin@alpha"].user_id
 
 
 @pytest.mark.parametrize("lie", ["no successor", "another history"])
