@@ -8,6 +8,7 @@ from folkmoot.trust.proof_format import MAGIC
 from folkmoot.v1.vault_pb2 import VaultedKey
 from tests.fuzz.target import accepted, target, text
 from tests.proofs import told
+from tests.vectors import second_reader_proof
 from tests.vectors import second_reader_vault as second
 from tests.vectors.keys_signed_envelope import FOLDER
 
@@ -19,12 +20,16 @@ KEY = VaultedKey.FromString(base64.b64decode(VAULTED["vaulted_key"]))
 WORDS = " ".join(word_list())
 
 
-@target("proof file", PROOF)
+def second_proof(data: bytes) -> object:
+    return second_reader_proof.prove_all(data, None)
+
+
+@target("proof file", PROOF, second=second_proof)
 def _proof_file(data: bytes) -> object:
     return verify_proof(data, expected=None)
 
 
-@target("proof behind its first bytes", PROOF.removeprefix(MAGIC))
+@target("proof behind its first bytes", PROOF.removeprefix(MAGIC), second=lambda data: second_proof(MAGIC + data))
 def _proof(data: bytes) -> object:
     return verify_proof(MAGIC + data, expected=None)
 

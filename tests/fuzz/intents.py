@@ -19,11 +19,14 @@ from folkmoot.trust import (
     sign,
     vote_removal_entry,
 )
-from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Encryption, PostQuantum, Quorum
+from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Encryption, OrganizationRotateKey, PostQuantum, Quorum
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from tests.builders import NOW, organization, organization_key, randomness
+from tests.fuzz.ledgers import second_follow, second_ledger
 from tests.fuzz.target import target
+from tests.vectors import forge
 from tests.vectors.forge import APPROVE, base
+from tests.vectors.second_reader_ledger import Ledger
 
 WORLD = base()
 ALPHA, NODE = WORLD["Alpha"], WORLD["Alpha"].nodes["alpha-1"]
@@ -60,6 +63,7 @@ SUCCESSION = found(
     random=randomness("successor"),
     predecessor=Predecessor(genesis=WORLD.genesis, head=WORLD.state.position),
 )
+SECOND, SECOND_KEYLESS = second_ledger(WORLD.entries), second_ledger(KEYLESS.entries)
 HEAD = make_head_statement(WORLD.state, node_key=NODE, organization_id=ALPHA.address, now=NOW)
 
 
@@ -71,42 +75,60 @@ def claim(body: bytes) -> Signed:
     return sign(SignedKind.SIGNED_KIND_KEY_CLAIM, body, key=NEW.task_signing)
 
 
+def rotation(body: bytes) -> Signed:
+    return forge.entry(WORLD, "organization.rotate_key", OrganizationRotateKey(key_claim=claim(body)))
+
+
+def succession(body: bytes) -> Signed:
+    return sign(SignedKind.SIGNED_KIND_LEDGER_ENTRY, body, key=KEY)
+
+
+def second_entry(body: bytes) -> None:
+    second_follow(entry(body), SECOND)
+
+
 @target(
     "entry about membership",
     request_removal_entry(WORLD.state, WORLD["Beta"].address, governance_key=KEY, now=NOW).body,
     vote_removal_entry(WORLD.state, REMOVAL, APPROVE, governance_key=KEY, now=NOW).body,
     leave_entry(WORLD.state, governance_key=KEY, now=NOW).body,
+    second=second_entry,
 )
 @target(
     "entry about keys and nodes",
     rotate_key_entry(WORLD.state, CLAIM, governance_key=KEY, now=NOW).body,
     revoke_key_entry(WORLD.state, OLD_IDS[:1], CLAIM, governance_key=KEY, now=NOW).body,
     node_revoke_entry(WORLD.state, NODE.fingerprint, governance_key=KEY, now=NOW).body,
+    second=second_entry,
 )
 @target(
     "entry about algorithms",
     algorithm_propose_entry(WORLD.state, OTHER_IMAGE, governance_key=KEY, now=NOW).body,
     algorithm_vote_entry(WORLD.state, PROPOSAL, APPROVE, governance_key=KEY, now=NOW).body,
     algorithm_revoke_entry(WORLD.state, PROPOSAL, governance_key=KEY, now=NOW).body,
+    second=second_entry,
 )
 def _entry(data: bytes) -> object:
     return replay([entry(data)], state=WORLD.state)
 
 
-@target("key claim in a rotation", CLAIM.body)
+@target("key claim in a rotation", CLAIM.body, second=lambda data: second_follow(rotation(data), SECOND))
 def _rotation(data: bytes) -> object:
-    rotation = rotate_key_entry(WORLD.state, claim(data), governance_key=KEY, now=NOW)
-    return replay([rotation], state=WORLD.state)
+    return replay([rotation(data)], state=WORLD.state)
 
 
-@target("keys published again", publish_key_entry(KEYLESS.state, CLAIM, governance_key=KEY, now=NOW).body)
+@target(
+    "keys published again",
+    publish_key_entry(KEYLESS.state, CLAIM, governance_key=KEY, now=NOW).body,
+    second=lambda data: second_follow(entry(data), SECOND_KEYLESS),
+)
 def _publication(data: bytes) -> object:
     return replay([entry(data)], state=KEYLESS.state)
 
 
-@target("founding of a successor", SUCCESSION.body)
+@target("founding of a successor", SUCCESSION.body, second=lambda data: second_follow(succession(data), Ledger(None)))
 def _succession(data: bytes) -> object:
-    return replay([sign(SignedKind.SIGNED_KIND_LEDGER_ENTRY, data, key=KEY)])
+    return replay([succession(data)])
 
 
 @target("head statement", HEAD.body)

@@ -1,8 +1,7 @@
 """Targets: ledgers, and what enters them from outside; each is signed, after it was altered, by whoever may sign it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
-from functools import cache
 
 from folkmoot.trust import (
     SigningKey,
@@ -57,23 +56,26 @@ def signed(kind: str, body: bytes, key: SigningKey, *, genesis: bytes = WORLD.ge
     return sign(SignedKind.Value(f"SIGNED_KIND_{kind}"), body, key=key, genesis=genesis)
 
 
-@cache
-def second_ledger() -> Ledger:
-    """Return the second reader's ledger of the world."""
+def second_ledger(entries: Iterable[Signed]) -> Ledger:
+    """Return the second reader's ledger of these entries."""
     ledger = Ledger(None)
-    for entry in WORLD.entries:
+    for entry in entries:
         ledger.take(read("Signed", serialize(entry), "FORM"))
     return ledger
+
+
+SECOND = second_ledger(WORLD.entries)
 
 
 def follow(entry: Signed) -> object:
     return replay([entry], state=WORLD.state)
 
 
-def second_follow(entry: Signed | bytes, ledger: Ledger | None = None) -> None:
+def second_follow(entry: Signed | bytes, ledger: Ledger = SECOND) -> None:
+    """Let the second reader judge the entry that comes next; its ledger stays as it is."""
     data = entry if isinstance(entry, bytes) else serialize(entry)
     try:
-        deepcopy(ledger or second_ledger()).take(read("Signed", data, "FORM"))
+        deepcopy(ledger).take(read("Signed", data, "FORM"))
     except UpgradeNeeded as error:
         raise Refused("upgrade needed") from error
 

@@ -13,7 +13,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import RunState, TaskChain
 from tests.builders import NOW
-from tests.fuzz.ledgers import second_ledger
+from tests.fuzz.ledgers import SECOND
 from tests.fuzz.target import target
 from tests.vectors.forge import base
 from tests.vectors.second_reader_task import judge_receipt, judge_task
@@ -45,7 +45,7 @@ def prove(*specs: Signed) -> object:
 
 
 def second_prove(*specs: Signed) -> None:
-    must_accept(judge_task([serialize(each) for each in specs], second_ledger(), NOW.isoformat()))
+    must_accept(judge_task([serialize(each) for each in specs], SECOND, NOW.isoformat()))
 
 
 def must_accept(verdict: tuple[str, str]) -> None:
@@ -82,7 +82,7 @@ def _chain(data: bytes) -> object:
 
 def second_receipt(receipt: Signed) -> None:
     chain = [serialize(ROOT), serialize(SUBTASK)]
-    must_accept(judge_receipt(chain, RUN, serialize(receipt), second_ledger()))
+    must_accept(judge_receipt(chain, RUN, serialize(receipt), SECOND))
 
 
 @target("receipt", RECEIPT.body, REFUSAL.body, second=lambda data: second_receipt(receipt_signed(data)))
