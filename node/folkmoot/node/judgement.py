@@ -17,7 +17,7 @@ from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import CANCELLED, Outcome, make_receipt, refused
 from folkmoot.node.policy import Refused
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds
-from folkmoot.node.sightings import contradiction, look_at_heads, weigh_heads, withheld
+from folkmoot.node.sightings import in_task, look_at_heads, require_no_contradiction, weigh_heads, withheld
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
 from folkmoot.transport import RemoteError
@@ -222,8 +222,7 @@ async def _verify(station: Station, record: RunRecord) -> VerifiedTask:
             log.critical("node.entries_withheld", task_id=record.task_id, detail=str(stale))
             raise stale from ahead
     except TaskNotProven:
-        if (seen := contradiction(chain, station.state)) is not None:
-            raise station.replica.pin_fork(*seen) from None
+        require_no_contradiction(station, in_task(chain, station.state))
         raise
     if task.receiver(record.run_id).organization_id != station.organization_id:
         raise TaskNotProven(f"the run {record.run_id} is another organization's", metadata={"rule": "RECEIVERS"})

@@ -14,6 +14,7 @@ import structlog
 
 from folkmoot.node.awaiting import at_last
 from folkmoot.node.bridge import iterate_in_thread
+from folkmoot.node.sightings import in_receipt, require_no_contradiction
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, error_from_rpc
 from folkmoot.transport.calls import TRANSIENT, pause_seconds
@@ -137,6 +138,7 @@ async def _prove(station: Station, task: VerifiedTask, run: Run) -> Receipt:
         log.critical("node.entries_withheld", run_id=run.run_id, detail=str(behind))
         raise LedgerStale(f"{behind.message}: the server withholds it", metadata=behind.metadata) from behind
     except FolkmootError as error:
+        require_no_contradiction(station, in_receipt(run.receipt, station.state))
         raise EnvelopeRejected(f"the end of run {run.run_id} is not proven: {error.message}") from error
 
 

@@ -1,14 +1,16 @@
-"""What others have seen of the ledger: in the tasks that they sign, and in their nodes' head statements; and telling them what we see.
+"""What others have seen of the ledger: in what they sign, and in their nodes' head statements; and telling them what we see.
 
 Whoever contradicts our replica, and is one of us, has shown a fork: it is remembered, and new work stops. Whoever is ahead of it shows
 that the server withholds entries.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import TypeAlias, TypeVar
 
 import structlog
+from google.protobuf.message import Message
 
 from folkmoot.node.admission import key_of_ours
 from folkmoot.node.station import Station
@@ -27,9 +29,10 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.key_service_pb2 import ListHeadsRequest
+from folkmoot.v1.ledger_pb2 import LedgerPosition
 from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
-from folkmoot.v1.task_pb2 import TaskChain, TaskSpec
+from folkmoot.v1.task_pb2 import Receipt, TaskChain, TaskSpec
 
 LOOK_SECONDS = 3600.0
 """How often others' head statements are read."""
@@ -37,44 +40,70 @@ LOOK_SECONDS = 3600.0
 STATE_AFTER = timedelta(days=1)
 """How often a node says what it sees, if nothing changes."""
 
+_Message = TypeVar("_Message", bound=Message)
+
 log = structlog.get_logger()
 
 
-# ---- in tasks ------------------------------------------------------------------------------------------------------------
+# ---- in tasks and receipts ------------------------------------------------------------------------------------------------------------
 
 
-def proven_sightings(chain: TaskChain, state: State) -> list[tuple[Position, Signed]]:
-    """The ledger positions in a chain that somebody has signed who belongs to us now, whatever else may be wrong with it."""
+Sighting: TypeAlias = tuple[Position, Signed]
+"""A ledger position, and what it stands in: something that somebody has signed who belongs to us now."""
+
+
+def in_task(chain: TaskChain, state: State) -> list[Sighting]:
+    """What the makers of a task have seen, whatever else may be wrong with it."""
     found = []
     for signed in chain.specs:
-        try:
-            spec = parse(TaskSpec, signed.body)
-            kind = SignedKind.SIGNED_KIND_SUBTASK_SPEC if spec.HasField("parent") else SignedKind.SIGNED_KIND_TASK_SPEC
-            signer = key_of_ours(state, spec.initiator.organization_id, signed.key_id)
-            if signer is None:
-                continue
-            verify(signed, kind=kind, public_key=signer, genesis=state.genesis)
-        except TrustError:
-            continue
-        found.append((Position(spec.ledger_position.sequence, spec.ledger_position.hash), signed))
+        spec = _parsed(TaskSpec, signed)
+        kind = SignedKind.SIGNED_KIND_SUBTASK_SPEC if spec.HasField("parent") else SignedKind.SIGNED_KIND_TASK_SPEC
+        found += _proven(signed, kind, spec.initiator.organization_id, spec.ledger_position, state)
     return found
 
 
-def contradiction(chain: TaskChain, state: State) -> tuple[LedgerFork, Signed] | None:
-    """The fork that a task shows: one of ours has signed another entry than we know."""
-    for position, signed in proven_sightings(chain, state):
+def in_receipt(signed: Signed, state: State) -> list[Sighting]:
+    """What the node has seen that signed a receipt, whatever else may be wrong with it."""
+    receipt = _parsed(Receipt, signed)
+    return _proven(signed, SignedKind.SIGNED_KIND_RECEIPT, receipt.organization_id, receipt.ledger_position, state)
+
+
+def _proven(
+    signed: Signed, kind: SignedKind.ValueType, organization_id: str, position: LedgerPosition, state: State
+) -> list[Sighting]:
+    signer = key_of_ours(state, organization_id, signed.key_id)
+    try:
+        if signer is None:
+            return []
+        verify(signed, kind=kind, public_key=signer, genesis=state.genesis)
+    except TrustError:
+        return []
+    return [(Position(position.sequence, position.hash), signed)]
+
+
+def _parsed(kind: type[_Message], signed: Signed) -> _Message:
+    """What something says; empty if it can't be read."""
+    try:
+        return parse(kind, signed.body)
+    except TrustError:
+        return kind()
+
+
+def require_no_contradiction(station: Station, sightings: Iterable[Sighting]) -> None:
+    """Raise LedgerFork, which is remembered, if somebody has seen another entry than we know."""
+    for position, signed in sightings:
         try:
-            state.check_position(position.sequence, position.hash)
+            station.state.check_position(position.sequence, position.hash)
         except LedgerBehind:
             continue
         except LedgerFork as fork:
-            return fork, signed
-    return None
+            log.critical("node.ledger_fork", detail=str(fork))
+            raise station.replica.pin_fork(fork, signed) from fork
 
 
 def withheld(chain: TaskChain, state: State) -> LedgerStale | None:
     """What a task that is ahead of a refreshed replica shows, if one of ours has signed it."""
-    newest = max((position.sequence for position, _ in proven_sightings(chain, state)), default=0)
+    newest = max((position.sequence for position, _ in in_task(chain, state)), default=0)
     if newest <= state.position.sequence:
         return None
     return LedgerStale(

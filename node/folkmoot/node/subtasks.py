@@ -16,6 +16,7 @@ from folkmoot.node import records
 from folkmoot.node.records import RunRecord, StoredEnvelope, SubtaskRecord
 from folkmoot.node.results import read_result, watch_ends
 from folkmoot.node.sender import Sender
+from folkmoot.node.sightings import in_task, require_no_contradiction
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.transport.calls import pause_seconds
@@ -321,6 +322,9 @@ class Subtasks:
         except TaskAheadOfLedger:
             await self._station.catch_up()
             task = verify_task(answer.chain, self._station.state, now=None)
+        except TaskNotProven:
+            require_no_contradiction(self._station, in_task(answer.chain, self._station.state))
+            raise
         if task.digest != digests[task_id] or task.spec.job_id != spec.job_id:
             raise TaskNotProven(f"the server gave another task than the dependency {task_id}")
         return task

@@ -15,8 +15,10 @@ from folkmoot.trust import (
     EnvelopeRejected,
     Expected,
     FolkmootError,
+    LedgerFork,
     TaskNotProven,
     VerifiedTask,
+    digest,
     inspect,
     open_envelope,
     seal_bytes,
@@ -26,8 +28,9 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.ledger_pb2 import LedgerPosition
 from folkmoot.v1.proxy_service_pb2 import Failure, RunResult, SubtaskHead, SubtaskInput
-from folkmoot.v1.task_pb2 import Dependency, ExitClass, Grant, Image, LocalImage, RunState, TaskChain
+from folkmoot.v1.task_pb2 import Dependency, ExitClass, Grant, Image, LocalImage, RunState, TaskChain, TaskSpec
 from folkmoot.v1.task_pb2 import Run as Told
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest, GetRunResponse, GetTaskResponse, WatchTaskResponse
 from tests.builders import NOW, World
@@ -458,3 +461,56 @@ async def test_a_dependency_of_the_job_gives_what_was_sealed_to_this_organizatio
         frames = [frame async for frame in run.read_dependency(task.spec.task_id)]
         assert [frame for frame in frames if isinstance(frame, bytes)] == expected
         await run.station.journal.transact(lambda db: records.acknowledge(db, 0))  # each is its station's first
+
+
+# ---- what others have seen of the ledger ---------------------------------------------------------------------------------------
+
+ANOTHER_ENTRY = LedgerPosition(sequence=2, hash=bytes(32))
+
+
+async def test_a_receipt_made_on_another_history_is_a_fork(lung: World, central: Run, hub: FakeServer):
+    task_id = await create(central, lung)
+    hub.ends = [end(lung, created_task(hub, lung), "Alpha", revision=1, receipt={"ledger_position": ANOTHER_ENTRY})]
+    with pytest.raises(LedgerFork):
+        await watched(central, task_id)
+    assert central.station.fork is not None
+
+
+async def test_a_receipt_that_nobody_has_signed_shows_no_fork(lung: World, central: Run, hub: FakeServer):
+    task_id = await create(central, lung)
+    forged = end(lung, created_task(hub, lung), "Alpha", revision=1, receipt={"ledger_position": ANOTHER_ENTRY})
+    forged.run.receipt.signature = bytes(64)
+    hub.ends = [forged]
+    with pytest.raises(EnvelopeRejected):
+        await watched(central, task_id)
+    assert central.station.fork is None
+
+
+async def test_a_result_made_on_another_history_is_a_fork(lung: World, central: Run, hub: FakeServer):
+    task_id = await create(central, lung)
+    context = {"ledger_sequence": lung.state.position.sequence, "ledger_hash": bytes(32)}
+    hub.ends = [end(lung, created_task(hub, lung), "Alpha", revision=1, context=context)]
+    with pytest.raises(LedgerFork):
+        await watched(central, task_id)
+
+
+async def test_a_dependency_made_on_another_history_is_a_fork(
+    lung: World, make_run: MakeRun, make_station: MakeStation, hub: FakeServer
+):
+    earlier = lung.task("Alpha", ["Gamma"], ledger_position=ANOTHER_ENTRY)
+    hub.chain = TaskChain(specs=[earlier])
+    depends_on = [Dependency(task_id=TaskSpec.FromString(earlier.body).task_id, task_digest=digest(earlier.body))]
+    run = await make_run(assign(lung, depends_on=depends_on), make_station("Beta", connection=hub))
+    with pytest.raises(LedgerFork):
+        [_ async for _ in run.read_dependency(depends_on[0].task_id)]
+    assert run.station.fork is not None
+
+
+async def test_a_result_of_a_node_that_was_revoked_since_is_read(lung: World, central: Run, hub: FakeServer):
+    task_id = await create(central, lung)
+    hub.ends = [end(lung, created_task(hub, lung), "Alpha", revision=1)]
+    lung.revoke_node("Alpha", "alpha-1")
+    central.station.replica.state = lung.state
+    hub.ends.append(end(lung, created_task(hub, lung), "Gamma", revision=2))
+    frames = await watched(central, task_id)
+    assert [frame.organization.name for frame in frames if isinstance(frame, RunResult)] == ["Alpha", "Gamma"]
