@@ -167,8 +167,8 @@ def taking(stage: Stage, organization: str) -> Iterator[Taking]:
         yield Taking(stage, organization, committed)
 
 
-async def asked(stage: Stage, client: AsyncClient) -> CreateTaskRequest:
-    """What reaches the server when Alpha's researcher asks Beta."""
+async def asked(stage: Stage, client: AsyncClient, organization: str = "Beta") -> CreateTaskRequest:
+    """What reaches the server when Alpha's researcher asks an organization."""
     requests: list[CreateTaskRequest] = []
 
     def keep(request: CreateTaskRequest) -> CreateTaskResponse:
@@ -176,7 +176,9 @@ async def asked(stage: Stage, client: AsyncClient) -> CreateTaskRequest:
         return CreateTaskResponse()
 
     with stage.before("client").instead("CreateTask", keep):
-        await client.tasks.create(image=HONEST, function="double", organizations=["Beta"], arguments={"number": 21})
+        await client.tasks.create(
+            image=HONEST, function="double", organizations=[organization], arguments={"number": 21}
+        )
     return requests[0]
 
 

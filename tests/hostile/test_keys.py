@@ -13,12 +13,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from folkmoot.client import FolkmootError
+from folkmoot.client.governance import find_request
+from folkmoot.client.nodes import find_attempt
 from folkmoot.server.certificates import load_or_make
-from folkmoot.trust import VaultSecret, seal_vaulted_key, serialize, verify
+from folkmoot.trust import SigningKey, VaultSecret, seal_vaulted_key, serialize, verify
+from folkmoot.v1.admin_service_pb2 import ListJoinRequestsResponse, ListNodeAttemptsResponse, NodeAttempt
 from folkmoot.v1.auth_service_pb2 import GetNonceResponse
 from folkmoot.v1.key_service_pb2 import GetVaultedKeyResponse
+from folkmoot.v1.ledger_pb2 import JoinRequestView
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import Receipt, RunState
+from tests.builders import organization
 from tests.hostile.liar import lying
 from tests.hostile.protections import NAMED_AUTHORITY, NAMED_KINDS, OWN_VAULTED_KEY
 from tests.hostile.stage import Stage
@@ -109,3 +114,27 @@ async def test_another_organizations_vaulted_key_is_refused(stage: Stage):
                 assert key.fingerprint == gamma.organization_key.fingerprint
         (key,) = await client.vault.get(secret.text)
         assert key.fingerprint == stage.world["Alpha"].organization_key.fingerprint
+
+
+# ---- what an admin is asked to approve -------------------------------------------------------------------------------
+
+
+async def test_a_swapped_machine_or_applicant_has_other_words(stage: Stage):
+    """The server puts its own in the place of who asks, under the same name: who says the address, or compares its words, approves nobody."""
+    machine, own, delta, impostor = (SigningKey.generate(os.urandom) for _ in range(4))
+    claim = stage.world.claim("Alpha", "alpha-2", own)
+    swapped = stage.world.join_request(organization("Delta"), governance_key=impostor, now=utc_now())
+    before = stage.before("client")
+    with ExitStack() as lies:
+        attempts = ListNodeAttemptsResponse(attempts=[NodeAttempt(claim=claim)])
+        lies.enter_context(before.instead("ListNodeAttempts", lambda _: attempts))
+        requests = ListJoinRequestsResponse(join_requests=[JoinRequestView(request=swapped)])
+        lies.enter_context(before.instead("ListJoinRequests", lambda _: requests))
+        async with stage.fresh_client(username="admin@alpha") as client:
+            with pytest.raises(FolkmootError, match="no machine of that name or id asks"):
+                await find_attempt(client.connection, machine.fingerprint)
+            with pytest.raises(FolkmootError, match="nobody of that name or address asks"):
+                await find_request(client.connection, delta.fingerprint)
+            # By the name alone, only the words that are shown before anything is signed tell them apart.
+            assert (await find_attempt(client.connection, "alpha-2")).node_id == own.fingerprint != machine.fingerprint
+            assert (await find_request(client.connection, "Delta")).organization_id == impostor.fingerprint

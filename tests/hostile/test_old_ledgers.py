@@ -19,6 +19,7 @@ from folkmoot.client import FolkmootError, connection
 from folkmoot.trust import SigningKey, State, digest, request_removal_entry, revoke_key_entry, vote_removal_entry
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, AppendLedgerEntryResponse, ListHeadsResponse
 from folkmoot.v1.ledger_pb2 import Decision, OrganizationVote
+from folkmoot.v1.task_pb2 import TaskSpec
 from folkmoot.v1.task_service_pb2 import AttachResponse
 from tests.builders import Organization, World, organization
 from tests.hostile.forgery import branch, forged, showing, shown
@@ -161,6 +162,22 @@ async def test_a_ledger_that_is_rolled_back_is_healed_and_not_believed(present: 
     with shown(before, past.entries):
         async with present.fresh_client() as client:  # one without a copy
             assert not is_revoked(present, await client.connection.state())
+
+
+async def test_a_fresh_client_that_is_shown_an_old_ledger_asks_nobody_who_has_gone(present: Stage, past: World):
+    """It has no copy, but Beta's and Gamma's nodes have said how far the ledger goes."""
+    with present.before("client").instead("GetLedger", showing(past.entries)):
+        async with present.fresh_client() as client:
+            with pytest.raises(FolkmootError, match="withholds") as caught:
+                await asked(present, client, "Oscar")
+            assert caught.value.reason_name == "LEDGER_STALE"
+        with without(HEADS_OF_OTHERS):
+            async with present.fresh_client() as client:
+                (signed,) = (await asked(present, client, "Oscar")).chain.specs
+                assert TaskSpec.FromString(signed.body).receivers[0].organization_id == past["Oscar"].address
+    async with present.fresh_client() as client:
+        with pytest.raises(FolkmootError, match="is not a member"):
+            await asked(present, client, "Oscar")
 
 
 # ---- who has gone ----------------------------------------------------------------------------------------------------
