@@ -56,13 +56,18 @@ async def show_command(profile: Profile, directory: Path, *, newest: bool, as_js
 
 
 def show_files(files: Iterable[KeyFile], *, as_json: bool, notes: dict[Path, str] | None = None) -> None:
-    """Print key files with their fingerprints: in base 32, hexadecimal, and as words to read over the phone."""
+    """Print key files with their fingerprints: in base 32, hexadecimal, and as words to read over the phone.
+
+    With notes they are only looked at; without, it is said which were made.
+    """
     said = notes or {}
+    looking = notes is not None
     if as_json:
         show_json([_row(file, said.get(file.path, "")) for file in files])
         return
     for file in files:
-        click.echo(f"{file.path} ({'made' if file.created else 'there already'})")
+        done = "" if looking else " (made)" if file.created else " (there already)"
+        click.echo(f"{file.path}{done}")
         click.echo(f"  fingerprint  {file.fingerprint}")
         click.echo(f"  in hex       {parse_fingerprint(file.fingerprint).hex()}")
         click.echo(f"  in words     {fingerprint_words(file.fingerprint)}")

@@ -27,6 +27,7 @@ from folkmoot.trust import (
 from folkmoot.trust import Node as AdmittedNode
 from folkmoot.trust.joining import verify_node_claim
 from folkmoot.v1.admin_service_pb2 import DeleteNodeAttemptRequest, ListNodeAttemptsRequest
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.signed_pb2 import Signed
 
 log = logging.getLogger("folkmoot.client")
@@ -54,10 +55,18 @@ async def invite(
     governance_key: SigningKey,
     valid_for: timedelta = INVITATION_LIFETIME,
 ) -> bytes:
-    """Write an invitation with which one machine can become the node of that name; secret, to be handed over safely."""
-    address = connection.session.address
+    """Write an invitation with which one machine can become the node of that name; secret, to be handed over safely.
+
+    Raises NOT_A_MEMBER for an organization that the ledger does not show: it has no nodes.
+    """
+    state, address = await connection.state(newest=True), connection.session.address
+    if not state.is_member(governance_key.fingerprint):
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_NOT_A_MEMBER,
+            f"the organization with the address {governance_key.fingerprint} is no member of {state.reference}, and has no nodes in it",
+        )
     invitation = make_invitation(
-        await connection.state(newest=True),
+        state,
         governance_key=governance_key,
         node_name=node_name,
         server_address=address.target,
