@@ -1,7 +1,7 @@
 """What speaks against taking in new work, each in a file of the station directory for as long as it is so.
 
 A restart forgets none, `folkmoot node status` shows them, and running work goes on under all of them. The station that noted a doubt
-settles it when its cause is gone. A fork of the ledger is more than a doubt: the replica keeps it until a person decides.
+settles it when its cause is gone. A fork that the server itself has shown is more than a doubt: the replica keeps it until a person decides.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,10 @@ from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 WAITS = (ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED, ErrorReason.ERROR_REASON_LEDGER_ENTRY_INVALID)
-"""For these new work waits; for others it is refused."""
+"""For these new work waits; for the others it is refused."""
+
+_REFUSES = (ErrorReason.ERROR_REASON_LEDGER_STALE, ErrorReason.ERROR_REASON_LEDGER_FORK)
+"""By what most other members' nodes say, or by their silence."""
 
 log = structlog.get_logger()
 
@@ -39,7 +42,7 @@ class Doubts:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __iter__(self) -> Iterator[Doubt]:
-        doubts = (self.find(reason) for reason in (*WAITS, ErrorReason.ERROR_REASON_LEDGER_STALE))
+        doubts = (self.find(reason) for reason in (*WAITS, *_REFUSES))
         return iter([doubt for doubt in doubts if doubt is not None])
 
     @property

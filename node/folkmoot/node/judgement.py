@@ -197,14 +197,14 @@ async def _require_reliable(station: Station) -> None:
     for waits in (LedgerUpgradeNeeded, LedgerEntryInvalid):
         if doubt := station.doubts.find(waits.REASON):
             raise waits(doubt.text)
-    if station.stale() is None:
+    if station.doubted() is None:
         return
     try:
         await look_at_heads(station)
     except RemoteError as error:
         log.warning("node.heads_not_read", detail=str(error))
-    if (stale := weigh_heads(station)) is not None:
-        raise stale
+    if (found := weigh_heads(station)) is not None:
+        raise found
 
 
 async def _verify(station: Station, record: RunRecord) -> VerifiedTask:

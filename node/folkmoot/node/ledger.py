@@ -1,8 +1,9 @@
 """The station's replica of the ledger, kept up to date, and what follows for the station when it moves.
 
-A server that shows another entry where the replica has one is caught: from then on no new work is taken in, while running work goes on.
-One that is merely behind, since it was restored from a backup, gets the entries that it lost: they prove themselves. When the ledger
-shows other keys for the organization, they are looked for; when it ends this node's admission, the station ends.
+A server that shows another entry where the replica has one, by the rules, is caught: from then on no new work is taken in, while running
+work goes on. One that merely names another is asked for it, and not believed. One that is behind, since it was restored from a backup, gets
+the entries that it lost: they prove themselves. When the ledger shows other keys for the organization, they are looked for; when it ends
+this node's admission, the station ends.
 """
 
 import asyncio
@@ -63,9 +64,7 @@ class LedgerWatch:
         known = station.state.hash_at(shown.sequence)
         if known not in (None, shown.hash):
             metadata = {"sequence": str(shown.sequence), "ours": known.hex(), "theirs": shown.hash.hex()}
-            raise station.replica.pin_fork(
-                LedgerFork(f"the server names another entry {shown.sequence} than it showed before", metadata=metadata)
-            )
+            raise LedgerFork(f"the server names another entry {shown.sequence} than it shows", metadata=metadata)
 
     async def _draw_conclusions(self) -> None:
         """Act on each move of the ledger, and on what it says already."""

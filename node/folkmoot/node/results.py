@@ -24,10 +24,9 @@ from folkmoot.trust import (
     EnvelopeRejected,
     Expected,
     FolkmootError,
-    LedgerBehind,
-    LedgerStale,
     NodeNotApproved,
     Opened,
+    Position,
     TaskNotProven,
     VerifiedTask,
     verify_receipt,
@@ -127,19 +126,21 @@ async def pieces(opened: Opened, offset: int = 0) -> AsyncGenerator[bytes, None]
 
 
 async def _prove(station: Station, task: VerifiedTask, run: Run) -> Receipt:
-    """Verify a receipt; of what this replica does not know yet, the newest ledger is asked once more."""
+    """Verify a receipt; of what this replica does not know yet, the newest ledger is asked once more. Raises LedgerStale, LedgerFork."""
     try:
         try:
-            return _verify(station, task, run)
-        except (NodeNotApproved, LedgerBehind):
+            receipt = _verify(station, task, run)
+        except NodeNotApproved:
             await station.catch_up()
-            return _verify(station, task, run)
-    except LedgerBehind as behind:
-        log.critical("node.entries_withheld", run_id=run.run_id, detail=str(behind))
-        raise LedgerStale(f"{behind.message}: the server withholds it", metadata=behind.metadata) from behind
+            receipt = _verify(station, task, run)
     except FolkmootError as error:
         require_no_contradiction(station, in_receipt(run.receipt, station.state))
         raise EnvelopeRejected(f"the end of run {run.run_id} is not proven: {error.message}") from error
+    seen = Position(receipt.ledger_position.sequence, receipt.ledger_position.hash)
+    if seen.sequence > station.state.position.sequence:
+        await station.catch_up()
+    station.check_position(seen, receipt.organization_id)
+    return receipt
 
 
 def _verify(station: Station, task: VerifiedTask, run: Run) -> Receipt:

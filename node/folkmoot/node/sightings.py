@@ -1,13 +1,14 @@
 """What others have seen of the ledger: in what they sign, and in their nodes' head statements; and telling them what we see.
 
-Whoever contradicts our replica, and is one of us, has shown a fork: it is remembered, and new work stops. Whoever is ahead of it shows
-that the server withholds entries.
+Whoever contradicts our replica, or is ahead of it, says that there is another history, or that the server withholds entries. That is one
+signer's word, which anybody of us could make up: what it stands in is refused, and work with all others goes on. New work stops when most
+other members' nodes say so (see folkmoot.transport.heads), or when the server shows another entry that follows from those before.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import structlog
 from google.protobuf.message import Message
@@ -15,8 +16,9 @@ from google.protobuf.message import Message
 from folkmoot.node.admission import key_of_ours
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
-from folkmoot.transport import RemoteError, retrying, timeouts
+from folkmoot.transport import retrying, timeouts
 from folkmoot.trust import (
+    FolkmootError,
     LedgerBehind,
     LedgerFork,
     LedgerStale,
@@ -27,7 +29,6 @@ from folkmoot.trust import (
     parse,
     verify,
 )
-from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.key_service_pb2 import ListHeadsRequest
 from folkmoot.v1.ledger_pb2 import LedgerPosition
 from folkmoot.v1.link_pb2 import NodeFrame
@@ -45,15 +46,11 @@ _Message = TypeVar("_Message", bound=Message)
 log = structlog.get_logger()
 
 
-# ---- in tasks and receipts ------------------------------------------------------------------------------------------------------------
+# ---- in tasks and receipts -----------------------------------------------------------------------------------------------
 
 
-Sighting: TypeAlias = tuple[Position, Signed]
-"""A ledger position, and what it stands in: something that somebody has signed who belongs to us now."""
-
-
-def in_task(chain: TaskChain, state: State) -> list[Sighting]:
-    """What the makers of a task have seen, whatever else may be wrong with it."""
+def in_task(chain: TaskChain, state: State) -> list[LedgerPosition]:
+    """What the makers of a task have seen, as far as they belong to us now, whatever else may be wrong with it."""
     found = []
     for signed in chain.specs:
         spec = _parsed(TaskSpec, signed)
@@ -62,15 +59,15 @@ def in_task(chain: TaskChain, state: State) -> list[Sighting]:
     return found
 
 
-def in_receipt(signed: Signed, state: State) -> list[Sighting]:
-    """What the node has seen that signed a receipt, whatever else may be wrong with it."""
+def in_receipt(signed: Signed, state: State) -> list[LedgerPosition]:
+    """What the node has seen that signed a receipt, if it belongs to us now, whatever else may be wrong with it."""
     receipt = _parsed(Receipt, signed)
     return _proven(signed, SignedKind.SIGNED_KIND_RECEIPT, receipt.organization_id, receipt.ledger_position, state)
 
 
 def _proven(
     signed: Signed, kind: SignedKind.ValueType, organization_id: str, position: LedgerPosition, state: State
-) -> list[Sighting]:
+) -> list[LedgerPosition]:
     signer = key_of_ours(state, organization_id, signed.key_id)
     try:
         if signer is None:
@@ -78,7 +75,7 @@ def _proven(
         verify(signed, kind=kind, public_key=signer, genesis=state.genesis)
     except TrustError:
         return []
-    return [(Position(position.sequence, position.hash), signed)]
+    return [position]
 
 
 def _parsed(kind: type[_Message], signed: Signed) -> _Message:
@@ -89,21 +86,21 @@ def _parsed(kind: type[_Message], signed: Signed) -> _Message:
         return kind()
 
 
-def require_no_contradiction(station: Station, sightings: Iterable[Sighting]) -> None:
-    """Raise LedgerFork, which is remembered, if somebody has seen another entry than we know."""
-    for position, signed in sightings:
+def require_no_contradiction(station: Station, sightings: Iterable[LedgerPosition]) -> None:
+    """Raise LedgerFork if somebody has seen another entry than we know."""
+    for position in sightings:
         try:
             station.state.check_position(position.sequence, position.hash)
         except LedgerBehind:
             continue
         except LedgerFork as fork:
-            log.critical("node.ledger_fork", detail=str(fork))
-            raise station.replica.pin_fork(fork, signed) from fork
+            log.critical("node.ledger_contradicted", detail=str(fork))
+            raise
 
 
 def withheld(chain: TaskChain, state: State) -> LedgerStale | None:
     """What a task that is ahead of a refreshed replica shows, if one of ours has signed it."""
-    newest = max((position.sequence for position, _ in in_task(chain, state)), default=0)
+    newest = max((position.sequence for position in in_task(chain, state)), default=0)
     if newest <= state.position.sequence:
         return None
     return LedgerStale(
@@ -117,7 +114,7 @@ def withheld(chain: TaskChain, state: State) -> LedgerStale | None:
 
 
 async def look_at_heads(station: Station) -> None:
-    """Read what the others' nodes say, and catch up if one is ahead. Raises LedgerFork, RemoteError."""
+    """Read what the others' nodes say, and catch up if one is ahead. Raises RemoteError, and what `Station.catch_up` does."""
     connection = station.connection
     request = ListHeadsRequest(genesis=station.state.genesis)
     answer = await retrying(
@@ -129,14 +126,15 @@ async def look_at_heads(station: Station) -> None:
         await station.catch_up()
 
 
-def weigh_heads(station: Station) -> LedgerStale | None:
-    """Let a doubt stand or go, by the statements that are here and the clock. Raises LedgerFork."""
-    stale = station.stale()
-    if stale is None:
-        station.doubts.settle(ErrorReason.ERROR_REASON_LEDGER_STALE)
-    else:
-        station.doubts.note(stale, station.now())
-    return stale
+def weigh_heads(station: Station) -> LedgerStale | LedgerFork | None:
+    """Let doubts stand or go, by the statements that are here and the clock."""
+    found = station.doubted()
+    for kind in (LedgerStale, LedgerFork):
+        if not isinstance(found, kind):
+            station.doubts.settle(kind.REASON)
+    if found is not None:
+        station.doubts.note(found, station.now())
+    return found
 
 
 class HeadWatch:
@@ -181,10 +179,7 @@ class HeadWatch:
 
     async def _look(self) -> None:
         try:
-            try:
-                await look_at_heads(self._station)
-            except RemoteError as error:
-                log.warning("node.heads_not_read", detail=str(error))
-            weigh_heads(self._station)
-        except LedgerFork as fork:
-            log.critical("node.ledger_fork", detail=str(fork))
+            await look_at_heads(self._station)
+        except FolkmootError as error:  # what the ledger itself is doubted for, it has noted
+            log.warning("node.heads_not_read", detail=str(error))
+        weigh_heads(self._station)

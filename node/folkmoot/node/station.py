@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from folkmoot.node.admission import key_of_ours, require_not_ended
+from folkmoot.node.admission import require_not_ended
 from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
 from folkmoot.node.doubts import WAITS, Doubts
@@ -210,32 +210,31 @@ class Station:
             opened = opening() if source.size_bytes <= INLINE_BYTES else await asyncio.to_thread(opening)
         except SealedToOtherKeys as error:
             raise awaited_key(inspected, self.state, self.organization_id) or error from error
-        self._check_position(opened.context)
+        seen = Position(opened.context.ledger_sequence, opened.context.ledger_hash)
+        self.check_position(seen, opened.context.sender_organization_id)
         return opened
 
-    def _check_position(self, context: EnvelopeContext) -> None:
+    def check_position(self, seen: Position, of: str) -> None:
         """Compare what the (proven) sender of something has seen of the ledger with the replica, which `catch_up` has been asked for.
 
-        Raises LedgerStale if the sender knows entries that the server does not give us; LedgerFork, which is remembered, if it knows
-        another ledger. Where this release does not understand the newest entries, it can't tell, and lets pass what runs already.
+        Raises LedgerStale if the sender knows entries that the server does not give us, LedgerFork if it knows another ledger: its word
+        alone, so only what it has sent is refused. Where this release does not understand the newest entries, it can't tell, and lets
+        pass what runs already.
         """
-        of, sequence = context.sender_organization_id, context.ledger_sequence
         try:
-            self.state.check_position(sequence, context.ledger_hash)
+            self.state.check_position(seen.sequence, seen.hash)
         except LedgerBehind as behind:
             if self.doubts.find(ErrorReason.ERROR_REASON_LEDGER_UPGRADE_NEEDED):
                 return
             log.critical("node.entries_withheld", sender=of, detail=str(behind))
             raise LedgerStale(
-                f"{self.state.organization_name(of)} has seen an entry {sequence} of {self.replica.reference}, and the server gives us "
+                f"{self.state.organization_name(of)} has seen an entry {seen.sequence} of {self.replica.reference}, and the server gives us "
                 f"{self.state.position.sequence} as the newest one: it withholds entries. Ask its operator why",
                 metadata=behind.metadata,
             ) from behind
         except LedgerFork as fork:
-            log.critical("node.ledger_fork", sender=of, detail=str(fork))
-            if key_of_ours(self.state, of, context.sender_key_id) is None:
-                raise
-            raise self.replica.pin_fork(fork) from fork
+            log.critical("node.ledger_contradicted", sender=of, detail=str(fork))
+            raise
 
     async def fetch(self, digest: bytes, closing: ExitStack, *, most_bytes: int) -> Source:
         """An envelope that is here, or that the server has; a downloaded one is removed when `closing` closes.
@@ -280,23 +279,20 @@ class Station:
             if self.replica.state is not before:
                 self.moved.notify()
 
-    def stale(self) -> LedgerStale | None:
-        """Why new work can't rely on the ledger that is here, as far as others' head statements and the clock tell.
-
-        Raises LedgerFork for a statement that contradicts it.
-        """
+    def doubted(self) -> LedgerStale | LedgerFork | None:
+        """Why new work can't rely on the ledger that is here, as far as others' head statements and the clock tell."""
         if self._signs is None or self._signs[0] != self.state.position:
             self.take_heads(())
         assert self._signs is not None  # noqa: S101 - for the type checker
         longest = timedelta(days=self.config.max_head_age_days)
         try:
             self._signs[1].check(self.replica, now=self.now(), max_head_age=longest)
-        except LedgerStale as stale:
-            return stale
+        except (LedgerStale, LedgerFork) as doubt:
+            return doubt
         return None
 
     def take_heads(self, statements: Iterable[Signed]) -> SignsOfLife:
-        """Add head statements of other nodes to those that are kept. Raises LedgerFork, which is remembered."""
+        """Add head statements of other nodes to those that are kept."""
         signs = self.heads.take(statements, own=self.organization_id, now=self.now())
         self._signs = (self.state.position, signs)
         return signs

@@ -1,14 +1,15 @@
 """Head statements, kept beside a replica: what other members' nodes have signed of the ledger, and how long ago.
 
-A server that shows two histories, or keeps one back, is found out by them: a statement that contradicts the replica is a fork, one
-that is ahead of it names entries that the server withholds, and none for too long means that nobody can tell. What was received
-once counts from then on, also when the server never shows it again.
+A server that shows two histories, or keeps one back, is found out by them: they contradict the replica, or are ahead of it, and none for
+too long means that nobody can tell. A statement names an entry by its hash and is no more than its signer's word: new work stops when more
+than half of the other members say so, and for fewer it is logged, so that no single member stops the others. What was received once counts
+from then on, also when the server never shows it again, until that node says otherwise.
 
 The file is a sequence of Signed(HEAD)s, the newest of each node (see folkmoot.transport.records).
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,18 +37,25 @@ class SignsOfLife:
 
     newest: datetime | None
     """When another member last showed what it knows; None while no other member has a node that could."""
-    ahead: tuple[str, ...]
-    """Who has seen entries that the replica does not have: names of organizations, with the entry."""
+    others: int
+    """How many other members there are."""
+    ahead: Mapping[str, str]
+    """Members whose nodes have seen entries that the replica does not have, by name: what they say."""
+    contradicting: Mapping[str, str]
+    """Members whose nodes have seen other entries than the replica has, by name: what they say."""
 
     def check(self, replica: Replica, *, now: datetime, max_head_age: timedelta) -> None:
-        """Raise LedgerStale when new work has to wait; warn when it soon will have to."""
+        """Raise LedgerFork or LedgerStale when new work has to wait; warn when it soon will have to."""
         state = replica.verified
-        if self.ahead:
-            raise LedgerStale(
-                f"{', '.join(self.ahead)}; the server shows {state.reference} up to entry {state.position.sequence} only, "
-                "and withholds the rest",
-                metadata={"sequence": str(state.position.sequence)},
-            )
+        elsewhere = dict(self.ahead) | dict(self.contradicting)
+        if 2 * len(elsewhere) > self.others:
+            says = f"{'; '.join(elsewhere.values())}; the server shows {state.reference} up to entry {state.position.sequence}"
+            metadata = {"sequence": str(state.position.sequence)}
+            if self.contradicting:
+                raise LedgerFork(
+                    f"{says}, and another history to most of the others: compare heads with them", metadata=metadata
+                )
+            raise LedgerStale(f"{says} only, and withholds the rest", metadata=metadata)
         if self.newest is None or now - self.newest <= WARN_AFTER:
             return
         days = (now - self.newest) / timedelta(days=1)
@@ -66,10 +74,7 @@ class HeadStatements:
         self._kept = {each.key_id: each for each in self._load()}
 
     def take(self, received: Iterable[Signed], *, own: str, now: datetime) -> SignsOfLife:
-        """Verify what came, keep what is new, and say what all of it shows; `own` is the organization whose word does not count.
-
-        Raises LedgerFork, and remembers it with the statement as evidence.
-        """
+        """Verify what came, keep what is new, and say what all of it shows; `own` is the organization whose word does not count."""
         state = self._replica.verified
         kept = dict(self._kept)
         for signed in received:
@@ -81,20 +86,26 @@ class HeadStatements:
         return self.signs(own=own, now=now)
 
     def signs(self, *, own: str, now: datetime) -> SignsOfLife:
-        """What the kept statements and the entries show. Raises LedgerFork."""
+        """What the kept statements and the entries show."""
         state = self._replica.verified
         heads: list[Head] = []
-        ahead: list[str] = []
+        ahead: dict[str, str] = {}
+        contradicting: dict[str, str] = {}
         for signed in self._kept.values():
+            if (by := HeadStatement.FromString(signed.body).organization_id) == own:
+                continue
             try:
                 heads.append(read_head(signed, state, now=now))
             except LedgerBehind as behind:
-                ahead.append(_named(signed, state, behind))
+                name = state.organization_name(by)
+                ahead[name] = f"{name} has seen entry {behind.metadata['sequence']}"
             except LedgerFork as fork:
-                raise self._replica.pin_fork(fork, signed) from fork
+                name = state.organization_name(by)
+                contradicting[name] = f"{name} has seen another entry {fork.metadata['sequence']}"
             except TrustError:
                 continue  # its node is not admitted any more
-        return SignsOfLife(sign_of_life(state, heads, own_organization_id=own), tuple(ahead))
+        others = len(state.members.keys() - {own})
+        return SignsOfLife(sign_of_life(state, heads, own_organization_id=own), others, ahead, contradicting)
 
     def _load(self) -> list[Signed]:
         try:
@@ -109,21 +120,24 @@ class HeadStatements:
 
 def _is_newer(signed: Signed, kept: dict[bytes, Signed], state: State, now: datetime) -> bool:
     """Whether this is a statement by an admitted node, made after the one that is kept of it."""
+    elsewhere: TrustError | None = None
     try:
         read_head(signed, state, now=now)
-    except (LedgerBehind, LedgerFork):
-        pass  # All the more worth keeping.
+    except (LedgerBehind, LedgerFork) as error:
+        elsewhere = error  # All the more worth keeping.
     except TrustError as error:
         log.warning("the server lists a head statement that is not one: %s", error)
         return False
     known = kept.get(signed.key_id)
-    return known is None or _time(signed) > _time(known)
+    is_newer = known is None or _time(signed) > _time(known)
+    if is_newer and elsewhere is not None:
+        log.error("a node of %s says: %s", _organization_name(signed, state), elsewhere)
+    return is_newer
 
 
 def _time(signed: Signed) -> int:
     return nanoseconds(HeadStatement.FromString(signed.body).time)
 
 
-def _named(signed: Signed, state: State, behind: LedgerBehind) -> str:
-    organization_id = HeadStatement.FromString(signed.body).organization_id
-    return f"{state.organization_name(organization_id)} has seen entry {behind.metadata['sequence']}"
+def _organization_name(signed: Signed, state: State) -> str:
+    return state.organization_name(HeadStatement.FromString(signed.body).organization_id)

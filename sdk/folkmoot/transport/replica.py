@@ -1,9 +1,10 @@
 """A full, verified copy of a collaboration's ledger in a file, kept by every client and node.
 
 Promises: what is in `state` was replayed from entry 0 against the genesis that the user named, by this process. The file only grows.
-Several processes may share it. A server that shows another entry where this copy already has one is caught (LEDGER_FORK), and that
-is remembered until a person removes the evidence; one that is merely behind gets back what it lost. Whatever a server sends, memory
-stays bounded by what its members have signed, and errors are typed.
+Several processes may share it. A server that shows another entry where this copy already has one, which follows from those before as
+ours does, is caught (LEDGER_FORK): that is remembered until a person removes the evidence. What does not follow is no history, whoever
+shows it (LEDGER_ENTRY_INVALID). A server that is merely behind gets back what it lost. Whatever a server sends, memory stays bounded by what
+its members have signed, and errors are typed.
 
 The file is a sequence of entries (see folkmoot.transport.records).
 """
@@ -47,6 +48,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("folkmoot.transport")
 
 
+class _AnotherEntry(Exception):  # noqa: N818 - whether it is an error is not known yet
+    """A server shows another entry than the one that is known at its place."""
+
+    def __init__(self, sequence: int, entry: Signed) -> None:
+        super().__init__(sequence)
+        self.sequence, self.entry = sequence, entry
+
+
 class Replica:
     """The ledger of one collaboration. `state` is None until the first refresh that brings entries."""
 
@@ -80,10 +89,7 @@ class Replica:
         return self._pin.fork
 
     def pin_fork(self, fork: LedgerFork, theirs: Signed | None = None) -> LedgerFork:
-        """Remember that somebody has shown another history, with what he signed; gives the error to raise.
-
-        For forks that are found elsewhere: in a node's head statement, in a task's or an envelope's ledger position.
-        """
+        """Remember another history that is proven, with what was signed in it; gives the error to raise."""
         sequence = int(fork.metadata.get("sequence", -1))
         ours = self.entries[sequence] if 0 <= sequence < len(self.entries) else None
         return self._pin.set(fork, ours=ours, theirs=theirs, now=datetime.now(UTC))
@@ -98,15 +104,9 @@ class Replica:
         async with self._lock:
             self._pin.check()
             try:
-                # The newest entry that is known here is asked for again: whoever shows another one there shows a fork.
-                length = await self._fetch(stub, max(0, len(self.entries) - 1), metadata)
-            except RemoteError as error:
-                if not self.entries or error.reason != errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND:
-                    raise
-                await self._bring_back(stub, metadata, error)
-                return self.verified
-            if length < len(self.entries):
-                await self._heal(stub, metadata)
+                await self._follow(stub, metadata)
+            except _AnotherEntry as another:
+                await self._find_branch(stub, metadata, another)
             return self.verified
 
     async def append(
@@ -139,6 +139,18 @@ class Replica:
                     metadata={"sequence": str(position.sequence + 1)},
                 )
             return entry
+
+    async def _follow(self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata]) -> None:
+        try:
+            # The newest entry that is known here is asked for again: whoever shows another one there shows a fork.
+            length = await self._fetch(stub, max(0, len(self.entries) - 1), metadata)
+        except RemoteError as error:
+            if not self.entries or error.reason != errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND:
+                raise
+            await self._bring_back(stub, metadata, error)
+            return
+        if length < len(self.entries):
+            await self._heal(stub, metadata)
 
     async def _fetch(self, stub: "KeyServiceAsyncStub", begin: int, metadata: Callable[[], Metadata]) -> int:
         """Take what the server shows from an entry on; gives how many it has, as far as that shows, and 0 if it shows none.
@@ -176,7 +188,7 @@ class Replica:
         return first + len(entries)
 
     def _compare(self, theirs: Sequence[Signed], first: int) -> None:
-        """Compare entries with those that are known at their places."""
+        """Compare entries with those that are known at their places. Raises _AnotherEntry."""
         for sequence, entry in enumerate(theirs, first):
             ours = self.entries[sequence]
             if entry.body == ours.body:
@@ -187,15 +199,34 @@ class Replica:
                     f"asked for entry {sequence}, the server sends entry {claimed.sequence}",
                     metadata={"sequence": str(sequence), "rule": "SEQUENCE"},
                 )
-            fork = LedgerFork(
-                f"the server shows another entry {sequence} of {self.reference} than it showed before",
-                metadata={
-                    "sequence": str(sequence),
-                    "ours": digest(ours.body).hex(),
-                    "theirs": digest(entry.body).hex(),
-                },
-            )
-            raise self.pin_fork(fork, entry)
+            raise _AnotherEntry(sequence, entry)
+
+    async def _find_branch(
+        self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata], shown: "_AnotherEntry"
+    ) -> None:
+        """Ask for all of the history that a server shows, up to where it leaves ours. Raises LedgerFork if it does so by the rules."""
+        try:
+            await self._fetch(stub, 0, metadata)
+        except _AnotherEntry as first:
+            raise await asyncio.to_thread(self._proven_fork, first) from None
+        raise LedgerEntryInvalid(
+            f"the server shows now one entry {shown.sequence} of {self.reference}, now another",
+            metadata={"sequence": str(shown.sequence)},
+        )
+
+    def _proven_fork(self, first: "_AnotherEntry") -> LedgerFork:
+        """The fork that an entry proves by following from those before it. Raises LedgerEntryInvalid, LedgerUpgradeNeeded, WrongCollaboration."""
+        sequence, ours = first.sequence, self.entries[first.sequence]
+        replay([*self.entries[:sequence], first.entry], expected_genesis=self.reference.genesis)
+        fork = LedgerFork(
+            f"the server shows another entry {sequence} of {self.reference} than it showed before",
+            metadata={
+                "sequence": str(sequence),
+                "ours": digest(ours.body).hex(),
+                "theirs": digest(first.entry.body).hex(),
+            },
+        )
+        return self.pin_fork(fork, first.entry)
 
     # ---- healing ---------------------------------------------------------------------------------------------------
 

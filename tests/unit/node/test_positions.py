@@ -140,12 +140,26 @@ async def test_a_task_that_waits_with_an_impossible_time_is_refused(lung: World,
     assert await reason(station, frame) == ErrorReason.ERROR_REASON_TASK_EXPIRED
 
 
-async def test_a_task_made_on_another_history_is_a_fork_that_a_restart_does_not_forget(
+async def test_a_task_made_on_another_history_is_refused_and_stops_no_other_work(
     lung: World, elsewhere: World, make_station: MakeStation
 ):
     grown(lung)
     station = make_station()
     assert await reason(station, assign(elsewhere)) == FORK
+    assert station.fork is None, "it is one signer's word"
+    assert (await judged(station, assign(lung))).task is not None
+
+
+async def test_another_history_that_the_server_shows_is_a_fork_that_a_restart_does_not_forget(
+    lung: World, elsewhere: World, make_station: MakeStation
+):
+    grown(lung)
+    station = make_station()
+    server = attach(station, lung.entries)
+    await station.look()
+    server.entries = elsewhere.entries
+    with pytest.raises(LedgerFork):
+        await station.look()
     assert await reason(station, assign(lung)) == FORK, "from then on, no new work is taken in"
     again = make_station()
     assert await reason(again, assign(lung)) == FORK
@@ -260,7 +274,7 @@ async def test_an_envelope_made_on_another_history_is_a_fork(
     station = make_station()
     with pytest.raises(LedgerFork):
         await sent.open(station, elsewhere)
-    assert station.fork is not None
+    assert station.fork is None, "it is one signer's word"
 
 
 async def test_who_has_gone_can_not_stop_work_by_claiming_another_history(
@@ -325,22 +339,36 @@ def leave(lung: World, name: str) -> None:
 # ---- head statements -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_head_statement_that_contradicts_ours_is_a_fork(
+async def test_head_statements_that_contradict_ours_are_a_fork(
     lung: World, elsewhere: World, make_station: MakeStation
 ):
     grown(lung)
     station = make_station()
-    attach(station, lung.entries, [head(lung, "Alpha", state=elsewhere.state)])
-    with pytest.raises(LedgerFork):
+    attach(station, lung.entries, [head(lung, name, state=elsewhere.state) for name in ("Alpha", "Gamma")])
+    await look_at_heads(station)
+    assert isinstance(weigh_heads(station), LedgerFork)
+    again = make_station()
+    attach(again, lung.entries)
+    assert await reason(again, assign(lung)) == FORK, "a restart beside a silent server forgets nothing"
+    assert "LEDGER_FORK" in [doubt.reason for doubt in again.doubts]
+
+
+async def test_one_members_nodes_alone_stop_nobodys_work(
+    lung: World, elsewhere: World, longer: World, make_station: MakeStation
+):
+    grown(lung)
+    station = make_station()
+    for seen in (elsewhere, longer):
+        attach(station, lung.entries, [head(lung, "Alpha", state=seen.state)])
         await look_at_heads(station)
-    assert await reason(make_station(), assign(lung)) == FORK
+        assert weigh_heads(station) is None
 
 
-async def test_a_head_statement_that_is_ahead_shows_what_the_server_withholds_until_it_is_here(
+async def test_head_statements_that_are_ahead_show_what_the_server_withholds_until_it_is_here(
     lung: World, longer: World, make_station: MakeStation
 ):
     station = make_station()
-    server = attach(station, lung.entries, [head(lung, "Alpha", state=longer.state)])
+    server = attach(station, lung.entries, [head(lung, name, state=longer.state) for name in ("Alpha", "Gamma")])
     await look_at_heads(station)
     assert weigh_heads(station) is not None
     assert await reason(station, assign(lung)) == STALE

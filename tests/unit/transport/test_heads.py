@@ -1,7 +1,5 @@
 """Head statements beside a replica: forks, withheld entries and silence are noticed, over restarts too."""
 
-import json
-from base64 import b64decode
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -51,7 +49,7 @@ def test_fresh_statement_of_another_member_is_a_sign_of_life(
 ):
     signs = taken(replica, lung, [head(lung, "Beta", NOW - HOUR), head(lung, "Gamma", NOW - 2 * DAY)])
     check(signs, replica)
-    assert (signs.newest, signs.ahead, caplog.text) == (NOW - HOUR, (), "")
+    assert (signs.newest, signs.ahead, caplog.text) == (NOW - HOUR, {}, "")
 
 
 def test_silence_warns_after_a_day_and_refuses_after_a_week(
@@ -84,35 +82,74 @@ def test_statement_that_was_shown_once_counts_when_the_server_shows_it_no_more(r
     check(taken(replica, lung, [head(lung, "Beta", NOW - 20 * DAY)]), replica)  # nor does an old one replace it
 
 
-def test_entries_that_another_member_has_seen_are_withheld(replica: Replica, lung: World):
+def test_entries_that_most_others_have_seen_are_withheld(replica: Replica, lung: World):
     known = lung.state.position.sequence
     lung.add_node("Beta", "beta-2")
-    ahead = head(lung, "Gamma", NOW - HOUR)
-    for received in ([ahead], []):
+    ahead = [head(lung, name, NOW - HOUR) for name in ("Beta", "Gamma")]
+    for received in (ahead, []):
         with pytest.raises(LedgerStale, match=f"Gamma has seen entry {known + 1}.*up to entry {known} only"):
             check(taken(replica, lung, received), replica)
 
 
 async def test_withheld_entries_that_come_after_all_end_the_wait(replica: Replica, lung: World):
     lung.add_node("Beta", "beta-2")
-    assert taken(replica, lung, [head(lung, "Gamma", NOW - HOUR)]).ahead
+    signs = taken(replica, lung, [head(lung, name, NOW - HOUR) for name in ("Beta", "Gamma")])
+    with pytest.raises(LedgerStale):
+        check(signs, replica)
     await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
     signs = taken(replica, lung)
     check(signs, replica)
-    assert signs.ahead == ()
+    assert signs.ahead == {}
 
 
-def test_statement_of_another_history_is_a_fork_with_the_statement_as_evidence(replica: Replica, lung: World):
-    other = replay(forked(lung, len(lung.entries) - 1))
-    theirs = head(lung, "Beta", NOW - HOUR, state=other)
-    with pytest.raises(LedgerFork):
-        taken(replica, lung, [theirs])
-    assert replica.fork is not None
-    evidence = json.loads(Path(replica.fork.metadata["evidence"]).read_text())
-    assert Signed.FromString(b64decode(evidence["theirs"]["signed"])) == theirs
-    assert Signed.FromString(b64decode(evidence["ours"]["signed"])) == lung.entries[-1]
-    with pytest.raises(LedgerFork):
-        taken(replica, lung)
+def elsewhere(lung: World, how: str) -> State:
+    """A ledger that goes on beyond ours, or has another newest entry."""
+    if how == "contradicting":
+        return replay(forked(lung, len(lung.entries) - 1))
+    more = World(dict(lung.organizations), list(lung.entries), lung.state, lung.now)
+    more.add_node("Beta", "beta-2")
+    return more.state
+
+
+@pytest.mark.parametrize("how", ["ahead", "contradicting"])
+def test_one_member_that_makes_up_a_history_stops_nobody(
+    replica: Replica, lung: World, how: str, caplog: pytest.LogCaptureFixture
+):
+    signs = taken(replica, lung, [head(lung, "Beta", NOW, state=elsewhere(lung, how)), head(lung, "Gamma", NOW)])
+    check(signs, replica)
+    assert "a node of Beta says" in caplog.text
+    assert signs.newest == NOW
+    assert replica.fork is None
+
+
+@pytest.mark.parametrize("how", ["ahead", "contradicting"])
+def test_member_that_makes_up_a_history_gives_no_sign_of_life_by_it(replica: Replica, lung: World, how: str):
+    with pytest.raises(LedgerStale, match="for 30"):
+        check(taken(replica, lung, [head(lung, "Beta", NOW, state=elsewhere(lung, how))]), replica)
+
+
+@pytest.mark.parametrize("how", ["ahead", "contradicting"])
+async def test_several_nodes_of_one_member_have_one_voice(replica: Replica, lung: World, how: str):
+    lung.add_node("Gamma", "gamma-2")
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    other, keys = elsewhere(lung, how), list(lung["Gamma"].nodes.values())
+    assert len(keys) == 2
+    statements = [head(lung, "Gamma", NOW, state=other, key=key) for key in keys]
+    check(taken(replica, lung, [*statements, head(lung, "Beta", NOW)]), replica)
+
+
+def test_what_most_others_contradict_is_a_fork_until_they_say_otherwise(replica: Replica, lung: World):
+    other = elsewhere(lung, "contradicting")
+    for received in ([head(lung, name, NOW - HOUR, state=other) for name in ("Beta", "Gamma")], []):
+        with pytest.raises(LedgerFork, match="Beta has seen another entry"):
+            check(taken(replica, lung, received), replica)
+    assert replica.fork is None, "hashes are no evidence"
+    check(taken(replica, lung, [head(lung, "Gamma", NOW)]), replica)
+
+
+def test_other_nodes_of_ours_stop_nothing_either(replica: Replica, lung: World):
+    theirs = [head(lung, "Alpha", NOW, state=elsewhere(lung, "contradicting")), head(lung, "Beta", NOW)]
+    check(taken(replica, lung, theirs), replica)
 
 
 @pytest.mark.parametrize("forgery", ["stranger", "of another member", "future", "junk"])

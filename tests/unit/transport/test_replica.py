@@ -99,14 +99,49 @@ def forked(lung: World, at: int) -> list[Signed]:
 async def test_fork_is_caught_wherever_it_began(lung: World, tmp_path: Path, back: int):
     replica = Replica(tmp_path, reference(lung))
     await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
-    theirs = forked(lung, len(lung.entries) - back)
+    began = len(lung.entries) - back
+    theirs = forked(lung, began)
     with pytest.raises(LedgerFork, match="succeed") as caught:
         await replica.refresh(Ledgers(theirs))  # type: ignore[arg-type]
     assert caught.value.reason == errors_pb2.ERROR_REASON_LEDGER_FORK
     assert replica.verified == lung.state
     evidence = json.loads(Path(caught.value.metadata["evidence"]).read_text())
     kept = {side: Signed.FromString(b64decode(evidence[side]["signed"])) for side in ("ours", "theirs")}
-    assert kept == {"ours": lung.entries[-1], "theirs": theirs[-1]}
+    assert kept == {"ours": lung.entries[began], "theirs": theirs[began]}
+
+
+@pytest.mark.parametrize("forgery", ["signed by nobody", "signed by a stranger", "signed by another member"])
+async def test_another_entry_that_no_member_has_signed_is_no_fork(lung: World, tmp_path: Path, forgery: str):
+    replica, honest = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(honest)  # type: ignore[arg-type]
+    theirs = forked(lung, len(lung.entries) - 1)
+    body, kind = theirs[-1].body, SignedKind.SIGNED_KIND_LEDGER_ENTRY
+    if forgery == "signed by nobody":
+        theirs[-1] = Signed(kind=kind, body=body, key_id=theirs[-1].key_id, signature=bytes(64))
+    elif forgery == "signed by a stranger":
+        theirs[-1] = sign(kind, body, key=organization("Delta").governance_key, genesis=lung.genesis)
+    else:
+        theirs[-1] = sign(kind, body, key=lung["Beta"].governance_key, genesis=lung.genesis)
+    with pytest.raises(LedgerEntryInvalid):
+        await replica.refresh(Ledgers(theirs))  # type: ignore[arg-type]
+    assert replica.fork is None
+    assert await replica.refresh(honest) == lung.state  # type: ignore[arg-type]
+
+
+async def test_server_that_shows_now_one_entry_and_now_another_gives_no_evidence(lung: World, tmp_path: Path):
+    replica, server = Replica(tmp_path, reference(lung)), Ledgers(lung.entries)
+    await replica.refresh(server)  # type: ignore[arg-type]
+    theirs, get = forked(lung, len(lung.entries) - 1), server.GetLedger
+
+    async def two_faced(request: GetLedgerRequest, **_: Any) -> AsyncIterator[GetLedgerResponse]:
+        server.entries = theirs if request.from_sequence else lung.entries
+        async for batch in get(request):
+            yield batch
+
+    server.GetLedger = two_faced  # type: ignore[method-assign]
+    with pytest.raises(LedgerEntryInvalid, match="now another"):
+        await replica.refresh(server)  # type: ignore[arg-type]
+    assert replica.fork is None
 
 
 async def test_fork_is_remembered_over_restarts_until_a_person_removes_the_evidence(lung: World, tmp_path: Path):
