@@ -146,6 +146,9 @@ class StubNode:
     async def _handle(self, frame: link_pb2.ServerFrame) -> None:
         if frame.HasField("welcome"):
             self.attached.set()
+        if frame.HasField("resync"):
+            self._acknowledged = frame.resync.last_sequence
+            await self.send(heartbeat=link_pb2.Heartbeat())
         if frame.sequence <= self._acknowledged:
             return
         self._acknowledged = frame.sequence
