@@ -99,7 +99,7 @@ AGREED_POSITIONS = protection(
     ),
     Edit(
         Station.open,
-        "self._check_position(opened.context)",
+        "self.check_position(seen, opened.context.sender_organization_id)",
     ),
 )
 POSITIONS_OF_RESULTS = protection(

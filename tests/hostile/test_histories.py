@@ -17,7 +17,6 @@ from folkmoot.algorithm.values import encode
 from folkmoot.client import AsyncClient, FolkmootError, governance
 from folkmoot.client.results import Result
 from folkmoot.trust import BytesSource, algorithm_propose_entry, inspect, node_approve_entry, seal_bytes
-from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.key_service_pb2 import AppendLedgerEntryRequest, AppendLedgerEntryResponse
 from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Encryption
 from folkmoot.v1.signed_pb2 import Signed
@@ -161,10 +160,7 @@ async def test_two_histories_are_found_out_by_head_statements(stage: Stage):
             with pytest.raises(FolkmootError) as caught:
                 await asked(stage, client)
             assert caught.value.reason_name == "LEDGER_FORK"
-            evidence = json.loads(Path(caught.value.metadata["evidence"]).read_text())
-            assert evidence["theirs"]
-            with pytest.raises(FolkmootError, match="two histories"):
-                await asked(stage, client)  # also if asked again
+            assert "another history to most of the others" in str(caught.value)
         with without(HEADS_OF_OTHERS):
             async with stage.fresh_client() as client:
                 (signed,) = (await asked(stage, client)).chain.specs
@@ -174,26 +170,44 @@ async def test_two_histories_are_found_out_by_head_statements(stage: Stage):
 
 
 async def test_two_histories_are_found_out_by_a_task(stage: Stage):
-    """Beta's node gets a task that Alpha has signed in the other history; a person who has compared the two lets work go on."""
+    """Beta's node gets a task that Alpha has signed in the other history: that is refused, and one signer's word stops nothing else."""
     other = others(stage)
     await grown(stage)
-    foreign = await genuine(other, "Beta")
-    (running,) = stage.node("Beta").stations
 
     with capture_logs() as said:
+        foreign = await genuine(other, "Beta")
         await misled(stage, "Beta", lambda given: given.CopyFrom(foreign))
         await refused_at(stage, "Beta", foreign.run_id, "", said, known_to_the_server=False, reason="LEDGER_FORK")
-    assert running.station.fork is not None
-    refused = await stage.result(await stage.ask("Beta"), "Beta")
-    assert (refused.state, reason_name(refused.reason)) == ("REFUSED", "LEDGER_FORK")  # no new work
-    await stage.works("Gamma")
-    Path(running.station.fork.metadata["evidence"]).unlink()
+    assert "node.ledger_contradicted" in [each["event"] for each in said]
     await stage.works("Beta")
 
     foreign = await genuine(other, "Beta")
     with without(AGREED_POSITIONS), taking(stage, "Beta") as taken:
         await misled(stage, "Beta", lambda given: given.CopyFrom(foreign))
         assert (await taken.of(foreign.run_id)).read_by("Alpha") == 42
+
+
+async def test_a_second_history_after_the_first_is_kept_as_evidence(stage: Stage):
+    """Whoever has a copy sees both sides of the fork; a person who has compared them lets work go on."""
+    other = others(stage)
+    await grown(stage)
+    before = stage.before("client")
+    async with stage.fresh_client() as client:
+        await client.collaboration  # it has a copy now
+        with before.instead("GetLedger", showing(other.entries)), pytest.raises(FolkmootError) as caught:
+            await client.connection.state(newest=True)
+        assert caught.value.reason_name == "LEDGER_FORK"
+        path = Path(caught.value.metadata["evidence"])
+        assert all(json.loads(path.read_text())[side] for side in ("ours", "theirs"))
+        with pytest.raises(FolkmootError, match="two histories"):
+            await asked(stage, client)  # also once the server shows the first one again
+        assert (await client.collaboration).sequence == stage.world.state.position.sequence  # to look at
+        path.unlink()
+        await asked(stage, client)
+
+    with shown(before, other.entries):
+        async with stage.fresh_client() as client:  # one without a copy
+            assert (await client.connection.state()).position == other.state.position
 
 
 async def test_two_histories_are_found_out_by_a_result(stage: Stage):
