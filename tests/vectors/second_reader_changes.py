@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from tests.vectors.second_reader_state import APPROVE, DECLINE, Ballot, Message, Proposal, Record, Removal, Term, pair
+from tests.vectors.second_reader_state import APPROVE, DECLINE, Message, Proposal, Record, Removal, Term, pair
 from tests.vectors.second_reader_wire import check, check_signed, nanoseconds, read, sha256
 
 DAY = 86_400 * 10**9
@@ -41,7 +41,7 @@ class Changes(Record):
         assert removal
         check(self.is_open(removal, at), "REMOVAL_VOID")
         check(voter != removal.target, "TARGET_VOTES")
-        self.cast(removal, voter, data["decision"])
+        removal.votes[voter] = data["decision"]
         if not self.missing(removal, self.others(removal.target), 2):
             removal.decided = True
             self.end_membership(removal.target, at, removed=True)
@@ -147,7 +147,7 @@ class Changes(Record):
         proposal = self.proposal(data)
         check(not proposal.decided and not proposal.revoked, "PROPOSAL_VOID")
         check(proposal.expires_at is None or at < proposal.expires_at, "PROPOSAL_VOID")
-        self.cast(proposal, voter, data["decision"])
+        proposal.votes[voter] = data["decision"]
         proposal.decided = not self.missing(proposal, self.members)
 
     def algorithm_revoke(self, signed: Message, entry: Message, at: int) -> None:
@@ -161,9 +161,6 @@ class Changes(Record):
     def proposal(self, data: Message) -> Proposal:
         check(data["proposal_hash"] in self.proposals, "PROPOSAL_UNKNOWN")
         return self.proposals[data["proposal_hash"]]
-
-    def cast(self, ballot: Ballot, voter: str, decision: int) -> None:
-        ballot.votes[voter] = decision, self.here
 
 
 def check_decision(data: dict[str, Any]) -> None:

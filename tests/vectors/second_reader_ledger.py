@@ -120,7 +120,7 @@ class Ledger(Changes):
         check(wish["name"].lower() not in names, "NAME_TAKEN")
         self.check_uses(self.uses(wish["governance_key"], request.keys))
         self.requests[digest] = request
-        self.cast(request, voter, data["decision"])
+        request.votes[voter] = data["decision"]
         if not self.missing(request, self.members):
             request.decided = True
             self.admit(wish["name"], wish["governance_key"], request.keys)

@@ -52,13 +52,13 @@ class Node(Span):
 
 @dataclass
 class Ballot:
-    """What is voted on: each member's newest decision, and with which entry it came."""
+    """What is voted on, and each organization's newest decision."""
 
-    votes: dict[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    votes: dict[str, int] = field(default_factory=dict, kw_only=True)
     decided: bool = field(default=False, kw_only=True)
 
     def by(self, decision: int) -> list[str]:
-        return sorted(who for who, (vote, _) in self.votes.items() if vote == decision)
+        return sorted(who for who, vote in self.votes.items() if vote == decision)
 
     def told(self) -> Message:
         return {"approved_by": self.by(APPROVE), "declined_by": self.by(DECLINE), "decided": self.decided}
@@ -151,15 +151,14 @@ class Record:
     # ---- votes
 
     def missing(self, ballot: Ballot, electorate: Collection[str], least: int = 1) -> int:
-        """Return how many approvals are missing; votes count while the membership lasts in which they were given."""
+        """Return how many approvals are missing."""
         if ballot.decided:
             return 0
-        everybody, members = len(electorate), self.members
+        everybody = len(electorate)
         needed = {MAJORITY: everybody // 2 + 1, TWO_THIRDS: (2 * everybody + 2) // 3}.get(
             self.terms["quorum"], everybody
         )
-        votes = [(who, *ballot.votes[who]) for who in electorate if who in ballot.votes]
-        approvals = sum(vote == APPROVE and sequence > members[who].since for who, vote, sequence in votes)
+        approvals = sum(ballot.votes.get(who) == APPROVE for who in electorate)
         return max(0, max(needed, least) - approvals)
 
     def others(self, organization: str) -> set[str]:
