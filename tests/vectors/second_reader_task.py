@@ -55,7 +55,7 @@ def judge_task(chain: list[bytes], ledger: Ledger, now: str | None) -> tuple[str
 
 
 def prove(chain: list[bytes], ledger: Ledger, now: int | None) -> tuple[list[Spec], list[bytes]]:
-    """Return specs and digests of a chain, root first; the last spec says when a signer was revoked, if one was."""
+    """Return specs and digests of a chain, root first; the last spec says when a signer ended by revocation or as a node, if one did."""
     check(1 <= len(chain) <= 16, "CHAIN")
     signed = [read("Signed", each, "FORM") for each in chain]
     specs = [read("TaskSpec", each["body"], "FORM") for each in signed]
@@ -99,7 +99,7 @@ def check_root_signer(signed: Spec, spec: Spec, ledger: Ledger, *, to_execute: b
 
 
 def check_node_signer(signed: Spec, spec: Spec, ledger: Ledger, *, to_execute: bool) -> int | None:
-    """Check a subtask's signature; return the entry that revoked its node, if one has."""
+    """Check a subtask's signature; return the entry that ended its node's admission, if one has."""
     check(len(signed["key_id"]) == 32, "SIGNATURE")
     node = ledger.nodes.get(fingerprint(signed["key_id"]))
     check(node and node.organization_id == spec["initiator"]["organization_id"], "SIGNATURE")
@@ -107,7 +107,7 @@ def check_node_signer(signed: Spec, spec: Spec, ledger: Ledger, *, to_execute: b
     check(node.holds_at(spec["known"]), "SIGNATURE")
     check_signed(signed, "SUBTASK_SPEC", node.key, ledger.genesis, "SIGNATURE")
     check(not to_execute or node.until is None, "SIGNER_GONE")
-    return node.until if node.revoked else None
+    return node.until
 
 
 def check_spec(spec: Spec, specs: list[Spec], ledger: Ledger, *, to_execute: bool) -> None:
@@ -149,6 +149,7 @@ def check_subtask(spec: Spec, above: Spec, digest: bytes) -> None:
     check(executor, "PARENT")
     check(spec["initiator"]["organization_id"] == executor, "INITIATOR")
     check(not spec["initiator"]["user_id"], "USER")
+    check(spec["known"] >= above["known"], "LEDGER_POSITION")
     check(spec["job_id"] == above["job_id"], "JOB")
     nothing: dict[str, Any] = {"subtask_depth": 0, "subtask_number": 0, "images": [], "messages": 0}
     asked, granted = spec["grant"] or nothing, above["grant"] or nothing
@@ -240,6 +241,7 @@ def check_receipt(signed: dict[str, Any], spec: Spec, digest: bytes, run_id: str
     if receipt["started_at"]:
         nanoseconds(receipt["started_at"], "TIMES")
     check_outcome(receipt)
+    check(receipt["outcome"] >= REFUSED or sequence >= spec["known"], "LEDGER_POSITION")
     right = [each for each in spec["inputs"] if not each["organization_ids"] or executor in each["organization_ids"]]
     unopened = receipt["outcome"] >= REFUSED and not receipt["input_digest"]
     check(unopened or receipt["input_digest"] == right[0]["envelope_digest"], "INPUT")

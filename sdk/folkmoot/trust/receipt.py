@@ -117,7 +117,10 @@ def _check_outcome(receipt: Receipt) -> None:
 
 
 def _check_against_task(receipt: Receipt, task: VerifiedTask) -> None:
-    """Check that input, image and receivers are those of the task."""
+    """Check that input, image and receivers are those of the task, and that who executed it knew the ledger as its creator did."""
+    if receipt.outcome in _WITH_PAYLOAD:
+        known = task.spec.ledger_position.sequence
+        require(receipt.ledger_position.sequence >= known, ReceiptRule.LEDGER_POSITION)
     expected = task.input(receipt.organization_id).envelope_digest
     unopened = receipt.outcome in _WITHOUT_PAYLOAD and not receipt.input_digest
     require(unopened or receipt.input_digest == expected, ReceiptRule.INPUT)

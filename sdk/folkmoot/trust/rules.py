@@ -109,7 +109,7 @@ class TaskRule(Enum):
     SIGNER_GONE = "to execute, no signer is revoked, nor a node or member no more"
     ROTATED = "to execute, what a rotated key signed was made before the rotation"
     COLLABORATION = "a spec is for this collaboration"
-    LEDGER_POSITION = "a spec names an entry of the ledger as its creator's newest"
+    LEDGER_POSITION = "a spec names an entry of the ledger as its creator's newest, a subtask none before its parent's"
     ID = "tasks, jobs and runs have UUIDs, lower case; no task and no run appears twice in a chain"
     MEMBER = (
         "initiator, receivers and result receivers are members, or were at the entry that the spec names; to execute, initiator "
@@ -146,14 +146,16 @@ class ReceiptRule(Enum):
     FORM = "a receipt is a message of this release, in canonical form, without unknown fields or values"
     RUN = "a receipt is for a run of this task and one of its attempts"
     NODE = "a receipt names a node of the run's organization that was admitted at the entry that the receipt names"
-    REVOKED = "where a signer of the task was revoked later, the receipt names an earlier entry"
+    REVOKED = "where a signing key of the task was revoked later, or a signing node's admission ended, the receipt names an earlier entry"
     SIGNATURE = "a receipt is signed by the node that it names"
     OUTCOME = "an outcome is terminal, and digests, exit class and reason are those that belong to it"
     INPUT = "the input is the one that the task names for the organization"
     IMAGE = "the local image that ran is the one that the task names"
     RESULT_RECEIVERS = "a result is sealed to exactly the receivers that the task names"
     TIMES = "a run ends after it starts"
-    LEDGER_POSITION = "a receipt names an entry of this ledger"
+    LEDGER_POSITION = (
+        "a receipt names an entry of this ledger; one that says how an execution ended names none before the task's"
+    )
 
 
 class RuleBroken(Exception):  # noqa: N818 - never leaves this package: replay and verify_* say it as a TrustError

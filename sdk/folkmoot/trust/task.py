@@ -13,7 +13,7 @@ from typing import NamedTuple
 from folkmoot.trust.encoding import DIGEST_BYTES, digest, fingerprint, serialize
 from folkmoot.trust.errors import Malformed, NodeNotApproved, TaskAheadOfLedger, TaskExpired, TaskNotProven
 from folkmoot.trust.keys import SigningKey, key_id
-from folkmoot.trust.membership import KeyEnding, Position
+from folkmoot.trust.membership import Position
 from folkmoot.trust.rules import CLOCK_SKEW, RuleBroken, TaskRule, require, under
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.spec import check_spec, check_within, read_spec
@@ -131,7 +131,7 @@ class _Signer(NamedTuple):
     revoked_at: Position | None
     rotated_at_nanoseconds: int | None = None
     is_gone: bool = False
-    """The node is admitted no more, or the organization left."""
+    """The node is admitted no more, or that membership of the organization has ended."""
 
 
 def _read_chain(signed: Sequence[Signed], state: State) -> tuple[TaskSpec, ...]:
@@ -197,12 +197,13 @@ def _root_signer(signed: Signed, spec: TaskSpec, state: State) -> _Signer:
     public_key = term.keys.task_signing
     with under(TaskRule.SIGNATURE):
         verify(signed, kind=SignedKind.SIGNED_KIND_TASK_SPEC, public_key=public_key, genesis=state.genesis)
-    left = term.ending is KeyEnding.LEFT
-    return _Signer(public_key, state.revocation(key_id(public_key)), term.until_nanoseconds, is_gone=left)
+    member = state.members.get(spec.initiator.organization_id)
+    is_gone = member is None or member.since.sequence > spec.ledger_position.sequence
+    return _Signer(public_key, state.revocation(key_id(public_key)), term.until_nanoseconds, is_gone=is_gone)
 
 
 def _check_parent(spec: TaskSpec, above: TaskSpec, signed_above: Signed) -> None:
-    """Check that a subtask names the task above it, and that its initiator is who runs that."""
+    """Check that a subtask names the task above it, was made after it, and that its initiator is who runs that."""
     parent = spec.parent
     require(spec.HasField("parent") and parent.task_id == above.task_id, TaskRule.PARENT)
     require(parent.task_digest == digest(signed_above.body), TaskRule.PARENT)
@@ -211,6 +212,7 @@ def _check_parent(spec: TaskSpec, above: TaskSpec, signed_above: Signed) -> None
     require(parent.run_id in runs, TaskRule.PARENT)
     require(spec.initiator.organization_id == runs[parent.run_id], TaskRule.INITIATOR)
     require(spec.initiator.user_id == "", TaskRule.USER)
+    require(spec.ledger_position.sequence >= above.ledger_position.sequence, TaskRule.LEDGER_POSITION)
 
 
 def _node_signer(signed: Signed, spec: TaskSpec, state: State) -> _Signer:

@@ -28,9 +28,10 @@ from folkmoot.trust import (
     verify_receipt,
     verify_task,
 )
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import PostQuantum
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Grant, TaskChain
+from folkmoot.v1.task_pb2 import Grant, RunState, TaskChain
 from tests.builders import DAY, NOW, SECOND, World, organization, organization_key, world
 from tests.vectors.forge import MINUTE, fork
 
@@ -302,6 +303,50 @@ def test_subtask_of_a_revoked_node_is_read_with_an_earlier_receipt_and_not_execu
     read = verify_task(chain(above, below), w.state, now=None)
     assert read.revoked_at == w.state.position.sequence
     assert verify_receipt(early, task=read, run_id=read.spec.receivers[0].run_id, state=w.state)
+
+
+def test_revoked_node_proves_nothing_about_tasks_made_since():
+    w = three()
+    thief, before = w["Beta"].nodes["beta-1"], w.state.position
+    w.add_node("Beta", "beta-2")
+    w.revoke_node("Beta", "beta-1")
+    task = verify_task(chain(w.task("Alpha", ("Beta",))), w.state, now=NOW)
+    claimed = {"node_id": thief.fingerprint, "ledger_position": before.message()}
+    forged = sign_receipt(w.receipt(task, "Beta", **claimed), thief)
+    run_id = task.spec.receivers[0].run_id
+    broken("LEDGER_POSITION", verify_receipt, forged, task=task, run_id=run_id, state=w.state)
+
+
+def test_node_that_knew_less_of_the_ledger_than_the_task_may_refuse_it():
+    w = three()
+    before = w.state.position
+    w.add_node("Beta", "beta-2")
+    task = verify_task(chain(w.task("Alpha", ("Beta",))), w.state, now=NOW)
+    refused = {"outcome": RunState.RUN_STATE_REFUSED, "reason": ErrorReason.ERROR_REASON_LEDGER_STALE}
+    nothing = {"result_digest": b"", "result_receivers": (), "input_digest": b"", "image_id": ""}
+    receipt = w.receipt(task, "Beta", **refused, **nothing, ledger_position=before.message())
+    signed = sign_receipt(receipt, w["Beta"].nodes["beta-1"])
+    run_id = task.spec.receivers[0].run_id
+    assert verify_receipt(signed, task=task, run_id=run_id, state=w.state).reason == refused["reason"]
+
+
+def test_subtask_is_not_made_before_the_task_above_it():
+    w = three()
+    before = w.state.position
+    w.add_node("Beta", "beta-2")
+    above = w.task("Alpha", ("Beta",), grant=Grant(subtask_depth=1, subtask_number=1))
+    below = w.subtask(above, "Beta", ("Gamma",), ledger_position=before.message())
+    for now in (NOW, None):
+        broken("LEDGER_POSITION", verify_task, chain(above, below), w.state, now=now)
+
+
+def test_key_that_was_rotated_before_its_organization_left_executes_nothing_when_that_is_back():
+    w = three()
+    task = w.task("Gamma", ("Beta",))
+    w.rotate("Gamma")
+    w.leave("Gamma")
+    w.join(w["Gamma"])
+    broken("SIGNER_GONE", verify_task, chain(task), w.state, now=NOW)
 
 
 def test_revoked_node_creates_nothing_that_can_be_read():
