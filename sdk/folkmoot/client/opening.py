@@ -252,10 +252,15 @@ async def opening_keys(connection: Connection) -> Mapping[bytes, DecryptionKey] 
     return (await connection.own()).keys.decryption_keys()
 
 
-def node_of(state: State, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
-    """For envelopes without a receipt: the key of the node that sealed it, if it was one of that organization's then."""
+def node_of(state: State, task: VerifiedTask, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
+    """For envelopes without a receipt: the key of the node that sealed it, if it was one of that organization's then.
+
+    Whoever executes a task knows the ledger as its creator did: what names an earlier entry is by who was gone when it was made.
+    """
 
     def sender(context: EnvelopeContext) -> PublicKey:
+        if context.ledger_sequence < task.spec.ledger_position.sequence:
+            raise EnvelopeRejected("sealed on a ledger from before the task")
         node = state.node_at(fingerprint(context.sender_key_id), context.ledger_sequence)
         if node.organization_id != organization_id:
             raise EnvelopeRejected("sealed by a key that is no node of the executing organization")
@@ -294,7 +299,7 @@ async def open_from_run(
         source,
         genesis=connection.reference.genesis,
         expected=expected,
-        sender=node_of(state, organization_id),
+        sender=node_of(state, task, organization_id),
         keys=await opening_keys(connection),
     )
     await check_position(connection, _position(opened.context))

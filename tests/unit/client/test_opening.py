@@ -255,6 +255,17 @@ async def test_log_of_a_node_that_is_gone_since_is_read_and_one_from_after_is_no
         await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, after.envelope)
 
 
+async def test_log_of_a_node_that_was_gone_when_the_task_was_made_is_rejected(tmp_path: Path):
+    lung = world()
+    before = lung.state.position
+    lung.revoke_node("Beta", "beta-1")
+    scene, kind = Scene(tmp_path, lung), EnvelopeKind.ENVELOPE_KIND_LOG
+    forged = scene.sealed(b"", kind=kind, sequence=3, ledger_sequence=before.sequence, ledger_hash=before.hash)
+    with pytest.raises(EnvelopeRejected) as rejected:
+        await open_from_run(scene.connection, scene.task, scene.run_id, 1, kind, forged.envelope)
+    assert "before the task" in rejected.value.cause_text
+
+
 async def test_result_of_a_task_survives_the_rotation_and_the_revocation_of_the_key_that_signed_it(scene: Scene):
     sealed = scene.sealed()
     run = scene.run(scene.receipt(sealed))
