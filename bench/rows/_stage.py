@@ -30,7 +30,9 @@ from folkmoot.transport import ServerAddress
 ORGANIZATIONS = ("Alpha", "Beta", "Gamma")
 LEAST = "process:bench.algorithms.least"
 
-_COMMAND = (sys.executable, "-c", "from folkmoot.cli.main import main; main()")
+FOLKMOOT = ("-c", "from folkmoot.cli.main import main; main()")
+"""What makes an interpreter the `folkmoot` command."""
+
 _START_SECONDS = 60.0
 _CALM_SHARE = 0.9
 _CALM_WITHIN_SECONDS = 2.0
@@ -58,13 +60,14 @@ class Process:
         await self.running.wait()
 
 
-async def start(folder: Path, name: str, *arguments: str, ready: str) -> Process:
+async def start(folder: Path, name: str, *arguments: str, ready: str, command: Sequence[str] = FOLKMOOT) -> Process:
     """Start `folkmoot ARGUMENTS` and wait until its output contains `ready`; what it says goes to FOLDER/NAME.log."""
     log = folder / f"{name}.log"
     began = time.perf_counter()
     with log.open("wb") as output:
         running = await asyncio.create_subprocess_exec(
-            *_COMMAND,
+            sys.executable,
+            *command,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
@@ -90,6 +93,8 @@ class Station:
     warm_workers: int = 0
     limits: str = ""
     """Lines of the policy's [limits]."""
+    command: Sequence[str] = FOLKMOOT
+    """What a node's process is."""
     attached: bool = True
     """Whether the nodes run; if not, they are admitted and away."""
 
@@ -137,7 +142,7 @@ async def stage(station: Station, *, parent: Path | None = None) -> AsyncIterato
         for one in hospitals:
             await _admit(playing, one)
         if station.attached:
-            nodes = await asyncio.gather(*(start_node(folder, one.name) for one in hospitals))
+            nodes = await asyncio.gather(*(_start_node(playing, one) for one in hospitals))
             for one, process in zip(hospitals, nodes, strict=True):
                 playing.processes[one.name.lower()] = process
                 stack.push_async_callback(process.stop)
@@ -151,10 +156,10 @@ async def start_server(folder: Path) -> Process:
     return await start(folder, "server", *arguments, ready="Serving on ")
 
 
-async def start_node(folder: Path, organization: str) -> Process:
-    """Start an organization's node, and wait until it is attached."""
-    name = organization.lower()
-    return await start(folder, name, "node", "start", str(folder / name / "node.toml"), ready="node.attached")
+async def _start_node(playing: Stage, one: Hospital) -> Process:
+    arguments = ("node", "start", str(one.folder / "node.toml"))
+    command = playing.station.command
+    return await start(playing.folder, one.name.lower(), *arguments, ready="node.attached", command=command)
 
 
 def _value(process: Process, before: str) -> str:
