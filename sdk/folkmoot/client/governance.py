@@ -6,6 +6,7 @@ server's list of requests is only where to look. Members that leave are in `folk
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.transport import RemoteError, Replica
 from folkmoot.trust import (
     FolkmootError,
+    LedgerBehind,
     OrganizationKey,
     Predecessor,
     Reference,
@@ -137,10 +139,10 @@ async def verify_successor(session: Session, state_directory: Path, collaboratio
     """Check that a collaboration succeeds the one that is named, from an entry on that the own verified copy of that one has.
 
     False: the server does not show it yet. To members of the old one it shows it at once if it has the old one too, to all others
-    when they have asked to join: then check again, before anything is sent. Raises WrongCollaboration; LedgerFork or LedgerBehind when it succeeds another history, or one that goes on beyond the copy;
+    when they have asked to join: then check again, before anything is sent. Raises WrongCollaboration; LedgerFork or LedgerBehind when it succeeds another history, or one that goes on beyond what anybody shows;
     COLLABORATION_NOT_FOUND without such a copy.
     """
-    old = Replica(state_directory, Reference.parse(succeeds)).verified
+    old = Replica(state_directory, Reference.parse(succeeds))
     replica = Replica(state_directory, Reference.parse(collaboration))
     try:
         await session.authorized(lambda: replica.refresh(session.keys, metadata=session.metadata))
@@ -149,12 +151,18 @@ async def verify_successor(session: Session, state_directory: Path, collaboratio
             return False
         raise
     predecessor = replica.verified.predecessor
-    if predecessor is None or predecessor.genesis != old.genesis:
+    if predecessor is None or predecessor.genesis != old.verified.genesis:
         says = f"names {fingerprint(predecessor.genesis)}" if predecessor else "names none"
         raise WrongCollaboration(
             f"{collaboration} does not succeed {succeeds}: its founding entry {says}. Ask whoever told you for the right reference"
         )
-    old.check_position(predecessor.head.sequence, predecessor.head.hash)
+    try:
+        old.verified.check_position(predecessor.head.sequence, predecessor.head.hash)
+    except LedgerBehind:
+        # What came to the old ledger since this copy was made, the server may have; it proves itself like every entry.
+        with suppress(RemoteError):
+            await session.authorized(lambda: old.refresh(session.keys, metadata=session.metadata))
+        old.verified.check_position(predecessor.head.sequence, predecessor.head.hash)
     return True
 
 
