@@ -123,7 +123,7 @@ class Changes(Record):
         node = self.nodes.get(data["node_id"])
         check(node and node.organization_id == owner and node.until is None, "NODE")
         assert node
-        node.until, node.revoked = self.here, True
+        node.until = self.here
 
     # ---- algorithms
 

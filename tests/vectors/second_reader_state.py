@@ -47,7 +47,6 @@ class Node(Span):
     name: str
     organization_id: str
     key: Message
-    revoked: bool = False
 
 
 @dataclass

@@ -55,7 +55,7 @@ def judge_task(chain: list[bytes], ledger: Ledger, now: str | None) -> tuple[str
 
 
 def prove(chain: list[bytes], ledger: Ledger, now: int | None) -> tuple[list[Spec], list[bytes]]:
-    """Return specs and digests of a chain, root first; the last spec says when a signer ended by revocation or as a node, if one did."""
+    """Return specs and digests of a chain, root first; the last spec says which entry was the first to end a signer."""
     check(1 <= len(chain) <= 16, "CHAIN")
     signed = [read("Signed", each, "FORM") for each in chain]
     specs = [read("TaskSpec", each["body"], "FORM") for each in signed]

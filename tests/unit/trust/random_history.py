@@ -60,8 +60,8 @@ class Step:
 @cache
 def founded(members: int, quorum: Quorum.ValueType) -> tuple[World, Ledger]:
     w, ledger = world(NAMES[:members], quorum=quorum), Ledger(None)
-    for each in NAMES:
-        w.organizations.setdefault(each, organization(each))
+    for each in NAMES[members:]:
+        w.organizations[each] = replace(organization(each), nodes={"none": node_key(f"{each} 1")})
     for signed in w.entries:
         ledger.take(read("Signed", serialize(signed), "FORM"))
     return w, ledger
