@@ -20,7 +20,8 @@ from folkmoot.transport.replica import Replica
 from folkmoot.transport.secret_files import write_secret
 from folkmoot.trust import Head, LedgerBehind, LedgerFork, LedgerStale, Malformed, State, read_head, sign_of_life
 from folkmoot.trust.errors import TrustError
-from folkmoot.trust.times import nanoseconds
+from folkmoot.trust.rules import CLOCK_SKEW
+from folkmoot.trust.times import in_nanoseconds, nanoseconds, nanoseconds_at
 from folkmoot.v1.ledger_pb2 import HeadStatement
 from folkmoot.v1.signed_pb2 import Signed
 
@@ -71,18 +72,20 @@ class HeadStatements:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._path = replica.path.with_suffix(".heads")
-        self._kept = {each.key_id: each for each in self._load()}
+        self._kept: dict[bytes, Signed] = {}
+        self._merge(self._load())
 
     def take(self, received: Iterable[Signed], *, own: str, now: datetime) -> SignsOfLife:
         """Verify what came, keep what is new, and say what all of it shows; `own` is the organization whose word does not count."""
         state = self._replica.verified
-        kept = dict(self._kept)
-        for signed in received:
-            if _is_newer(signed, kept, state, now):
-                kept[signed.key_id] = signed
-        if kept != self._kept:
-            write_secret(self._path, dump_records(each.SerializeToString() for each in kept.values()), replace=True)
-            self._kept = kept
+        there = self._load()  # Other processes keep theirs in the same file.
+        self._merge(there)
+        latest = nanoseconds_at(now) + in_nanoseconds(CLOCK_SKEW)  # What a wrong clock has let in goes.
+        self._kept = {key_id: signed for key_id, signed in self._kept.items() if _time(signed) <= latest}
+        self._merge(signed for signed in received if _is_head(signed, state, now))
+        if self._kept != {each.key_id: each for each in there}:
+            kept = dump_records(each.SerializeToString() for each in self._kept.values())
+            write_secret(self._path, kept, replace=True)
         return self.signs(own=own, now=now)
 
     def signs(self, *, own: str, now: datetime) -> SignsOfLife:
@@ -107,6 +110,12 @@ class HeadStatements:
         others = len(state.members.keys() - {own})
         return SignsOfLife(sign_of_life(state, heads, own_organization_id=own), others, ahead, contradicting)
 
+    def _merge(self, statements: Iterable[Signed]) -> None:
+        for signed in statements:
+            known = self._kept.get(signed.key_id)
+            if known is None or _time(signed) > _time(known):
+                self._kept[signed.key_id] = signed
+
     def _load(self) -> list[Signed]:
         try:
             kept = [Signed.FromString(each) for each in load_records(self._path.read_bytes())]
@@ -118,21 +127,16 @@ class HeadStatements:
             return []
 
 
-def _is_newer(signed: Signed, kept: dict[bytes, Signed], state: State, now: datetime) -> bool:
-    """Whether this is a statement by an admitted node, made after the one that is kept of it."""
-    elsewhere: TrustError | None = None
+def _is_head(signed: Signed, state: State, now: datetime) -> bool:
+    """Whether this is a statement by an admitted node; what speaks against the replica is all the more worth keeping, and told."""
     try:
         read_head(signed, state, now=now)
-    except (LedgerBehind, LedgerFork) as error:
-        elsewhere = error  # All the more worth keeping.
+    except (LedgerBehind, LedgerFork) as elsewhere:
+        log.critical("a node of %s says: %s", _organization_name(signed, state), elsewhere)
     except TrustError as error:
         log.warning("the server lists a head statement that is not one: %s", error)
         return False
-    known = kept.get(signed.key_id)
-    is_newer = known is None or _time(signed) > _time(known)
-    if is_newer and elsewhere is not None:
-        log.error("a node of %s says: %s", _organization_name(signed, state), elsewhere)
-    return is_newer
+    return True
 
 
 def _time(signed: Signed) -> int:

@@ -152,6 +152,24 @@ def test_other_nodes_of_ours_stop_nothing_either(replica: Replica, lung: World):
     check(taken(replica, lung, theirs), replica)
 
 
+def test_processes_that_share_a_replica_forget_nothing_of_each_others(replica: Replica, lung: World):
+    one, other = HeadStatements(replica), HeadStatements(replica)
+    own = lung["Alpha"].address
+    one.take([head(lung, "Beta", NOW - HOUR)], own=own, now=NOW)
+    other.take([head(lung, "Gamma", NOW - 2 * DAY)], own=own, now=NOW)
+    assert taken(replica, lung).newest == NOW - HOUR
+    one.take([head(lung, "Gamma", NOW)], own=own, now=NOW)
+    other.take([head(lung, "Gamma", NOW - DAY)], own=own, now=NOW)
+    assert taken(replica, lung).newest == NOW
+
+
+def test_statement_that_was_taken_while_the_clock_was_wrong_is_in_nobodys_way(replica: Replica, lung: World):
+    own, next_year = lung["Alpha"].address, NOW + 366 * DAY
+    HeadStatements(replica).take([head(lung, "Beta", next_year)], own=own, now=next_year)
+    assert taken(replica, lung, [head(lung, "Beta", NOW - HOUR)]).newest == NOW - HOUR
+    check(taken(replica, lung), replica)
+
+
 @pytest.mark.parametrize("forgery", ["stranger", "of another member", "future", "junk"])
 def test_statement_that_is_none_is_left_out(replica: Replica, lung: World, forgery: str):
     key = SigningKey.generate(randomness("stranger"))
