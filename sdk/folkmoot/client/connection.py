@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from folkmoot.client.encryption import Expectation
 from folkmoot.client.own import Own, own_member
 from folkmoot.client.session import Session, is_away
 from folkmoot.transport import Keyring, RemoteError, Replica
-from folkmoot.transport.heads import MAX_HEAD_AGE, HeadStatements, SignsOfLife
+from folkmoot.transport.heads import MAX_HEAD_AGE, HeadStatements, SignsOfLife, check_executors
 from folkmoot.trust import (
     FolkmootError,
     KeyMismatch,
@@ -103,8 +103,9 @@ class Connection:
             log.warning("%s", later)
             return replica.verified
 
-    async def state_for_new_work(self) -> State:
-        """The state to sign tasks by. Raises LedgerFork, LedgerUpgradeNeeded, and LedgerStale when nobody else can tell that it is the newest.
+    async def state_for_new_work(self, executing: Iterable[str]) -> State:
+        """The state to sign tasks by, which those organizations execute. Raises LedgerFork, LedgerUpgradeNeeded, and LedgerStale when
+        nobody else can tell that it is the newest.
 
         Others' head statements are asked for every HEADS_SECONDS, and as long as they speak against new work.
         """
@@ -115,6 +116,7 @@ class Connection:
             await self._refreshed()
         own = (await self.own(replica.verified)).member.organization_id
         await self._require_signs_of_life(replica, own)
+        check_executors(replica.verified, executing, now=datetime.now(UTC), max_head_age=self._max_head_age)
         return replica.verified
 
     async def append(self, make: Callable[[State], Signed]) -> State:

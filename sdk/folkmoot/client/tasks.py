@@ -130,7 +130,7 @@ class AsyncTasks:
         subtask_images = [(await resolve_image(text))[0] for text in subtasks.images] if subtasks else []
         now = datetime.now(UTC)
         task_id, expires_at = uuid7(now, urandom), now + expires_in
-        state = await connection.state_for_new_work()
+        state = await connection.state_for_new_work(one.organization_id for one in executing)
         own = await connection.own(state)  # Key and position that are signed belong to one state of the ledger.
         self._strength.say(state, (*executing, *reading))
         seal = partial(

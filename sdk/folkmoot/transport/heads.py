@@ -66,6 +66,22 @@ class SignsOfLife:
         log.warning("%s; new work stops after %.1f days", text, max_head_age / timedelta(days=1))
 
 
+def check_executors(state: State, organization_ids: Iterable[str], *, now: datetime, max_head_age: timedelta) -> None:
+    """Raise LedgerStale for an old ledger in which who is to execute has no node yet.
+
+    Where no other member has one, nobody is missed who could show what is newest: so an old beginning would pass for all of it, with
+    keys in it that were revoked since. Who executes has a node, by an entry that is missing then.
+    """
+    with_nodes = {node.organization_id for node in state.nodes.values()}
+    waiting = [state.organization_name(each) for each in organization_ids if each not in with_nodes]
+    if waiting and now - state.last_created_at > max_head_age:
+        raise LedgerStale(
+            f"the server shows no node of {', '.join(waiting)} in {state.reference}, and entry {state.position.sequence} of "
+            f"{state.last_created_at:%Y-%m-%d} as the newest: it withholds entries, or nobody there can execute anything yet",
+            metadata={"sequence": str(state.position.sequence)},
+        )
+
+
 class HeadStatements:
     """The newest statement of each node, beside one replica."""
 

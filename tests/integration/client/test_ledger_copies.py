@@ -17,8 +17,8 @@ from folkmoot.client.governance import find_request, vote
 from folkmoot.transport import RemoteError
 from folkmoot.trust import LedgerFork, make_head_statement, replay
 from folkmoot.v1 import errors_pb2 as reasons
-from folkmoot.v1.key_service_pb2 import ListHeadsRequest, ListHeadsResponse
-from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.key_service_pb2 import GetLedgerRequest, GetLedgerResponse, ListHeadsRequest, ListHeadsResponse
+from folkmoot.v1.ledger_pb2 import Encryption, LedgerEntry
 from folkmoot.v1.signed_pb2 import Signed
 from tests.builders import DAY, organization
 from tests.integration.client.conftest import Gathered, Hub
@@ -144,6 +144,25 @@ async def test_nobody_else_has_shown_anything_for_a_week(tmp_path: Path):
             assert stale.value.reason == reasons.ERROR_REASON_LEDGER_STALE
         assert len(await client.organizations) == 2  # reading goes on
         await ask(hub.client("Alpha", max_head_age=timedelta(days=30)))
+
+
+async def test_a_fresh_copy_that_ends_before_the_executors_node_is_not_taken_for_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So that nobody is missed who could say more, and what is sealed goes to keys that were revoked since."""
+    async with hub_of(tmp_path, "Alpha", "Beta", now=utc_now() - 10 * DAY) as hub:
+        beginning = [each for each in hub.lung.entries if LedgerEntry.FromString(each.body).intent != "node.approve"]
+        assert beginning == hub.lung.entries[: len(beginning)]
+
+        async def old(request: GetLedgerRequest, **_: Any) -> AsyncIterator[GetLedgerResponse]:
+            if shown := beginning[request.from_sequence :]:
+                yield GetLedgerResponse(entries=shown)
+
+        client = hub.client("Alpha")
+        monkeypatch.setattr(client.connection.session.keys, "GetLedger", old)
+        with pytest.raises(FolkmootError, match="no node of Beta") as stale:
+            await ask(client)
+        assert stale.value.reason == reasons.ERROR_REASON_LEDGER_STALE
 
 
 async def test_signs_of_life_are_asked_for_once_an_hour(hub: Hub, monkeypatch: pytest.MonkeyPatch):
