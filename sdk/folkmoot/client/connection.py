@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from folkmoot.client.encryption import Expectation
-from folkmoot.client.own import Own, own_member
+from folkmoot.client.own import Own, Reader, own_member
 from folkmoot.client.session import Session, is_away
 from folkmoot.transport import Keyring, RemoteError, Replica
 from folkmoot.transport.heads import MAX_HEAD_AGE, HeadStatements, SignsOfLife, check_executors
@@ -194,6 +194,19 @@ class Connection:
             self._keyring = await asyncio.to_thread(Keyring.load, self._keyring.path, self._keyring.passphrase)
             member = own_member(known, self._keyring, account.organization_id)
         return Own(account.user_id, member, self._keyring)
+
+    async def reader(self) -> Reader:
+        """Who the client is when it reads: an organization that left or was removed still opens what was sealed to it.
+
+        Raises KeyMismatch, and NOT_A_MEMBER for one that never was a member.
+        """
+        try:
+            return (await self.own()).reader
+        except FolkmootError as error:
+            former = (await self.state()).former_members.get(await self.organization_id())
+            if former is None or error.reason != errors_pb2.ERROR_REASON_NOT_A_MEMBER:
+                raise
+            return Reader(former.organization_id, former.name, self._keyring)
 
     async def member(self, name: str) -> Member:
         """A member by name or address. Raises OrganizationNotFound, naming those there are."""

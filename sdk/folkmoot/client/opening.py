@@ -180,8 +180,8 @@ async def _content(
 ) -> tuple[Opened | None, FolkmootError | None]:
     """The verified envelope that the receipt names, or why there is none."""
     kind = _CONTENT.get(run_state(receipt.outcome))
-    own = await connection.own()
-    if kind is None or not receipt.result_digest or own.member.organization_id not in task.spec.result_receivers:
+    reader = await connection.reader()
+    if kind is None or not receipt.result_digest or reader.organization_id not in task.spec.result_receivers:
         return None, None
     expected = Expected(
         kind=kind,
@@ -249,7 +249,7 @@ async def opening_keys(connection: Connection) -> Mapping[bytes, DecryptionKey] 
     """The keys that open envelopes for this organization; None where nothing is sealed."""
     if (await connection.state()).encryption == Encryption.ENCRYPTION_PLAIN:
         return None
-    return (await connection.own()).keys.decryption_keys()
+    return (await connection.reader()).keys.decryption_keys()
 
 
 def node_of(state: State, task: VerifiedTask, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:

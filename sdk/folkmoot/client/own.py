@@ -13,6 +13,25 @@ from folkmoot.v1 import errors_pb2
 
 
 @dataclass(frozen=True)
+class Reader:
+    """Whose sealed results the client opens: its organization's, also when that is a member no more."""
+
+    organization_id: str
+    name: str
+    keyring: Keyring | None
+
+    @property
+    def keys(self) -> Keyring:
+        """All keys: what was sealed to former ones opens too. Raises KeyMismatch for a client without any."""
+        if self.keyring is None:
+            raise KeyMismatch(
+                f"This needs the key of {self.name}, and the client was made without one: "
+                "pass organization_key, the organization's organization.pem."
+            )
+        return self.keyring
+
+
+@dataclass(frozen=True)
 class Own:
     """The user, the organization as the ledger shows it, and its keys; None for a client without any."""
 
@@ -27,13 +46,13 @@ class Own:
 
     @property
     def keys(self) -> Keyring:
-        """All keys: what was sealed to former ones opens too. Raises KeyMismatch for a client without any."""
-        if self.keyring is None:
-            raise KeyMismatch(
-                f"This needs the key of {self.member.name}, and the client was made without one: "
-                "pass organization_key, the organization's organization.pem."
-            )
-        return self.keyring
+        """All keys, as of a reader. Raises KeyMismatch for a client without any."""
+        return self.reader.keys
+
+    @property
+    def reader(self) -> Reader:
+        """The organization as one that only reads."""
+        return Reader(self.member.organization_id, self.member.name, self.keyring)
 
 
 def own_member(state: State, keyring: Keyring | None, organization_id: str) -> Member:

@@ -1,12 +1,13 @@
 """Members come, vote, change their minds, leave, are voted out and come back: by the command, against a real server."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from folkmoot.cli.exits import Exit
 from folkmoot.cli.output import approvals
-from folkmoot.client import Proof
+from folkmoot.client import FolkmootError, Proof
 from folkmoot.transport import Replica
 from folkmoot.trust import LedgerFork, Position, Predecessor, digest
 from folkmoot.v1.ledger_pb2 import Quorum
@@ -155,6 +156,34 @@ async def test_removed_members_old_results_stay_readable_and_proven(gathered: Ga
         assert (result.organization, result.proven, result.value) == ("Gamma", Proof.PROVEN, 61.5)
         (shown,) = (await admins("Alpha", "task", "wait", task.id, "--json")).json
         assert (shown["organization"], shown["proven"]) == ("Gamma", "proven")
+
+
+@pytest.mark.parametrize("how", ["left", "removed"])
+async def test_who_is_gone_reads_its_own_old_results_and_asks_for_no_new_ones(gathered: Gathered, how: str):
+    async with gathered("Alpha", "Beta", "Gamma") as admins:
+        ask: dict[str, Any] = {
+            "image": "process:examples.average",
+            "function": "average",
+            "arguments": {"column": "age"},
+            "organizations": ["Alpha"],
+        }
+        async with StubNode(admins.hub.server, admins.hub.lung, "Alpha") as alpha:
+            task = await admins.hub.client("Gamma").tasks.create(**ask)
+            await (await alpha.next()).complete(61.5)
+            await task.wait()
+        if how == "left":
+            await admins("Gamma", "collaboration", "leave", "--yes")
+        else:
+            await admins("Alpha", "collaboration", "remove", "Gamma", "--yes")
+            await admins("Beta", "collaboration", "vote", "Gamma", "--removal", "--approve", "--yes")
+        afterwards = admins.hub.client("Gamma")
+        [result] = await (await afterwards.tasks.get(task.id)).wait()
+        assert (result.organization, result.proven, result.value) == ("Alpha", Proof.PROVEN, 61.5)
+        (shown,) = (await admins("Gamma", "task", "wait", task.id, "--json")).json
+        assert (shown["proven"], shown["value"]) == ("proven", 61.5)
+        with pytest.raises(FolkmootError) as refused:
+            await afterwards.tasks.create(**ask)
+        assert refused.value.reason_name == "NOT_A_MEMBER"
 
 
 async def test_who_left_comes_back_by_being_voted_in_again(gathered: Gathered):

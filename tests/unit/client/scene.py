@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.opening import result_of
-from folkmoot.client.own import Own
+from folkmoot.client.own import Own, Reader
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,
@@ -65,8 +65,8 @@ class Scene:
                 self.known = None
             return self.known or self.lung.state
 
-        async def own() -> Own:
-            return own_of(self.lung, "Alpha", self.first_key)
+        async def reader() -> Reader:
+            return own_of(self.lung, "Alpha", self.first_key).reader
 
         async def download(envelope_digest: bytes) -> AsyncIterator[bytes]:
             if envelope_digest not in self.stored:
@@ -77,7 +77,7 @@ class Scene:
             Connection,
             SimpleNamespace(
                 state=state,
-                own=own,
+                reader=reader,
                 reference=self.lung.state.reference,
                 session=SimpleNamespace(download=download),
                 state_directory=self.folder,
