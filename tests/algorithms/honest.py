@@ -28,3 +28,10 @@ def gather(ctx: Context, numbers: dict[str, int]) -> dict[str, Any]:
     return {
         result.organization.name: result.value if result.completed else result.state for result in subtask.results()
     }
+
+
+@central
+def doubt(ctx: Context, numbers: dict[str, int]) -> dict[str, bool]:
+    """Whether it is proven how each organization's run ended, by name."""
+    subtask = ctx.subtask("double", {"number": 1}, organizations=list(numbers))
+    return {result.organization.name: result.proven for result in subtask.results()}

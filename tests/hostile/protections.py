@@ -171,6 +171,14 @@ PROVEN_ENDS = protection(
     "an end that no node has signed is none",
     Edit(node_results.read_result, "if run.state not in _UNPROVEN:", "if False:"),
 )
+MARKED_ENDS = protection(
+    "a central function is told which ends a node has signed",
+    Edit(
+        node_results.read_result,
+        "result.state, result.reason = run.state, run.reason",
+        "result.state, result.proven = run.state, True",
+    ),
+)
 UNPROVEN_IS_NOT_TRUE = protection(
     "what the server says is not taken for proven",
     Edit(results.Result.raise_for_state, "if not self.proven:", "if False:"),

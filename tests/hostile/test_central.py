@@ -1,7 +1,8 @@
 """A server that lies about subtasks to the central function that made them: it hands over what nodes have signed, or nothing.
 
 Who notices: the node on which the central function runs. What it sees: an end that is not proven (ENVELOPE_REJECTED). What is stored:
-the function's run ends with that, signed; nothing was computed from what the server made up.
+the function's run ends with that, signed; nothing was computed from what the server made up. That no node ever held a run is the
+server's word, and the function is told that it is no more.
 """
 
 import os
@@ -18,7 +19,7 @@ from folkmoot.v1.signed_pb2 import SignedKind
 from folkmoot.v1.task_pb2 import Receipt, RunState
 from folkmoot.v1.task_service_pb2 import WatchTaskResponse
 from tests.hostile.liar import Lie
-from tests.hostile.protections import PROVEN_ENDS, RUNS_PLACE, SIGNED_RECEIPTS
+from tests.hostile.protections import MARKED_ENDS, PROVEN_ENDS, RUNS_PLACE, SIGNED_RECEIPTS
 from tests.hostile.stage import Stage
 from tests.hostile.unprotected import Protection, without
 
@@ -28,11 +29,11 @@ NUMBERS = {"Beta": 21, "Gamma": 4}
 TRUE = {"Beta": 42, "Gamma": 8}
 
 
-async def gathered(stage: Stage) -> Result:
+async def gathered(stage: Stage, function: str = "gather") -> Result:
     """What a central function at Beta makes of its subtask's results."""
     return await stage.result(
         await stage.ask(
-            "Beta", function="gather", arguments={"numbers": NUMBERS}, labels=(), subtasks=Subtasks(depth=1, number=1)
+            "Beta", function=function, arguments={"numbers": NUMBERS}, labels=(), subtasks=Subtasks(depth=1, number=1)
         ),
         "Beta",
     )
@@ -42,12 +43,12 @@ def ended(run: Any) -> bool:
     return bool(run.state >= RunState.RUN_STATE_COMPLETED)
 
 
-def withheld(stage: Stage) -> Lie:
+def withheld(stage: Stage, state: RunState.ValueType = RunState.RUN_STATE_FAILED) -> Lie:
     """Gamma's run has failed, the server says."""
 
     def lie(answer: WatchTaskResponse) -> None:
         if answer.run.organization_id == stage.world["Gamma"].address and ended(answer.run):
-            answer.run.state = RunState.RUN_STATE_FAILED
+            answer.run.state = state
             answer.run.ClearField("receipt")
             answer.ClearField("result_envelope")
 
@@ -113,3 +114,15 @@ async def test_a_central_function_computes_nothing_from_ends_that_are(stage: Sta
 
     with without(protection), stage.before("Beta").answers("WatchTask", make(stage)):
         assert (await gathered(stage)).value == believed
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED"])
+async def test_a_central_function_is_told_that_nobody_signed_a_run_that_is(stage: Stage, state: str):
+    """No node held the run, the server says: it may be so, and whose answer depends on everybody's part can tell."""
+    lie = withheld(stage, RunState.Value(f"RUN_STATE_{state}"))
+    with stage.before("Beta").answers("WatchTask", lie):
+        assert (await gathered(stage, "doubt")).value == {"Beta": True, "Gamma": False}
+    assert (await gathered(stage, "doubt")).value == {"Beta": True, "Gamma": True}
+
+    with without(MARKED_ENDS), stage.before("Beta").answers("WatchTask", lie):
+        assert (await gathered(stage, "doubt")).value == {"Beta": True, "Gamma": True}

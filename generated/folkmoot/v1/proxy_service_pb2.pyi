@@ -511,6 +511,7 @@ class RunResult(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROVEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     state: _task_pb2.RunState.ValueType
@@ -529,6 +530,10 @@ class RunResult(_message.Message):
     """Length of the result that follows."""
     revision: _builtins.int
     """The cursor behind this run."""
+    proven: _builtins.bool
+    """Whether the node that executed or refused the run has signed that it ended so; else it is the server's word alone, which a node
+    passes on for CANCELLED and EXPIRED only.
+    """
     @_builtins.property
     def organization(self) -> Global___Peer:
         """Its organization."""
@@ -546,10 +551,11 @@ class RunResult(_message.Message):
         content_type: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         revision: _builtins.int = ...,
+        proven: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "exit_class", b"exit_class", "failure", b"failure", "organization", b"organization", "reason", b"reason", "revision", b"revision", "rule", b"rule", "run_id", b"run_id", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "exit_class", b"exit_class", "failure", b"failure", "organization", b"organization", "proven", b"proven", "reason", b"reason", "revision", b"revision", "rule", b"rule", "run_id", b"run_id", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

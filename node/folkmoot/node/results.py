@@ -1,6 +1,6 @@
 """What other runs gave: their ends proven by their nodes' receipts, their results verified and decrypted, or nothing at all.
 
-The server's word alone counts for nothing but runs that no node ever held: cancelled or expired ones.
+The server's word alone counts for nothing but runs that no node ever held: cancelled or expired ones. They are marked as not proven.
 """
 
 import asyncio
@@ -97,6 +97,7 @@ async def read_result(
         yield result
         return
     receipt = await _prove(station, task, run)
+    result.proven = True
     result.state, result.exit_class = receipt.outcome, receipt.exit_class
     result.reason, result.rule = receipt.reason, receipt.rule
     if not receipt.result_digest or station.organization_id not in task.spec.result_receivers:

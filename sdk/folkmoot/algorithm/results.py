@@ -35,14 +35,20 @@ class Result:
         return RunState.Name(self.run.state).removeprefix("RUN_STATE_")
 
     @property
+    def proven(self) -> bool:
+        """Whether its node signed that it ended so. A value always is; CANCELLED and EXPIRED may be the server's word alone."""
+        return self.run.proven
+
+    @property
     def failure(self) -> str:
-        """Why there is no value, in words; empty if there is one."""
+        """Why there is no value, in words, and whether that is the server's word alone; empty if there is one."""
         if self.completed:
             return ""
         reason = ErrorReason.Name(self.run.reason).removeprefix("ERROR_REASON_") if self.run.reason else ""
         rule = f"rule {self.run.rule}" if self.run.rule else ""
         exit_class = ExitClass.Name(self.run.exit_class).removeprefix("EXIT_CLASS_") if self.run.exit_class else ""
-        return ", ".join(filter(None, (reason, rule, exit_class, self.run.failure))) or self.state
+        told = ", ".join(filter(None, (reason, rule, exit_class, self.run.failure))) or self.state
+        return told if self.proven else f"{told} (the server says so; no node signed it)"
 
     @cached_property
     def value(self) -> Any:
@@ -52,7 +58,8 @@ class Result:
         return decode(self.run.content_type, self._content)
 
     def __repr__(self) -> str:
-        return f"<Result of {self.organization}: {self.state}>"
+        doubt = "" if self.proven else ", the server says"
+        return f"<Result of {self.organization}: {self.state}{doubt}>"
 
 
 class Frame(Protocol):

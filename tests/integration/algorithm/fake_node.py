@@ -63,6 +63,7 @@ def completed(run_id: str, organization: pb.Peer, content: bytes, content_type: 
         content_type=content_type,
         size_bytes=len(content),
         revision=int(run_id),
+        proven=True,
     )
     return run, content
 

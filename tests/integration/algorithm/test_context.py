@@ -144,12 +144,27 @@ def test_run_without_a_result_is_told_and_never_taken_for_a_value(ctx, state):
         reason=ERROR_REASON_IMAGE_NOT_ALLOWED,
         rule="images",
         revision=1,
+        proven=True,
     )
     state.outcomes = [(refused, b"")]
     (result,) = ctx.subtask("f").results()
     assert (result.completed, result.state, result.failure) == (False, "REFUSED", "IMAGE_NOT_ALLOWED, rule images")
     with pytest.raises(RunNotCompleted, match="Beta gave no result, its run is REFUSED: IMAGE_NOT_ALLOWED"):
         result.value  # noqa: B018
+
+
+def test_an_end_that_no_node_signed_is_told_as_the_servers_word(ctx, state):
+    cancelled = pb.RunResult(run_id="1", organization=BETA, state=task_pb2.RUN_STATE_CANCELLED, revision=1)
+    state.outcomes = [(cancelled, b""), completed("2", GAMMA, b"2")]
+    left_out, there = ctx.subtask("f").wait()
+    assert (left_out.proven, there.proven) == (False, True)
+    assert left_out.failure == "CANCELLED (the server says so; no node signed it)"
+    assert (repr(left_out), repr(there)) == (
+        f"<Result of {left_out.organization}: CANCELLED, the server says>",
+        f"<Result of {there.organization}: COMPLETED>",
+    )
+    with pytest.raises(RunNotCompleted, match="no node signed it"):
+        left_out.value  # noqa: B018
 
 
 def test_dependency_by_position_and_by_id(ctx, state):

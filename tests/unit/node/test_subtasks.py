@@ -353,6 +353,7 @@ async def test_results_come_verified_and_decrypted_each_behind_its_run(lung: Wor
     assert isinstance(first, RunResult)
     assert isinstance(second, RunResult)
     assert (first.organization.name, first.size_bytes, one) == ("Alpha", 11, b'{"mean": 1}')
+    assert first.proven
     assert (second.organization.name, second.revision, two) == ("Gamma", 6, b"2")
     assert len(await watched(central, task_id, after_revision=4)) == 2
 
@@ -366,7 +367,7 @@ async def test_a_failure_is_told_with_what_the_algorithm_said(lung: World, centr
     ]
     [told] = await watched(central, task_id)
     assert isinstance(told, RunResult)
-    assert (told.state, told.failure) == (RunState.RUN_STATE_CRASHED, "no such column")
+    assert (told.state, told.failure, told.proven) == (RunState.RUN_STATE_CRASHED, "no such column", True)
     assert told.reason == ErrorReason.ERROR_REASON_COLUMN_NOT_FOUND
 
 
@@ -425,7 +426,7 @@ async def test_that_nobody_ran_it_is_the_servers_word(lung: World, central: Run,
     hub.ends = [told]
     [result] = await watched(central, task_id)
     assert isinstance(result, RunResult)
-    assert result.state == RunState.RUN_STATE_EXPIRED
+    assert (result.state, result.proven) == (RunState.RUN_STATE_EXPIRED, False)
 
 
 # ---- dependencies --------------------------------------------------------------------------------------------------------------
