@@ -12,6 +12,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from folkmoot.trust import Member, Proposal, Removal, State, digest, replay, ser
 from folkmoot.v1.signed_pb2 import Signed
 from tests.vectors.forge import base
 from tests.vectors.history_cases import ledgers, tasks
+from tests.vectors.history_edge_tasks import more_tasks
+from tests.vectors.history_edges import more_ledgers
 from tests.vectors.ledger_cases import Case, cases
 from tests.vectors.proof_cases import proof_document
 from tests.vectors.task_cases import receipt_cases, task_cases
@@ -60,9 +63,9 @@ def history_document() -> dict[str, Any]:
             "now": _time(case.now),
             "receipt": pool([case.receipt])[0] if case.receipt else None,
         }
-        for case in tasks()
+        for case in chain(tasks(), more_tasks())
     ]
-    return {"ledgers": _ledgers(pool, ledgers(), history), "tasks": told, "signed": pool.texts}
+    return {"ledgers": _ledgers(pool, chain(ledgers(), more_ledgers()), history), "tasks": told, "signed": pool.texts}
 
 
 def _ledgers(pool: _Pool, cases: Iterable[Case], summarized: Callable[[State], dict[str, Any]]) -> list[dict[str, Any]]:
