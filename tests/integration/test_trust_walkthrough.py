@@ -38,7 +38,7 @@ class Step:
 def steps(document: str) -> list[Step]:
     """Return the blocks of commands of the walk, each with the output that stands below it."""
     found: list[Step] = []
-    for section in document.split("\n# The walk\n")[1].split("\n## ")[1:]:
+    for section in document.split("\n## The walk\n")[1].split("\n### ")[1:]:
         heading = section.split("\n", 1)[0]
         for language, text in blocks(section):
             if language == "sh":

@@ -69,9 +69,14 @@ def show_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """So many of something, in words."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def approvals(missing: int) -> str:
     """How many approvals are missing, in words."""
-    return "1 approval is missing" if missing == 1 else f"{missing} approvals are missing"
+    return counted(missing, "approval is missing", "approvals are missing")
 
 
 def text_of(value: object) -> str:

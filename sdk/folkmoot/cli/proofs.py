@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client
-from folkmoot.cli.output import json_option, show_json
+from folkmoot.cli.output import counted, json_option, show_json
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.proof_report import described, lines
 from folkmoot.client.names import printable
@@ -46,7 +46,9 @@ async def export(profile: Profile, task_id: str, file: Path) -> None:
     await asyncio.to_thread(write, file, exported.data)
     receipts = sum(len(run.receipts) for task in proven.tasks for run in task.runs)
     entries = proven.ledger.head.sequence + 1
-    click.echo(f"{file}: {len(proven.tasks)} tasks, {receipts} receipts, {entries} ledger entries")
+    tasks = counted(len(proven.tasks), "task")
+    signed = f"{counted(receipts, 'receipt')}, {counted(entries, 'ledger entry', 'ledger entries')}"
+    click.echo(f"{file}: {tasks}, {signed}")
     for each in exported.missing:
         click.echo(printable(f"not in the proof: {each}"))
 
