@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from folkmoot.trust import digest
+from folkmoot.trust import OrganizationKey, digest
 from folkmoot.v1.ledger_pb2 import (
     AlgorithmPropose,
     AlgorithmRevoke,
@@ -242,6 +242,13 @@ def _keys() -> Iterator[Case]:
     w.revoke("Alpha", second.encryption.key_id)
     revived = revocation(w, [second.task_signing.key_id], second.claim(w["Alpha"].address, 3, NOW))
     yield Case("brings back the pair that it revokes", [*w.entries, revived], "refused", "KEY_SPENT")
+    w = base()
+    first = w["Gamma"].organization_key
+    w.revoke("Gamma", first.encryption.key_id)
+    w.leave("Gamma")
+    w["Gamma"].organization_key = OrganizationKey(third.encryption, first.task_signing)
+    half = claimed_by(w, "Gamma")
+    yield Case("comes back with the other key of a revoked pair", [*w.entries, half], "refused", "KEY_SPENT")
 
 
 def _others() -> Iterator[Case]:
