@@ -122,7 +122,8 @@ class Ledger(Changes):
         self.requests[digest] = request
         request.votes[voter] = data["decision"]
         if not self.missing(request, self.members):
-            request.decided = True
+            for each in self.requests.values():
+                each.decided |= each.message["governance_key"] == wish["governance_key"]
             self.admit(wish["name"], wish["governance_key"], request.keys)
 
     def node_approve(self, signed: Message, entry: Message, at: int) -> None:

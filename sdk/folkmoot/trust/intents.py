@@ -7,7 +7,8 @@ How the rules meet where the contract leaves room:
   algorithm has not voted by that.
 - A join request enters the ledger whole, with any vote, and may be repeated whole; what names it is the digest of its
   body. It stays open, and each member may replace its vote, until it is admitted or expires. "Declined" is a view.
-- A request that was admitted is decided for ever: an organization that left joins again by a new one.
+- With an organization's admission all of its requests are decided for ever: one that left joins again by a new one, and no
+  vote from before counts for it.
 - Keys and names are taken by admission, not by a pending request; every vote checks that they are still free.
 - A removal is void when its target's membership ended otherwise, and after 90 days.
 - Keys that were rotated or revoked never come back, nor do the keys of nodes. An organization that left may come back
@@ -93,8 +94,10 @@ def _vote_on_request(book: Book, entry: Entry, data: OrganizationVote) -> None:
     book.check_keys_free(applicant.key_uses)
     request = request.with_vote(entry.message.organization_id, data.decision)
     if request.missing(book.members.keys(), book.terms.votes_needed(len(book.members))) == 0:
-        request = replace(request, decided=True)
         book.admit(applicant, entry.position)
+        request = replace(request, decided=True)
+        for other in [each for each in book.requests.values() if each.organization_id == request.organization_id]:
+            book.put_request(replace(other, decided=True))
     book.put_request(request)
 
 

@@ -122,7 +122,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Request(Ballot):
-    """A join request that was voted on. Decided: its organization was admitted by it."""
+    """A join request that was voted on. Decided: its organization was admitted, by it or by another one of its requests."""
 
     digest: bytes
     request: JoinRequest

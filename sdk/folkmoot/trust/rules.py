@@ -60,7 +60,7 @@ class LedgerRule(Enum):
     REQUEST_TERM = "a join request is valid for at most 90 days"
     REQUEST_EXPIRED = "nobody votes on a join request that has expired"
     REQUEST_UNKNOWN = "a join request is named by its digest only after a vote that brought it in whole"
-    REQUEST_DECIDED = "nobody votes on a join request that is decided"
+    REQUEST_DECIDED = "nobody votes on a join request of an organization that was admitted since it was voted on"
     ALREADY_MEMBER = "nobody votes on a join request of a member"
     REMOVAL_UNKNOWN = "a removal is named by the entry that asked for it"
     REMOVAL_VOID = (

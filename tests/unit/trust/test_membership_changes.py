@@ -148,6 +148,21 @@ def test_votes_of_the_removed_no_longer_count():
     assert w.state.is_member(epsilon.address)
 
 
+def test_removed_member_does_not_come_back_by_votes_on_another_request_from_before():
+    w, mallory = world(FOUR), organization("Mallory")
+    first, second = w.join_request(mallory), w.join_request(mallory)
+    for voter in ("Alpha", "Beta"):
+        w.vote(voter, second)
+    for voter in ("Alpha", "Beta", "Gamma"):
+        w.vote(voter, first)
+    w.organizations["Mallory"] = mallory
+    removal = w.request_removal("Alpha", "Mallory")
+    for voter in ("Alpha", "Beta", "Gamma"):
+        w.vote_removal(voter, removal)
+    refused(w, "REQUEST_DECIDED", w.vote, "Delta", second)
+    assert not w.state.is_member(mallory.address)
+
+
 def test_nothing_passes_as_a_side_effect_of_leaving():
     """After Delta left, two of three would be enough; but nobody is admitted until somebody votes again."""
     w = world((*FOUR, "Epsilon"), nodes=False)
