@@ -17,13 +17,14 @@ from folkmoot.node.app import short_name, station_directory
 from folkmoot.node.config import load_config, refused
 from folkmoot.node.connection import Connection, authority_digest
 from folkmoot.node.keys import make_node_key
-from folkmoot.transport import Replica, ServerAddress, retrying, timeouts
+from folkmoot.transport import Replica, ServerAddress, Unreachable, retrying, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import (
     FolkmootError,
     NodeNotApproved,
     Reference,
     SigningKey,
+    State,
     fingerprint_words,
     load_invitation,
     make_authentication,
@@ -122,17 +123,47 @@ async def join(ticket: Ticket, config_path: Path, *, tell: Tell) -> str:
     files, place = _Files.of(ticket.reference, config_path), ticket.place
     node_key = make_node_key(files.node_key)
     replica = Replica(files.directory, ticket.reference)
+    try:
+        state = await _redeem(ticket, replica, node_key, tell)
+    except FolkmootError as error:
+        if error.reason != ErrorReason.ERROR_REASON_INVITATION_INVALID:
+            raise
+        # This machine may have used it, and been cut off before it had written its files: then it is the node already.
+        state = await _admitted(place, replica, node_key, error)
+    if not files.is_configured:
+        write_configuration(place, config_path, sealed=state.encryption == Encryption.ENCRYPTION_SEALED)
+    return node_key.fingerprint
+
+
+async def _redeem(ticket: Ticket, replica: Replica, node_key: SigningKey, tell: Tell) -> State:
+    """Have the invitation's key admit the node; return the state with it."""
+    place = ticket.place
     connection = Connection(place.address, lambda nonce: _prove(place, ticket.one_time_key, nonce, ticket.signed))
     try:
         await _at_last(connection.authenticate, _WAITS, tell)
         state = await replica.refresh(connection.keys, metadata=connection.metadata)
         if node_key.fingerprint not in state.nodes:
             await _append(ticket, replica, connection, node_key)
+        return replica.verified
     finally:
         await connection.close()
-    if not files.is_configured:
-        write_configuration(place, config_path, sealed=state.encryption == Encryption.ENCRYPTION_SEALED)
-    return node_key.fingerprint
+
+
+async def _admitted(place: Place, replica: Replica, node_key: SigningKey, otherwise: FolkmootError) -> State:
+    """Return the state in which this machine's own key is that of an admitted node. Raises what is given if it isn't."""
+    connection = Connection(place.address, lambda nonce: _prove(place, node_key, nonce))
+    try:
+        await connection.authenticate()
+        state = await replica.refresh(connection.keys, metadata=connection.metadata)
+    except Unreachable:
+        raise
+    except FolkmootError as error:
+        raise otherwise from error
+    finally:
+        await connection.close()
+    if node_key.fingerprint not in state.nodes:
+        raise otherwise
+    return state
 
 
 async def ask(place: Place, node_name: str, config_path: Path, *, tell: Tell) -> str:
@@ -147,7 +178,7 @@ async def ask(place: Place, node_name: str, config_path: Path, *, tell: Tell) ->
         f"This machine asks to be the node {node_name} of {place.reference}. Its key is {node_key.fingerprint}, in words:"
     )
     tell(f"    {fingerprint_words(node_key.fingerprint)}")
-    tell("An administrator of your organization compares these words and runs: folkmoot node approve")
+    tell(f"An administrator of your organization compares these words and runs: folkmoot node approve {node_name}")
     connection = Connection(place.address, lambda nonce: _prove(place, node_key, nonce))
     try:
         await _at_last(lambda: _approved(connection, place, node_name, node_key), _ASKING_WAITS, tell)

@@ -62,12 +62,21 @@ async def test_an_invitation_makes_a_node_with_a_key_of_its_own(hub: Hub, tmp_pa
 async def test_joining_again_on_the_same_machine_changes_nothing(hub: Hub, tmp_path: Path):
     invitation = invite(hub)
     first = await redeem(invitation, tmp_path / "machine")
-    key = (tmp_path / "machine" / "node.pem").read_bytes()
-    with pytest.raises(FolkmootError) as used:
-        await redeem(invitation, tmp_path / "machine")
-    assert used.value.reason == ErrorReason.ERROR_REASON_INVITATION_INVALID
-    assert (tmp_path / "machine" / "node.pem").read_bytes() == key
-    assert load_signing_key(key).fingerprint == first
+    files = [tmp_path / "machine" / name for name in ("node.pem", "node.toml", "policy.toml")]
+    before = [file.read_bytes() for file in files]
+    assert await redeem(invitation, tmp_path / "machine") == first
+    assert [file.read_bytes() for file in files] == before
+    assert load_signing_key(before[0]).fingerprint == first
+
+
+async def test_a_machine_that_was_cut_off_after_it_was_admitted_finishes_with_the_same_invitation(
+    hub: Hub, tmp_path: Path
+):
+    invitation = invite(hub)
+    first = await redeem(invitation, tmp_path / "machine")
+    (tmp_path / "machine" / "node.toml").unlink()
+    assert await redeem(invitation, tmp_path / "machine") == first
+    assert load_config(tmp_path / "machine" / "node.toml").collaboration[0].organization == hub.lung["Beta"].address
 
 
 async def test_an_invitation_is_good_for_one_machine(hub: Hub, tmp_path: Path):
