@@ -114,6 +114,7 @@ class Ledger(Changes):
         digest, request = self.subject(data)
         wish = request.message
         check(not request.decided, "REQUEST_DECIDED")
+        check(nanoseconds(wish["created_at"], "REQUEST") <= at + 5 * MINUTE, "REQUEST_TERM")
         check(at < nanoseconds(wish["expires_at"], "REQUEST"), "REQUEST_EXPIRED")
         check(fingerprint(key_id(wish["governance_key"])) not in self.members, "ALREADY_MEMBER")
         names = {member.name.lower() for member in self.members.values()}

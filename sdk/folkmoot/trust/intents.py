@@ -33,8 +33,16 @@ from folkmoot.trust.claims import (
 from folkmoot.trust.encoding import DIGEST_BYTES, digest, fingerprint
 from folkmoot.trust.keys import key_id
 from folkmoot.trust.membership import KeyEnding, KeyUse, Node, Proposal, Removal, Request
-from folkmoot.trust.rules import LONGEST_IMAGE_BYTES, LONGEST_REFERENCE_BYTES, LedgerRule, RuleBroken, require, under
-from folkmoot.trust.times import nanoseconds
+from folkmoot.trust.rules import (
+    CLOCK_SKEW,
+    LONGEST_IMAGE_BYTES,
+    LONGEST_REFERENCE_BYTES,
+    LedgerRule,
+    RuleBroken,
+    require,
+    under,
+)
+from folkmoot.trust.times import in_nanoseconds, nanoseconds
 from folkmoot.v1.keys_pb2 import OrganizationKeys
 from folkmoot.v1.ledger_pb2 import (
     AlgorithmPropose,
@@ -81,7 +89,9 @@ def _check_reason(reason_digest: bytes) -> None:
 def _vote_on_request(book: Book, entry: Entry, data: OrganizationVote) -> None:
     request = _request(book, data)
     require(not request.decided, LedgerRule.REQUEST_DECIDED)
-    require(entry.created_at < nanoseconds(request.request.expires_at), LedgerRule.REQUEST_EXPIRED)
+    made_at, expires_at = nanoseconds(request.request.created_at), nanoseconds(request.request.expires_at)
+    require(made_at <= entry.created_at + in_nanoseconds(CLOCK_SKEW), LedgerRule.REQUEST_TERM)
+    require(entry.created_at < expires_at, LedgerRule.REQUEST_EXPIRED)
     require(request.organization_id not in book.members, LedgerRule.ALREADY_MEMBER)
     book.check_name_free("", request.request.name)
     applicant = Applicant(

@@ -57,7 +57,7 @@ class LedgerRule(Enum):
     DECISION = "a vote is for or against"
     REASON_DIGEST = "a reason is given by its SHA-256, or not at all"
     REQUEST = "a join request is for this ledger and signed by the governance key that it presents"
-    REQUEST_TERM = "a join request is valid for at most 90 days"
+    REQUEST_TERM = "a join request is valid for at most 90 days, and was made at most 5 minutes after the vote on it"
     REQUEST_EXPIRED = "nobody votes on a join request that has expired"
     REQUEST_UNKNOWN = "a join request is named by its digest only after a vote that brought it in whole"
     REQUEST_DECIDED = "nobody votes on a join request of an organization that was admitted since it was voted on"

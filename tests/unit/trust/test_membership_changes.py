@@ -26,7 +26,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Decision, Quorum
 from tests.builders import DAY, NOW, World, organization, randomness, world
-from tests.vectors.forge import APPROVE, DECLINE, fork
+from tests.vectors.forge import APPROVE, DECLINE, MINUTE, fork
 
 FOUR = ("Alpha", "Beta", "Gamma", "Delta")
 
@@ -146,6 +146,12 @@ def test_votes_of_the_removed_no_longer_count():
     assert not w.state.is_member(epsilon.address)
     w.vote("Beta", wish)
     assert w.state.is_member(epsilon.address)
+
+
+def test_request_that_was_made_in_the_future_collects_no_votes_for_years():
+    w, mallory = world(FOUR), organization("Mallory")
+    refused(w, "REQUEST_TERM", w.vote, "Alpha", w.join_request(mallory, now=NOW + 3650 * DAY))
+    w.vote("Alpha", w.join_request(mallory, now=w.now + MINUTE))
 
 
 def test_removed_member_does_not_come_back_by_votes_on_another_request_from_before():
