@@ -82,8 +82,9 @@ class Liar(grpc.GenericRpcHandler):
 
     async def _pass_on(self, call: grpc.HandlerCallDetails, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if instead := self._instead[call.method]:
+            answer_for = instead[-1]
             async for request in requests:
-                told = instead[-1](_read(call.method, request, "input"))
+                told = answer_for(_read(call.method, request, "input"))
                 if told is not None:
                     yield told.SerializeToString()
             return

@@ -86,6 +86,7 @@ class Stage:
         fresh = replace(config, state_directory=Path(tempfile.mkdtemp(dir=folder)), collaboration=blocks)
         try:
             async with serve(fresh) as node:
+                self.net.nodes[organization] = node
                 yield node
         finally:
             await self.net.start_node(organization)

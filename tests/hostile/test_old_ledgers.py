@@ -6,7 +6,7 @@ the newest ledger that anybody has proven, and the refusals; new work waits, and
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -22,7 +22,6 @@ from folkmoot.trust import (
     State,
     digest,
     inspect,
-    make_head_statement,
     request_removal_entry,
     revoke_key_entry,
     vote_removal_entry,
@@ -38,6 +37,7 @@ from tests.hostile.protections import HEADS_OF_OTHERS, LIVING_LEDGER, PRESENT_ME
 from tests.hostile.stage import ORGANIZATIONS, Stage
 from tests.hostile.unprotected import Protection, without
 from tests.integration.harness import utc_now
+from tests.polling import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -101,11 +101,12 @@ async def signed_by(stage: Stage, past: World, initiator: str) -> str:
 
 async def test_a_frozen_ledger_is_found_out_by_what_others_have_seen(stage: Stage, past: World):
     """Beta's node is not told that Mallory's key was revoked, and gets a task that the thief has signed. Most others have seen more."""
-    with ExitStack() as lies:
+    async with AsyncExitStack() as lies:
         lies.enter_context(stage.before("Beta").instead("GetLedger", showing(past.entries)))
         lies.enter_context(stage.before("Beta").answers("Attach", holding(past)))
-        lies.enter_context(stage.before("Beta").answers("ListHeads", lambda answer: also_alpha(stage, answer)))
-        await revoke(stage, seen_by=["Gamma"])
+        await stage.net.start_node("Alpha")  # of which the stage has none; two of two others tell what they have seen
+        lies.push_async_callback(stage.net.stop_node, "Alpha")
+        await revoke(stage, seen_by=["Alpha", "Gamma"])
         await restarted(stage, "Beta")
 
         with capture_logs() as said:
@@ -128,13 +129,6 @@ def holding(past: World) -> Lie:
         return [] if answer.frame.HasField("ledger_head") else None
 
     return hold
-
-
-def also_alpha(stage: Stage, answer: ListHeadsResponse) -> None:
-    """Add what Alpha's node, which does not run here, says that it has seen."""
-    state, alpha = stage.world.state, stage.world["Alpha"]
-    key = alpha.nodes["alpha-1"]
-    answer.heads.append(make_head_statement(state, node_key=key, organization_id=alpha.address, now=utc_now()))
 
 
 async def restarted(stage: Stage, organization: str) -> None:
@@ -186,6 +180,33 @@ async def test_a_ledger_that_is_rolled_back_is_healed_and_not_believed(present: 
     with shown(before, past.entries):
         async with present.fresh_client() as client:  # one without a copy
             assert not is_revoked(present, await client.connection.state())
+
+
+async def test_a_node_keeps_what_it_knows_when_its_server_turns_time_back(present: Stage, past: World):
+    """The same server, to Beta's node: the thief asks it for something as if the key had not been revoked."""
+    before, kept = present.before("Beta"), present.world.entries
+    offered: list[bytes] = []
+
+    def take(request: AppendLedgerEntryRequest) -> AppendLedgerEntryResponse:
+        offered.append(request.entry.body)
+        return AppendLedgerEntryResponse()
+
+    with ExitStack() as lies, capture_logs() as said:
+        lies.enter_context(shown(before, past.entries))
+        lies.enter_context(before.instead("AppendLedgerEntry", take))
+        lies.enter_context(before.answers("Attach", holding(past)))
+        await restarted(present, "Beta")
+        await until(lambda: len(offered) >= len(kept) - len(past.entries), "the server gets back what it lacks")
+        assert offered[: len(kept) - len(past.entries)] == [each.body for each in kept[len(past.entries) :]]
+        run_id = await signed_by(present, past, "Mallory")
+        await refused_at(present, "Beta", run_id, "SIGNER_GONE", said, known_to_the_server=False)
+        await present.has_seen("Beta")
+    await present.works("Beta")
+
+    with shown(before, past.entries), before.answers("Attach", holding(past)), taking(present, "Beta") as taken:
+        async with present.fresh_node("Beta") as node:  # one without a copy
+            await node.attached()
+            assert (await taken.of(await signed_by(present, past, "Mallory"))).read_by("Gamma") == 42
 
 
 async def test_a_fresh_client_that_is_shown_an_old_ledger_asks_nobody(present: Stage, past: World):

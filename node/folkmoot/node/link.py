@@ -238,6 +238,8 @@ class _Session:
             case "resync":
                 self._acknowledged = frame.resync.last_sequence
                 await self._receiver.tell(frame)
+                # The server sends no deliveries before it hears that the node counts as it does.
+                await self._say(NodeFrame(heartbeat=Heartbeat()))
             case _:
                 await self._receiver.tell(frame)
 

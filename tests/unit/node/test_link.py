@@ -271,6 +271,15 @@ async def test_a_server_restored_from_a_backup_counts_anew(scene: Scene):
     assert scene.station.told == ["resync", "ledger_head"]
 
 
+async def test_a_server_that_counts_anew_hears_at_once_that_the_node_does_too(scene: Scene):
+    """It sends nothing that runs wait for until then: a sign of life is many seconds away."""
+    wire = await scene.session()
+    welcome = Welcome(protocol=1)
+    welcome.heartbeat_interval.FromSeconds(3600)
+    wire.give(ServerFrame(welcome=welcome), ServerFrame(resync=Resync(last_sequence=4)))
+    await wire.until(lambda sent: len(sent) > 1 and sent[-1].acknowledged == 4)
+
+
 async def test_a_replaced_session_waits_much_longer_and_says_why(scene: Scene, monkeypatch: pytest.MonkeyPatch):
     replaced = FolkmootError(ErrorReason.ERROR_REASON_SESSION_REPLACED, "a newer stream")
     cut = FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, "cut")
