@@ -30,7 +30,7 @@ def require_not_ended(replica: Replica, node_id: str) -> None:
 def key_of_ours(state: State, organization_id: str, wanted: bytes) -> PublicKey | None:
     """A key that speaks for a member now: of one of its nodes, or for signing tasks, be it rotated since; None for any other.
 
-    Who has gone, and keys that were revoked, can't stop anybody's work by what they claim to have seen.
+    What who has gone, or a revoked key, claims to have seen is no reason to look again or to be alarmed.
     """
     if not state.is_member(organization_id) or state.revocation(wanted) is not None:
         return None
