@@ -260,6 +260,7 @@ async def test_rewrapping_with_a_wrong_secret_prints_no_new_one(
         (SECRET[:-1], Exit.STATE, "mistyped"),
         (None, Exit.USAGE, "ORGANIZATION_VAULT_SECRET"),
     ],
+    ids=["weak", "mistyped", "missing"],  # The same in every process: a generated secret is not.
 )
 async def test_secret_that_is_weak_mistyped_or_missing_is_one_clear_line_without_it(
     alpha: Command, monkeypatch: pytest.MonkeyPatch, secret: str | None, code: Exit, word: str
