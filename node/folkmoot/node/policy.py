@@ -69,7 +69,8 @@ class Facts:
     image: str
     runtime: str
     station_runtime: str
-    initiators: tuple[tuple[str, str], ...]  # (address, name in the ledger) of every organization in the chain
+    initiators: tuple[tuple[str, str | None], ...]
+    """Of every organization in the chain its address, and its name in the ledger unless another one has had it too."""
     labels: tuple[str, ...]
     offered_labels: frozenset[str]
     subtasks: bool
@@ -114,7 +115,7 @@ def image_runtime(image: Image) -> str:
 
 
 def facts_of(
-    spec: TaskSpec, initiators: tuple[tuple[str, str], ...], offered_labels: Iterable[str], runtime: str
+    spec: TaskSpec, initiators: tuple[tuple[str, str | None], ...], offered_labels: Iterable[str], runtime: str
 ) -> Facts:
     """What counts of a verified task, at a station that offers these labels and has this runtime (as node.toml says)."""
     resources = spec.resources
@@ -193,6 +194,6 @@ def matches(text: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
-def initiator_allowed(initiator: tuple[str, str], rule: Rule) -> bool:
+def initiator_allowed(initiator: tuple[str, str | None], rule: Rule) -> bool:
     """Whether a rule names an organization, by address or by its name in the ledger."""
     return EVERY_MEMBER in rule.initiators or any(form in rule.initiators for form in initiator)

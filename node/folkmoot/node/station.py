@@ -137,7 +137,7 @@ class Station:
 
     def decide(self, task: VerifiedTask) -> Decision:
         """What the policy in force says of a task."""
-        initiators = tuple((each, self.state.organization_name(each)) for each in task.initiators)
+        initiators = tuple((each, self.state.own_name(each)) for each in task.initiators)
         facts = facts_of(task.spec, initiators, self.config.data.keys(), self.config.runtime)
         return decide(facts, self.policy_file.policy)
 

@@ -162,6 +162,13 @@ class State:
             )
         return terms[-1].name
 
+    def own_name(self, organization_id: str) -> str | None:
+        """Return the name of a member or former member if nobody else ever had it: whoever goes by names alone would take one for the other."""
+        name = self.organization_name(organization_id)
+        others = (terms for each, terms in self.memberships.items() if each != organization_id)
+        taken = any(term.name.lower() == name.lower() for terms in others for term in terms)
+        return None if taken else name
+
     # ---- keys ------------------------------------------------------------------------------------------------------
 
     def keys(self, organization_id: str) -> OrganizationKeys:

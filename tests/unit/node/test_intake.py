@@ -1,7 +1,7 @@
 """Intake: an assignment is proven and decided before it is journaled, and journaled before it is acknowledged."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -27,7 +27,7 @@ from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
 from folkmoot.v1.proxy_service_pb2 import SendMessageRequest
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import Grant, MessageGrant, Receipt, RunState, TaskSpec
-from tests.builders import NOW, World
+from tests.builders import NOW, World, organization
 from tests.unit.node.assignments import assign, task_digest
 from tests.unit.node.conftest import POLICY, MakeStation
 
@@ -155,6 +155,28 @@ async def test_what_the_policy_does_not_allow_is_refused_with_reason_and_rule(
     assert ErrorReason.Name(receipt.reason) == f"ERROR_REASON_{reason}"
     assert receipt.rule == rule
     assert receipt.policy_digest == station.policy_file.digest
+
+
+async def test_a_name_that_another_organization_had_before_allows_nothing(lung: World, make_station: MakeStation):
+    """Gamma, whom the data owner has named, leaves, and somebody else is admitted under its name."""
+    lung.leave("Gamma")
+    lung.join(replace(organization("Mallory"), name="Gamma"))
+    frame = assign(lung, initiator="Gamma")
+    [record] = (await take(make_station(policy=POLICY.replace('"*"', '"Gamma"')), frame)).records
+    assert receipt_of(record, make_station()).reason == ErrorReason.ERROR_REASON_INITIATOR_NOT_ALLOWED
+    by_address = make_station(policy=POLICY.replace('"*"', f'"{lung["Gamma"].address}"'))
+    frame = assign(lung, initiator="Gamma", sequence=2)
+    [record] = (await take(by_address, frame)).records
+    assert record.state == ASSIGNED
+
+
+async def test_a_name_that_an_organization_has_again_allows_it_as_before(lung: World, make_station: MakeStation):
+    lung.leave("Gamma")
+    lung.join(lung["Gamma"])
+    [record] = (
+        await take(make_station(policy=POLICY.replace('"*"', '"Gamma"')), assign(lung, initiator="Gamma"))
+    ).records
+    assert record.state == ASSIGNED
 
 
 async def test_a_label_without_data_behind_it_is_refused(lung: World, make_station: MakeStation):
