@@ -13,7 +13,20 @@ from folkmoot.v1.ledger_pb2 import (
     Quorum,
 )
 from tests.builders import DAY, NOW, World, organization, organization_key, world
-from tests.vectors.forge import APPROVE, DECLINE, base, entry, fork, founding, invite, redeem, stamp, vote
+from tests.vectors.forge import (
+    APPROVE,
+    DECLINE,
+    MINUTE,
+    base,
+    entry,
+    fork,
+    founding,
+    invite,
+    redeem,
+    request,
+    stamp,
+    vote,
+)
 from tests.vectors.history_breaches import (
     IMAGE,
     algorithm_vote,
@@ -134,6 +147,10 @@ def _nanoseconds() -> Iterator[Case]:
     again = request_removal(w, w["Gamma"].address, created_at=over)
     yield Case("asked for again in the nanosecond in which the first is void", [*w.entries, again])
     w = base()
+    ahead = {at: request(w, created_at=stamp(NOW + 5 * MINUTE, at)) for at in (0, 1)}
+    yield Case("a vote on a wish from five minutes ahead", [*w.entries, vote(w, ahead[0])])
+    yield Case("a vote on a wish from further ahead", [*w.entries, vote(w, ahead[1])], "refused", "REQUEST_TERM")
+    w = base()
     proposal = proposed(w, expires_at=stamp(NOW, 2))
     late = algorithm_vote(w, proposal, created_at=stamp(NOW, 1))
     yield Case("a vote a nanosecond before a proposal expires", [*w.entries, late])
@@ -194,12 +211,29 @@ def _return() -> Iterator[Case]:
     named = entry(w, "organization.vote", by_digest)
     yield Case("the wish that was granted, by its digest", [*w.entries, named], "refused", "REQUEST_DECIDED")
     w = base()
+    yield from _wishes_from_before()
     invitation, one_time = invite(w)
     w.leave("Alpha")
     used = redeem(w, invitation, one_time)
     yield Case("an invitation of who has left", [*w.entries, used], "refused", "SIGNER")
     w.join(w["Alpha"])
     yield Case("an invitation from an earlier membership", [*w.entries, redeem(w, invitation, one_time)])
+
+
+def _wishes_from_before() -> Iterator[Case]:
+    """An admission decides all wishes that were voted on; one that nobody had voted on needs all its votes afterwards."""
+    w, applicant = base(), organization("Delta")
+    granted, voted, unseen = [w.join_request(applicant) for _ in range(3)]
+    w.organizations["Delta"] = applicant
+    w.vote("Gamma", voted, DECLINE)
+    for voter in ("Alpha", "Beta"):
+        w.vote(voter, granted)
+    yield Case("three wishes, of which one is granted", list(w.entries))
+    w.remove("Delta")
+    yield Case("a wish from before the admission", [*w.entries, vote(w, voted)], "refused", "REQUEST_DECIDED")
+    w.vote("Alpha", unseen)
+    w.vote("Beta", unseen)
+    yield Case("a wish from before that nobody had voted on", list(w.entries))
 
 
 def _keys() -> Iterator[Case]:

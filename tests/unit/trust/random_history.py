@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from hypothesis import strategies as st
 
 from folkmoot.trust import OrganizationKey, SigningKey, digest, replay, serialize
+from folkmoot.v1.keys_pb2 import Invitation
 from folkmoot.v1.ledger_pb2 import (
     AlgorithmPropose,
     AlgorithmRevoke,
@@ -84,13 +85,17 @@ class History:
         w, ledger = founded(members, quorum)
         self.world, self.second = fork(w), deepcopy(ledger)
         self.wishes: dict[str, list[Signed]] = {name: [] for name in NAMES}
+        self.invitations: list[Signed] = []
+        self.one_time_keys: dict[bytes, SigningKey] = {}
         self.taken = self.refused = 0
 
     def take(self, step: Step) -> None:
         """Let both readers judge a try; whatever they say, they must agree, also on how things stand afterwards."""
         step = replace(step, who=self.someone(step))
         self.world.now += step.wait
-        signed = entry(self.world, step.intent.partition(":")[0], TRIES[step.intent](self, step), step.who)
+        data = TRIES[step.intent](self, step)
+        one_time = self.one_time_keys.get(data.invitation.body) if isinstance(data, NodeApprove) else None
+        signed = entry(self.world, step.intent.partition(":")[0], data, step.who, key=one_time)
         word, rule = verdict(lambda: replay([signed], state=self.world.state))
         assert self.second_takes(signed) == (word == "accepted"), f"{step}: the first reader says {word} {rule}"
         if word == "accepted":
@@ -187,6 +192,20 @@ def approve_node(history: History, step: Step) -> Message:
     return NodeApprove(claim=history.world.claim(step.who, f"node-{step.which % 4}", key))
 
 
+def invited_node(history: History, step: Step) -> Message:
+    """A node by an invitation: a new one, or one that was written before, perhaps by somebody else, and perhaps used."""
+    w, written = history.world, history.invitations
+    if not written or step.which < 3:
+        inviter = history.someone(replace(step, which=0))
+        file = w.invite(inviter, f"invited-{len(written)}")
+        written.append(file.invitation)
+        history.one_time_keys[file.invitation.body] = SigningKey.from_seed(file.seed)
+    invitation = written[-1 - step.which // 3 % len(written)]
+    name = Invitation.FromString(invitation.body).node_name
+    claim = w.claim(step.who, name, node_key(f"{step.who} {step.which}"))
+    return NodeApprove(claim=claim, invitation=invitation)
+
+
 def revoke_node(history: History, step: Step) -> Message:
     owner = history.world[step.who if step.which else step.whom].address
     its_own = [each.node_id for each in history.world.state.nodes.values() if each.organization_id == owner]
@@ -215,6 +234,7 @@ TRIES: dict[str, Callable[[History, Step], Message]] = {
     "organization.rotate_key": rotate,
     "organization.revoke_key": revoke,
     "node.approve": approve_node,
+    "node.approve:invited": invited_node,
     "node.revoke": revoke_node,
     "algorithm.propose": propose,
     "algorithm.vote": vote_algorithm,
