@@ -43,11 +43,13 @@ def profile_options(command: Command) -> Command:
 
 
 def remember(profile: Profile, given: dict[str, Any]) -> Profile:
-    """The profile with what was given on the command line; paths are made absolute."""
+    """The profile with what was given on the command line; paths are made absolute. Raises for what no command could use."""
     values = {name: value for name, value in given.items() if value is not None}
-    return profile.changed(
+    changed = profile.changed(
         **{name: os.fspath(Path(value).absolute()) if name in _PATHS else value for name, value in values.items()}
     )
+    changed.check()
+    return changed
 
 
 @click.command()

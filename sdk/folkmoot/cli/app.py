@@ -104,7 +104,6 @@ key.add_command(vault)
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; what goes wrong is one clear line on standard error, and an exit code."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand beside ours.
     try:
         return folkmoot.main(arguments, standalone_mode=False) or Exit.OK
     except click.ClickException as error:

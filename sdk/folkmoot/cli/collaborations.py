@@ -156,7 +156,7 @@ async def members(profile: Profile, *, with_former: bool, as_json: bool) -> None
             "words": one.words,
             "key": one.key_fingerprint,
             "key_kind": one.key_kind,
-            "post_quantum": one.post_quantum,
+            "post_quantum": one.post_quantum if one.key_kind else None,
             "since": one.since,
             "until": None,
             "own": one.own,

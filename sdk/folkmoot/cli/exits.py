@@ -4,9 +4,9 @@ from enum import IntEnum
 
 import grpc
 
-from folkmoot.transport import Unreachable
+from folkmoot.transport import RemoteError, Unreachable
 from folkmoot.transport.status import status_code
-from folkmoot.trust import FolkmootError
+from folkmoot.trust import EntryNotPossible, FolkmootError
 from folkmoot.v1 import errors_pb2
 
 
@@ -33,6 +33,8 @@ class Exit(IntEnum):
     NOT_COMPLETED = 8, "the task ended, and not every run has a result"
     INTERRUPTED = 130, "interrupted"
 
+
+_NOT_TO_BE_APPENDED = errors_pb2.ERROR_REASON_LEDGER_ENTRY_INVALID
 
 _NOT_PROVEN = frozenset(
     {
@@ -70,6 +72,9 @@ def exit_code(error: FolkmootError) -> Exit:
     """The code for an error, by the catalogue."""
     if isinstance(error, Unreachable):
         return Exit.UNREACHABLE
+    # What was only asked for does not follow from the ledger: nobody has altered anything.
+    if isinstance(error, EntryNotPossible) or (isinstance(error, RemoteError) and error.reason == _NOT_TO_BE_APPENDED):
+        return Exit.STATE
     if error.reason in _NOT_PROVEN:
         return Exit.NOT_PROVEN
     return _BY_STATUS.get(status_code(error), Exit.FAULT)

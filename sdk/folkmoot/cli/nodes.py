@@ -42,6 +42,8 @@ node.add_command(create_private_key)
 async def invite(profile: Profile, name: str, output: Path | None, days: int) -> None:
     """Write an invitation for the node NAME. It is secret: whoever has it can become that node, once."""
     path = output or Path(f"{name}.invitation")
+    if path.exists():
+        raise click.ClickException(f"{path} exists already: choose another --output")
     async with client(profile) as opened:
         invitation = await nodes.invite(
             opened.connection,

@@ -65,8 +65,12 @@ def heading(column: str, server_says: Collection[str]) -> str:
 
 
 def show_json(value: object) -> None:
-    """Print a value as JSON; what JSON doesn't have, as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print a value as JSON; times by ISO 8601, what else JSON doesn't have as text."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_text_in_json))
+
+
+def _text_in_json(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def counted(number: int, one: str, many: str = "") -> str:

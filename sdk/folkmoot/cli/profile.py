@@ -13,8 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from folkmoot.client.encryption import Expectation
 from folkmoot.transport.heads import MAX_HEAD_AGE
-from folkmoot.trust import FolkmootError
+from folkmoot.trust import FolkmootError, Reference
 from folkmoot.v1 import errors_pb2
 
 
@@ -85,6 +86,13 @@ class Profile:
                 f"or set FOLKMOOT_{name.upper()}",
             )
         return value
+
+    def check(self) -> None:
+        """Raise INVALID_FIELD or FINGERPRINT_MISSING for a value that no command could use."""
+        _ = self.max_head_age
+        Expectation.parse(self.encryption)
+        if self.collaboration:
+            Reference.parse(self.collaboration)
 
     @property
     def max_head_age(self) -> timedelta:

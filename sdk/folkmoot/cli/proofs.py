@@ -23,7 +23,7 @@ from folkmoot.trust import (
     verify_proof,
 )
 from folkmoot.trust.envelope_format import BodyDigest
-from folkmoot.trust.proof_format import MAX_PROOF_BYTES
+from folkmoot.trust.proof_format import MAGIC, MAX_PROOF_BYTES
 from folkmoot.v1 import errors_pb2
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -39,7 +39,11 @@ def proof() -> None:
 @click.argument("file", type=FILE)
 @asynchronous
 async def export(profile: Profile, task_id: str, file: Path) -> None:
-    """Write the proof of a task and all below it to FILE: the ledger, what was asked, and what nodes signed about it."""
+    """Write the proof of a task and all below it to FILE: the ledger, what was asked, and what nodes signed about it.
+
+    A proof that is there is replaced by the newer one; any other file is left alone.
+    """
+    await asyncio.to_thread(require_free, file)
     async with client(profile) as opened:
         exported = await export_proof(opened.connection, task_id)
     proven = verify_proof(exported.data, expected=opened.connection.reference)
@@ -51,6 +55,15 @@ async def export(profile: Profile, task_id: str, file: Path) -> None:
     click.echo(f"{file}: {tasks}, {signed}")
     for each in exported.missing:
         click.echo(printable(f"not in the proof: {each}"))
+
+
+def require_free(file: Path) -> None:
+    """Refuse to write over anything but an older proof."""
+    if not file.exists():
+        return
+    with file.open("rb") as there:
+        if there.read(len(MAGIC)) != MAGIC:
+            raise click.ClickException(f"{file} exists already, and is no proof: choose another file")
 
 
 @proof.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client, passphrase
-from folkmoot.cli.output import json_option, show_rows
+from folkmoot.cli.output import counted, json_option, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.client import AsyncClient
 from folkmoot.client.session import Session
@@ -102,7 +102,7 @@ async def rewrap_command(profile: Profile, secret_file: Path | None, new_secret_
             if new
             else opened.vault.rewrap(old.text, made, before_putting=lambda: printed(made))
         )
-    click.echo(f"{number} keys are under the new secret")
+    click.echo(f"under the new secret: {counted(number, 'key')}")
 
 
 async def offer_own_key(own_client: AsyncClient, secret: VaultSecret | None) -> None:

@@ -72,7 +72,9 @@ def _removal_row(one: OpenRemoval) -> dict[str, Any]:
 @click.command()
 @click.argument("organization")
 @click.option("--approve/--decline", default=None, required=True, help="For or against.")
-@click.option("--removal", is_flag=True, help="On the removal of ORGANIZATION, not on a wish to join.")
+@click.option(
+    "--removal", is_flag=True, help="On the removal of ORGANIZATION, not on a wish to join; needed with --yes."
+)
 @reason_option
 @click.option("--yes", is_flag=True, help="Don't ask: the address was compared with what the organization says.")
 @asynchronous
@@ -84,6 +86,11 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
     kept, secret = reason_to_keep(reason), find_vault_secret(None)
     async with client(profile) as opened:
         subject = await membership.find_subject(opened.connection, organization, removal=removal)
+        if isinstance(subject, OpenRemoval) and yes and not removal:
+            raise click.UsageError(
+                f"what is open about {subject.name} is its removal: with --yes, say --removal, so that nobody is voted out "
+                "who was to be admitted"
+            )
         click.echo(f"{subject.name}, address {subject.organization_id}")
         click.echo(f"in words: {fingerprint_words(subject.organization_id)}")
         if isinstance(subject, OpenRemoval):

@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from folkmoot.client.connection import Connection
-from folkmoot.client.names import moment, names_of
+from folkmoot.client.names import moment, names_of, require_name
 from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.transport import RemoteError, Replica
 from folkmoot.trust import (
+    EntryNotPossible,
     FolkmootError,
     LedgerBehind,
+    LedgerEntryInvalid,
     OrganizationKey,
     Predecessor,
     Reference,
@@ -65,20 +67,25 @@ async def found(
 
     `predecessor`: what it succeeds, as `succession` gives it.
     """
+    require_name("name", name)
+    require_name("founder_name", founder_name)
     account = await session.call(session.auth.WhoAmI, WhoAmIRequest())
-    entry = founding_entry(
-        name=name,
-        founder_name=founder_name,
-        governance_key=governance_key,
-        organization_key=organization_key,
-        now=datetime.now(UTC),
-        random=os.urandom,
-        encryption=encryption,
-        post_quantum=post_quantum,
-        quorum=quorum,
-        created_by=account.user_id,
-        predecessor=predecessor,
-    )
+    try:
+        entry = founding_entry(
+            name=name,
+            founder_name=founder_name,
+            governance_key=governance_key,
+            organization_key=organization_key,
+            now=datetime.now(UTC),
+            random=os.urandom,
+            encryption=encryption,
+            post_quantum=post_quantum,
+            quorum=quorum,
+            created_by=account.user_id,
+            predecessor=predecessor,
+        )
+    except LedgerEntryInvalid as error:
+        raise EntryNotPossible(error.message, metadata=error.metadata) from error
     reference = Reference(name, digest(entry.body))
     possession = await _possession(session, governance_key, reference)
     request = AppendLedgerEntryRequest(entry=entry, possession=possession)
@@ -95,6 +102,7 @@ async def join(
     organization_key: OrganizationKey,
 ) -> int:
     """Ask to join; gives how many approvals are missing, as the server tells it. The same call shows later how it stands."""
+    require_name("name", name)
     reference = Reference.parse(collaboration)
     request = make_join_request(
         genesis=reference.genesis,
@@ -189,7 +197,7 @@ class JoinAttempt:
 
 
 async def requests(connection: Connection) -> list[JoinAttempt]:
-    """The organizations that asked to join, oldest first; what is not properly signed is left out."""
+    """The organizations that asked to join, oldest first; what is not properly signed, or open though it is a member, is left out."""
     state = await connection.shown_state()
     session = connection.session
     attempts: list[JoinAttempt] = []
@@ -197,9 +205,12 @@ async def requests(connection: Connection) -> list[JoinAttempt]:
     async for page in session.pages(session.admin.ListJoinRequests, request):
         for view in page.join_requests:
             try:
-                attempts.append(_attempt(view.request, state, now=datetime.now(UTC)))
+                attempt = _attempt(view.request, state, now=datetime.now(UTC))
             except FolkmootError as error:
                 log.warning("the server lists a join request that is not one: %s", error)
+            else:
+                if attempt.state == "ADMITTED" or not state.is_member(attempt.organization_id):
+                    attempts.append(attempt)
     return attempts
 
 
@@ -224,11 +235,16 @@ def _attempt(signed: Signed, state: State, *, now: datetime) -> JoinAttempt:
 
 
 async def find_request(connection: Connection, name_or_address: str) -> JoinAttempt:
-    """The one open request of that name or address. Raises JOIN_REQUEST_NOT_FOUND, also when a name is asked for twice."""
+    """The open request of that name or address. Raises JOIN_REQUEST_NOT_FOUND, also when a name is asked for twice.
+
+    Who has asked more than once for the same keys has one wish: then it is the request with the most approvals, so that votes meet.
+    """
     waiting = [one for one in await requests(connection) if one.state in ("PENDING", "DECLINED")]
     found_ones = [one for one in waiting if name_or_address in (one.organization_id, one.name)]
     if len({one.organization_id for one in found_ones}) == 1:
-        return found_ones[-1]
+        newest = found_ones[-1]
+        same = [one for one in found_ones if (one.name, one.key_fingerprint) == (newest.name, newest.key_fingerprint)]
+        return max(reversed(same), key=lambda one: len(one.approved_by))
     listed = "; ".join(f"{one.name} ({one.organization_id})" for one in found_ones or waiting) or "nobody"
     text = "more than one organization asks under that name" if found_ones else "nobody of that name or address asks"
     raise FolkmootError(errors_pb2.ERROR_REASON_JOIN_REQUEST_NOT_FOUND, f"{name_or_address}: {text}; asking: {listed}")

@@ -95,6 +95,11 @@ async def publish(connection: Connection, key: OrganizationKey, *, governance_ke
             "Put yours in its place with `folkmoot key rotate --import FILE`."
         )
 
+    if standing(await connection.state(), key, member.organization_id) in (Standing.REVOKED, Standing.FORMER):
+        raise KeyMismatch(
+            f"The key {key.fingerprint} was rotated or revoked, and never comes back: make another one with "
+            "`folkmoot key create --force DIRECTORY`, and publish that."
+        )
     user_id = await connection.user_id()
 
     def make(state: State) -> Signed:

@@ -8,6 +8,7 @@ from folkmoot.client.connection import Connection
 from folkmoot.client.governance import JoinAttempt, decision, find_request, reason_digest, vote
 from folkmoot.client.names import made_at, name_of, names_of
 from folkmoot.trust import (
+    EntryNotPossible,
     FolkmootError,
     Removal,
     SigningKey,
@@ -151,20 +152,16 @@ async def remove(
 ) -> OpenRemoval | None:
     """Ask the members to vote another one out, and approve; gives what is open then, None once it is out.
 
-    A removal that is open already is approved instead of asked for twice. Raises NOT_ALLOWED in a collaboration of two, and for oneself.
+    A removal that is open already is approved instead of asked for twice. Raises EntryNotPossible in a collaboration of two, and for oneself.
     """
     state = await connection.state(newest=True)
     target = state.member(name_or_address)
     if target.organization_id == governance_key.fingerprint:
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_NOT_ALLOWED,
-            "nobody votes on himself: leave with `folkmoot collaboration leave`",
-        )
+        raise EntryNotPossible("nobody votes on himself: leave with `folkmoot collaboration leave`")
     if len(state.members) < _LEAST_MEMBERS:
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_NOT_ALLOWED,
+        raise EntryNotPossible(
             f"{state.name} has two members, and a removal needs two who approve: in a collaboration of two one can only leave "
-            "(`folkmoot collaboration leave`), and found another one with whom one likes",
+            "(`folkmoot collaboration leave`), and found another one with whom one likes"
         )
     known = await find_removal(connection, target.organization_id)
     removal_hash = known.hash if known else await _request(connection, target.organization_id, governance_key, reason)

@@ -6,8 +6,11 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from folkmoot.trust import OrganizationNotFound, State
+from folkmoot.trust import FolkmootError, OrganizationNotFound, State
+from folkmoot.trust.claims import check_name
+from folkmoot.trust.rules import RuleBroken
 from folkmoot.trust.times import moment_at, nanoseconds
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import LedgerEntry
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import ExitClass
@@ -39,6 +42,16 @@ def exit_class_name(value: int) -> str:
 def printable(text: str) -> str:
     """The text as a terminal can be trusted with: what an algorithm says must not steer the terminal of those who read it."""
     return "".join(one if one in "\n\t" or unicodedata.category(one)[0] != "C" else "\ufffd" for one in text)
+
+
+def require_name(field: str, name: str) -> None:
+    """Check what somebody wants to call an organization, a collaboration or a node. Raises INVALID_FIELD, which says what is allowed."""
+    try:
+        check_name(name)
+    except RuleBroken as broken:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_INVALID_FIELD, f"{field} is {name!r}: {broken}", violations=((field, str(broken)),)
+        ) from broken
 
 
 def moment(stamp: Timestamp) -> datetime:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from folkmoot.client.connection import Connection
-from folkmoot.client.names import moment
+from folkmoot.client.names import moment, require_name
 from folkmoot.trust import (
     FolkmootError,
-    NodeNotApproved,
     SigningKey,
     State,
     WrongCollaboration,
@@ -57,13 +56,18 @@ async def invite(
 ) -> bytes:
     """Write an invitation with which one machine can become the node of that name; secret, to be handed over safely.
 
-    Raises NOT_A_MEMBER for an organization that the ledger does not show: it has no nodes.
+    Raises NOT_A_MEMBER for an organization that the ledger does not show: it has no nodes. NAME_TAKEN, INVALID_FIELD.
     """
+    require_name("name", node_name)
     state, address = await connection.state(newest=True), connection.session.address
     if not state.is_member(governance_key.fingerprint):
         raise FolkmootError(
             ErrorReason.ERROR_REASON_NOT_A_MEMBER,
             f"the organization with the address {governance_key.fingerprint} is no member of {state.reference}, and has no nodes in it",
+        )
+    if (governance_key.fingerprint, node_name.lower()) in state.used_names:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_NAME_TAKEN, f"your organization has a node with the name {node_name} already"
         )
     invitation = make_invitation(
         state,
@@ -109,7 +113,7 @@ def _attempt(signed: Signed, state: State) -> NodeAttempt:
 
 
 async def find_attempt(connection: Connection, name_or_id: str) -> NodeAttempt:
-    """The one attempt of that name or id. Raises NODE_NOT_APPROVED, also when a name is asked for twice."""
+    """The one attempt of that name or id. Raises NODE_ATTEMPT_NOT_FOUND, also when a name is asked for twice."""
     waiting = await attempts(connection)
     matching = [one for one in waiting if name_or_id in (one.node_id, one.name)]
     if len(matching) == 1:
@@ -118,7 +122,7 @@ async def find_attempt(connection: Connection, name_or_id: str) -> NodeAttempt:
     text = (
         "more than one machine asks under that name: say its id" if matching else "no machine of that name or id asks"
     )
-    raise NodeNotApproved(f"{name_or_id}: {text}; asking: {listed}")
+    raise FolkmootError(ErrorReason.ERROR_REASON_NODE_ATTEMPT_NOT_FOUND, f"{name_or_id}: {text}; asking: {listed}")
 
 
 async def approve(connection: Connection, attempt: NodeAttempt, *, governance_key: SigningKey) -> None:
@@ -145,7 +149,7 @@ async def approve(connection: Connection, attempt: NodeAttempt, *, governance_ke
 
 
 async def find_node(connection: Connection, name_or_id: str) -> AdmittedNode:
-    """An admitted node of the own organization. Raises NODE_NOT_APPROVED, naming those there are."""
+    """An admitted node of the own organization. Raises NODE_NOT_FOUND, naming those there are."""
     state = await connection.state(newest=True)
     own = (await connection.own(state)).member.organization_id
     nodes = [node for node in state.nodes.values() if node.organization_id == own]
@@ -153,7 +157,10 @@ async def find_node(connection: Connection, name_or_id: str) -> AdmittedNode:
         if name_or_id in (node.node_id, node.name):
             return node
     listed = "; ".join(f"{node.name} ({node.node_id})" for node in nodes) or "none"
-    raise NodeNotApproved(f"{name_or_id}: your organization has no such node; its nodes are {listed}")
+    raise FolkmootError(
+        ErrorReason.ERROR_REASON_NODE_NOT_FOUND,
+        f"{name_or_id}: your organization has no such node; its nodes are {listed}",
+    )
 
 
 async def revoke(connection: Connection, node_id: str, *, governance_key: SigningKey) -> None:

@@ -46,6 +46,7 @@ from folkmoot.trust.envelope import (
 from folkmoot.trust.envelope_format import BytesSource, FileSource, Inspected, Source, inspect
 from folkmoot.trust.errors import (
     EncryptionDisagrees,
+    EntryNotPossible,
     EnvelopeRejected,
     FingerprintMissing,
     FolkmootError,
@@ -129,6 +130,7 @@ __all__ = [
     "BytesSource",
     "DecryptionKey",
     "EncryptionDisagrees",
+    "EntryNotPossible",
     "EnvelopeRejected",
     "Expected",
     "FileSource",

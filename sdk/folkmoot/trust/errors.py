@@ -13,6 +13,7 @@ FolkmootError                    anything refused, with its reason
     ├── NodeNotApproved          the ledger does not admit the node
     ├── InvitationInvalid        an invitation is void
     ├── LedgerEntryInvalid       an entry does not follow from the ledger
+    │   └── EntryNotPossible     one that is only to be made would not: nothing was signed or sent
     ├── LedgerHeadMoved          another entry was faster
     ├── LedgerUpgradeNeeded      an entry of a later release
     ├── LedgerFork               two entries at one place
@@ -150,6 +151,15 @@ class LedgerEntryInvalid(TrustError):
     """An entry does not follow from the ledger as it stands."""
 
     REASON = ErrorReason.ERROR_REASON_LEDGER_ENTRY_INVALID
+
+
+class EntryNotPossible(LedgerEntryInvalid):
+    """What somebody wants to do does not follow from the verified ledger. Nothing is wrong with that, and nothing was sent."""
+
+    @property
+    def help(self) -> str:
+        """What to do about it."""
+        return "Nothing was changed. See how things stand: `folkmoot collaboration members`, `requests` and `log`."
 
 
 class LedgerHeadMoved(TrustError):

@@ -160,6 +160,44 @@ async def test_two_who_ask_under_one_name_must_be_told_apart_by_address(tmp_path
             assert (await find_request(alpha.connection, scene.beta.address)).organization_id == scene.beta.address
 
 
+async def test_votes_meet_on_one_request_although_the_organization_has_asked_again_in_between(tmp_path: Path):
+    async with server(tmp_path / "server") as running:
+        scene = Scene(running, tmp_path)
+        reference = await scene.found()
+        await scene.ask_to_join(reference)
+        async with scene.client(scene.alpha, reference) as alpha:
+            first = await find_request(alpha.connection, "Beta")
+            key = scene.alpha.governance_key
+            await vote(alpha.connection, first, approve=True, governance_key=key)
+            gamma = organization("Gamma")
+            async with await scene.session(gamma) as session:
+                assert await join(session, reference, name="Gamma", **keys(gamma)) == 2
+                asked = await find_request(alpha.connection, "Gamma")
+                await vote(alpha.connection, asked, approve=True, governance_key=key)
+                await join(session, reference, name="Gamma", **keys(gamma))
+            async with scene.client(scene.beta, reference) as beta:
+                again = await find_request(beta.connection, "Gamma")
+                assert again.digest == asked.digest
+                assert await vote(beta.connection, again, approve=True, governance_key=scene.beta.governance_key) == 0
+                # The other request is nobody's business any more.
+                assert [one.state for one in await requests(beta.connection)] == ["ADMITTED", "ADMITTED"]
+
+
+async def test_names_that_no_ledger_takes_are_refused_before_anything_is_signed(tmp_path: Path):
+    async with server(tmp_path / "server") as running:
+        scene = Scene(running, tmp_path)
+        reference = await scene.found()
+        with pytest.raises(FolkmootError, match="letter or digit") as refused:
+            async with await scene.session(scene.beta) as session:
+                await join(session, reference, name="Be/ta", **keys(scene.beta))
+        assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+        async with scene.client(scene.alpha, reference) as alpha:
+            for name in ("../alpha", "", "a" * 64, scene.alpha.address):
+                with pytest.raises(FolkmootError) as refused:
+                    await invite(alpha.connection, node_name=name, governance_key=scene.alpha.governance_key)
+                assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+
+
 async def test_asking_for_somebody_who_does_not_ask(hub: Hub):
     with pytest.raises(FolkmootError, match="nobody") as refused:
         await find_request(hub.client("Alpha").connection, "Delta")

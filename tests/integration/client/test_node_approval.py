@@ -1,5 +1,6 @@
 """Nodes without an invitation: they ask, an admin compares words and approves; and any node can be revoked."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,16 @@ async def test_approval_of_nobody(gathered: Gathered):
     async with gathered("Alpha") as admins:
         refused = await admins.try_to("Alpha", "node", "approve", "alpha-9", "--yes")
         assert "no machine of that name or id asks" in refused.errors
+        assert refused.code == Exit.NOT_FOUND
+        nobody = await admins.try_to("Alpha", "node", "revoke", "alpha-9", "--yes")
+        assert (nobody.code, "its nodes are alpha-1" in nobody.errors) == (Exit.NOT_FOUND, True)
+
+
+async def test_invitation_for_a_name_that_is_taken_is_not_written(gathered: Gathered, tmp_path: Path):
+    async with gathered("Alpha") as admins:
+        file = tmp_path / "invitation"
+        refused = await admins.try_to("Alpha", "node", "invite", "ALPHA-1", "--output", str(file))
+        assert (refused.code, "NAME_TAKEN" in refused.errors, file.exists()) == (Exit.STATE, True, False)
 
 
 async def test_revoked_node_is_cut_off_at_once_and_its_name_is_free(gathered: Gathered):

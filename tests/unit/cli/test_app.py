@@ -10,6 +10,8 @@ from folkmoot.cli import app
 from folkmoot.cli.app import described, folkmoot, run
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.client import CertificateNotTrusted, FolkmootError, Unreachable
+from folkmoot.transport import RemoteError
+from folkmoot.trust import EntryNotPossible, LedgerEntryInvalid
 from folkmoot.v1 import errors_pb2 as reasons
 
 REASONS = [value for value in reasons.ErrorReason.values() if value]
@@ -166,6 +168,12 @@ def test_every_reason_has_an_exit_code(reason: int):
     code = exit_code(FolkmootError(reason, ""))
     assert code not in (Exit.OK, Exit.NOT_COMPLETED, Exit.INTERRUPTED)
     assert (code is Exit.FAULT) == (reason == reasons.ERROR_REASON_INTERNAL)
+
+
+def test_what_is_not_possible_is_told_apart_from_what_was_altered():
+    wish, served = EntryNotPossible("you are a member already"), LedgerEntryInvalid("Entry 3 breaks a rule")
+    answered = RemoteError(reasons.ERROR_REASON_LEDGER_ENTRY_INVALID, "you are a member already")
+    assert [exit_code(error) for error in (wish, served, answered)] == [Exit.STATE, Exit.NOT_PROVEN, Exit.STATE]
 
 
 @pytest.mark.parametrize("kind", [Unreachable, CertificateNotTrusted])

@@ -1,6 +1,7 @@
 """How lists look, and how arguments are read."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def test_table_for_people(capsys: pytest.CaptureFixture[str]):
 def test_json_for_programs(capsys: pytest.CaptureFixture[str]):
     show_rows(ROWS, ("name",), as_json=True)
     assert json.loads(capsys.readouterr().out) == ROWS
+
+
+def test_times_in_json_are_those_of_iso_8601(capsys: pytest.CaptureFixture[str]):
+    show_rows([{"at": datetime(2026, 11, 20, 12, 30, tzinfo=UTC)}], ("at",), as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"at": "2026-11-20T12:30:00+00:00"}]
 
 
 def test_empty_list_says_so(capsys: pytest.CaptureFixture[str]):
@@ -82,5 +88,5 @@ def test_what_only_the_server_says_is_marked(capsys: pytest.CaptureFixture[str])
 
 def test_what_is_no_terminal_gets_addresses_in_one_piece(capsys: pytest.CaptureFixture[str]):
     address = "f" * 56
-    show_rows([{column: address for column in "abcd"}], tuple("abcd"), as_json=False)
+    show_rows([dict.fromkeys("abcd", address)], tuple("abcd"), as_json=False)
     assert capsys.readouterr().out.splitlines()[1].split() == [address] * 4

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from folkmoot.cli.accounts import remember
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.client import FolkmootError
 from folkmoot.v1 import errors_pb2 as reasons
@@ -45,6 +46,14 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path, text: str):
     with pytest.raises(FolkmootError, match=str(path)) as refused:
         Profile.load(path, {})
     assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("encryption", "seeled"), ("max_head_age_days", "soon"), ("collaboration", "lung")]
+)
+def test_value_that_no_command_could_use_is_not_remembered(tmp_path: Path, name: str, value: str):
+    with pytest.raises(FolkmootError):
+        remember(Profile(tmp_path / "config.toml"), {name: value})
 
 
 def test_missing_value_says_how_to_set_it(tmp_path: Path):

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from folkmoot.cli.app import run
 from folkmoot.cli.exits import Exit
-from folkmoot.trust.proof_format import MAX_PROOF_BYTES
+from folkmoot.cli.proofs import require_free
+from folkmoot.trust.proof_format import MAGIC, MAX_PROOF_BYTES
 from tests.proofs import Story, told
 
 
@@ -89,3 +91,13 @@ def test_endless_file_is_read_no_further_than_a_proof_may_be_long(capsys):
     code, _, errors = verify(Path("/dev/zero"), capsys)
     assert code == Exit.NOT_PROVEN
     assert f"structure at byte {MAX_PROOF_BYTES}" in errors
+
+
+def test_export_writes_over_an_older_proof_and_nothing_else(tmp_path: Path):
+    older, key = tmp_path / "older.proof", tmp_path / "organization.pem"
+    older.write_bytes(MAGIC + b"...")
+    key.write_text("-----BEGIN PRIVATE KEY-----")
+    require_free(tmp_path / "new.proof")
+    require_free(older)
+    with pytest.raises(click.ClickException, match="no proof"):
+        require_free(key)
