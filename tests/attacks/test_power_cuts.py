@@ -52,6 +52,13 @@ def test_a_keys_name_is_on_the_disk_before_anybody_is_told(tmp_path: Path, monke
     assert synced[-1] == tmp_path
 
 
+def test_two_processes_that_make_one_key_at_once_have_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = make_node_key(tmp_path / "node.pem")
+    looked = iter([False, False])
+    monkeypatch.setattr(Path, "exists", lambda _: next(looked, True))  # as it was when the other one looked
+    assert make_node_key(tmp_path / "node.pem").seed == first.seed
+
+
 def test_a_key_that_is_there_is_never_overwritten(tmp_path: Path):
     key = make_node_key(tmp_path / "node.pem")
     with pytest.raises(FileExistsError):

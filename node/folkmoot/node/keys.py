@@ -5,6 +5,7 @@ and coming ones; whatever was sealed to any of them is opened.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from folkmoot.transport import Keyring
@@ -77,9 +78,7 @@ def read_node_key(path: Path) -> SigningKey:
 
 def make_node_key(path: Path) -> SigningKey:
     """Make the node's key, readable by its owner alone; one that is there is used again, never overwritten."""
-    if path.exists():
-        return read_node_key(path)
-    key = SigningKey.generate(os.urandom)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_secret(path, dump_signing_key(key))
-    return key
+    with suppress(FileExistsError):
+        write_secret(path, dump_signing_key(SigningKey.generate(os.urandom)))
+    return read_node_key(path)
