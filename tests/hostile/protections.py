@@ -1,13 +1,27 @@
 """The protections that stop the attacks, each as the lines that do it."""
 
-from folkmoot.client import encryption, opening, results
-from folkmoot.node import inputs, judgement, messages, subtasks
+from folkmoot.client import encryption, governance, nodes, opening, results
+from folkmoot.node import inputs, judgement, messages, policy, subtasks
 from folkmoot.node import results as node_results
 from folkmoot.node.intake import Intake
 from folkmoot.node.station import Station
 from folkmoot.transport import Replica
 from folkmoot.transport import heads as transport_heads
-from folkmoot.trust import authentication, book, claims, envelope, heads, intents, ledger, receipt, signed, task, vault
+from folkmoot.trust import (
+    authentication,
+    book,
+    claims,
+    envelope,
+    envelope_format,
+    heads,
+    intents,
+    ledger,
+    proof,
+    receipt,
+    signed,
+    task,
+    vault,
+)
 from tests.hostile.unprotected import Edit, protection
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------
@@ -158,6 +172,11 @@ RESULT_PLACE = protection(
         "state.node_at(fingerprint(context.sender_key_id), context.ledger_sequence)",
     ),
 )
+SAYINGS_PLACE = protection(
+    "what a run says while it runs is that run's, of one organization",
+    _PLACE,
+    Edit(opening.node_of, "if node.organization_id != organization_id:", "if False:"),
+)
 RUNS_PLACE = protection(
     "a receipt is for one run of one task",
     Edit(receipt._check_run, "require(named == expected, ReceiptRule.RUN)"),
@@ -197,6 +216,22 @@ SIGNED_ENVELOPES = protection(
         envelope._check_place,
         "if expected.digest is not None and inspected.digest != expected.digest:",
         "if False:",
+    ),
+)
+SIGNED_LENGTHS = protection(
+    "a body is as long as it was when it was signed",
+    Edit(
+        envelope_format._inspect,
+        "if offset + length != end - trailer_length:",
+        "seal.total_length = end - trailer_length - inspected.body_offset\n    if False:",
+    ),
+)
+AUTHENTICATED_CIPHER = protection(
+    "what was altered does not decrypt",
+    Edit(
+        envelope_format.SealedChunks.__init__,
+        "self._aead = AESGCM(keys[:_AES_KEY_BYTES])",
+        "from tests.hostile.unprotected import UnauthenticatedCipher as AES; self._aead = AES(keys[:_AES_KEY_BYTES])",
     ),
 )
 SEALED_STAYS_SEALED = protection(
@@ -264,4 +299,21 @@ OWN_VAULTED_KEY = protection(
         "if keys is not None and named != (key_id(keys.encryption), key_id(keys.task_signing)):",
         "if False:",
     ),
+)
+
+
+# ---- what people decide ----------------------------------------------------------------------------------------------
+
+SAID_ADDRESSES = protection(
+    "who is approved is who has the address that was said",
+    Edit(nodes.find_attempt, "if name_or_id in (one.node_id, one.name)", ""),
+    Edit(governance.find_request, "if name_or_address in (one.organization_id, one.name)", ""),
+)
+DATA_OWNERS_POLICY = protection(
+    "the data owner's policy decides, and nobody else",
+    Edit(policy.decide, "return refusal or _limits(facts, policy.limits)", "return _limits(facts, policy.limits)"),
+)
+UNREAD_APPROVALS = protection(
+    "a release that reads no approvals passes on none",
+    Edit(proof._verified_runs, "if read.parts.approvals:", "if False:"),
 )

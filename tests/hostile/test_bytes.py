@@ -15,7 +15,7 @@ from typing import TypeAlias
 import pytest
 from structlog.testing import capture_logs
 
-from folkmoot.algorithm.values import encode
+from folkmoot.algorithm.values import encode, encode_input
 from folkmoot.client.results import Result
 from folkmoot.node.app import serve
 from folkmoot.node.config import load_config
@@ -34,14 +34,21 @@ from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.envelope_pb2 import EnvelopeSeal
 from folkmoot.v1.task_service_pb2 import AttachResponse, WatchTaskResponse
 from tests.hostile.misleading import resigned
-from tests.hostile.protections import AGREED_ENCRYPTION, SEALED_STAYS_SEALED, SIGNED_ENVELOPES, WHOLE_BODIES
+from tests.hostile.protections import (
+    AGREED_ENCRYPTION,
+    AUTHENTICATED_CIPHER,
+    SEALED_STAYS_SEALED,
+    SIGNED_ENVELOPES,
+    SIGNED_LENGTHS,
+    WHOLE_BODIES,
+)
 from tests.hostile.stage import Stage
 from tests.hostile.unprotected import Protection, without
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Damage: TypeAlias = Callable[[bytes, bytes], bytes]
-How: TypeAlias = tuple[Damage, Protection]
+How: TypeAlias = tuple[Damage, tuple[Protection, ...]]
 
 
 def flipped(envelope: bytes, number: bytes) -> bytes:
@@ -72,17 +79,28 @@ def rewritten(envelope: bytes, present: bytes, instead: bytes) -> bytes:
     return header + body + trailer + len(trailer).to_bytes(4, "big")
 
 
+def shortened(envelope: bytes, number: bytes) -> bytes:
+    """The same envelope without the last digit of a number, and nothing else altered."""
+    place = envelope.rindex(number) + len(number) - 1
+    return envelope[:place] + envelope[place + 1 :]
+
+
 def cut(envelope: bytes, number: bytes) -> bytes:
-    """The beginning of an envelope."""
+    """The beginning of an envelope, in which no reader finds where anything ends."""
     return envelope[:-100]
 
 
-FLIPPED, TRUNCATED, BLANKED = (flipped, WHOLE_BODIES), (truncated, SIGNED_ENVELOPES), (blanked, SIGNED_ENVELOPES)
+FLIPPED: How = flipped, (WHOLE_BODIES,)
+TRUNCATED: How = truncated, (SIGNED_ENVELOPES,)
+BLANKED: How = blanked, (SIGNED_ENVELOPES,)
+SHORTENED: How = shortened, (SIGNED_LENGTHS, WHOLE_BODIES)
 
 
-@pytest.mark.parametrize(("how", "believed"), [(FLIPPED, 43), (TRUNCATED, 4)], ids=["flipped", "truncated"])
+@pytest.mark.parametrize(
+    ("how", "believed"), [(FLIPPED, 43), (TRUNCATED, 4), (SHORTENED, 4)], ids=["flipped", "truncated", "shortened"]
+)
 async def test_a_damaged_result_is_rejected(plain: Stage, how: How, believed: int, caplog: pytest.LogCaptureFixture):
-    damage, protection = how
+    damage, protections = how
     task = await plain.ask("Beta")
     assert (await plain.result(task, "Beta")).value == 42
 
@@ -103,13 +121,13 @@ async def test_a_damaged_result_is_rejected(plain: Stage, how: How, believed: in
     assert len(caplog.messages) == 2
     assert (await plain.result(await plain.client.tasks.get(task.id), "Beta")).value == 42
 
-    with without(protection):
+    with without(*protections):
         assert (await seen(damage)).value == believed
 
 
 @pytest.mark.parametrize(("how", "believed"), [(FLIPPED, 40), (BLANKED, 4)], ids=["flipped", "truncated"])
 async def test_a_damaged_input_is_rejected(plain: Stage, how: How, believed: int):
-    damage, protection = how
+    damage, protections = how
 
     async def computed(damage: Damage) -> Result:
         def lie(answer: AttachResponse) -> None:
@@ -127,13 +145,13 @@ async def test_a_damaged_input_is_rejected(plain: Stage, how: How, believed: int
         assert [each["log_level"] for each in said if each["event"] == "run.input_rejected"] == ["warning"]
     await plain.works()
 
-    with without(protection):
+    with without(*protections):
         assert (await computed(damage)).value == believed
 
 
 @pytest.mark.parametrize(("how", "believed"), [(FLIPPED, 321), (BLANKED, 302)], ids=["flipped", "truncated"])
 async def test_a_damaged_message_is_rejected(plain: Stage, how: How, believed: int):
-    damage, protection = how
+    damage, protections = how
 
     async def summed(damage: Damage) -> Result:
         def lie(answer: AttachResponse) -> None:
@@ -159,26 +177,60 @@ async def test_a_damaged_message_is_rejected(plain: Stage, how: How, believed: i
     assert (result.state, reason_name(result.reason)) == ("FAILED", "MESSAGE_GAP")
     assert [each["sequence"] for each in said if each["event"] == "message.rejected"] == [1]
 
-    with without(protection):
+    with without(*protections):
         assert (await summed(damage)).value == believed
 
 
+def flipped_in_place(envelope: bytes, place: int) -> bytes:
+    """The same envelope with one bit of its content flipped; the body of one chunk keeps each byte's place."""
+    byte = inspect(BytesSource(envelope)).body_offset + place
+    return envelope[:byte] + bytes([envelope[byte] ^ 1]) + envelope[byte + 1 :]
+
+
 async def test_flipped_bits_of_a_sealed_result_are_noticed_even_without_a_signature(stage: Stage):
-    """Where payloads are sealed the cipher notices too: so the same lie fails twice."""
+    """Where payloads are sealed the cipher notices too: so the same lie fails twice, and succeeds where both are missing."""
     task = await stage.ask("Beta")
     assert (await stage.result(task, "Beta")).value == 42
 
     def flip(answer: WatchTaskResponse) -> None:
         if answer.result_envelope:
-            body = inspect(BytesSource(answer.result_envelope)).body_offset
-            answer.result_envelope = flipped(answer.result_envelope, answer.result_envelope[body : body + 1])
+            answer.result_envelope = flipped_in_place(answer.result_envelope, 1)
 
-    with stage.before("client").answers("WatchTask", flip):
-        assert isinstance((await stage.result(await stage.client.tasks.get(task.id), "Beta")).problem, EnvelopeRejected)
-        with without(WHOLE_BODIES):
-            result = await stage.result(await stage.client.tasks.get(task.id), "Beta")
-            with pytest.raises(EnvelopeRejected):
-                _ = result.value
+    async def seen() -> Result:
+        with stage.before("client").answers("WatchTask", flip):
+            return await stage.result(await stage.client.tasks.get(task.id), "Beta")
+
+    assert isinstance((await seen()).problem, EnvelopeRejected)
+    with without(WHOLE_BODIES):
+        result = await seen()
+        with pytest.raises(EnvelopeRejected):
+            _ = result.value
+    with without(AUTHENTICATED_CIPHER):
+        assert isinstance((await seen()).problem, EnvelopeRejected)
+    with without(WHOLE_BODIES, AUTHENTICATED_CIPHER):
+        assert (await seen()).value == 43
+
+
+async def test_flipped_bits_of_a_sealed_input_are_noticed_even_without_a_signature(stage: Stage):
+    place = b"".join(encode_input("double", {"number": 21}).content()).rindex(b"21") + 1
+
+    def flip(answer: AttachResponse) -> None:
+        if answer.frame.HasField("assign"):
+            assign = answer.frame.assign
+            assign.input_envelope = flipped_in_place(assign.input_envelope, place)
+
+    async def computed() -> Result:
+        with stage.before("Beta").answers("Attach", flip):
+            return await stage.result(await stage.ask("Beta"), "Beta")
+
+    for off in ((), (WHOLE_BODIES,), (AUTHENTICATED_CIPHER,)):
+        with without(*off):
+            result = await computed()
+        assert (result.state, reason_name(result.reason)) == ("REFUSED", "INPUT_REJECTED")
+    await stage.works("Beta")
+
+    with without(WHOLE_BODIES, AUTHENTICATED_CIPHER):
+        assert (await computed()).value == 40
 
 
 # ---- encryption is off, says the server ------------------------------------------------------------------------------

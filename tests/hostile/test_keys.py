@@ -15,7 +15,9 @@ from structlog.testing import capture_logs
 from folkmoot.client import FolkmootError
 from folkmoot.client.governance import find_request
 from folkmoot.client.nodes import find_attempt
+from folkmoot.node.app import RunningNode
 from folkmoot.server.certificates import load_or_make
+from folkmoot.transport import Keyring
 from folkmoot.trust import SigningKey, VaultSecret, seal_vaulted_key, serialize, verify
 from folkmoot.v1.admin_service_pb2 import ListJoinRequestsResponse, ListNodeAttemptsResponse, NodeAttempt
 from folkmoot.v1.auth_service_pb2 import GetNonceResponse
@@ -25,7 +27,7 @@ from folkmoot.v1.signed_pb2 import Signed, SignedKind
 from folkmoot.v1.task_pb2 import Receipt, RunState
 from tests.builders import organization
 from tests.hostile.liar import lying
-from tests.hostile.protections import NAMED_AUTHORITY, NAMED_KINDS, OWN_VAULTED_KEY
+from tests.hostile.protections import NAMED_AUTHORITY, NAMED_KINDS, OWN_VAULTED_KEY, SAID_ADDRESSES
 from tests.hostile.stage import Stage
 from tests.hostile.unprotected import without
 from tests.integration.harness import utc_now
@@ -116,6 +118,42 @@ async def test_another_organizations_vaulted_key_is_refused(stage: Stage):
         assert key.fingerprint == stage.world["Alpha"].organization_key.fingerprint
 
 
+async def test_another_organizations_vaulted_key_is_refused_by_a_node(stage: Stage, tmp_path: Path):
+    """A new machine of Gamma's has nothing but the secret, which Alpha chose too: the server gives it Alpha's key in place of Gamma's."""
+    secret, alpha = VaultSecret.generate(os.urandom), stage.world["Alpha"]
+    (tmp_path / "vault.secret").write_text(secret.text)
+    async with stage.net.client("Gamma", username="admin@gamma") as client:
+        await client.vault.put(secret.text)
+    foreign = seal_vaulted_key(
+        alpha.organization_key, organization_id=alpha.address, generation=1, secret=secret, random=os.urandom
+    )
+
+    @asynccontextmanager
+    async def machine(folder: str) -> AsyncIterator[RunningNode]:
+        key = tmp_path / folder / "organization.pem"
+        key.parent.mkdir()
+        async with stage.fresh_node("Gamma", organization_key=key, vault_secret_file=tmp_path / "vault.secret") as node:
+            yield node
+
+    def fetched(folder: str) -> set[str]:
+        return {key.fingerprint for key in Keyring.load(tmp_path / folder / "organization.pem", None).keys}
+
+    with stage.before("Gamma").instead("GetVaultedKey", lambda _: GetVaultedKeyResponse(key=foreign)):
+        async with machine("lied to") as node:
+            with pytest.raises(FolkmootError) as caught:
+                await node.attached()
+        assert caught.value.reason_name == "VAULT_OF_ANOTHER_ORGANIZATION"
+        assert not list((tmp_path / "lied to").iterdir())
+        with without(OWN_VAULTED_KEY):
+            async with machine("unprotected") as node:
+                await node.attached()
+            assert fetched("unprotected") == {alpha.organization_key.fingerprint}
+    async with machine("not lied to") as node:
+        await node.attached()
+    assert fetched("not lied to") == {stage.world["Gamma"].organization_key.fingerprint}
+    await stage.works("Gamma")
+
+
 # ---- what an admin is asked to approve -------------------------------------------------------------------------------
 
 
@@ -135,6 +173,10 @@ async def test_a_swapped_machine_or_applicant_has_other_words(stage: Stage):
                 await find_attempt(client.connection, machine.fingerprint)
             with pytest.raises(FolkmootError, match="nobody of that name or address asks"):
                 await find_request(client.connection, delta.fingerprint)
+            with without(SAID_ADDRESSES):
+                assert (await find_attempt(client.connection, machine.fingerprint)).node_id == own.fingerprint
+                found = await find_request(client.connection, delta.fingerprint)
+                assert found.organization_id == impostor.fingerprint
             # By the name alone, only the words that are shown before anything is signed tell them apart.
             assert (await find_attempt(client.connection, "alpha-2")).node_id == own.fingerprint != machine.fingerprint
             assert (await find_request(client.connection, "Delta")).organization_id == impostor.fingerprint

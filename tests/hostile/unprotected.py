@@ -16,6 +16,13 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from folkmoot.trust.envelope_format import TAG_BYTES
+
+_removed: set[FunctionType] = set()
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -43,14 +50,20 @@ def without(*protections: Protection) -> Iterator[None]:
     """Do without protections while the block runs."""
     edits = [edit for each in protections for edit in each.edits]
     functions = dict.fromkeys(_plain(edit.function) for edit in edits)
+    assert not functions.keys() & _removed, (
+        "a function is edited by one block at a time: name all its protections there"
+    )
+    codes = {each: _edited(each, [edit for edit in edits if _plain(edit.function) is each]) for each in functions}
     before = {function: function.__code__ for function in functions}
+    _removed.update(functions)
     try:
-        for function in functions:
-            function.__code__ = _edited(function, [edit for edit in edits if _plain(edit.function) is function])
+        for function, code in codes.items():
+            function.__code__ = code
         yield
     finally:
         for function, code in before.items():
             function.__code__ = code
+        _removed.difference_update(functions)
 
 
 def _edited(function: FunctionType, edits: Iterable[Edit]) -> CodeType:
@@ -70,3 +83,20 @@ def _plain(function: Callable[..., Any]) -> FunctionType:
     unwrapped = inspect.unwrap(function)
     assert isinstance(unwrapped, FunctionType)
     return unwrapped
+
+
+# ---- what stands in a protection's place -------------------------------------------------------------------------------
+
+
+class UnauthenticatedCipher:
+    """AES-GCM to somebody who forgets the tag: whatever comes decrypts to something."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = algorithms.AES(key)
+
+    def encrypt(self, nonce: bytes, data: bytes, associated: None) -> bytes:
+        return AESGCM(self._key.key).encrypt(nonce, data, associated)
+
+    def decrypt(self, nonce: bytes, data: bytes, associated: None) -> bytes:
+        counter = nonce + (2).to_bytes(4, "big")  # where GCM begins to count
+        return Cipher(self._key, modes.CTR(counter)).decryptor().update(data[:-TAG_BYTES])
