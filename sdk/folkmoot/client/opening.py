@@ -15,7 +15,6 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from tempfile import TemporaryFile
 
 from folkmoot.client.connection import Connection
@@ -39,7 +38,6 @@ from folkmoot.trust import (
     VerifiedTask,
     fingerprint,
     inspect,
-    key_id,
     open_envelope,
     verify,
     verify_receipt,
@@ -141,7 +139,7 @@ def _proven_receipt(run: Run, task: VerifiedTask, organization_id: str, state: S
     with suppress(FolkmootError):  # The node was handed something else than the task, and says so.
         return verify_refusal(run.receipt, run_id=run.run_id, organization_id=organization_id, state=state)
     try:
-        return verify_receipt(run.receipt, task=_judged(task, state), run_id=run.run_id, state=state)
+        return verify_receipt(run.receipt, task=task.as_of(state), run_id=run.run_id, state=state)
     except TaskNotProven as error:
         if error.metadata.get("rule") == ReceiptRule.LEDGER_POSITION.name:
             _check_fork(run.receipt, state)
@@ -156,15 +154,6 @@ def _check_fork(signed: Signed, state: State) -> None:
         kind = SignedKind.SIGNED_KIND_RECEIPT
         verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)
         state.check_position(receipt.ledger_position.sequence, receipt.ledger_position.hash)
-
-
-def _judged(task: VerifiedTask, state: State) -> VerifiedTask:
-    """The task as the newest ledger has it: the key that signed it may have been revoked since it was verified."""
-    revoked = state.revocation(key_id(task.signer))
-    if revoked is None:
-        return task
-    first = revoked.sequence if task.revoked_at is None else min(task.revoked_at, revoked.sequence)
-    return replace(task, revoked_at=first)
 
 
 async def check_position(connection: Connection, position: LedgerPosition) -> None:

@@ -193,6 +193,11 @@ class State:
         ending, position = self.spent_keys.get(key_id, (None, None))
         return position if ending is KeyEnding.REVOKED else None
 
+    def ending(self, key_id: bytes) -> Position | None:
+        """Return the entry from which on nothing that a key signs is accepted: it revoked an organization key, or ended a node's admission."""
+        node = self.former_nodes.get(fingerprint(key_id))
+        return node.until if node else self.revocation(key_id)
+
     def signing_key(self, organization_id: str) -> PublicKey:
         """Return the key that signs the organization's root tasks; raise as `keys` does."""
         return self.keys(organization_id).task_signing

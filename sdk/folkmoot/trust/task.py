@@ -6,9 +6,9 @@ replica of the ledger. Every rule is in `rules.TaskRule`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from folkmoot.trust.encoding import DIGEST_BYTES, digest, fingerprint, serialize
 from folkmoot.trust.errors import Malformed, NodeNotApproved, TaskAheadOfLedger, TaskExpired, TaskNotProven
@@ -33,9 +33,9 @@ class VerifiedTask:
     chain: tuple[TaskSpec, ...]
     """The specs, root first, the task's own last."""
     chain_digests: tuple[bytes, ...]
-    signer: PublicKey
-    """The key that signed the last one, and its input."""
-    revoked_at: int | None
+    signers: tuple[PublicKey, ...]
+    """The keys that signed them."""
+    revoked_at: int | None = None
     """The first ledger entry that revoked a signer of the chain: only a receipt from before proves anything."""
 
     @property
@@ -49,6 +49,11 @@ class VerifiedTask:
         return self.chain_digests[-1]
 
     @property
+    def signer(self) -> PublicKey:
+        """The key that signed the task's own spec, and its input."""
+        return self.signers[-1]
+
+    @property
     def root(self) -> TaskSpec:
         """The spec of the task that a person made."""
         return self.chain[0]
@@ -57,6 +62,11 @@ class VerifiedTask:
     def initiators(self) -> tuple[str, ...]:
         """Every organization that had a part in making the task, each once, the root's first."""
         return tuple(dict.fromkeys(spec.initiator.organization_id for spec in self.chain))
+
+    def as_of(self, state: State) -> Self:
+        """Return the task as a newer ledger has it: a signer may have been revoked since it was verified."""
+        endings = filter(None, (state.ending(key_id(signer)) for signer in self.signers))
+        return replace(self, revoked_at=min((ending.sequence for ending in endings), default=None))
 
     def receiver(self, run_id: str) -> Receiver:
         """Return who executes a run; raise TaskNotProven when the task has no such run."""
@@ -115,13 +125,11 @@ def verify_task(chain: TaskChain, state: State, *, now: datetime | None) -> Veri
     expires_at = nanoseconds(specs[-1].expires_at)
     if now is not None and expires_at <= nanoseconds_at(now):
         raise TaskExpired(f"The task {specs[-1].task_id} expired at {moment_at(expires_at).isoformat()}")
-    revocations = [signer.revoked_at.sequence for signer in signers if signer.revoked_at]
     return VerifiedTask(
         chain=specs,
         chain_digests=tuple(digest(signed.body) for signed in chain.specs),
-        signer=signers[-1].public_key,
-        revoked_at=min(revocations, default=None),
-    )
+        signers=tuple(signer.public_key for signer in signers),
+    ).as_of(state)
 
 
 class _Signer(NamedTuple):

@@ -305,6 +305,20 @@ def test_subtask_of_a_revoked_node_is_read_with_an_earlier_receipt_and_not_execu
     assert verify_receipt(early, task=read, run_id=read.spec.receivers[0].run_id, state=w.state)
 
 
+@pytest.mark.parametrize("whose", ["the root's", "the subtask's"])
+def test_task_that_was_verified_before_a_signer_was_revoked_is_judged_anew(whose):
+    w = three()
+    above = w.task("Alpha", ("Beta",), grant=Grant(subtask_depth=1, subtask_number=1))
+    task = verify_task(chain(above, w.subtask(above, "Beta", ("Gamma",))), w.state, now=NOW)
+    if whose == "the root's":
+        w.revoke("Alpha", signing_id(w, "Alpha"), new=organization_key("new"))
+    else:
+        w.revoke_node("Beta", "beta-1")
+    late = sign_receipt(w.receipt(task, "Gamma"), w["Gamma"].nodes["gamma-1"])
+    run_id = task.spec.receivers[0].run_id
+    broken("REVOKED", verify_receipt, late, task=task.as_of(w.state), run_id=run_id, state=w.state)
+
+
 def test_revoked_node_proves_nothing_about_tasks_made_since():
     w = three()
     thief, before = w["Beta"].nodes["beta-1"], w.state.position
