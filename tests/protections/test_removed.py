@@ -258,6 +258,50 @@ PROTECTIONS = (
         "        except ZeroDivisionError:\n",
         "tests/fuzz/test_proxy.py::test_nothing_that_an_algorithm_sends_is_a_fault",
     ),
+    Protection(
+        "a fork is believed for an entry that follows",
+        "sdk/folkmoot/transport/replica.py",
+        "        replay([*self.entries[:sequence], first.entry], expected_genesis=self.reference.genesis)\n",
+        "",
+        "tests/unit/transport/test_replica.py::test_another_entry_that_no_member_has_signed_is_no_fork[signed by nobody]",
+    ),
+    Protection(
+        "it takes most of the others to stop new work",
+        "sdk/folkmoot/transport/heads.py",
+        "        if 2 * len(elsewhere) > self.others:\n",
+        "        if elsewhere:\n",
+        "tests/unit/transport/test_heads.py::test_one_member_that_makes_up_a_history_stops_nobody[contradicting]",
+    ),
+    Protection(
+        "who executes has a node in an old ledger",
+        "sdk/folkmoot/client/connection.py",
+        "        check_executors(replica.verified, executing, now=datetime.now(UTC), max_head_age=self._max_head_age)\n",
+        "",
+        "tests/integration/client/test_ledger_copies.py::"
+        "test_a_fresh_copy_that_ends_before_the_executors_node_is_not_taken_for_the_newest",
+    ),
+    Protection(
+        "a receipt of an execution names no entry before its task's",
+        "sdk/folkmoot/trust/receipt.py",
+        "        require(receipt.ledger_position.sequence >= known, ReceiptRule.LEDGER_POSITION)\n",
+        "",
+        "tests/unit/trust/test_key_history.py::test_revoked_node_proves_nothing_about_tasks_made_since",
+    ),
+    Protection(
+        "an admission decides all requests",
+        "sdk/folkmoot/trust/intents.py",
+        "            book.put_request(replace(other, decided=True))\n",
+        "            assert other\n",
+        "tests/unit/trust/test_membership_changes.py::"
+        "test_removed_member_does_not_come_back_by_votes_on_another_request_from_before",
+    ),
+    Protection(
+        "a name that two have had is nobody's in a policy",
+        "sdk/folkmoot/trust/state.py",
+        "        return None if taken else name\n",
+        "        return name\n",
+        "tests/unit/node/test_intake.py::test_a_name_that_another_organization_had_before_allows_nothing",
+    ),
 )
 
 
