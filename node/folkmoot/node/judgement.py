@@ -104,7 +104,13 @@ async def judge(station: Station, assigned: RunRecord) -> Judgement:
     record = replace(record, input_digest=task.input(station.organization_id).envelope_digest)
     decision = station.decide(task)
     if isinstance(decision, Refused):
-        log.warning("run.refused", run_id=record.run_id, task_id=record.task_id, rule=decision.rule)
+        log.warning(
+            "run.refused",
+            run_id=record.run_id,
+            task_id=record.task_id,
+            rule=decision.rule,
+            initiators=[f"{station.state.organization_name(each)} ({each})" for each in task.initiators],
+        )
         return Judgement(record, task, refused(decision.reason, decision.rule))
     limits = decision.limits
     accepted = replace(
