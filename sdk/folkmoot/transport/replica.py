@@ -260,9 +260,9 @@ class Replica:
                     error,
                 )
                 break
-        else:
+        # Who has gone is shown the ledger up to there; a server that has the rest has lost nothing.
+        if await self._fetch(stub, max(0, there - 1), metadata) >= there + len(missing):
             log.warning("the server had lost %d entries of %s and got them back", len(missing), self.reference)
-        await self._fetch(stub, max(0, there - 1), metadata)
 
     async def _length_there(self, stub: "KeyServiceAsyncStub", metadata: Callable[[], Metadata]) -> int:
         """How many entries a server has that lacks the newest one: found in steps backwards that double."""

@@ -207,6 +207,23 @@ async def test_server_that_is_behind_gets_back_what_it_lost(lung: World, tmp_pat
     assert server.entries == lung.entries
 
 
+async def test_server_that_shows_only_the_beginning_to_who_has_gone_has_lost_nothing(
+    lung: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    class WithAHorizon(Ledgers):
+        """It has the newest entry, and does not show it."""
+
+        async def AppendLedgerEntry(self, request: AppendLedgerEntryRequest, **_: Any) -> None:
+            assert request.entry == lung.entries[-1]
+
+    replica = Replica(tmp_path, reference(lung))
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    assert await replica.refresh(WithAHorizon(lung.entries[:-1])) == lung.state  # type: ignore[arg-type]
+    assert "lost" not in caplog.text
+    await replica.refresh(Ledgers(lung.entries[:-1]))  # type: ignore[arg-type]
+    assert "the server had lost 1 entries" in caplog.text
+
+
 async def test_many_heal_at_once(lung: World, tmp_path: Path):
     replicas = [Replica(tmp_path / str(number), reference(lung)) for number in range(3)]
     server = Ledgers(lung.entries)
