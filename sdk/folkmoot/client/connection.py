@@ -18,10 +18,8 @@ from folkmoot.client.session import Session, is_away
 from folkmoot.transport import Keyring, RemoteError, Replica
 from folkmoot.transport.heads import MAX_HEAD_AGE, HeadStatements, SignsOfLife, check_executors
 from folkmoot.trust import (
-    EntryNotPossible,
     FolkmootError,
     KeyMismatch,
-    LedgerEntryInvalid,
     LedgerUpgradeNeeded,
     Member,
     Reference,
@@ -122,19 +120,9 @@ class Connection:
         return replica.verified
 
     async def append(self, make: Callable[[State], Signed]) -> State:
-        """Append an entry, made on the newest state; gives the state with it.
-
-        Raises EntryNotPossible for one that breaks a rule there, and as `Replica.append` does.
-        """
+        """Append an entry, made on the newest state; gives the state with it. Raises as `Replica.append` does."""
         replica, session = await self.replica(), self.session
-
-        def possible(state: State) -> Signed:
-            try:
-                return make(state)
-            except LedgerEntryInvalid as error:
-                raise EntryNotPossible(error.message, metadata=error.metadata) from error
-
-        await session.authorized(lambda: replica.append(session.keys, possible, metadata=session.metadata))
+        await session.authorized(lambda: replica.append(session.keys, make, metadata=session.metadata))
         return replica.verified
 
     async def _refreshed(self) -> State:

@@ -16,10 +16,8 @@ from folkmoot.client.names import moment, names_of, require_name
 from folkmoot.client.session import PAGE_ITEMS, Session
 from folkmoot.transport import RemoteError, Replica
 from folkmoot.trust import (
-    EntryNotPossible,
     FolkmootError,
     LedgerBehind,
-    LedgerEntryInvalid,
     OrganizationKey,
     Predecessor,
     Reference,
@@ -70,22 +68,19 @@ async def found(
     require_name("name", name)
     require_name("founder_name", founder_name)
     account = await session.call(session.auth.WhoAmI, WhoAmIRequest())
-    try:
-        entry = founding_entry(
-            name=name,
-            founder_name=founder_name,
-            governance_key=governance_key,
-            organization_key=organization_key,
-            now=datetime.now(UTC),
-            random=os.urandom,
-            encryption=encryption,
-            post_quantum=post_quantum,
-            quorum=quorum,
-            created_by=account.user_id,
-            predecessor=predecessor,
-        )
-    except LedgerEntryInvalid as error:
-        raise EntryNotPossible(error.message, metadata=error.metadata) from error
+    entry = founding_entry(
+        name=name,
+        founder_name=founder_name,
+        governance_key=governance_key,
+        organization_key=organization_key,
+        now=datetime.now(UTC),
+        random=os.urandom,
+        encryption=encryption,
+        post_quantum=post_quantum,
+        quorum=quorum,
+        created_by=account.user_id,
+        predecessor=predecessor,
+    )
     reference = Reference(name, digest(entry.body))
     possession = await _possession(session, governance_key, reference)
     request = AppendLedgerEntryRequest(entry=entry, possession=possession)

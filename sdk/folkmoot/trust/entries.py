@@ -10,6 +10,7 @@ from datetime import datetime
 from google.protobuf.message import Message
 
 from folkmoot.trust.encoding import Random, serialize
+from folkmoot.trust.errors import EntryNotPossible, LedgerEntryInvalid
 from folkmoot.trust.keys import SigningKey
 from folkmoot.trust.ledger import DATA_VERSION, FOUNDING_INTENT, replay
 from folkmoot.trust.membership import Predecessor
@@ -83,7 +84,7 @@ def found(
         data=serialize(data),
     )
     signed = sign(SignedKind.SIGNED_KIND_LEDGER_ENTRY, serialize(entry), key=governance_key)
-    replay([signed], now=now)
+    _check(signed, None, now)
     return signed
 
 
@@ -97,7 +98,7 @@ def make_entry(
     now: datetime,
     created_by: str = "",
 ) -> Signed:
-    """Make the entry that follows a state. Raises LedgerEntryInvalid when the ledger would not take it.
+    """Make the entry that follows a state. Raises EntryNotPossible when the ledger would not take it.
 
     Where the newest entry was made by a clock that is ahead of `now`, this one gets the same time.
     """
@@ -113,8 +114,16 @@ def make_entry(
         data=serialize(data),
     )
     signed = sign(SignedKind.SIGNED_KIND_LEDGER_ENTRY, serialize(entry), key=key, genesis=state.genesis)
-    replay([signed], state=state, now=now)
+    _check(signed, state, now)
     return signed
+
+
+def _check(signed: Signed, state: State | None, now: datetime) -> None:
+    """Check that the ledger would take an entry that was just made."""
+    try:
+        replay([signed], state=state, now=now)
+    except LedgerEntryInvalid as error:
+        raise EntryNotPossible(error.message, metadata=error.metadata) from error
 
 
 def vote_entry(
