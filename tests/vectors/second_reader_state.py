@@ -178,6 +178,9 @@ class Record:
         for node in self.nodes.values():
             if node.organization_id == organization and node.until is None:
                 node.until = self.here
+        for ballot in (*self.requests.values(), *self.removals.values(), *self.proposals.values()):
+            if not ballot.decided:
+                ballot.votes.pop(organization, None)
 
     def end_keys(self, organization: str, time: int) -> set[bytes]:
         """End the present pair, if there is one; return its keys."""

@@ -26,6 +26,15 @@ class Ballot:
             declined_by=self.declined_by - voter if approves else self.declined_by | voter,
         )
 
+    def counts_vote_of(self, organization_id: str) -> bool:
+        """Tell whether the organization has a vote here that can still matter."""
+        return not self.decided and organization_id in self.approved_by | self.declined_by
+
+    def without(self, organization_id: str) -> Self:
+        """The ballot without the organization's vote."""
+        voter = frozenset({organization_id})
+        return replace(self, approved_by=self.approved_by - voter, declined_by=self.declined_by - voter)
+
     def missing(self, electorate: Collection[str], needed: int) -> int:
         """Approvals by the electorate that are still missing; 0 once it has passed."""
         return 0 if self.decided else max(0, needed - len(self.approved_by & frozenset(electorate)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
+from folkmoot.trust.ballots import Ballot
 from folkmoot.trust.claims import check_keys_fit
 from folkmoot.trust.keys import key_id
 from folkmoot.trust.membership import (
@@ -222,7 +223,7 @@ class Book:
         self.set_keys(applicant.keys, applicant.key_claim, at)
 
     def end_membership(self, organization_id: str, entry: Entry, *, removed: bool) -> None:
-        """End an organization's membership, and with it the admission of its nodes."""
+        """End an organization's membership, and with it the admission of its nodes and its votes on what is undecided."""
         member = self._changing("members").pop(organization_id)
         self._end("memberships", organization_id, until=entry.position, removed=removed)
         del self._changing("used_names")["", member.name.lower()]
@@ -230,6 +231,12 @@ class Book:
             self._end_keys(organization_id, entry, KeyEnding.LEFT)
         for node in [node for node in self.nodes.values() if node.organization_id == organization_id]:
             self.end_node(node, entry.position)
+        for name in ("requests", "removals", "algorithms"):
+            ballots: Mapping[bytes, Ballot] = self._mappings[name]
+            voted = {each: ballot for each, ballot in ballots.items() if ballot.counts_vote_of(organization_id)}
+            if voted:
+                without = {each: ballot.without(organization_id) for each, ballot in voted.items()}
+                self._changing(name).update(without)
 
     def set_keys(self, keys: OrganizationKeys, key_claim: Signed, at: Position) -> None:
         """Make these an organization's keys; it has none."""

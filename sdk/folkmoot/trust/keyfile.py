@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
@@ -134,7 +134,7 @@ def _load_block(block: bytes, passphrase: bytes | None) -> PrivateKey:
     try:
         _check_work(block)
         key = serialization.load_pem_private_key(block, passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         wrong = "the passphrase is wrong, or " if passphrase else ""
         raise KeyMismatch(f"A private key can't be read: {wrong}it is damaged, or {_OTHER_FORM}.") from error
     if not isinstance(key, PrivateKey):

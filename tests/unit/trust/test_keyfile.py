@@ -104,6 +104,12 @@ def test_order_of_blocks_and_text_around_them_do_not_matter():
     assert load_organization_key(pem.replace(b"\n", b"\r\n")).encryption.key_id == X_WING.encryption.key_id
 
 
+def with_another_kind(pem: bytes) -> bytes:
+    """Return an Ed25519 key that says it is an Ed448 key: OpenSSL answers that with an error of its own kind."""
+    body = base64.b64decode(b"".join(pem.splitlines()[1:-1])).replace(b"\x2b\x65\x70", b"\x2b\x65\x71")
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(body) + b"\n-----END PRIVATE KEY-----\n"
+
+
 @pytest.mark.parametrize(
     ("pem", "passphrase", "said"),
     [
@@ -112,6 +118,7 @@ def test_order_of_blocks_and_text_around_them_do_not_matter():
         (dump_signing_key(SIGNING, PASSPHRASE), None, "none was given"),
         (dump_signing_key(SIGNING, PASSPHRASE), b"another one", "passphrase is wrong"),
         (dump_signing_key(SIGNING).replace(b"MC4", b"MC5"), None, "damaged"),
+        (with_another_kind(dump_signing_key(SIGNING)), None, "damaged"),
         (dump_signing_key(SIGNING) * 2, None, "two Ed25519 keys"),
         (dump_organization_key(X_WING), None, "one Ed25519 private key, and nothing else"),
         (pkcs8(ec.generate_private_key(ec.SECP256R1())), None, "none of Ed25519"),
