@@ -142,6 +142,11 @@ async def _redeem(ticket: Ticket, replica: Replica, node_key: SigningKey, tell: 
     try:
         await _at_last(connection.authenticate, _WAITS, tell)
         state = await replica.refresh(connection.keys, metadata=connection.metadata)
+        if node_key.fingerprint in state.former_nodes:
+            raise NodeNotApproved(
+                f"this machine's key {node_key.fingerprint} was revoked, or its organization had left since, and never comes back: move "
+                "its file (node.pem) elsewhere, and run the same command again, which makes another one"
+            )
         if node_key.fingerprint not in state.nodes:
             await _append(ticket, replica, connection, node_key)
         return replica.verified

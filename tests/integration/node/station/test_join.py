@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from folkmoot.client.nodes import revoke
 from folkmoot.node.config import load_config
 from folkmoot.node.join import Ticket, join
 from folkmoot.trust import (
@@ -77,6 +78,20 @@ async def test_a_machine_that_was_cut_off_after_it_was_admitted_finishes_with_th
     (tmp_path / "machine" / "node.toml").unlink()
     assert await redeem(invitation, tmp_path / "machine") == first
     assert load_config(tmp_path / "machine" / "node.toml").collaboration[0].organization == hub.lung["Beta"].address
+
+
+async def test_a_machine_whose_key_was_revoked_is_told_to_make_another_one(hub: Hub, tmp_path: Path):
+    node_id = await redeem(invite(hub), tmp_path / "machine")
+    client = hub.client("Beta")
+    await revoke(client.connection, node_id, governance_key=hub.lung["Beta"].governance_key)
+    hub.lung.entries[:] = (await client.connection.replica()).entries
+    hub.lung.state = await client.connection.state()
+    another = invite(hub, node_name="beta-3")
+    with pytest.raises(FolkmootError, match="move its file") as refused:
+        await redeem(another, tmp_path / "machine")
+    assert refused.value.reason == ErrorReason.ERROR_REASON_NODE_NOT_APPROVED
+    (tmp_path / "machine" / "node.pem").rename(tmp_path / "machine" / "node.pem.revoked")
+    assert await redeem(another, tmp_path / "machine") != node_id
 
 
 async def test_an_invitation_is_good_for_one_machine(hub: Hub, tmp_path: Path):
