@@ -1,6 +1,6 @@
 """The protections that stop the attacks, each as the lines that do it."""
 
-from folkmoot.client import encryption, governance, nodes, opening, results
+from folkmoot.client import encryption, governance, nodes, opening, receipts, results
 from folkmoot.node import inputs, judgement, messages, policy, subtasks
 from folkmoot.node import results as node_results
 from folkmoot.node.intake import Intake
@@ -185,6 +185,10 @@ RUNS_PLACE = protection(
 SIGNED_RECEIPTS = protection(
     "an end is what a node signed",
     Edit(receipt._check_node, "verify(signed, kind=kind, public_key=node.public_key, genesis=state.genesis)"),
+)
+COMPARED_RECEIPTS = protection(
+    "an attempt that several nodes have ended is told",
+    Edit(receipts.SeenReceipts.note, "seen[receipt.attempt, receipt.node_id] = signed", "return ()"),
 )
 PROVEN_ENDS = protection(
     "an end that no node has signed is none",

@@ -48,6 +48,8 @@ class Stage:
     net: Network
     client: AsyncClient
     liars: dict[str, Liar]
+    server_folder: Path
+    """The data folder of the real server."""
 
     @property
     def world(self) -> World:
@@ -210,4 +212,4 @@ async def stage(
             await net.start_node(name)
         net.target = liars["client"].target
         client = await stack.enter_async_context(net.client("Alpha"))
-        yield Stage(net, client, liars)
+        yield Stage(net, client, liars, folder / "server")

@@ -88,7 +88,7 @@ def runs(
     executors = {each["run_id"]: each["organization_id"] for each in specs[-1]["receivers"]}
     order = list(executors)
     found: dict[str, list[list[int]]] = {run_id: [] for run_id in executors}
-    last = (-1, 0)
+    last = (-1, 0, "")
     for each in task["receipts"]:
         signed = read("Signed", each, part)
         receipt = read("Receipt", signed["body"], part)
@@ -100,10 +100,10 @@ def runs(
             else:
                 check_receipt(signed, specs[-1], digests[-1], run_id, ledger)
             check((receipt["ledger_position"] or {"sequence": 0})["sequence"] < len(ledger.hashes), "LEDGER_POSITION")
-            check(last < (order.index(run_id), receipt["attempt"]), "ORDER")
+            check(last < (order.index(run_id), receipt["attempt"], receipt["node_id"]), "ORDER")
         except (Refused, NodeUnknown) as wrong:
             raise Refused(f"run {run_id}") from wrong
-        last = order.index(run_id), receipt["attempt"]
+        last = order.index(run_id), receipt["attempt"], receipt["node_id"]
         found[run_id].append([receipt["attempt"], receipt["outcome"]])
     return found
 

@@ -77,7 +77,7 @@ class ProvenTask(_message.Message):
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_signed_pb2.Signed]:
         """What nodes signed about its runs: Signed(RECEIPT, Receipt)s, in the order of the task's receivers,
-        then of attempts, each once.
+        then of attempts, then of node ids, each once.
         """
 
     @_builtins.property

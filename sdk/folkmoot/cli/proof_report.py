@@ -113,6 +113,7 @@ def _run(run: RunProof, proof: VerifiedProof) -> dict[str, Any]:
         "run_id": run.run_id,
         "organization": proof.ledger.state.organization_name(run.organization_id),
         "proven": run.proven,
+        "attempts_of_several_nodes": list(run.shared_attempts),
         "receipts": [_receipt(receipt, proof) for receipt in run.receipts],
     }
 
@@ -200,6 +201,8 @@ def _admission(member: dict[str, Any]) -> str:
 def _run_lines(run: dict[str, Any]) -> Iterator[str]:
     if not run["proven"]:
         yield f"  run of {run['organization']}: NOT PROVEN, no node signed how it ended"
+    for attempt in run["attempts_of_several_nodes"]:
+        yield f"  run of {run['organization']}: attempt {attempt} was GIVEN TO SEVERAL NODES; the server lied, or had been restored"
     for receipt in run["receipts"]:
         why = " ".join(filter(None, (receipt["exit_class"], receipt["reason"], receipt["rule"])))
         yield f"  run of {run['organization']}: proven {receipt['outcome']}{f' ({why})' if why else ''}"

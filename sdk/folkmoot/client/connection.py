@@ -14,6 +14,7 @@ from pathlib import Path
 
 from folkmoot.client.encryption import Expectation
 from folkmoot.client.own import Own, Reader, own_member
+from folkmoot.client.receipts import SeenReceipts
 from folkmoot.client.session import Session, is_away
 from folkmoot.transport import Keyring, RemoteError, Replica
 from folkmoot.transport.heads import MAX_HEAD_AGE, HeadStatements, SignsOfLife, check_executors
@@ -55,6 +56,7 @@ class Connection:
         self.session = session
         self.reference = reference
         self._keyring = keyring
+        self.seen_receipts = SeenReceipts()
         self._state_directory = state_directory
         self._opening = asyncio.Lock()
         self._replica: Replica | None = None

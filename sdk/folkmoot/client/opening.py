@@ -13,7 +13,7 @@ proof of either, so it is told with that run alone.
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from tempfile import TemporaryFile
 
@@ -132,7 +132,22 @@ async def _verified_receipt(
             raise
         log.warning("the receipt of run %s was not accepted: %s", run.run_id, error)
         return None, error
+    _tell_of_several(connection.seen_receipts.note(run.receipt, receipt), receipt, await connection.state())
     return receipt, None
+
+
+def _tell_of_several(node_ids: Sequence[str], receipt: Receipt, state: State) -> None:
+    """Say that a server has given one attempt to several nodes."""
+    if node_ids:
+        known = {**state.former_nodes, **state.nodes}
+        log.error(
+            "attempt %d of run %s was given to several nodes of %s, and each has signed an end of it: %s. The server lies, or was "
+            "restored from a backup in between: export the proof, which has all of them, and ask its operator",
+            receipt.attempt,
+            receipt.run_id,
+            state.organization_name(receipt.organization_id),
+            ", ".join(f"{known[each].name} ({each})" for each in node_ids),
+        )
 
 
 def _proven_receipt(run: Run, task: VerifiedTask, organization_id: str, state: State) -> Receipt:

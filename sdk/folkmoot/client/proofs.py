@@ -4,9 +4,11 @@ The server is asked what there is; what it shows is taken in only as far as it i
 what the server says of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from folkmoot.client.connection import Connection
+from folkmoot.client.receipts import SeenReceipts
 from folkmoot.client.results import run_state
 from folkmoot.client.session import PAGE_ITEMS
 from folkmoot.trust import FolkmootError, State, TaskNotProven, VerifiedTask, make_proof, verify_task
@@ -35,7 +37,7 @@ async def export_proof(connection: Connection, task_id: str) -> ExportedProof:
     below = [await _get(connection, each) for each in await _below(connection, task)]
     state = await connection.shown_state()  # With everything that their signers knew.
     entries = (await connection.replica()).entries[: len(state.hashes)]
-    gathered = _Gathered(state, task)
+    gathered = _Gathered(state, task, connection.seen_receipts)
     gathered.take(top)
     for answer in sorted(below, key=lambda each: len(each.chain.specs)):
         gathered.take(answer)
@@ -45,10 +47,11 @@ async def export_proof(connection: Connection, task_id: str) -> ExportedProof:
 class _Gathered:
     """What the server showed of a task and those below it, as far as it is proven."""
 
-    def __init__(self, state: State, task: VerifiedTask) -> None:
+    def __init__(self, state: State, task: VerifiedTask, seen: SeenReceipts) -> None:
         self.tasks: list[ProvenTask] = []
         self.missing: list[str] = []
         self._state = state
+        self._seen = seen
         self._expected = task.digest
         self._taken: set[bytes] = set()
 
@@ -60,7 +63,7 @@ class _Gathered:
             self.missing.append(f"task {answer.task.task_id}, which the server shows below it: {error.message}")
             return
         self._taken.add(task.digest)
-        receipts = [signed for run in task.spec.receivers if (signed := self._receipt(run, answer, task))]
+        receipts = [signed for run in task.spec.receivers for signed in self._receipts(run, answer, task)]
         self.tasks.append(ProvenTask(chain=answer.chain, receipts=receipts))
 
     def _verified(self, answer: GetTaskResponse) -> VerifiedTask:
@@ -70,22 +73,27 @@ class _Gathered:
             raise TaskNotProven(f"The task {task.spec.task_id} does not lie below those that are proven")
         return task
 
-    def _receipt(self, receiver: Receiver, answer: GetTaskResponse, task: VerifiedTask) -> Signed | None:
-        """Return what a node signed about a run; None, and a sentence among what is missing, if that is nothing."""
+    def _receipts(self, receiver: Receiver, answer: GetTaskResponse, task: VerifiedTask) -> Sequence[Signed]:
+        """Return what nodes signed about a run, shown now or before; a sentence goes among what is missing, if that is nothing."""
         run = next((run for run in answer.runs if run.run_id == receiver.run_id), Run())
+        shown = [run.receipt] if run.HasField("receipt") else []
         problem = "no node signed how it ended"
-        if run.HasField("receipt"):
+        receipts: dict[tuple[int, str], Signed] = {}
+        for signed in (*self._seen.of(receiver.run_id), *shown):
             try:
-                if proven_receipt(run.receipt, task=task, state=self._state).run_id != receiver.run_id:
+                receipt = proven_receipt(signed, task=task, state=self._state)
+                if receipt.run_id != receiver.run_id:
                     raise TaskNotProven("It is another run's")
             except FolkmootError as error:
                 problem = f"its receipt is not proven ({error.message.rstrip('.')})"
             else:
-                return run.receipt
+                receipts[receipt.attempt, receipt.node_id] = signed
+        if receipts:
+            return tuple(receipts.values())
         says = f"the server says {run_state(run.state)}" if run.state else "the server does not show it"
         organization = self._state.organization_name(receiver.organization_id)
         self.missing.append(f"run {receiver.run_id} of {organization}: {problem}; {says}")
-        return None
+        return ()
 
 
 async def _get(connection: Connection, task_id: str) -> GetTaskResponse:

@@ -9,7 +9,7 @@ What is left out leaves a trace only where something else names it: a task or re
 refused, a run without receipts is told as not proven, and the end of the ledger is told with its time.
 
 A file has one form. Its first task is the one that it is about; those below it follow by their depth, then by id. A task's
-receipts are in the order of its receivers, then by attempt.
+receipts are in the order of its receivers, then by attempt, then by node: an attempt has one, unless a server gave it to several.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,9 +98,10 @@ def _ordered(task: ProvenTask) -> ProvenTask:
         raise Malformed("A task in a proof has a chain.")
     runs = [receiver.run_id for receiver in parse(TaskSpec, task.chain.specs[-1].body).receivers]
 
-    def place(signed: Signed) -> tuple[int, int]:
+    def place(signed: Signed) -> tuple[int, int, str]:
         receipt = parse(Receipt, signed.body)
-        return runs.index(receipt.run_id) if receipt.run_id in runs else len(runs), receipt.attempt
+        run = runs.index(receipt.run_id) if receipt.run_id in runs else len(runs)
+        return run, receipt.attempt, receipt.node_id
 
     return ProvenTask(chain=task.chain, receipts=sorted(task.receipts, key=place), approvals=task.approvals)
 
@@ -166,12 +167,12 @@ def _verified_task(read: _Unverified, state: State) -> VerifiedTask:
 
 
 def _verified_runs(data: bytes, read: _Unverified, task: VerifiedTask, state: State) -> tuple[RunProof, ...]:
-    """Return a task's runs with their receipts, which come in the order of its receivers, then of attempts."""
+    """Return a task's runs with their receipts, which come in the order of its receivers, of attempts and of nodes."""
     if read.parts.approvals:
         raise proof_invalid(f"{read.part}: approval 1", "this release reads no approvals")
     runs = [receiver.run_id for receiver in task.spec.receivers]
     receipts: dict[str, list[Receipt]] = {run_id: [] for run_id in runs}
-    last = (-1, 0)
+    last = (-1, 0, "")
     for number, span in enumerate(read.parts.receipts, 1):
         part = f"{read.part}: receipt {number}"
         signed = read_signed(data, span, part)
@@ -184,9 +185,9 @@ def _verified_runs(data: bytes, read: _Unverified, task: VerifiedTask, state: St
             receipt = proven_receipt(signed, task=task, state=state)
         except TrustError as error:
             raise proof_invalid(f"{part}: {_receipt_rule(error)}", error.message) from error
-        place = runs.index(receipt.run_id), receipt.attempt
+        place = runs.index(receipt.run_id), receipt.attempt, receipt.node_id
         if place <= last:
-            raise proof_invalid(f"{part}: order", "receipts come by receivers and attempts, each once")
+            raise proof_invalid(f"{part}: order", "receipts come by receivers, attempts and nodes, each once")
         last = place
         receipts[receipt.run_id].append(receipt)
     return tuple(

@@ -3,6 +3,7 @@
 Made by `verify_proof` alone; everything here was signed by the organizations and nodes that it names.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -110,12 +111,18 @@ class RunProof:
     run_id: str
     organization_id: str
     receipts: tuple[Receipt, ...]
-    """By attempt. Without any, nothing about the run is proven but that it was asked for."""
+    """By attempt, then by node. Without any, nothing about the run is proven but that it was asked for."""
 
     @property
     def proven(self) -> bool:
         """Whether a node signed how it ended."""
         return bool(self.receipts)
+
+    @property
+    def shared_attempts(self) -> tuple[int, ...]:
+        """Attempts that several nodes signed an end of: the server gave one to each of them, by a lie or after a restore."""
+        signed = Counter(receipt.attempt for receipt in self.receipts)
+        return tuple(attempt for attempt, nodes in signed.items() if nodes > 1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ import pytest
 from folkmoot.cli.app import run
 from folkmoot.cli.exits import Exit
 from folkmoot.cli.proofs import require_free
+from folkmoot.trust import sign_receipt
 from folkmoot.trust.proof_format import MAGIC, MAX_PROOF_BYTES
+from folkmoot.v1.task_pb2 import Receipt
 from tests.proofs import Story, told
 
 
@@ -48,6 +50,23 @@ def test_people_read_who_what_whose_data_and_who_voted(file, capsys):
         "  run of Alpha: NOT PROVEN, no node signed how it ended",
     ):
         assert line in output.splitlines()
+
+
+def test_an_attempt_of_two_nodes_is_told(tmp_path, capsys):
+    file, story = tmp_path / "tree.proof", told()
+    other = story.world.add_node("Gamma", "gamma-2")
+    receipt = Receipt.FromString(story.tasks[0].receipts[-1].body)
+    receipt.node_id = other.fingerprint
+    receipt.ledger_position.CopyFrom(story.world.state.position.message())
+    story.tasks[0].receipts.append(sign_receipt(receipt, other))
+    file.write_bytes(story.proof())
+    code, output, _ = verify(file, capsys)
+    assert code == Exit.OK
+    assert (
+        "  run of Gamma: attempt 1 was GIVEN TO SEVERAL NODES; the server lied, or had been restored"
+        in output.splitlines()
+    )
+    assert [each["attempts_of_several_nodes"] for each in facts(file, capsys)["tasks"][0]["runs"]] == [[], [1]]
 
 
 def test_programs_read_keys_nodes_chains_and_digests(file, capsys):

@@ -9,6 +9,7 @@ from typing import Any, cast
 from folkmoot.client.connection import Connection
 from folkmoot.client.opening import result_of
 from folkmoot.client.own import Own, Reader
+from folkmoot.client.receipts import SeenReceipts
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,
@@ -81,6 +82,7 @@ class Scene:
                 reference=self.lung.state.reference,
                 session=SimpleNamespace(download=download),
                 state_directory=self.folder,
+                seen_receipts=SeenReceipts(),
             ),
         )
 

@@ -19,6 +19,7 @@ from folkmoot.trust import (
     revoke_key_entry,
     rotate_key_entry,
     serialize,
+    sign_receipt,
     verify_proof,
     vote_removal_entry,
 )
@@ -26,10 +27,11 @@ from folkmoot.trust.proof_format import MAGIC
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.proof_pb2 import Proof, ProvenTask
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import TaskChain
+from folkmoot.v1.task_pb2 import Receipt, TaskChain
 from tests.builders import SECOND, World, organization, world
 from tests.proofs import CAME_ALTERED, LOST, REFUSED, Story, asked, told
 from tests.unit.trust.proof_scene import file_of, refused
+from tests.vectors import second_reader_proof
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +253,29 @@ def test_proof_without(message, part):
     cut = Proof.FromString(serialize(message))
     cut.ClearField(part)
     assert refused(file_of(cut)).startswith("structure at byte")
+
+
+def test_an_attempt_that_a_server_gave_to_two_nodes_is_shown_with_both():
+    """Each has executed it, as each believes once: both receipts are genuine, and stand side by side for both readers."""
+    story = told()
+    other = story.world.add_node("Beta", "beta-2")
+    receipt = Receipt.FromString(story.tasks[0].receipts[1].body)
+    receipt.node_id = other.fingerprint
+    receipt.ledger_position.CopyFrom(story.world.state.position.message())
+    story.tasks[0].receipts.append(sign_receipt(receipt, other))
+    data = story.proof()
+    run = verify_proof(data, expected=None).tasks[0].runs[0]
+    assert run.shared_attempts == (2,)
+    assert sorted(each.node_id for each in run.receipts if each.attempt == 2) == [
+        each.node_id for each in run.receipts[1:]
+    ]
+    assert second_reader_proof.judge(data, None)[0] == "accepted"
+    assert not any(each.shared_attempts for each in verify_proof(told().proof(), expected=None).tasks[0].runs)
+
+    turned = Proof.FromString(data[len(MAGIC) :])
+    turned.tasks[0].receipts.insert(1, turned.tasks[0].receipts.pop(2))
+    assert refused(file_of(turned)).endswith(": order")
+    assert second_reader_proof.judge(file_of(turned), None)[0] == "refused"
 
 
 # ---- making one ----------------------------------------------------------------------------------------------------
