@@ -2,8 +2,8 @@
 
 A server that shows two histories, or keeps one back, is found out by them: they contradict the replica, or are ahead of it, and none for
 too long means that nobody can tell. A statement names an entry by its hash and is no more than its signer's word: new work stops when more
-than half of the other members say so, and for fewer it is logged, so that no single member stops the others. What was received once counts
-from then on, also when the server never shows it again, until that node says otherwise.
+than half of the other members that have nodes say so, and for fewer it is logged, so that no single member among several stops the others.
+What was received once counts from then on, also when the server never shows it again, until that node says otherwise.
 
 The file is a sequence of Signed(HEAD)s, the newest of each node (see folkmoot.transport.records).
 """
@@ -39,7 +39,7 @@ class SignsOfLife:
     newest: datetime | None
     """When another member last showed what it knows; None while no other member has a node that could."""
     others: int
-    """How many other members there are."""
+    """How many other members have nodes, and so can show anything."""
     ahead: Mapping[str, str]
     """Members whose nodes have seen entries that the replica does not have, by name: what they say."""
     contradicting: Mapping[str, str]
@@ -123,7 +123,7 @@ class HeadStatements:
                 contradicting[name] = f"{name} has seen another entry {fork.metadata['sequence']}"
             except TrustError:
                 continue  # its node is not admitted any more
-        others = len(state.members.keys() - {own})
+        others = len({node.organization_id for node in state.nodes.values()} - {own})
         return SignsOfLife(sign_of_life(state, heads, own_organization_id=own), others, ahead, contradicting)
 
     def _merge(self, statements: Iterable[Signed]) -> None:

@@ -147,6 +147,21 @@ def test_what_most_others_contradict_is_a_fork_until_they_say_otherwise(replica:
     check(taken(replica, lung, [head(lung, "Gamma", NOW)]), replica)
 
 
+async def test_members_without_nodes_have_no_say_and_keep_none_from_being_heard(tmp_path: Path):
+    """Five members, of whom two others have nodes: both of them have seen another history."""
+    names = ("Alpha", "Beta", "Gamma", "Delta", "Epsilon")
+    lung = world(names, nodes=False, now=NOW - DAY)
+    for name in names[:3]:
+        lung.add_node(name, f"{name.lower()}-1")
+    replica = Replica(tmp_path, lung.state.reference)
+    await replica.refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    other = elsewhere(lung, "ahead")
+    statements = [head(lung, name, NOW, state=other) for name in ("Beta", "Gamma")]
+    check(taken(replica, lung, statements[:1]), replica)
+    with pytest.raises(LedgerStale, match="Beta has seen entry"):
+        check(taken(replica, lung, statements), replica)
+
+
 def test_other_nodes_of_ours_stop_nothing_either(replica: Replica, lung: World):
     theirs = [head(lung, "Alpha", NOW, state=elsewhere(lung, "contradicting")), head(lung, "Beta", NOW)]
     check(taken(replica, lung, theirs), replica)
