@@ -124,6 +124,7 @@ async def look_at_heads(station: Station) -> None:
     )
     if station.take_heads(answer.heads).ahead:
         await station.catch_up()
+        station.take_heads(()).tell_ahead()
 
 
 def weigh_heads(station: Station) -> LedgerStale | LedgerFork | None:

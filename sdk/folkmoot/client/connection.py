@@ -154,6 +154,7 @@ class Connection:
         if signs.ahead:  # Perhaps the entries came after our copy.
             await self._refreshed()
             signs = self._heads.signs(own=own, now=datetime.now(UTC))
+            signs.tell_ahead()
         signs.check(replica, now=datetime.now(UTC), max_head_age=self._max_head_age)
         self._heads_asked_at = time.monotonic()
 

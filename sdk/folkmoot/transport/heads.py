@@ -18,7 +18,17 @@ from google.protobuf.message import DecodeError
 from folkmoot.transport.records import dump_records, load_records
 from folkmoot.transport.replica import Replica
 from folkmoot.transport.secret_files import write_secret
-from folkmoot.trust import Head, LedgerBehind, LedgerFork, LedgerStale, Malformed, State, read_head, sign_of_life
+from folkmoot.trust import (
+    Head,
+    LedgerBehind,
+    LedgerFork,
+    LedgerStale,
+    Malformed,
+    NodeNotApproved,
+    State,
+    read_head,
+    sign_of_life,
+)
 from folkmoot.trust.errors import TrustError
 from folkmoot.trust.rules import CLOCK_SKEW
 from folkmoot.trust.times import in_nanoseconds, nanoseconds, nanoseconds_at
@@ -44,6 +54,11 @@ class SignsOfLife:
     """Members whose nodes have seen entries that the replica does not have, by name: what they say."""
     contradicting: Mapping[str, str]
     """Members whose nodes have seen other entries than the replica has, by name: what they say."""
+
+    def tell_ahead(self) -> None:
+        """Say who is ahead of a replica that has just been refreshed: the server withholds entries from us, or they make them up."""
+        for said in self.ahead.values():
+            log.critical("%s, which the server does not show", said)
 
     def check(self, replica: Replica, *, now: datetime, max_head_age: timedelta) -> None:
         """Raise LedgerFork or LedgerStale when new work has to wait; warn when it soon will have to."""
@@ -147,8 +162,13 @@ def _is_head(signed: Signed, state: State, now: datetime) -> bool:
     """Whether this is a statement by an admitted node; what speaks against the replica is all the more worth keeping, and told."""
     try:
         read_head(signed, state, now=now)
-    except (LedgerBehind, LedgerFork) as elsewhere:
+    except LedgerFork as elsewhere:
         log.critical("a node of %s says: %s", _organization_name(signed, state), elsewhere)
+    except LedgerBehind:
+        return True  # Most often the entries came after our copy: whoever refreshes it then tells what is left.
+    except NodeNotApproved as error:
+        log.info("the server lists a head statement of a node that is gone, or came after our copy: %s", error)
+        return False
     except TrustError as error:
         log.warning("the server lists a head statement that is not one: %s", error)
         return False
