@@ -133,6 +133,7 @@ def status(config: Path, number: int) -> None:
     """Show what the node of CONFIG has done, and what keeps it from new work. Works beside a running node, and without one."""
     from folkmoot.node.app import station_directory
     from folkmoot.node.doubts import Doubts
+    from folkmoot.node.keys import without_right_to_work
     from folkmoot.transport import Replica
 
     settings = load_config(config)
@@ -143,8 +144,11 @@ def status(config: Path, number: int) -> None:
         if not journal.exists():
             click.echo("  never started")
             continue
-        if (fork := Replica(directory, block.collaboration).fork) is not None:
+        replica = Replica(directory, block.collaboration)
+        if (fork := replica.fork) is not None:
             click.echo(f"  {fork.reason_name}: {fork.message}")
+        if (missing := without_right_to_work(block, replica)) is not None:
+            click.echo(f"  {missing.reason_name}: {missing.message}")
         for doubt in Doubts(directory):
             click.echo(f"  {doubt.reason} since {doubt.since}: {doubt.text}")
         _show(journal, number)

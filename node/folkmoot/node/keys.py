@@ -8,10 +8,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from folkmoot.transport import Keyring
+from folkmoot.node.admission import require_not_ended
+from folkmoot.node.config import CollaborationConfig
+from folkmoot.transport import Keyring, Replica
 from folkmoot.transport.secret_files import write_secret
 from folkmoot.transport.vault_secret import VAULT_SECRET_VARIABLE
 from folkmoot.trust import (
+    FolkmootError,
     Inspected,
     KeyMismatch,
     SigningKey,
@@ -74,6 +77,18 @@ def read_node_key(path: Path) -> SigningKey:
         raise KeyMismatch(f"{path} can't be read: {error.strerror}") from None
     except KeyMismatch as error:
         raise KeyMismatch(f"{path}: {error.message}") from None
+
+
+def without_right_to_work(block: CollaborationConfig, replica: Replica) -> FolkmootError | None:
+    """Say what of admission or keys is missing, by the files and the copy of the ledger that are here; None if nothing is."""
+    try:
+        state, node_id = replica.verified, read_node_key(block.node_key).fingerprint
+        require_not_ended(replica, node_id)
+        member = state.members[state.node(node_id).organization_id]
+        load_keyring(block.organization_key, may_be_empty=True).for_member(member)
+    except FolkmootError as error:
+        return error
+    return None
 
 
 def make_node_key(path: Path) -> SigningKey:

@@ -26,7 +26,9 @@ from folkmoot.trust import (
     fingerprint_words,
     load_signing_key,
     node_approve_entry,
+    node_revoke_entry,
     read_head,
+    revoke_key_entry,
     rotate_key_entry,
 )
 from folkmoot.v1.admin_service_pb2 import ListNodeAttemptsRequest
@@ -287,6 +289,33 @@ async def test_a_node_that_was_shown_another_history_stops_new_work_and_status_s
     shown = CliRunner().invoke(folkmoot, ["node", "status", str(config)])
     assert shown.exit_code == 0, shown.output
     assert "LEDGER_FORK" in shown.output
+    assert "KEY_" not in shown.output
+
+
+async def test_status_says_that_the_organizations_key_or_the_admission_is_missing(
+    hub: Hub, stations: Stations, engine: Engine
+):
+    def status() -> str:
+        shown = CliRunner().invoke(folkmoot, ["node", "status", str(stations.configure("Beta"))])
+        assert shown.exit_code == 0, shown.output
+        return shown.output
+
+    beta = hub.lung["Beta"]
+    async with stations.station("Beta", engine=engine) as node:
+        station = node.stations[0].station
+        hub.lung.now = utc_now()
+        keys = beta.organization_key.key_ids
+        entry = revoke_key_entry(hub.lung.state, keys, None, governance_key=beta.governance_key, now=hub.lung.now)
+        hub.lung.append(entry)
+        await publish(hub, "Beta")
+        await until(lambda: station.state.position == hub.lung.state.position)
+        assert "KEY_UNPUBLISHED: Beta has no key in the ledger" in status()
+        node_id = beta.nodes["beta-1"].fingerprint
+        entry = node_revoke_entry(hub.lung.state, node_id, governance_key=beta.governance_key, now=hub.lung.now)
+        hub.lung.append(entry)
+        await publish(hub, "Beta")
+        await until(lambda: station.state.position == hub.lung.state.position)
+    assert "NODE_NOT_APPROVED: the admission of this node (beta-1)" in status()
 
 
 async def test_beside_entries_of_a_later_release_new_work_waits_and_running_work_goes_on(
