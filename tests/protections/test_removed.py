@@ -140,6 +140,20 @@ PROTECTIONS = (
         "tests/attacks/test_lies_about_other_runs.py::test_a_result_told_twice_counts_once",
     ),
     Protection(
+        "that nobody held a run is the server's word, and told as that",
+        "node/folkmoot/node/results.py",
+        "        result.state, result.reason = run.state, run.reason\n",
+        "        result.state, result.reason, result.proven = run.state, run.reason, True\n",
+        "tests/unit/node/test_subtasks.py::test_that_nobody_ran_it_is_the_servers_word",
+    ),
+    Protection(
+        "an attempt that several nodes have ended is told",
+        "sdk/folkmoot/client/receipts.py",
+        "return nodes if len(nodes) > 1 else ()",
+        "return ()",
+        "tests/unit/client/test_receipts.py::test_another_nodes_receipt_for_the_same_attempt_is_told_once",
+    ),
+    Protection(
         "the toolkit counts a run once",
         "sdk/folkmoot/algorithm/tasks.py",
         "            if result.run.run_id not in self._had:\n",
