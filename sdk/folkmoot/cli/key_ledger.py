@@ -95,9 +95,11 @@ async def revoke(
         click.echo(
             f"the new key: {revocation.replaced_by}; bring it to the nodes: `folkmoot key export --for-node FILE`"
         )
-    else:
+        return
+    click.echo("Keep the file: it opens what was sealed to it.")
+    if not revocation.has_key:
         click.echo(
-            "Keep the file: it opens what was sealed to it. A new key: `folkmoot key create --force DIRECTORY`, `key publish`."
+            "Your organization has no key now: `folkmoot key create --force DIRECTORY`, then `folkmoot key publish`."
         )
 
 

@@ -102,7 +102,7 @@ async def approve(profile: Profile, name_or_id: str, *, yes: bool) -> None:
 async def revoke(profile: Profile, name_or_id: str, *, yes: bool) -> None:
     """End the admission of the node NAME_OR_ID for ever. Whatever it signed before stays readable.
 
-    If its disk was stolen, rotate the organization's key too: `folkmoot key rotate`.
+    If its disk was stolen, revoke the organization's key too: `folkmoot key revoke --replace`.
     """
     async with client(profile) as opened:
         going = await nodes.find_node(opened.connection, name_or_id)

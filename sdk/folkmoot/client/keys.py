@@ -217,6 +217,8 @@ class Revocation:
     """Fingerprints of the keys, encryption and task-signing."""
     replaced_by: str | None
     """The fingerprint of the organization's new key."""
+    has_key: bool
+    """Whether the organization has a key now: another one was revoked, or a new one took its place."""
 
 
 async def revoke(
@@ -253,10 +255,14 @@ async def revoke(
             state, revoked, next_claim, governance_key=governance_key, now=datetime.now(UTC), created_by=user_id
         )
 
-    await connection.append(make)
+    state = await connection.append(make)
     if coming is not None:
         keyring.make_current(coming)
-    return Revocation(tuple(map(fingerprint, revoked)), coming.fingerprint if coming else None)
+    return Revocation(
+        revoked=tuple(map(fingerprint, revoked)),
+        replaced_by=coming.fingerprint if coming else None,
+        has_key=state.member(member.organization_id).keys is not None,
+    )
 
 
 def to_revoke(state: State, member: Member, fingerprints: Sequence[str]) -> list[bytes]:

@@ -436,3 +436,14 @@ async def test_node_approved_by_hand(gathered: Gathered, tmp_path: Path):
         (tmp_path / "noise.json").write_text("{")
         noise = await admins.try_to("Alpha", "key", "entry", "approve-node", str(tmp_path / "noise.json"))
         assert noise.code == Exit.USAGE
+
+
+async def test_revocation_says_how_to_get_a_key_only_where_none_is_left(gathered: Gathered):
+    async with gathered("Alpha", "Beta", nodes=False) as admins:
+        former = admins.hub.lung["Alpha"].organization_key
+        await admins("Alpha", "key", "rotate")
+        one_of_two = await admins("Alpha", "key", "revoke", former.fingerprint, "--yes")
+        assert former.task_signing.fingerprint in one_of_two.output
+        assert "key publish" not in one_of_two.output
+        last = await admins("Alpha", "key", "revoke", "--yes")
+        assert "key publish" in last.output
