@@ -65,7 +65,7 @@ async def found(
             quorum=_QUORUMS[quorum],
         )
         await offer_key(opened, key, secret, organization_id=own.fingerprint)
-    profile.changed(collaboration=str(reference)).save()
+    _remember(profile, str(reference))
     click.echo(str(reference))
 
 
@@ -95,7 +95,7 @@ async def succeed(profile: Profile, name: str | None, founder_name: str | None) 
             quorum=old.quorum,
             predecessor=predecessor,
         )
-    profile.changed(collaboration=str(reference)).save()
+    _remember(profile, str(reference))
     click.echo(str(reference))
     click.echo(f"It succeeds {old.reference} from its entry {predecessor.head.sequence} on.", err=True)
 
@@ -127,7 +127,7 @@ async def join(profile: Profile, reference: str, name: str, succeeds: str | None
             raise click.ClickException(
                 f"the server does not show {reference}, so nothing says that it succeeds {succeeds}"
             )
-    profile.changed(collaboration=reference).save()
+    _remember(profile, reference)
     if not missing:
         click.echo(
             f"Your organization is a member of {reference}, says the server; your account there is known as its own."
@@ -245,6 +245,16 @@ async def log(
         for event in events
     ]
     show_rows(rows, ("sequence", "created_at", "organization", "what"), as_json=as_json)
+
+
+def _remember(profile: Profile, reference: str) -> None:
+    """Make it the collaboration of later commands; the one before is told, since nobody remembers a fingerprint."""
+    if profile.collaboration not in ("", reference):
+        click.echo(
+            f"commands were about {profile.collaboration} before: `folkmoot login --collaboration` goes back to it",
+            err=True,
+        )
+    profile.changed(collaboration=reference).save()
 
 
 async def _user_id(opened: AsyncClient, name_or_id: str) -> str:

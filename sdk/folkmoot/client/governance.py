@@ -7,7 +7,7 @@ server's list of requests is only where to look. Members that leave are in `folk
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -188,7 +188,7 @@ class JoinAttempt:
     missing: int
     """Approvals still missing."""
     created_at: datetime
-    signed: Signed
+    signed: Signed = field(repr=False)
 
 
 async def requests(connection: Connection) -> list[JoinAttempt]:

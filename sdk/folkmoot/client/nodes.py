@@ -6,7 +6,7 @@ nodes give themselves, so a person compares the words of the fingerprint before 
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from folkmoot.client.connection import Connection
@@ -44,7 +44,7 @@ class NodeAttempt:
     organization_id: str
     created_at: datetime
     """When the machine says that it asked."""
-    claim: Signed
+    claim: Signed = field(repr=False)
 
 
 async def invite(

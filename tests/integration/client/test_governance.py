@@ -79,6 +79,7 @@ async def test_from_founding_to_a_second_member_with_a_node(tmp_path: Path):
         async with scene.client(scene.alpha, reference) as alpha:
             (attempt,) = await requests(alpha.connection)
             assert (attempt.name, attempt.organization_id, attempt.state) == ("Beta", scene.beta.address, "PENDING")
+            assert len(repr(attempt)) < 1000  # for people: without the signed bytes
             assert attempt.missing == 1
             missing = await vote(alpha.connection, attempt, approve=True, governance_key=scene.alpha.governance_key)
             assert missing == 0

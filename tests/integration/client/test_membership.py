@@ -232,8 +232,10 @@ async def test_successor_is_checked_with_the_own_copy_of_the_old_ledger(gathered
             await admins.members(name)
         copy = Replica(admins.folder("Alpha") / "state", admins.hub.lung.state.reference)
         copy.pin_fork(LedgerFork("two histories were shown"))  # what successors are for
-        new = (await admins("Alpha", "collaboration", "succeed")).output.strip()
+        founded = await admins("Alpha", "collaboration", "succeed")
+        new = founded.output.strip()
         assert new.startswith("lung@")
+        assert f"about {old} before" in founded.errors
         await admins("Beta", "collaboration", "join", new, "--as", "Beta", "--succeeds", old)
         await admins("Alpha", "collaboration", "vote", "Beta", "--approve", "--yes")
         listed = await admins("Beta", "collaboration", "members")
