@@ -59,6 +59,7 @@ class Connection:
         self.seen_receipts = SeenReceipts()
         self._state_directory = state_directory
         self._opening = asyncio.Lock()
+        self._warned_of = ""
         self._replica: Replica | None = None
         self._expectation = encryption
         self._max_head_age = max_head_age
@@ -97,13 +98,19 @@ class Connection:
         """The newest state that can be had, to show it or to read results by it: that before a fork, or before a later release's entries."""
         replica = await self.replica()
         if replica.state is not None and (fork := replica.fork) is not None:
-            log.warning("%s", fork)
+            self._warn(fork)
             return replica.state
         try:
             return await self._refreshed()
         except LedgerUpgradeNeeded as later:
-            log.warning("%s", later)
+            self._warn(later)
             return replica.verified
+
+    def _warn(self, error: FolkmootError) -> None:
+        """Say it once: what reads on beside it would say it for every call."""
+        if str(error) != self._warned_of:
+            self._warned_of = str(error)
+            log.warning("%s", error)
 
     async def state_for_new_work(self, executing: Iterable[str]) -> State:
         """The state to sign tasks by, which those organizations execute. Raises LedgerFork, LedgerUpgradeNeeded, and LedgerStale when
