@@ -20,7 +20,7 @@ import pytest
 from tests.integration.test_quickstart import end_session, free_port
 from tests.markdown import REPOSITORY, blocks
 
-DEADLINE_SECONDS = 200
+DEADLINE_SECONDS = 300
 LAST_STEP = "15. A proof, and no server"
 
 pytestmark = pytest.mark.timeout(DEADLINE_SECONDS + 30)
