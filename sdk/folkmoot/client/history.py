@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.names import moment, name_of
-from folkmoot.trust import State, digest, fingerprint, key_id
+from folkmoot.trust import FolkmootError, OrganizationNotFound, State, digest, fingerprint, key_id
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.keys_pb2 import Invitation, NodeClaim, OrganizationKeys
 from folkmoot.v1.ledger_pb2 import (
     AlgorithmPropose,
@@ -65,6 +66,20 @@ class Selection:
     since: datetime | None = None
     until: datetime | None = None
 
+    def check(self, state: State) -> None:
+        """Raise INVALID_FIELD for an intent that no ledger has, OrganizationNotFound for who never was a member: nothing is not all."""
+        intents = {part for intent in _INTENTS for part in (intent, intent.partition(".")[0])}
+        if self.intent and self.intent not in intents:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_INVALID_FIELD,
+                f"intent is {self.intent!r}; a ledger has {', '.join(sorted(intents))}",
+            )
+        known = {
+            each.lower() for terms in state.memberships.items() for each in (terms[0], *(one.name for one in terms[1]))
+        }
+        if self.organization and self.organization.lower() not in known:
+            raise OrganizationNotFound(f"{self.organization!r} never was a member of {state.name}")
+
     def takes(self, event: LedgerEvent) -> bool:
         """Whether an entry is among those that are wanted."""
         return (
@@ -80,9 +95,10 @@ class Selection:
 
 
 async def log(connection: Connection, selection: Selection | None = None) -> list[LedgerEvent]:
-    """The entries of the verified ledger, oldest first."""
+    """The entries of the verified ledger, oldest first. Raises as `Selection.check` does."""
     state = await connection.shown_state()
     wanted = selection or Selection()
+    wanted.check(state)
     return [event for event in events((await connection.replica()).entries, state) if wanted.takes(event)]
 
 

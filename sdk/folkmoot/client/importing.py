@@ -56,10 +56,13 @@ class ImportedKey:
 def read_imported(
     files: Sequence[Path], *, purpose: KeyPurpose | None = None, passphrase: str | None = None
 ) -> ImportedKey:
-    """Read a key from these files; without a purpose, a lone Ed25519 key is a governance key. Raises KeyMismatch."""
+    """Read a key from these files; without a purpose, a lone Ed25519 key is a governance key. Raises KeyMismatch, naming them."""
     pems = {path: _read(path) for path in files}
     pem = b"\n".join(pems.values())
-    key = _load(pem, purpose, passphrase.encode() if passphrase else None)
+    try:
+        key = _load(pem, purpose, passphrase.encode() if passphrase else None)
+    except KeyMismatch as error:
+        raise KeyMismatch(f"{' and '.join(map(str, files))}: {error.message}") from error
     warnings = [text for path, content in pems.items() for text in signs_of_other_use(path, content)]
     return ImportedKey(key, tuple(warnings))
 

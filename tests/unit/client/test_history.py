@@ -7,6 +7,7 @@ import pytest
 
 from folkmoot.client.history import _INTENTS, LedgerEvent, Selection, events
 from folkmoot.trust import (
+    FolkmootError,
     Predecessor,
     algorithm_propose_entry,
     algorithm_revoke_entry,
@@ -139,6 +140,17 @@ def test_successor_names_what_it_succeeds():
 def test_what_is_selected(selection: Selection, number: int):
     lung = world()
     assert sum(map(selection.takes, events(lung.entries, lung.state))) == number
+
+
+@pytest.mark.parametrize(
+    "mistyped", [Selection(intent="organisation.vote"), Selection(intent="nod"), Selection(organization="Alpah")]
+)
+def test_mistyped_selection_is_an_error_and_not_an_empty_list(mistyped: Selection):
+    state = world().state
+    with pytest.raises(FolkmootError):
+        mistyped.check(state)
+    for wanted in (Selection(intent="node"), Selection(intent="node.revoke"), Selection(organization="aLPHA")):
+        wanted.check(state)
 
 
 def test_times_are_those_of_the_entries():
