@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from folkmoot.cli.access import client, local_state, passphrase, secret
 from folkmoot.cli.key_entries import entry
@@ -25,8 +26,9 @@ from folkmoot.client.keyfiles import (
     put_signing_key,
     read_signing_key,
 )
+from folkmoot.client.keys import kind_of_public
 from folkmoot.transport import Keyring
-from folkmoot.transport.keyring import path_beside
+from folkmoot.transport.keyring import path_beside, read_organization_key
 from folkmoot.trust import KeyMismatch, Member, OrganizationKey, SigningKey
 
 KIND_OPTION = click.Choice([kind.value for kind in EncryptionKind])
@@ -77,6 +79,7 @@ def create(profile: Profile, directory: Path, kind: str, *, protect: bool, force
     if member is None:
         files = create_key_files(directory, kind=wanted, passphrase=text, force=force)
         show_files(files, as_json=as_json)
+        _tell_kept_kind(organization, wanted, text)
         if any(file.replaced for file in files):
             click.echo(
                 "A collaboration knows an organization by its governance key, and shows the organization key until `folkmoot key rotate`: "
@@ -91,6 +94,16 @@ def create(profile: Profile, directory: Path, kind: str, *, protect: bool, force
         return
     rotation = asyncio.run(rotate_in(profile, directory, wanted, text))
     say_rotation(rotation, as_json=as_json)
+
+
+def _tell_kept_kind(organization: Path, wanted: EncryptionKind, text: str | None) -> None:
+    """Say that a key was reused which is not of the kind that was asked for."""
+    kept = kind_of_public(read_organization_key(organization, text).encryption.public.kind)
+    asked = click.get_current_context().get_parameter_source("kind") is ParameterSource.COMMANDLINE
+    if asked and kept is not wanted:
+        click.echo(
+            f"{organization} is of kind {kept}, and stays: --force makes another one, of kind {wanted}", err=True
+        )
 
 
 async def _member(profile: Profile, governance: Path, text: str | None) -> Member | None:

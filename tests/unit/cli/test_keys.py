@@ -54,6 +54,12 @@ def made(folkmoot: Command, tmp_path: Path) -> Path:
     return tmp_path / "keys"
 
 
+def test_key_that_is_reused_though_another_kind_was_asked_for_is_told(folkmoot: Command, made: Path):
+    assert "--force" not in folkmoot("key", "create", str(made)).errors
+    assert "--force" not in folkmoot("key", "create", str(made), "--kind", "x-wing").errors
+    assert "is of kind x-wing, and stays" in folkmoot("key", "create", str(made), "--kind", "rsa").errors
+
+
 def elsewhere(folder: Path, name: str, pem: bytes) -> str:
     path = folder / name
     path.write_bytes(pem)
