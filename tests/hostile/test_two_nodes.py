@@ -10,7 +10,6 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -34,8 +33,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @asynccontextmanager
-async def second_node(stage: Stage, target: str, folder: Path) -> AsyncIterator[RunningNode]:
+async def second_node(stage: Stage, target: str) -> AsyncIterator[RunningNode]:
     """Another machine of Beta's, which the ledger admits as well."""
+    folder = stage.net.node_folder("Beta").with_name("beta-2")  # Sockets need short paths.
     key = stage.world.add_node("Beta", "beta-2")
     await stage.net.server.append(stage.world.entries[-1], stage.net.server.users["admin@beta"])
     for each in ("Beta", "Gamma"):
@@ -76,16 +76,14 @@ async def given_too(stage: Stage, other: Liar, node: RunningNode, given: Assign)
     return found
 
 
-async def test_an_attempt_that_two_nodes_executed_is_told_and_proven(
-    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+async def test_an_attempt_that_two_nodes_executed_is_told_and_proven(stage: Stage, caplog: pytest.LogCaptureFixture):
     task, assign = await overheard(stage, "Beta", "Beta")
     assert (await stage.result(task, "Beta")).value == 42
     run_id, first = assign.run_id, stage.world["Beta"].nodes["beta-1"].fingerprint
 
     async with lying(stage.net.server, stage.server_folder) as other:
         with other.instead("CommitRun", lambda _: CommitRunResponse()):  # the server takes it, and says nothing of it
-            async with second_node(stage, other.target, tmp_path / "beta-2") as node:
+            async with second_node(stage, other.target) as node:
                 ended = await given_too(stage, other, node, assign)
     second = stage.world["Beta"].nodes["beta-2"].fingerprint
     assert ended.state == RunState.RUN_STATE_COMPLETED  # it could not know

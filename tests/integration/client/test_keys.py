@@ -432,7 +432,7 @@ async def test_node_approved_by_hand(gathered: Gathered, tmp_path: Path):
         refused = await admins.try_to(
             "Alpha", "key", "entry", "approve-node", as_file(tmp_path, "foreign.json", foreign)
         )
-        assert refused.code == Exit.NOT_PROVEN
+        assert refused.code == Exit.STATE
         (tmp_path / "noise.json").write_text("{")
         noise = await admins.try_to("Alpha", "key", "entry", "approve-node", str(tmp_path / "noise.json"))
         assert noise.code == Exit.USAGE
