@@ -184,3 +184,18 @@ def wait_for(path: Path) -> None:
     """Wait until a file is there; pytest's timeout is the deadline."""
     while not path.exists():
         threading.Event().wait(0.01)
+
+
+def test_a_worker_waits_for_its_node_and_ends_when_the_folder_of_its_socket_is_gone(tmp_path: Path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    environment = {**os.environ, "FOLKMOOT_PROXY": f"unix:{folder}/proxy.sock"}
+    worker = subprocess.Popen([sys.executable, "-m", "folkmoot.algorithm.worker"], env=environment)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(2)
+        folder.rmdir()
+        assert worker.wait(30) == 1
+    finally:
+        worker.kill()
+        worker.wait()
