@@ -129,6 +129,12 @@ def test_installed_distribution_becomes_a_wheel_that_pip_takes(tmp_path):
     ).read_bytes()
 
 
+def test_an_image_gets_nothing_that_holds_keys_decides_or_serves(tmp_path):
+    with zipfile.ZipFile(toolkit.write_wheel(tmp_path)) as wheel:
+        packages = {"/".join(name.split("/")[:2]) for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packages == {"folkmoot/algorithm", "folkmoot/v1"}
+
+
 def install(wheel: Path, target: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
     subprocess.run([*pip, f"--target={target}", wheel], check=True)

@@ -1,4 +1,7 @@
-"""Folkmoot itself, as a wheel for the image: built from the checkout that is installed here, or put together again from what is installed."""
+"""Folkmoot itself, as a wheel for the image: built from the checkout that is installed here, or put together again from what is installed.
+
+An image gets what an algorithm runs with, and nothing of what holds keys, decides or serves.
+"""
 
 import base64
 import hashlib
@@ -8,8 +11,10 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from folkmoot.algorithm.build.errors import BuildFailed, tail
@@ -18,6 +23,8 @@ from folkmoot.algorithm.build.errors import BuildFailed, tail
 NEEDED = ("grpcio", "protobuf")
 _HERE = Path(__file__).resolve().parent
 _NOT_IN_A_WHEEL = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+_TOOLKIT = ("folkmoot/algorithm/", "folkmoot/v1/")
+_NOT_IN_AN_IMAGE = (".pyi", "/RECORD", "/entry_points.txt")
 
 
 def shipped(name: str) -> Path:
@@ -32,24 +39,39 @@ def requirements() -> list[str]:
 
 
 def write_wheel(folder: Path) -> Path:
-    """Write the wheel into a folder."""
+    """Write the toolkit's wheel into a folder."""
     installed = _installed()
     checkout = _checkout(installed)
-    return _build(checkout, folder) if checkout else repack(installed, folder)
+    with TemporaryDirectory() as elsewhere:
+        whole = _build(checkout, Path(elsewhere)) if checkout else repack(installed, Path(elsewhere))
+        with zipfile.ZipFile(whole) as archive:
+            names = sorted(name for name in archive.namelist() if _belongs_in_an_image(name))
+            return _write(folder / whole.name, ((name, archive.read(name)) for name in names))
 
 
 def repack(installed: Distribution, folder: Path) -> Path:
     """Put an installed distribution's files into a wheel again."""
+    paths = [
+        path
+        for path in sorted(installed.files or (), key=str)
+        if path.parts[0] != ".." and path.suffix != ".pyc" and path.name not in _NOT_IN_A_WHEEL
+    ]
     wheel = folder / f"{installed.name}-{installed.version}-py3-none-any.whl"
-    record, record_path = [], f"{installed.name}-{installed.version}.dist-info/RECORD"
+    return _write(wheel, ((path.as_posix(), Path(str(path.locate())).read_bytes()) for path in paths))
+
+
+def _belongs_in_an_image(name: str) -> bool:
+    return (name.startswith(_TOOLKIT) or ".dist-info/" in name) and not name.endswith(_NOT_IN_AN_IMAGE)
+
+
+def _write(wheel: Path, files: Iterable[tuple[str, bytes]]) -> Path:
+    """Write a wheel with these files."""
+    record, record_path = [], f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/RECORD"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(installed.files or (), key=str):
-            if path.parts[0] == ".." or path.suffix == ".pyc" or path.name in _NOT_IN_A_WHEEL:
-                continue
-            content = Path(str(path.locate())).read_bytes()
-            archive.writestr(path.as_posix(), content)
+        for name, content in files:
+            archive.writestr(name, content)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-            record.append(f"{path.as_posix()},sha256={digest},{len(content)}\n")
+            record.append(f"{name},sha256={digest},{len(content)}\n")
         archive.writestr(record_path, "".join([*record, f"{record_path},,\n"]))
     return wheel
 
