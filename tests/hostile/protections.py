@@ -161,7 +161,11 @@ _PLACE = Edit(envelope.open_envelope, "_check_place(inspected, genesis, expected
 INPUT_PLACE = protection(
     "an input belongs to one task, of one organization",
     _PLACE,
-    Edit(inputs.open_input, "lambda _: task.signer", "lambda it: station.state.signing_key(it.sender_organization_id)"),
+    Edit(
+        inputs.open_input,
+        "lambda _: task.signer",
+        "lambda it: station.state.keys(it.sender_organization_id).task_signing",
+    ),
 )
 RESULT_PLACE = protection(
     "a result belongs to one attempt of one run, of one organization",

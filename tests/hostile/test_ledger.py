@@ -153,7 +153,7 @@ async def reads_the_question(stage: Stage, client: AsyncClient) -> bool:
             task_id=spec.task_id,
             sender_organization_id=spec.initiator.organization_id,
         ),
-        sender=lambda _: stage.world.state.signing_key(spec.initiator.organization_id),
+        sender=lambda _: stage.world.state.keys(spec.initiator.organization_id).task_signing,
         keys={OWN_KEY.encryption.key_id: OWN_KEY.encryption},
     )
     return b"21" in opened.content()

@@ -169,7 +169,7 @@ class StubNode:
             BytesSource(assign.input_envelope or await self._download(reference.envelope_digest)),
             genesis=self.world.genesis,
             expected=expected,
-            sender=lambda context: self.world.state.signing_key(context.sender_organization_id),
+            sender=lambda context: self.world.state.keys(context.sender_organization_id).task_signing,
             keys=self._keys,
         )
         function, arguments = decode_input(opened.content())

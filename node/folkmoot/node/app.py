@@ -23,7 +23,7 @@ import structlog
 from folkmoot.node.admission import AdmissionEnded, require_not_ended
 from folkmoot.node.attendance import Attendance
 from folkmoot.node.config import CollaborationConfig, NodeConfig
-from folkmoot.node.connection import Connection, Prove, authority_digest
+from folkmoot.node.connection import Connection, Prove
 from folkmoot.node.data.tables import SourceTables
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.executor import Executor
@@ -209,7 +209,7 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
 
 def _prover(block: CollaborationConfig, replica: Replica, node_key: SigningKey) -> Prove:
     """Signs the server's nonces with the node's key."""
-    server_authority_digest = authority_digest(block.server_address())
+    server_authority_digest = block.server_address().authority_digest
 
     def prove(nonce: bytes) -> AuthenticateNodeRequest:
         node = replica.state.nodes.get(node_key.fingerprint) if replica.state else None

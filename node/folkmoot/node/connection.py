@@ -5,7 +5,6 @@ token is made once more with a new one. What a signature proves, and which key m
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from folkmoot.transport import (
 )
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.payloads import Metadata
-from folkmoot.trust import FolkmootError, Source, digest
+from folkmoot.trust import FolkmootError, Source
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest, AuthenticateNodeResponse, GetNonceRequest
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
@@ -148,10 +147,3 @@ class Connection:
         await self.authenticated()
         async for piece in download(self.payloads, digest, metadata=self.metadata):
             yield piece
-
-
-def authority_digest(address: ServerAddress) -> bytes:
-    """SHA-256 of the certificate that the node trusts for its server, as authentications name it; empty without one."""
-    if address.certificate_authority is None:
-        return b""
-    return digest(ssl.PEM_cert_to_DER_cert(address.certificate_authority.decode()))

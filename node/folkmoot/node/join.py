@@ -15,7 +15,7 @@ from pathlib import Path
 
 from folkmoot.node.app import short_name, station_directory
 from folkmoot.node.config import load_config, refused
-from folkmoot.node.connection import Connection, authority_digest
+from folkmoot.node.connection import Connection
 from folkmoot.node.keys import make_node_key
 from folkmoot.transport import Replica, ServerAddress, Unreachable, retrying, timeouts
 from folkmoot.transport.calls import pause_seconds
@@ -270,7 +270,7 @@ def _prove(place: Place, key: SigningKey, nonce: bytes, invitation: Signed | Non
         organization_id=place.organization_id,
         key=key,
         nonce=nonce,
-        server_authority_digest=authority_digest(place.address),
+        server_authority_digest=place.address.authority_digest,
         now=datetime.now(UTC),
     )
     return AuthenticateNodeRequest(authentication=authentication, invitation=invitation)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from folkmoot.transport.durable import sync_folder
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
@@ -76,12 +77,12 @@ class Scratch:
             json.dump({"job_id": job_id, "organization_id": organization_id}, owner)
             owner.flush()
             os.fsync(owner.fileno())
-        _sync(draft)
+        sync_folder(draft)
         try:
             draft.rename(volume)
         except OSError:  # another run of the job was faster
             shutil.rmtree(draft, ignore_errors=True)
-        _sync(self._folder)
+        sync_folder(self._folder)
 
 
 def _owner(volume: Path) -> tuple[str, str]:
@@ -92,14 +93,6 @@ def _owner(volume: Path) -> tuple[str, str]:
         raise _error(
             ErrorReason.ERROR_REASON_SCRATCH_LOST, f"the scratch volume of job {volume.name} is damaged"
         ) from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _error(reason: ErrorReason.ValueType, text: str) -> FolkmootError:

@@ -152,11 +152,7 @@ async def rotate(
         former = keyring.keys[0].fingerprint
         return Rotation(former, shown.fingerprint, keyring.make_current(shown), completed_an_earlier_one=True)
     coming = imported or await next_key(state, keyring, member.organization_id, kind=kind)
-    check_kind(state, coming)
-    keyring = keyring.add(coming)
-    if before_appending is not None:
-        await before_appending(coming, next_generation(state, member.organization_id))
-
+    keyring = await _kept_safe(state, keyring, member, coming, before_appending)
     user_id = await connection.user_id()
 
     def make(state: State) -> Signed:
@@ -168,6 +164,21 @@ async def rotate(
 
     await connection.append(make)
     return Rotation(fingerprint(key_id(member.keys.encryption)), coming.fingerprint, keyring.make_current(coming))
+
+
+async def _kept_safe(
+    state: State,
+    keyring: Keyring,
+    member: Member,
+    coming: OrganizationKey,
+    before_appending: BeforeAppending | None,
+) -> Keyring:
+    """Write a coming key to its file, and wherever else it has to be before the ledger shows it."""
+    check_kind(state, coming)
+    keyring = keyring.add(coming)
+    if before_appending is not None:
+        await before_appending(coming, next_generation(state, member.organization_id))
+    return keyring
 
 
 def _check_unchanged(state: State, before: Member) -> None:
@@ -242,11 +253,7 @@ async def revoke(
     if replacement:
         _check_ends(member, revoked)
         coming = await next_key(state, keyring, member.organization_id, kind=kind)
-        check_kind(state, coming)
-        keyring = keyring.add(coming)
-        if before_appending is not None:
-            await before_appending(coming, next_generation(state, member.organization_id))
-
+        keyring = await _kept_safe(state, keyring, member, coming, before_appending)
     user_id = await connection.user_id()
 
     def make(state: State) -> Signed:

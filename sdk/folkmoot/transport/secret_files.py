@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from folkmoot.transport.durable import sync_folder
+
 
 def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
     """Write a file whole or not at all, also beside others who write it; raise FileExistsError for one that is there, unless it is to be replaced."""
@@ -25,7 +27,7 @@ def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
             _name(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _name(beside: Path, path: Path) -> None:
@@ -36,11 +38,3 @@ def _name(beside: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without links
         beside.replace(path)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

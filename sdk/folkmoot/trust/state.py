@@ -198,10 +198,6 @@ class State:
         node = self.former_nodes.get(fingerprint(key_id))
         return node.until if node else self.revocation(key_id)
 
-    def signing_key(self, organization_id: str) -> PublicKey:
-        """Return the key that signs the organization's root tasks; raise as `keys` does."""
-        return self.keys(organization_id).task_signing
-
     def receivers(self, names_or_addresses: Iterable[str]) -> list[Receiver]:
         """Return the members, in order, as receivers of an envelope; raise as `keys` does."""
         members = [self.member(each).organization_id for each in names_or_addresses]

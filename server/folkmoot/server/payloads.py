@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from folkmoot.transport.durable import sync_folder
 from folkmoot.transport.limits import PART_BYTES
 from folkmoot.trust import Source
 
@@ -122,7 +123,7 @@ class _NewPart:
     def publish(self) -> None:
         os.fdatasync(self._file.fileno())
         self._unfinished.replace(self._path)
-        _sync(self._path.parent)
+        sync_folder(self._path.parent)
 
     def close(self) -> None:
         self._file.close()
@@ -167,7 +168,7 @@ class _Parts:
 def _durable_parts(folder: Path) -> frozenset[int]:
     if not folder.exists():
         return frozenset()
-    _sync(folder)  # a name may be there that another upload has just given
+    sync_folder(folder)  # a name may be there that another upload has just given
     return frozenset(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
@@ -177,12 +178,4 @@ def _make_durable(folder: Path) -> None:
         return
     _make_durable(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)

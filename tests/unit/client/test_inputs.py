@@ -83,7 +83,7 @@ def opened_by(lung: World, name: str, sealed: SealedInput) -> Any:
             digest=sealed.reference.envelope_digest,
             sender_organization_id=lung["Alpha"].address,
         ),
-        sender=lambda context: lung.state.signing_key(context.sender_organization_id),
+        sender=lambda context: lung.state.keys(context.sender_organization_id).task_signing,
         keys={key.key_id: key} if lung.state.encryption == Encryption.ENCRYPTION_SEALED else None,
         now=NOW,
     )

@@ -66,7 +66,7 @@ def test_rotation_puts_new_keys_in_the_place_of_old_ones():
     old = w["Alpha"].organization_key
     new = w.rotate("Alpha")
     address = w["Alpha"].address
-    assert w.state.signing_key(address) == new.task_signing.public
+    assert w.state.keys(address).task_signing == new.task_signing.public
     assert w.state.receivers(["Alpha"])[0].public_key == new.encryption.public
     first, second = w.state.key_terms[address]
     assert (first.ending, first.until, second.since) == (KeyEnding.ROTATED, w.state.position, w.state.position)
@@ -126,7 +126,7 @@ def test_revocation_without_new_keys_leaves_none():
     alpha = w["Alpha"]
     claim = new.claim(alpha.address, 2, w.now)
     w.append(publish_key_entry(w.state, claim, governance_key=alpha.governance_key, now=w.now))
-    assert w.state.signing_key(alpha.address) == new.task_signing.public
+    assert w.state.keys(alpha.address).task_signing == new.task_signing.public
 
 
 def test_publishing_over_keys_is_refused():
@@ -142,7 +142,7 @@ def test_old_keys_are_revoked_too():
     old = w["Alpha"].organization_key
     new = w.rotate("Alpha")
     w.revoke("Alpha", old.task_signing.key_id, old.encryption.key_id)
-    assert w.state.signing_key(w["Alpha"].address) == new.task_signing.public
+    assert w.state.keys(w["Alpha"].address).task_signing == new.task_signing.public
     assert w.state.revocation(old.task_signing.key_id) == w.state.position
 
 

@@ -255,7 +255,7 @@ def test_members_are_found_by_name_and_by_address():
     w = base()
     alpha = w["Alpha"].address
     assert {w.state.member(each).organization_id for each in ("Alpha", "alpha", alpha)} == {alpha}
-    assert w.state.signing_key(alpha) == w["Alpha"].organization_key.task_signing.public
+    assert w.state.keys(alpha).task_signing == w["Alpha"].organization_key.task_signing.public
     receivers = w.state.receivers(["Beta", alpha])
     assert [each.organization_id for each in receivers] == [w["Beta"].address, alpha]
     assert receivers[1].public_key == w["Alpha"].organization_key.encryption.public
