@@ -6,6 +6,7 @@ Accounts at this server, and views of what the ledgers say."""
 from collections import abc as _abc
 from folkmoot.v1 import auth_service_pb2 as _auth_service_pb2
 from folkmoot.v1 import ledger_pb2 as _ledger_pb2
+from folkmoot.v1 import link_pb2 as _link_pb2
 from folkmoot.v1 import signed_pb2 as _signed_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -241,6 +242,9 @@ class Node(_message.Message):
     GENESIS_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
     CONNECTION_SINCE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node: its key's fingerprint."""
     name: _builtins.str
@@ -251,9 +255,17 @@ class Node(_message.Message):
     """The collaboration."""
     connection: Global___Connection.ValueType
     """Whether it is connected."""
+    availability: _link_pb2.Availability.ValueType
+    """Whether it takes new work."""
+    version: _builtins.str
+    """Its release; empty if it never connected."""
     @_builtins.property
     def connection_since(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
+
+    @_builtins.property
+    def policy(self) -> _link_pb2.PolicySummary:
+        """What it said last of its policy; absent if it never connected."""
 
     def __init__(
         self,
@@ -264,10 +276,13 @@ class Node(_message.Message):
         genesis: _builtins.bytes = ...,
         connection: Global___Connection.ValueType = ...,
         connection_since: _timestamp_pb2.Timestamp | None = ...,
+        policy: _link_pb2.PolicySummary | None = ...,
+        availability: _link_pb2.Availability.ValueType = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_since", b"connection_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_since", b"connection_since", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "connection_since", b"connection_since", "genesis", b"genesis", "name", b"name", "node_id", b"node_id", "organization_id", b"organization_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "connection", b"connection", "connection_since", b"connection_since", "genesis", b"genesis", "name", b"name", "node_id", b"node_id", "organization_id", b"organization_id", "policy", b"policy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,6 +180,32 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The two sides have no protocol version in common, or broke its order."""
     ERROR_REASON_SCRATCH_LOST: _ErrorReason.ValueType  # 93
     """The job's scratch volume is gone."""
+    ERROR_REASON_IMAGE_NOT_SIGNED: _ErrorReason.ValueType  # 94
+    """The image has no valid signature of those that the policy asks for."""
+    ERROR_REASON_IMAGE_UNAVAILABLE: _ErrorReason.ValueType  # 95
+    """The registry could not be reached, or turned the node away."""
+    ERROR_REASON_IMAGE_ALTERED: _ErrorReason.ValueType  # 96
+    """What the registry or the engine holds is not what the image's digest names."""
+    ERROR_REASON_FUNCTION_NOT_ALLOWED: _ErrorReason.ValueType  # 97
+    """The policy does not allow the function."""
+    ERROR_REASON_ALGORITHM_NOT_VOTED: _ErrorReason.ValueType  # 98
+    """The policy asks for the collaboration's vote, and the image is not on its list."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 99
+    """The organization has used up what the policy gives it for the day."""
+    ERROR_REASON_APPROVAL_DECLINED: _ErrorReason.ValueType  # 100
+    """A person at the station declined the run."""
+    ERROR_REASON_RELEASE_DECLINED: _ErrorReason.ValueType  # 101
+    """A person at the station declined to release the result."""
+    ERROR_REASON_TOO_FEW_ROWS: _ErrorReason.ValueType  # 102
+    """The rows that were asked for are fewer than the policy's minimum."""
+    ERROR_REASON_QUERY_NOT_ALLOWED: _ErrorReason.ValueType  # 103
+    """The data owner does not permit queries of one's own against this label."""
+    ERROR_REASON_QUERY_INVALID: _ErrorReason.ValueType  # 104
+    """The query can't be executed."""
+    ERROR_REASON_NOT_WAITING: _ErrorReason.ValueType  # 105
+    """The run does not wait for this decision."""
+    ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 106
+    """The node's disk is full, or nearly so."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused."""
@@ -340,4 +366,30 @@ ERROR_REASON_PROTOCOL_VIOLATION: ErrorReason.ValueType  # 92
 """The two sides have no protocol version in common, or broke its order."""
 ERROR_REASON_SCRATCH_LOST: ErrorReason.ValueType  # 93
 """The job's scratch volume is gone."""
+ERROR_REASON_IMAGE_NOT_SIGNED: ErrorReason.ValueType  # 94
+"""The image has no valid signature of those that the policy asks for."""
+ERROR_REASON_IMAGE_UNAVAILABLE: ErrorReason.ValueType  # 95
+"""The registry could not be reached, or turned the node away."""
+ERROR_REASON_IMAGE_ALTERED: ErrorReason.ValueType  # 96
+"""What the registry or the engine holds is not what the image's digest names."""
+ERROR_REASON_FUNCTION_NOT_ALLOWED: ErrorReason.ValueType  # 97
+"""The policy does not allow the function."""
+ERROR_REASON_ALGORITHM_NOT_VOTED: ErrorReason.ValueType  # 98
+"""The policy asks for the collaboration's vote, and the image is not on its list."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 99
+"""The organization has used up what the policy gives it for the day."""
+ERROR_REASON_APPROVAL_DECLINED: ErrorReason.ValueType  # 100
+"""A person at the station declined the run."""
+ERROR_REASON_RELEASE_DECLINED: ErrorReason.ValueType  # 101
+"""A person at the station declined to release the result."""
+ERROR_REASON_TOO_FEW_ROWS: ErrorReason.ValueType  # 102
+"""The rows that were asked for are fewer than the policy's minimum."""
+ERROR_REASON_QUERY_NOT_ALLOWED: ErrorReason.ValueType  # 103
+"""The data owner does not permit queries of one's own against this label."""
+ERROR_REASON_QUERY_INVALID: ErrorReason.ValueType  # 104
+"""The query can't be executed."""
+ERROR_REASON_NOT_WAITING: ErrorReason.ValueType  # 105
+"""The run does not wait for this decision."""
+ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 106
+"""The node's disk is full, or nearly so."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from folkmoot.v1 import errors_pb2 as folkmoot_dot_v1_dot_errors__pb2
 from folkmoot.v1 import ledger_pb2 as folkmoot_dot_v1_dot_ledger__pb2
 from folkmoot.v1 import options_pb2 as folkmoot_dot_v1_dot_options__pb2
 from folkmoot.v1 import signed_pb2 as folkmoot_dot_v1_dot_signed__pb2
@@ -30,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66olkmoot/v1/link.proto\x12\x0b\x66olkmoot.v1\x1a\x18\x66olkmoot/v1/ledger.proto\x1a\x19\x66olkmoot/v1/options.proto\x1a\x18\x66olkmoot/v1/signed.proto\x1a\x16\x66olkmoot/v1/task.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x02\n\tNodeFrame\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.folkmoot.v1.HelloH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.folkmoot.v1.HeartbeatH\x00\x12,\n\nrun_update\x18\x04 \x01(\x0b\x32\x16.folkmoot.v1.RunUpdateH\x00\x12\x30\n\x0cpeer_message\x18\x05 \x01(\x0b\x32\x18.folkmoot.v1.PeerMessageH\x00\x12\x1f\n\x03\x62ye\x18\x06 \x01(\x0b\x32\x10.folkmoot.v1.ByeH\x00\x12-\n\x0ehead_statement\x18\x07 \x01(\x0b\x32\x13.folkmoot.v1.SignedH\x00\x42\x07\n\x05\x66rame\"\xa5\x03\n\x0bServerFrame\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x07welcome\x18\x02 \x01(\x0b\x32\x14.folkmoot.v1.WelcomeH\x00\x12%\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x13.folkmoot.v1.AssignH\x00\x12%\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x13.folkmoot.v1.CancelH\x00\x12.\n\x0bledger_head\x18\x05 \x01(\x0b\x32\x17.folkmoot.v1.LedgerHeadH\x00\x12\x30\n\x0cpeer_message\x18\x06 \x01(\x0b\x32\x18.folkmoot.v1.PeerMessageH\x00\x12)\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\x0b\x32\x15.folkmoot.v1.AcceptedH\x00\x12#\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x12.folkmoot.v1.DrainH\x00\x12%\n\x06resync\x18\t \x01(\x0b\x32\x13.folkmoot.v1.ResyncH\x00\x12+\n\theartbeat\x18\n \x01(\x0b\x32\x16.folkmoot.v1.HeartbeatH\x00\x42\x07\n\x05\x66rame\"\xba\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x17\n\x07\x62oot_id\x18\x02 \x01(\tB\x06\xb2\xbb\x18\x02(\x01\x12\x14\n\x0cprotocol_min\x18\x03 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\'\n\theld_runs\x18\x06 \x03(\x0b\x32\x14.folkmoot.v1.HeldRun\x12\x34\n\x0fledger_position\x18\x07 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\x12*\n\x06policy\x18\x08 \x01(\x0b\x32\x1a.folkmoot.v1.PolicySummary\x12\x12\n\nfree_slots\x18\t \x01(\r\x12+\n\x0ehead_statement\x18\n \x01(\x0b\x32\x13.folkmoot.v1.Signed\"P\n\x07HeldRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.folkmoot.v1.RunState\"i\n\rPolicySummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\r\n\x05slots\x18\x03 \x01(\r\x12)\n\tisolation\x18\x04 \x01(\x0e\x32\x16.folkmoot.v1.Isolation\"\x0b\n\tHeartbeat\"\xed\x01\n\tRunUpdate\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.folkmoot.v1.RunState\x12\x10\n\x08\x66raction\x18\x04 \x01(\x01\x12\x19\n\x11progress_envelope\x18\x05 \x01(\x0c\x12\x15\n\rlog_envelopes\x18\x06 \x03(\x0c\x12%\n\x07waiting\x18\x07 \x01(\x0b\x32\x14.folkmoot.v1.Waiting\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x0bPeerMessage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66rom_run_id\x18\x02 \x01(\t\x12\x11\n\tto_run_id\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x10\n\x08\x65nvelope\x18\x05 \x01(\x0c\"\x05\n\x03\x42ye\"\xf9\x01\n\x07Welcome\x12\x15\n\rsession_epoch\x18\x01 \x01(\x04\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x13\n\x0bresume_from\x18\x03 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08protocol\x18\x06 \x01(\r\x12\x34\n\x0fledger_position\x18\x07 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"h\n\x06\x41ssign\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x05\x63hain\x18\x03 \x01(\x0b\x32\x16.folkmoot.v1.TaskChain\x12\x16\n\x0einput_envelope\x18\x04 \x01(\x0c\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06run_id\x18\x01 \x01(\t\";\n\nLedgerHead\x12-\n\x08position\x18\x01 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"D\n\x08\x41\x63\x63\x65pted\x12\x13\n\x0b\x66rom_run_id\x18\x01 \x01(\t\x12\x11\n\tto_run_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x07\n\x05\x44rain\"\x1f\n\x06Resync\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66olkmoot/v1/link.proto\x12\x0b\x66olkmoot.v1\x1a\x18\x66olkmoot/v1/errors.proto\x1a\x18\x66olkmoot/v1/ledger.proto\x1a\x19\x66olkmoot/v1/options.proto\x1a\x18\x66olkmoot/v1/signed.proto\x1a\x16\x66olkmoot/v1/task.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n\tNodeFrame\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.folkmoot.v1.HelloH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.folkmoot.v1.HeartbeatH\x00\x12,\n\nrun_update\x18\x04 \x01(\x0b\x32\x16.folkmoot.v1.RunUpdateH\x00\x12\x30\n\x0cpeer_message\x18\x05 \x01(\x0b\x32\x18.folkmoot.v1.PeerMessageH\x00\x12\x1f\n\x03\x62ye\x18\x06 \x01(\x0b\x32\x10.folkmoot.v1.ByeH\x00\x12-\n\x0ehead_statement\x18\x07 \x01(\x0b\x32\x13.folkmoot.v1.SignedH\x00\x12#\n\x05offer\x18\x08 \x01(\x0b\x32\x12.folkmoot.v1.OfferH\x00\x12\'\n\x07\x63hecked\x18\t \x01(\x0b\x32\x14.folkmoot.v1.CheckedH\x00\x42\x07\n\x05\x66rame\"\xca\x03\n\x0bServerFrame\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x07welcome\x18\x02 \x01(\x0b\x32\x14.folkmoot.v1.WelcomeH\x00\x12%\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x13.folkmoot.v1.AssignH\x00\x12%\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x13.folkmoot.v1.CancelH\x00\x12.\n\x0bledger_head\x18\x05 \x01(\x0b\x32\x17.folkmoot.v1.LedgerHeadH\x00\x12\x30\n\x0cpeer_message\x18\x06 \x01(\x0b\x32\x18.folkmoot.v1.PeerMessageH\x00\x12)\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\x0b\x32\x15.folkmoot.v1.AcceptedH\x00\x12#\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x12.folkmoot.v1.DrainH\x00\x12%\n\x06resync\x18\t \x01(\x0b\x32\x13.folkmoot.v1.ResyncH\x00\x12+\n\theartbeat\x18\n \x01(\x0b\x32\x16.folkmoot.v1.HeartbeatH\x00\x12#\n\x05\x63heck\x18\x0b \x01(\x0b\x32\x12.folkmoot.v1.CheckH\x00\x42\x07\n\x05\x66rame\"\xeb\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x17\n\x07\x62oot_id\x18\x02 \x01(\tB\x06\xb2\xbb\x18\x02(\x01\x12\x14\n\x0cprotocol_min\x18\x03 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\'\n\theld_runs\x18\x06 \x03(\x0b\x32\x14.folkmoot.v1.HeldRun\x12\x34\n\x0fledger_position\x18\x07 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\x12*\n\x06policy\x18\x08 \x01(\x0b\x32\x1a.folkmoot.v1.PolicySummary\x12\x12\n\nfree_slots\x18\t \x01(\r\x12+\n\x0ehead_statement\x18\n \x01(\x0b\x32\x13.folkmoot.v1.Signed\x12/\n\x0c\x61vailability\x18\x0b \x01(\x0e\x32\x19.folkmoot.v1.Availability\"x\n\x05Offer\x12*\n\x06policy\x18\x01 \x01(\x0b\x32\x1a.folkmoot.v1.PolicySummary\x12/\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32\x19.folkmoot.v1.Availability\x12\x12\n\nfree_slots\x18\x03 \x01(\r\"P\n\x07HeldRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.folkmoot.v1.RunState\"\xbb\x03\n\rPolicySummary\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\r\n\x05slots\x18\x03 \x01(\r\x12)\n\tisolation\x18\x04 \x01(\x0e\x32\x16.folkmoot.v1.Isolation\x12&\n\x06limits\x18\x05 \x01(\x0b\x32\x16.folkmoot.v1.Resources\x12\x30\n\x10resource_classes\x18\x06 \x03(\x0b\x32\x16.folkmoot.v1.Resources\x12\x14\n\x0cresult_bytes\x18\x07 \x01(\x04\x12\x14\n\x0cminimum_rows\x18\x08 \x01(\r\x12+\n\x08\x61pproval\x18\t \x01(\x0e\x32\x19.folkmoot.v1.ApprovalMode\x12)\n\x07release\x18\n \x01(\x0e\x32\x18.folkmoot.v1.ReleaseMode\x12\x15\n\ropening_hours\x18\x0b \x03(\t\x12\x14\n\x0cruns_per_day\x18\x0c \x01(\r\x12\x19\n\x11\x62ytes_out_per_day\x18\r \x01(\x04\x12*\n\nvoted_list\x18\x0e \x01(\x0e\x32\x16.folkmoot.v1.VotedList\"h\n\x05\x43heck\x12\x10\n\x08\x63heck_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12%\n\x05\x63hain\x18\x03 \x01(\x0b\x32\x16.folkmoot.v1.TaskChain\x12\x16\n\x0einput_envelope\x18\x04 \x01(\x0c\"B\n\x07\x43hecked\x12\x10\n\x08\x63heck_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0b\x32\x14.folkmoot.v1.Verdict\"\xf7\x02\n\x07Verdict\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\'\n\x08\x66orecast\x18\x04 \x01(\x0e\x32\x15.folkmoot.v1.Forecast\x12(\n\x06reason\x18\x05 \x01(\x0e\x32\x18.folkmoot.v1.ErrorReason\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.folkmoot.v1.Resources\x12\x14\n\x0cresult_bytes\x18\x08 \x01(\x04\x12\x14\n\x0cminimum_rows\x18\t \x01(\r\x12+\n\x08\x61pproval\x18\n \x01(\x0e\x32\x19.folkmoot.v1.ApprovalMode\x12)\n\x07release\x18\x0b \x01(\x0e\x32\x18.folkmoot.v1.ReleaseMode\x12%\n\x07waiting\x18\x0c \x01(\x0b\x32\x14.folkmoot.v1.Waiting\"\x0b\n\tHeartbeat\"\xed\x01\n\tRunUpdate\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.folkmoot.v1.RunState\x12\x10\n\x08\x66raction\x18\x04 \x01(\x01\x12\x19\n\x11progress_envelope\x18\x05 \x01(\x0c\x12\x15\n\rlog_envelopes\x18\x06 \x03(\x0c\x12%\n\x07waiting\x18\x07 \x01(\x0b\x32\x14.folkmoot.v1.Waiting\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x0bPeerMessage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66rom_run_id\x18\x02 \x01(\t\x12\x11\n\tto_run_id\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x10\n\x08\x65nvelope\x18\x05 \x01(\x0c\"\x05\n\x03\x42ye\"\xf9\x01\n\x07Welcome\x12\x15\n\rsession_epoch\x18\x01 \x01(\x04\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x13\n\x0bresume_from\x18\x03 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08protocol\x18\x06 \x01(\r\x12\x34\n\x0fledger_position\x18\x07 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"h\n\x06\x41ssign\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x05\x63hain\x18\x03 \x01(\x0b\x32\x16.folkmoot.v1.TaskChain\x12\x16\n\x0einput_envelope\x18\x04 \x01(\x0c\")\n\x06\x43\x61ncel\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\";\n\nLedgerHead\x12-\n\x08position\x18\x01 \x01(\x0b\x32\x1b.folkmoot.v1.LedgerPosition\"D\n\x08\x41\x63\x63\x65pted\x12\x13\n\x0b\x66rom_run_id\x18\x01 \x01(\t\x12\x11\n\tto_run_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\x07\n\x05\x44rain\"\x1f\n\x06Resync\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04*w\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41VAILABILITY_OPEN\x10\x01\x12\x17\n\x13\x41VAILABILITY_PAUSED\x10\x02\x12\x19\n\x15\x41VAILABILITY_DRAINING\x10\x03*\x80\x01\n\x0c\x41pprovalMode\x12\x1d\n\x19\x41PPROVAL_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41PPROVAL_MODE_NEVER\x10\x01\x12\x1b\n\x17\x41PPROVAL_MODE_FIRST_USE\x10\x02\x12\x1b\n\x17\x41PPROVAL_MODE_EVERY_RUN\x10\x03*^\n\x0bReleaseMode\x12\x1c\n\x18RELEASE_MODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RELEASE_MODE_AUTOMATIC\x10\x01\x12\x15\n\x11RELEASE_MODE_HELD\x10\x02*]\n\tVotedList\x12\x1a\n\x16VOTED_LIST_UNSPECIFIED\x10\x00\x12\x1b\n\x17VOTED_LIST_NOT_REQUIRED\x10\x01\x12\x17\n\x13VOTED_LIST_REQUIRED\x10\x02*\x83\x01\n\x08\x46orecast\x12\x18\n\x14\x46ORECAST_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ORECAST_ACCEPTED\x10\x01\x12\x14\n\x10\x46ORECAST_REFUSED\x10\x02\x12\x18\n\x14\x46ORECAST_UNREACHABLE\x10\x03\x12\x16\n\x12\x46ORECAST_UNDECIDED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,36 +40,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO'].fields_by_name['boot_id']._loaded_options = None
   _globals['_HELLO'].fields_by_name['boot_id']._serialized_options = b'\262\273\030\002(\001'
-  _globals['_NODEFRAME']._serialized_start=208
-  _globals['_NODEFRAME']._serialized_end=508
-  _globals['_SERVERFRAME']._serialized_start=511
-  _globals['_SERVERFRAME']._serialized_end=932
-  _globals['_HELLO']._serialized_start=935
-  _globals['_HELLO']._serialized_end=1249
-  _globals['_HELDRUN']._serialized_start=1251
-  _globals['_HELDRUN']._serialized_end=1331
-  _globals['_POLICYSUMMARY']._serialized_start=1333
-  _globals['_POLICYSUMMARY']._serialized_end=1438
-  _globals['_HEARTBEAT']._serialized_start=1440
-  _globals['_HEARTBEAT']._serialized_end=1451
-  _globals['_RUNUPDATE']._serialized_start=1454
-  _globals['_RUNUPDATE']._serialized_end=1691
-  _globals['_PEERMESSAGE']._serialized_start=1693
-  _globals['_PEERMESSAGE']._serialized_end=1799
-  _globals['_BYE']._serialized_start=1801
-  _globals['_BYE']._serialized_end=1806
-  _globals['_WELCOME']._serialized_start=1809
-  _globals['_WELCOME']._serialized_end=2058
-  _globals['_ASSIGN']._serialized_start=2060
-  _globals['_ASSIGN']._serialized_end=2164
-  _globals['_CANCEL']._serialized_start=2166
-  _globals['_CANCEL']._serialized_end=2190
-  _globals['_LEDGERHEAD']._serialized_start=2192
-  _globals['_LEDGERHEAD']._serialized_end=2251
-  _globals['_ACCEPTED']._serialized_start=2253
-  _globals['_ACCEPTED']._serialized_end=2321
-  _globals['_DRAIN']._serialized_start=2323
-  _globals['_DRAIN']._serialized_end=2330
-  _globals['_RESYNC']._serialized_start=2332
-  _globals['_RESYNC']._serialized_end=2363
+  _globals['_AVAILABILITY']._serialized_start=3585
+  _globals['_AVAILABILITY']._serialized_end=3704
+  _globals['_APPROVALMODE']._serialized_start=3707
+  _globals['_APPROVALMODE']._serialized_end=3835
+  _globals['_RELEASEMODE']._serialized_start=3837
+  _globals['_RELEASEMODE']._serialized_end=3931
+  _globals['_VOTEDLIST']._serialized_start=3933
+  _globals['_VOTEDLIST']._serialized_end=4026
+  _globals['_FORECAST']._serialized_start=4029
+  _globals['_FORECAST']._serialized_end=4160
+  _globals['_NODEFRAME']._serialized_start=234
+  _globals['_NODEFRAME']._serialized_end=612
+  _globals['_SERVERFRAME']._serialized_start=615
+  _globals['_SERVERFRAME']._serialized_end=1073
+  _globals['_HELLO']._serialized_start=1076
+  _globals['_HELLO']._serialized_end=1439
+  _globals['_OFFER']._serialized_start=1441
+  _globals['_OFFER']._serialized_end=1561
+  _globals['_HELDRUN']._serialized_start=1563
+  _globals['_HELDRUN']._serialized_end=1643
+  _globals['_POLICYSUMMARY']._serialized_start=1646
+  _globals['_POLICYSUMMARY']._serialized_end=2089
+  _globals['_CHECK']._serialized_start=2091
+  _globals['_CHECK']._serialized_end=2195
+  _globals['_CHECKED']._serialized_start=2197
+  _globals['_CHECKED']._serialized_end=2263
+  _globals['_VERDICT']._serialized_start=2266
+  _globals['_VERDICT']._serialized_end=2641
+  _globals['_HEARTBEAT']._serialized_start=2643
+  _globals['_HEARTBEAT']._serialized_end=2654
+  _globals['_RUNUPDATE']._serialized_start=2657
+  _globals['_RUNUPDATE']._serialized_end=2894
+  _globals['_PEERMESSAGE']._serialized_start=2896
+  _globals['_PEERMESSAGE']._serialized_end=3002
+  _globals['_BYE']._serialized_start=3004
+  _globals['_BYE']._serialized_end=3009
+  _globals['_WELCOME']._serialized_start=3012
+  _globals['_WELCOME']._serialized_end=3261
+  _globals['_ASSIGN']._serialized_start=3263
+  _globals['_ASSIGN']._serialized_end=3367
+  _globals['_CANCEL']._serialized_start=3369
+  _globals['_CANCEL']._serialized_end=3410
+  _globals['_LEDGERHEAD']._serialized_start=3412
+  _globals['_LEDGERHEAD']._serialized_end=3471
+  _globals['_ACCEPTED']._serialized_start=3473
+  _globals['_ACCEPTED']._serialized_end=3541
+  _globals['_DRAIN']._serialized_start=3543
+  _globals['_DRAIN']._serialized_end=3550
+  _globals['_RESYNC']._serialized_start=3552
+  _globals['_RESYNC']._serialized_end=3583
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,7 @@ The protocol, step by step:
 """
 
 from collections import abc as _abc
+from folkmoot.v1 import errors_pb2 as _errors_pb2
 from folkmoot.v1 import ledger_pb2 as _ledger_pb2
 from folkmoot.v1 import signed_pb2 as _signed_pb2
 from folkmoot.v1 import task_pb2 as _task_pb2
@@ -34,6 +35,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -44,6 +46,142 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Availability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AvailabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Availability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AVAILABILITY_UNSPECIFIED: _Availability.ValueType  # 0
+    """As OPEN; nodes of the first release say nothing."""
+    AVAILABILITY_OPEN: _Availability.ValueType  # 1
+    """It does."""
+    AVAILABILITY_PAUSED: _Availability.ValueType  # 2
+    """It accepts runs and starts none, until it is open again."""
+    AVAILABILITY_DRAINING: _Availability.ValueType  # 3
+    """It is about to go: it gets no new runs where the organization has another node, and starts none."""
+
+class Availability(_Availability, metaclass=_AvailabilityEnumTypeWrapper):
+    """Whether a node takes new work, as a person at the station has set it."""
+
+AVAILABILITY_UNSPECIFIED: Availability.ValueType  # 0
+"""As OPEN; nodes of the first release say nothing."""
+AVAILABILITY_OPEN: Availability.ValueType  # 1
+"""It does."""
+AVAILABILITY_PAUSED: Availability.ValueType  # 2
+"""It accepts runs and starts none, until it is open again."""
+AVAILABILITY_DRAINING: Availability.ValueType  # 3
+"""It is about to go: it gets no new runs where the organization has another node, and starts none."""
+Global___Availability: _TypeAlias = Availability  # noqa: Y015
+
+class _ApprovalMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_MODE_UNSPECIFIED: _ApprovalMode.ValueType  # 0
+    """Unknown: a node of the first release, which never asks."""
+    APPROVAL_MODE_NEVER: _ApprovalMode.ValueType  # 1
+    """Never."""
+    APPROVAL_MODE_FIRST_USE: _ApprovalMode.ValueType  # 2
+    """For the first run of each image."""
+    APPROVAL_MODE_EVERY_RUN: _ApprovalMode.ValueType  # 3
+    """For every run."""
+
+class ApprovalMode(_ApprovalMode, metaclass=_ApprovalModeEnumTypeWrapper):
+    """When a person at the station is asked before a run starts."""
+
+APPROVAL_MODE_UNSPECIFIED: ApprovalMode.ValueType  # 0
+"""Unknown: a node of the first release, which never asks."""
+APPROVAL_MODE_NEVER: ApprovalMode.ValueType  # 1
+"""Never."""
+APPROVAL_MODE_FIRST_USE: ApprovalMode.ValueType  # 2
+"""For the first run of each image."""
+APPROVAL_MODE_EVERY_RUN: ApprovalMode.ValueType  # 3
+"""For every run."""
+Global___ApprovalMode: _TypeAlias = ApprovalMode  # noqa: Y015
+
+class _ReleaseMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReleaseModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReleaseMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELEASE_MODE_UNSPECIFIED: _ReleaseMode.ValueType  # 0
+    """Unknown: a node of the first release, from which they leave by themselves."""
+    RELEASE_MODE_AUTOMATIC: _ReleaseMode.ValueType  # 1
+    """They do."""
+    RELEASE_MODE_HELD: _ReleaseMode.ValueType  # 2
+    """A person at the station looks at each before."""
+
+class ReleaseMode(_ReleaseMode, metaclass=_ReleaseModeEnumTypeWrapper):
+    """Whether results leave by themselves."""
+
+RELEASE_MODE_UNSPECIFIED: ReleaseMode.ValueType  # 0
+"""Unknown: a node of the first release, from which they leave by themselves."""
+RELEASE_MODE_AUTOMATIC: ReleaseMode.ValueType  # 1
+"""They do."""
+RELEASE_MODE_HELD: ReleaseMode.ValueType  # 2
+"""A person at the station looks at each before."""
+Global___ReleaseMode: _TypeAlias = ReleaseMode  # noqa: Y015
+
+class _VotedList:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VotedListEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VotedList.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VOTED_LIST_UNSPECIFIED: _VotedList.ValueType  # 0
+    """Unknown: a node of the first release, which does not look."""
+    VOTED_LIST_NOT_REQUIRED: _VotedList.ValueType  # 1
+    """They need not."""
+    VOTED_LIST_REQUIRED: _VotedList.ValueType  # 2
+    """They must."""
+
+class VotedList(_VotedList, metaclass=_VotedListEnumTypeWrapper):
+    """Whether images must be on the list that the collaboration has voted on."""
+
+VOTED_LIST_UNSPECIFIED: VotedList.ValueType  # 0
+"""Unknown: a node of the first release, which does not look."""
+VOTED_LIST_NOT_REQUIRED: VotedList.ValueType  # 1
+"""They need not."""
+VOTED_LIST_REQUIRED: VotedList.ValueType  # 2
+"""They must."""
+Global___VotedList: _TypeAlias = VotedList  # noqa: Y015
+
+class _Forecast:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ForecastEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Forecast.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FORECAST_UNSPECIFIED: _Forecast.ValueType  # 0
+    """Never given."""
+    FORECAST_ACCEPTED: _Forecast.ValueType  # 1
+    """It would be accepted."""
+    FORECAST_REFUSED: _Forecast.ValueType  # 2
+    """It would be refused."""
+    FORECAST_UNREACHABLE: _Forecast.ValueType  # 3
+    """No node of the organization is connected that could tell."""
+    FORECAST_UNDECIDED: _Forecast.ValueType  # 4
+    """The node can't tell now: its ledger can't be relied on, or it is too busy."""
+
+class Forecast(_Forecast, metaclass=_ForecastEnumTypeWrapper):
+    """What would become of a run."""
+
+FORECAST_UNSPECIFIED: Forecast.ValueType  # 0
+"""Never given."""
+FORECAST_ACCEPTED: Forecast.ValueType  # 1
+"""It would be accepted."""
+FORECAST_REFUSED: Forecast.ValueType  # 2
+"""It would be refused."""
+FORECAST_UNREACHABLE: Forecast.ValueType  # 3
+"""No node of the organization is connected that could tell."""
+FORECAST_UNDECIDED: Forecast.ValueType  # 4
+"""The node can't tell now: its ledger can't be relied on, or it is too busy."""
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
 
 @_typing.final
 class NodeFrame(_message.Message):
@@ -58,6 +196,8 @@ class NodeFrame(_message.Message):
     PEER_MESSAGE_FIELD_NUMBER: _builtins.int
     BYE_FIELD_NUMBER: _builtins.int
     HEAD_STATEMENT_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    CHECKED_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """Everything up to this delivery is journaled and synced."""
     @_builtins.property
@@ -84,6 +224,14 @@ class NodeFrame(_message.Message):
     def head_statement(self) -> _signed_pb2.Signed:
         """Signed(HEAD, HeadStatement): the newest entry that the node has verified; daily, and when the ledger has grown."""
 
+    @_builtins.property
+    def offer(self) -> Global___Offer:
+        """What the node offers has changed."""
+
+    @_builtins.property
+    def checked(self) -> Global___Checked:
+        """The answer to a Check."""
+
     def __init__(
         self,
         *,
@@ -94,12 +242,14 @@ class NodeFrame(_message.Message):
         peer_message: Global___PeerMessage | None = ...,
         bye: Global___Bye | None = ...,
         head_statement: _signed_pb2.Signed | None = ...,
+        offer: Global___Offer | None = ...,
+        checked: Global___Checked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bye", b"bye", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bye", b"bye", "checked", b"checked", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "offer", b"offer", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "bye", b"bye", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "bye", b"bye", "checked", b"checked", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "offer", b"offer", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "run_update", "peer_message", "bye", "head_statement"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "run_update", "peer_message", "bye", "head_statement", "offer", "checked"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -121,6 +271,7 @@ class ServerFrame(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     RESYNC_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position of a delivery in the node's order, from 1; 0 for frames that are no deliveries."""
     @_builtins.property
@@ -159,6 +310,10 @@ class ServerFrame(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """A sign of life."""
 
+    @_builtins.property
+    def check(self) -> Global___Check:
+        """A question: would you accept this? No delivery: it is not journaled, and nobody waits long for the answer."""
+
     def __init__(
         self,
         *,
@@ -172,12 +327,13 @@ class ServerFrame(_message.Message):
         drain: Global___Drain | None = ...,
         resync: Global___Resync | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        check: Global___Check | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "check", b"check", "drain", b"drain", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "check", b"check", "drain", b"drain", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "ledger_head", "peer_message", "accepted", "drain", "resync", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "ledger_head", "peer_message", "accepted", "drain", "resync", "heartbeat", "check"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -199,6 +355,7 @@ class Hello(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     FREE_SLOTS_FIELD_NUMBER: _builtins.int
     HEAD_STATEMENT_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node: its key's fingerprint."""
     boot_id: _builtins.str
@@ -211,6 +368,8 @@ class Hello(_message.Message):
     """The node's release."""
     free_slots: _builtins.int
     """Compute slots that are free."""
+    availability: Global___Availability.ValueType
+    """Whether it takes new work."""
     @_builtins.property
     def held_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldRun]:
         """Runs that the node holds, not ended or not yet committed."""
@@ -240,14 +399,47 @@ class Hello(_message.Message):
         policy: Global___PolicySummary | None = ...,
         free_slots: _builtins.int = ...,
         head_statement: _signed_pb2.Signed | None = ...,
+        availability: Global___Availability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head_statement", b"head_statement", "ledger_position", b"ledger_position", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "free_slots", b"free_slots", "head_statement", b"head_statement", "held_runs", b"held_runs", "ledger_position", b"ledger_position", "node_id", b"node_id", "policy", b"policy", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "boot_id", b"boot_id", "free_slots", b"free_slots", "head_statement", b"head_statement", "held_runs", b"held_runs", "ledger_position", b"ledger_position", "node_id", b"node_id", "policy", b"policy", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """What a node offers from now on, as its Hello said it before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
+    FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    availability: Global___Availability.ValueType
+    """Whether it takes new work."""
+    free_slots: _builtins.int
+    """Compute slots that are free."""
+    @_builtins.property
+    def policy(self) -> Global___PolicySummary:
+        """The policy in force."""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___PolicySummary | None = ...,
+        availability: Global___Availability.ValueType = ...,
+        free_slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "free_slots", b"free_slots", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015
 
 @_typing.final
 class HeldRun(_message.Message):
@@ -289,15 +481,51 @@ class PolicySummary(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    RESOURCE_CLASSES_FIELD_NUMBER: _builtins.int
+    RESULT_BYTES_FIELD_NUMBER: _builtins.int
+    MINIMUM_ROWS_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    OPENING_HOURS_FIELD_NUMBER: _builtins.int
+    RUNS_PER_DAY_FIELD_NUMBER: _builtins.int
+    BYTES_OUT_PER_DAY_FIELD_NUMBER: _builtins.int
+    VOTED_LIST_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 of the policy in force."""
     slots: _builtins.int
     """Slots for computing."""
     isolation: _task_pb2.Isolation.ValueType
     """How algorithms are kept apart."""
+    result_bytes: _builtins.int
+    """The largest result, in bytes."""
+    minimum_rows: _builtins.int
+    """The fewest rows that a read may give; 0: any."""
+    approval: Global___ApprovalMode.ValueType
+    """When a person at the station is asked before a run starts, unless a rule says otherwise."""
+    release: Global___ReleaseMode.ValueType
+    """Whether results leave by themselves, unless a rule says otherwise."""
+    runs_per_day: _builtins.int
+    """Runs that an organization may have per day; 0: any number."""
+    bytes_out_per_day: _builtins.int
+    """Bytes that may leave for an organization per day; 0: any number."""
+    voted_list: Global___VotedList.ValueType
+    """Whether images must be on the collaboration's voted list."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of data that the node offers."""
+
+    @_builtins.property
+    def limits(self) -> _task_pb2.Resources:
+        """What a run may use at most, and uses if it asks for nothing."""
+
+    @_builtins.property
+    def resource_classes(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Resources]:
+        """What runs may use that ask for a class by its name."""
+
+    @_builtins.property
+    def opening_hours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """When runs start, such as "Mon-Fri 08:00-18:00 Europe/Berlin"; empty: always."""
 
     def __init__(
         self,
@@ -306,14 +534,158 @@ class PolicySummary(_message.Message):
         labels: _abc.Iterable[_builtins.str] | None = ...,
         slots: _builtins.int = ...,
         isolation: _task_pb2.Isolation.ValueType = ...,
+        limits: _task_pb2.Resources | None = ...,
+        resource_classes: _abc.Iterable[_task_pb2.Resources] | None = ...,
+        result_bytes: _builtins.int = ...,
+        minimum_rows: _builtins.int = ...,
+        approval: Global___ApprovalMode.ValueType = ...,
+        release: Global___ReleaseMode.ValueType = ...,
+        opening_hours: _abc.Iterable[_builtins.str] | None = ...,
+        runs_per_day: _builtins.int = ...,
+        bytes_out_per_day: _builtins.int = ...,
+        voted_list: Global___VotedList.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "isolation", b"isolation", "labels", b"labels", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "bytes_out_per_day", b"bytes_out_per_day", "digest", b"digest", "isolation", b"isolation", "labels", b"labels", "limits", b"limits", "minimum_rows", b"minimum_rows", "opening_hours", b"opening_hours", "release", b"release", "resource_classes", b"resource_classes", "result_bytes", b"result_bytes", "runs_per_day", b"runs_per_day", "slots", b"slots", "voted_list", b"voted_list"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicySummary: _TypeAlias = PolicySummary  # noqa: Y015
+
+@_typing.final
+class Check(_message.Message):
+    """A question: would you accept this run?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    INPUT_ENVELOPE_FIELD_NUMBER: _builtins.int
+    check_id: _builtins.str
+    """Names the question in the answer."""
+    run_id: _builtins.str
+    """The run."""
+    input_envelope: _builtins.bytes
+    """The input's envelope."""
+    @_builtins.property
+    def chain(self) -> _task_pb2.TaskChain:
+        """The task's spec with those above it; it expires when it is made."""
+
+    def __init__(
+        self,
+        *,
+        check_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        chain: _task_pb2.TaskChain | None = ...,
+        input_envelope: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "check_id", b"check_id", "input_envelope", b"input_envelope", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Check: _TypeAlias = Check  # noqa: Y015
+
+@_typing.final
+class Checked(_message.Message):
+    """The answer to a Check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    check_id: _builtins.str
+    """The question."""
+    @_builtins.property
+    def verdict(self) -> Global___Verdict:
+        """What would become of the run."""
+
+    def __init__(
+        self,
+        *,
+        check_id: _builtins.str = ...,
+        verdict: Global___Verdict | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_id", b"check_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checked: _TypeAlias = Checked  # noqa: Y015
+
+@_typing.final
+class Verdict(_message.Message):
+    """What a node says would become of a run, and what it would be given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    RESULT_BYTES_FIELD_NUMBER: _builtins.int
+    MINIMUM_ROWS_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    organization_id: _builtins.str
+    """The organization."""
+    node_id: _builtins.str
+    """The node that says so; empty where the server says that none is there."""
+    forecast: Global___Forecast.ValueType
+    """What would become of it."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """Why it would be refused."""
+    rule: _builtins.str
+    """The policy's rule that would refuse it, or that accepts it."""
+    result_bytes: _builtins.int
+    """The largest result, in bytes."""
+    minimum_rows: _builtins.int
+    """The fewest rows that a read may give."""
+    approval: Global___ApprovalMode.ValueType
+    """Whether a person would be asked before it starts."""
+    release: Global___ReleaseMode.ValueType
+    """Whether its result would leave by itself."""
+    @_builtins.property
+    def limits(self) -> _task_pb2.Resources:
+        """What it might use."""
+
+    @_builtins.property
+    def waiting(self) -> _task_pb2.Waiting:
+        """What it would wait for first; absent: nothing that the node knows of."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        forecast: Global___Forecast.ValueType = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        rule: _builtins.str = ...,
+        limits: _task_pb2.Resources | None = ...,
+        result_bytes: _builtins.int = ...,
+        minimum_rows: _builtins.int = ...,
+        approval: Global___ApprovalMode.ValueType = ...,
+        release: Global___ReleaseMode.ValueType = ...,
+        waiting: _task_pb2.Waiting | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "forecast", b"forecast", "limits", b"limits", "minimum_rows", b"minimum_rows", "node_id", b"node_id", "organization_id", b"organization_id", "reason", b"reason", "release", b"release", "result_bytes", b"result_bytes", "rule", b"rule", "run_id", b"run_id", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -538,16 +910,20 @@ class Cancel(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
+    attempt: _builtins.int
+    """The attempt; 0: every one. One that is cancelled because another node has taken over is fenced: nothing of it counts any more."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,6 +161,8 @@ class _CallerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Caller.ValueTy
     """A machine that proved the one-time key of an invitation and is about to become a node."""
     CALLER_ALGORITHM: _Caller.ValueType  # 5
     """A run's algorithm; its socket is its identity."""
+    CALLER_STATION: _Caller.ValueType  # 6
+    """A person at the station: whoever may open the node's local socket."""
 
 class Caller(_Caller, metaclass=_CallerEnumTypeWrapper):
     """Kinds of callers, told apart by how they authenticated."""
@@ -177,6 +179,8 @@ CALLER_INVITED_NODE: Caller.ValueType  # 4
 """A machine that proved the one-time key of an invitation and is about to become a node."""
 CALLER_ALGORITHM: Caller.ValueType  # 5
 """A run's algorithm; its socket is its identity."""
+CALLER_STATION: Caller.ValueType  # 6
+"""A person at the station: whoever may open the node's local socket."""
 Global___Caller: _TypeAlias = Caller  # noqa: Y015
 
 class _Format:

@@ -149,6 +149,8 @@ class GetContextResponse(_message.Message):
     SCRATCH_PATH_FIELD_NUMBER: _builtins.int
     MODULE_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    FOLDERS_FIELD_NUMBER: _builtins.int
+    MINIMUM_ROWS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     job_id: _builtins.str
@@ -163,6 +165,8 @@ class GetContextResponse(_message.Message):
     """The folder that runs of this job share at this node; empty if there is none."""
     module: _builtins.str
     """The Python module to run, in the process runtime; empty in a container, whose image knows."""
+    minimum_rows: _builtins.int
+    """The fewest rows that a read may give; 0: any."""
     @_builtins.property
     def organization(self) -> Global___Peer:
         """The organization on whose node it runs."""
@@ -203,6 +207,10 @@ class GetContextResponse(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """From when on the node ends the run."""
 
+    @_builtins.property
+    def folders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Folder]:
+        """Folders of data that the run may read, by label."""
+
     def __init__(
         self,
         *,
@@ -223,14 +231,42 @@ class GetContextResponse(_message.Message):
         scratch_path: _builtins.str = ...,
         module: _builtins.str = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        folders: _abc.Iterable[Global___Folder] | None = ...,
+        minimum_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "grant", b"grant", "initiator", b"initiator", "input", b"input", "organization", b"organization", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments_offset", b"attachments_offset", "attempt", b"attempt", "deadline", b"deadline", "depends_on", b"depends_on", "grant", b"grant", "initiator", b"initiator", "input", b"input", "job_id", b"job_id", "labels", b"labels", "members", b"members", "module", b"module", "organization", b"organization", "resources", b"resources", "run_id", b"run_id", "scratch_path", b"scratch_path", "siblings", b"siblings", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments_offset", b"attachments_offset", "attempt", b"attempt", "deadline", b"deadline", "depends_on", b"depends_on", "folders", b"folders", "grant", b"grant", "initiator", b"initiator", "input", b"input", "job_id", b"job_id", "labels", b"labels", "members", b"members", "minimum_rows", b"minimum_rows", "module", b"module", "organization", b"organization", "resources", b"resources", "run_id", b"run_id", "scratch_path", b"scratch_path", "siblings", b"siblings", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetContextResponse: _TypeAlias = GetContextResponse  # noqa: Y015
+
+@_typing.final
+class Folder(_message.Message):
+    """A folder of data, read-only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Its label."""
+    path: _builtins.str
+    """Where the algorithm sees it."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Folder: _TypeAlias = Folder  # noqa: Y015
 
 @_typing.final
 class ReadInputRequest(_message.Message):
@@ -494,6 +530,54 @@ class ReadTableResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadTableResponse: _TypeAlias = ReadTableResponse  # noqa: Y015
+
+@_typing.final
+class QueryRequest(_message.Message):
+    """Request of Query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SQL_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label; in the query its table has the label's name."""
+    sql: _builtins.str
+    """One SELECT."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        sql: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "sql", b"sql"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+
+@_typing.final
+class QueryResponse(_message.Message):
+    """Response of Query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes of an Arrow IPC stream, at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
 
 @_typing.final
 class RunResult(_message.Message):

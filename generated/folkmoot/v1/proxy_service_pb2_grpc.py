@@ -55,6 +55,11 @@ class ProxyServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReadTableRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReadTableResponse.FromString,
                 _registered_method=True)
+        self.Query = channel.unary_stream(
+                '/folkmoot.v1.ProxyService/Query',
+                request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.QueryRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.QueryResponse.FromString,
+                _registered_method=True)
         self.ReadDependency = channel.unary_stream(
                 '/folkmoot.v1.ProxyService/ReadDependency',
                 request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReadDependencyRequest.SerializeToString,
@@ -137,7 +142,17 @@ class ProxyServiceServicer:
 
     def ReadTable(self, request, context):
         """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED.
+        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Query(self, request, context):
+        """Streams the answer to a query of the algorithm's own as an Arrow IPC stream: one SELECT against one label, whose data owner permits
+        that. What it names besides that label's table does not exist for it.
+        Callers: the run's algorithm. Idempotent.
+        Errors: TABLE_NOT_FOUND, QUERY_NOT_ALLOWED, QUERY_INVALID, DATA_UNREADABLE, TOO_FEW_ROWS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +262,11 @@ def add_ProxyServiceServicer_to_server(servicer, server):
                     servicer.ReadTable,
                     request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReadTableRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReadTableResponse.SerializeToString,
+            ),
+            'Query': grpc.unary_stream_rpc_method_handler(
+                    servicer.Query,
+                    request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.QueryRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.QueryResponse.SerializeToString,
             ),
             'ReadDependency': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadDependency,
@@ -408,6 +428,33 @@ class ProxyService:
             '/folkmoot.v1.ProxyService/ReadTable',
             folkmoot_dot_v1_dot_proxy__service__pb2.ReadTableRequest.SerializeToString,
             folkmoot_dot_v1_dot_proxy__service__pb2.ReadTableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Query(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/folkmoot.v1.ProxyService/Query',
+            folkmoot_dot_v1_dot_proxy__service__pb2.QueryRequest.SerializeToString,
+            folkmoot_dot_v1_dot_proxy__service__pb2.QueryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,7 +51,13 @@ class ProxyServiceStub:
     """
     ReadTable: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.ReadTableRequest, _proxy_service_pb2.ReadTableResponse]
     """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED.
+    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+    """
+    Query: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.QueryRequest, _proxy_service_pb2.QueryResponse]
+    """Streams the answer to a query of the algorithm's own as an Arrow IPC stream: one SELECT against one label, whose data owner permits
+    that. What it names besides that label's table does not exist for it.
+    Callers: the run's algorithm. Idempotent.
+    Errors: TABLE_NOT_FOUND, QUERY_NOT_ALLOWED, QUERY_INVALID, DATA_UNREADABLE, TOO_FEW_ROWS.
     """
     ReadDependency: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.ReadDependencyRequest, _proxy_service_pb2.ReadDependencyResponse]
     """Streams results of the tasks that this one depends on, as far as they were sealed to this organization.
@@ -115,7 +121,13 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     """
     ReadTable: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.ReadTableRequest, _proxy_service_pb2.ReadTableResponse]  # type: ignore[assignment]
     """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED.
+    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+    """
+    Query: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.QueryRequest, _proxy_service_pb2.QueryResponse]  # type: ignore[assignment]
+    """Streams the answer to a query of the algorithm's own as an Arrow IPC stream: one SELECT against one label, whose data owner permits
+    that. What it names besides that label's table does not exist for it.
+    Callers: the run's algorithm. Idempotent.
+    Errors: TABLE_NOT_FOUND, QUERY_NOT_ALLOWED, QUERY_INVALID, DATA_UNREADABLE, TOO_FEW_ROWS.
     """
     ReadDependency: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.ReadDependencyRequest, _proxy_service_pb2.ReadDependencyResponse]  # type: ignore[assignment]
     """Streams results of the tasks that this one depends on, as far as they were sealed to this organization.
@@ -200,7 +212,19 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_proxy_service_pb2.ReadTableResponse], _abc.AsyncIterator[_proxy_service_pb2.ReadTableResponse]]:
         """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED.
+        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+        """
+
+    @_abc_1.abstractmethod
+    def Query(
+        self,
+        request: _proxy_service_pb2.QueryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_proxy_service_pb2.QueryResponse], _abc.AsyncIterator[_proxy_service_pb2.QueryResponse]]:
+        """Streams the answer to a query of the algorithm's own as an Arrow IPC stream: one SELECT against one label, whose data owner permits
+        that. What it names besides that label's table does not exist for it.
+        Callers: the run's algorithm. Idempotent.
+        Errors: TABLE_NOT_FOUND, QUERY_NOT_ALLOWED, QUERY_INVALID, DATA_UNREADABLE, TOO_FEW_ROWS.
         """
 
     @_abc_1.abstractmethod

@@ -186,6 +186,8 @@ class _IsolationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Isolation.V
     """A plain process of the node's machine: none to speak of."""
     ISOLATION_CONTAINER_INTERNAL_NETWORK: _Isolation.ValueType  # 3
     """A container in an internal network, with a token."""
+    ISOLATION_SANDBOX: _Isolation.ValueType  # 4
+    """A container without any network, above a kernel of its own (runsc)."""
 
 class Isolation(_Isolation, metaclass=_IsolationEnumTypeWrapper):
     """What kept an algorithm apart from everything else."""
@@ -198,6 +200,8 @@ ISOLATION_PROCESS: Isolation.ValueType  # 2
 """A plain process of the node's machine: none to speak of."""
 ISOLATION_CONTAINER_INTERNAL_NETWORK: Isolation.ValueType  # 3
 """A container in an internal network, with a token."""
+ISOLATION_SANDBOX: Isolation.ValueType  # 4
+"""A container without any network, above a kernel of its own (runsc)."""
 Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
 
 class _ApprovalSubject:
@@ -250,6 +254,12 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """A key: the node's own, which its input is sealed to, or that of an organization that receives its result."""
     WAIT_REASON_LEDGER: _WaitReason.ValueType  # 9
     """The ledger: it has entries that the node's release does not understand, or the node can't be sure of it."""
+    WAIT_REASON_IMAGE: _WaitReason.ValueType  # 10
+    """The image, which is being fetched."""
+    WAIT_REASON_OPENING_HOURS: _WaitReason.ValueType  # 11
+    """The station's opening hours."""
+    WAIT_REASON_PAUSED: _WaitReason.ValueType  # 12
+    """The station, which a person there has paused or is draining."""
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """What a run waits for."""
@@ -274,6 +284,12 @@ WAIT_REASON_KEY: WaitReason.ValueType  # 8
 """A key: the node's own, which its input is sealed to, or that of an organization that receives its result."""
 WAIT_REASON_LEDGER: WaitReason.ValueType  # 9
 """The ledger: it has entries that the node's release does not understand, or the node can't be sure of it."""
+WAIT_REASON_IMAGE: WaitReason.ValueType  # 10
+"""The image, which is being fetched."""
+WAIT_REASON_OPENING_HOURS: WaitReason.ValueType  # 11
+"""The station's opening hours."""
+WAIT_REASON_PAUSED: WaitReason.ValueType  # 12
+"""The station, which a person there has paused or is draining."""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 class _TaskState:
@@ -1093,6 +1109,7 @@ class Run(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     task_id: _builtins.str
@@ -1145,6 +1162,10 @@ class Run(_message.Message):
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_signed_pb2.Signed]:
+        """Signed(APPROVAL, Approval)s: what people at the station decided."""
+
     def __init__(
         self,
         *,
@@ -1168,10 +1189,11 @@ class Run(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        approvals: _abc.Iterable[_signed_pb2.Signed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assigned_at", b"assigned_at", "created_at", b"created_at", "ended_at", b"ended_at", "receipt", b"receipt", "started_at", b"started_at", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at", b"assigned_at", "attempt", b"attempt", "created_at", b"created_at", "ended_at", b"ended_at", "exit_class", b"exit_class", "fraction", b"fraction", "node_id", b"node_id", "organization_id", b"organization_id", "progress_envelope", b"progress_envelope", "reason", b"reason", "receipt", b"receipt", "result_digest", b"result_digest", "result_size_bytes", b"result_size_bytes", "revision", b"revision", "rule", b"rule", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "assigned_at", b"assigned_at", "attempt", b"attempt", "created_at", b"created_at", "ended_at", b"ended_at", "exit_class", b"exit_class", "fraction", b"fraction", "node_id", b"node_id", "organization_id", b"organization_id", "progress_envelope", b"progress_envelope", "reason", b"reason", "receipt", b"receipt", "result_digest", b"result_digest", "result_size_bytes", b"result_size_bytes", "revision", b"revision", "rule", b"rule", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "task_id", b"task_id", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,6 +83,60 @@ class CreateTaskResponse(_message.Message):
 Global___CreateTaskResponse: _TypeAlias = CreateTaskResponse  # noqa: Y015
 
 @_typing.final
+class CheckTaskRequest(_message.Message):
+    """Request of CheckTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    ENVELOPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chain(self) -> _task_pb2.TaskChain:
+        """The spec with those above it; it expires when it is made."""
+
+    @_builtins.property
+    def envelopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Its inputs' envelopes, each of at most 256 KiB: the function alone is enough, arguments may be left out."""
+
+    def __init__(
+        self,
+        *,
+        chain: _task_pb2.TaskChain | None = ...,
+        envelopes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "envelopes", b"envelopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckTaskRequest: _TypeAlias = CheckTaskRequest  # noqa: Y015
+
+@_typing.final
+class CheckTaskResponse(_message.Message):
+    """Response of CheckTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_link_pb2.Verdict]:
+        """One for each run of the spec, in its order. Told over the server and not signed: a forecast, which binds nobody."""
+
+    def __init__(
+        self,
+        *,
+        verdicts: _abc.Iterable[_link_pb2.Verdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckTaskResponse: _TypeAlias = CheckTaskResponse  # noqa: Y015
+
+@_typing.final
 class GetTaskRequest(_message.Message):
     """Request of GetTask."""
 
@@ -494,21 +548,27 @@ class CommitRunRequest(_message.Message):
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     ENVELOPE_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
     envelope: _builtins.bytes
     """The envelope that the receipt names if it has at most 256 KiB, else empty: uploaded before."""
     @_builtins.property
     def receipt(self) -> _signed_pb2.Signed:
         """Signed(RECEIPT, Receipt)."""
 
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_signed_pb2.Signed]:
+        """Signed(APPROVAL, Approval)s of the run, by the same node."""
+
     def __init__(
         self,
         *,
         receipt: _signed_pb2.Signed | None = ...,
         envelope: _builtins.bytes = ...,
+        approvals: _abc.Iterable[_signed_pb2.Signed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "envelope", b"envelope", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,11 @@ class TaskServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_task__service__pb2.WatchRunLogRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_task__service__pb2.WatchRunLogResponse.FromString,
                 _registered_method=True)
+        self.CheckTask = channel.unary_unary(
+                '/folkmoot.v1.TaskService/CheckTask',
+                request_serializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskResponse.FromString,
+                _registered_method=True)
         self.CommitRun = channel.unary_unary(
                 '/folkmoot.v1.TaskService/CommitRun',
                 request_serializer=folkmoot_dot_v1_dot_task__service__pb2.CommitRunRequest.SerializeToString,
@@ -164,6 +169,17 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckTask(self, request, context):
+        """Asks the nodes whether they would accept a task, and creates nothing. The spec is a task's in every respect but one: it expires at
+        the moment when it is made, so that nobody can execute it. Each connected node judges it as if it came now, and says what its
+        policy gives it; a node that is away is answered for by the server as UNREACHABLE.
+        Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
+        Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CommitRun(self, request, context):
         """Ends a run: its receipt and its result become durable together, or not at all.
         Callers: the node that holds the run in that attempt. Idempotent by the receipt's bytes.
@@ -232,6 +248,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.WatchRunLog,
                     request_deserializer=folkmoot_dot_v1_dot_task__service__pb2.WatchRunLogRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_task__service__pb2.WatchRunLogResponse.SerializeToString,
+            ),
+            'CheckTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckTask,
+                    request_deserializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskResponse.SerializeToString,
             ),
             'CommitRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitRun,
@@ -466,6 +487,33 @@ class TaskService:
             '/folkmoot.v1.TaskService/WatchRunLog',
             folkmoot_dot_v1_dot_task__service__pb2.WatchRunLogRequest.SerializeToString,
             folkmoot_dot_v1_dot_task__service__pb2.WatchRunLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.TaskService/CheckTask',
+            folkmoot_dot_v1_dot_task__service__pb2.CheckTaskRequest.SerializeToString,
+            folkmoot_dot_v1_dot_task__service__pb2.CheckTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

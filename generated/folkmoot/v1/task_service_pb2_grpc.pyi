@@ -69,6 +69,13 @@ class TaskServiceStub:
     """Streams a run's log, sealed, from a sequence on, and ends with the run.
     Callers: users with RUN VIEW of organizations that receive the results. Idempotent. Errors: RUN_NOT_FOUND.
     """
+    CheckTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CheckTaskRequest, _task_service_pb2.CheckTaskResponse]
+    """Asks the nodes whether they would accept a task, and creates nothing. The spec is a task's in every respect but one: it expires at
+    the moment when it is made, so that nobody can execute it. Each connected node judges it as if it came now, and says what its
+    policy gives it; a node that is away is answered for by the server as UNREACHABLE.
+    Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
+    Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
+    """
     CommitRun: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CommitRunRequest, _task_service_pb2.CommitRunResponse]
     """Ends a run: its receipt and its result become durable together, or not at all.
     Callers: the node that holds the run in that attempt. Idempotent by the receipt's bytes.
@@ -124,6 +131,13 @@ class TaskServiceAsyncStub(TaskServiceStub):
     WatchRunLog: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchRunLogRequest, _task_service_pb2.WatchRunLogResponse]  # type: ignore[assignment]
     """Streams a run's log, sealed, from a sequence on, and ends with the run.
     Callers: users with RUN VIEW of organizations that receive the results. Idempotent. Errors: RUN_NOT_FOUND.
+    """
+    CheckTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CheckTaskRequest, _task_service_pb2.CheckTaskResponse]  # type: ignore[assignment]
+    """Asks the nodes whether they would accept a task, and creates nothing. The spec is a task's in every respect but one: it expires at
+    the moment when it is made, so that nobody can execute it. Each connected node judges it as if it came now, and says what its
+    policy gives it; a node that is away is answered for by the server as UNREACHABLE.
+    Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
+    Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
     """
     CommitRun: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CommitRunRequest, _task_service_pb2.CommitRunResponse]  # type: ignore[assignment]
     """Ends a run: its receipt and its result become durable together, or not at all.
@@ -225,6 +239,19 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_task_service_pb2.WatchRunLogResponse], _abc.AsyncIterator[_task_service_pb2.WatchRunLogResponse]]:
         """Streams a run's log, sealed, from a sequence on, and ends with the run.
         Callers: users with RUN VIEW of organizations that receive the results. Idempotent. Errors: RUN_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckTask(
+        self,
+        request: _task_service_pb2.CheckTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.CheckTaskResponse, _abc.Awaitable[_task_service_pb2.CheckTaskResponse]]:
+        """Asks the nodes whether they would accept a task, and creates nothing. The spec is a task's in every respect but one: it expires at
+        the moment when it is made, so that nobody can execute it. Each connected node judges it as if it came now, and says what its
+        policy gives it; a node that is away is answered for by the server as UNREACHABLE.
+        Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
+        Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
         """
 
     @_abc_1.abstractmethod
