@@ -245,6 +245,7 @@ class Node(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    OFFERED_AT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node: its key's fingerprint."""
     name: _builtins.str
@@ -267,6 +268,10 @@ class Node(_message.Message):
     def policy(self) -> _link_pb2.PolicySummary:
         """What it said last of its policy; absent if it never connected."""
 
+    @_builtins.property
+    def offered_at(self) -> _timestamp_pb2.Timestamp:
+        """When it said what its policy and its availability are."""
+
     def __init__(
         self,
         *,
@@ -279,10 +284,11 @@ class Node(_message.Message):
         policy: _link_pb2.PolicySummary | None = ...,
         availability: _link_pb2.Availability.ValueType = ...,
         version: _builtins.str = ...,
+        offered_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_since", b"connection_since", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_since", b"connection_since", "offered_at", b"offered_at", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "connection", b"connection", "connection_since", b"connection_since", "genesis", b"genesis", "name", b"name", "node_id", b"node_id", "organization_id", b"organization_id", "policy", b"policy", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "connection", b"connection", "connection_since", b"connection_since", "genesis", b"genesis", "name", b"name", "node_id", b"node_id", "offered_at", b"offered_at", "organization_id", b"organization_id", "policy", b"policy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

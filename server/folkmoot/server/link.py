@@ -35,6 +35,7 @@ from folkmoot.v1.link_pb2 import (
     Hello,
     LedgerHead,
     NodeFrame,
+    Offer,
     PeerMessage,
     Resync,
     RunUpdate,
@@ -135,6 +136,8 @@ class LinkSession:
                 await self._update(frame.acknowledged, frame.run_update)
             case "peer_message":
                 await self._message(frame.acknowledged, frame.peer_message)
+            case "offer":
+                await self._offer(frame.acknowledged, frame.offer)
             case "head_statement":
                 await self._acknowledge(frame.acknowledged)
                 await self._state_head(frame.head_statement)
@@ -213,6 +216,14 @@ class LinkSession:
 
         def work(connection: Connection, touched: Touched) -> bool:
             return reports.update(connection, self._link, told, now=now, touched=touched)
+
+        await self._acknowledge(acknowledged, work)
+
+    async def _offer(self, acknowledged: int, offered: Offer) -> None:
+        now = self._core.clock()
+
+        def work(connection: Connection, _touched: Touched) -> None:
+            links.offer(connection, self._link, offered, now=now)
 
         await self._acknowledge(acknowledged, work)
 

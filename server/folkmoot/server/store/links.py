@@ -17,7 +17,7 @@ from folkmoot.server.store.task_tables import AnyRow, node_links
 from folkmoot.server.tasks import Station
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import Hello, PolicySummary
+from folkmoot.v1.link_pb2 import Availability, Hello, Offer, PolicySummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Link:
     away_since: datetime | None
     labels: frozenset[str]
     """Data that the node says it offers."""
+    availability: Availability.ValueType = Availability.AVAILABILITY_OPEN
+    """Whether the node says that it takes new work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ _ADMITTED = Prepared(
         node_links.c.attached_at,
         node_links.c.away_since,
         node_links.c.policy,
+        node_links.c.availability,
     )
     .outerjoin_from(
         nodes, node_links, and_(node_links.c.genesis == nodes.c.genesis, node_links.c.node_id == nodes.c.node_id)
@@ -90,6 +93,7 @@ def _link(row: AnyRow) -> Link:
         attached=row.attached_at is not None and row.away_since is None,
         away_since=row.away_since,
         labels=frozenset(PolicySummary.FromString(row.policy).labels) if row.policy else frozenset(),
+        availability=row.availability or Availability.AVAILABILITY_OPEN,
     )
 
 
@@ -157,10 +161,23 @@ def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime)
             version=hello.version,
             policy=hello.policy.SerializeToString(),
             free_slots=hello.free_slots,
+            availability=hello.availability,
+            offered_at=now,
         )
         .returning(node_links.c.epoch, node_links.c.last_sequence, node_links.c.acknowledged)
     )
     return Attached(*connection.execute(begun).one())
+
+
+def offer(connection: Connection, link_id: int, offered: Offer, *, now: datetime) -> None:
+    """Note what a node offers from now on."""
+    values = {
+        "policy": offered.policy.SerializeToString(),
+        "free_slots": offered.free_slots,
+        "availability": offered.availability,
+        "offered_at": now,
+    }
+    connection.execute(update(node_links).where(node_links.c.link_id == link_id).values(values))
 
 
 _EPOCH = Prepared(select(node_links.c.epoch).where(node_links.c.link_id == bindparam("link_id")))

@@ -86,6 +86,7 @@ runs = Table(
     Column("fraction", Float, nullable=False),
     Column("waiting", LargeBinary),  # a Waiting, as the node says
     Column("receipt", LargeBinary),  # a Signed
+    Column("approvals", LargeBinary),  # a Run that has nothing but its approvals
     Column("result_digest", LargeBinary, nullable=False),
     Column("result_size_bytes", BigInteger, nullable=False),
     Column("progress_envelope", LargeBinary, nullable=False),
@@ -144,6 +145,8 @@ node_links = Table(
     Column("version", String, nullable=False),  # the node's release
     Column("policy", LargeBinary, nullable=False),  # a PolicySummary, as the node says
     Column("free_slots", Integer, nullable=False),
+    Column("availability", Integer, nullable=False, server_default="0"),  # Availability, as the node says
+    Column("offered_at", Instant),  # when it said these three
     UniqueConstraint("genesis", "node_id"),
     Index(None, "organization_id"),
 )
