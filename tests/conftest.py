@@ -7,6 +7,7 @@ turns those skips into errors: that is how the gate makes sure that nothing was 
 
 import functools
 import os
+import shutil
 import subprocess
 from collections import Counter
 
@@ -26,7 +27,13 @@ def docker_lacks() -> str | None:
     return f"{asked.stderr.strip().splitlines()[-1]}: run `make services`" if asked.returncode else None
 
 
-NEEDS = {"docker": docker_lacks}
+def command_lacks(*names: str) -> str | None:
+    """Return why tests that run these commands can't run here, None if they can."""
+    missing = [name for name in names if shutil.which(name) is None]
+    return f"{', '.join(missing)} not found: run `make services`" if missing else None
+
+
+NEEDS = {"docker": docker_lacks, "nodejs": functools.partial(command_lacks, "node", "npm")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
