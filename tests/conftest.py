@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -33,7 +34,10 @@ def command_lacks(*names: str) -> str | None:
     return f"{', '.join(missing)} not found: run `make services`" if missing else None
 
 
-NEEDS = {"docker": docker_lacks, "nodejs": functools.partial(command_lacks, "node", "npm")}
+NEEDS: dict[str, Callable[[], str | None]] = {
+    "docker": docker_lacks,
+    "nodejs": functools.partial(command_lacks, "node", "npm"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

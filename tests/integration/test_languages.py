@@ -72,5 +72,5 @@ async def test_what_goes_wrong_in_javascript_is_told(tmp_path, javascript):
             labels=[LABEL],
         )
         [result] = await task.wait()
-    assert not result.completed
+    assert result.state == "FAILED"
     assert "COLUMN_NOT_FOUND" in result.failure
