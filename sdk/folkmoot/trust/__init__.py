@@ -114,7 +114,7 @@ from folkmoot.trust.proof_facts import MemberProof, NodeProof, Place, ProvenLedg
 from folkmoot.trust.receipt import sign_receipt, verify_receipt, verify_refusal
 from folkmoot.trust.signed import sign, verify
 from folkmoot.trust.state import State
-from folkmoot.trust.task import VerifiedTask, sign_subtask, sign_task, verify_task
+from folkmoot.trust.task import VerifiedTask, sign_check, sign_subtask, sign_task, verify_check, verify_task
 from folkmoot.trust.vault import (
     Stretching,
     open_vaulted_key,
@@ -241,6 +241,7 @@ __all__ = [
     "seal_vaulted_key",
     "serialize",
     "sign",
+    "sign_check",
     "sign_of_life",
     "sign_receipt",
     "sign_subtask",
@@ -249,6 +250,7 @@ __all__ = [
     "uuid7",
     "verify",
     "verify_authentication",
+    "verify_check",
     "verify_invitation",
     "verify_join_request",
     "verify_proof",

@@ -27,8 +27,11 @@ def read_spec(body: bytes) -> TaskSpec:
     return spec
 
 
-def check_spec(spec: TaskSpec) -> None:
-    """Check all that can be seen in a spec without a ledger and without the specs above it."""
+def check_spec(spec: TaskSpec, *, only_asks: bool = False) -> None:
+    """Check all that can be seen in a spec without a ledger and without the specs above it.
+
+    `only_asks`: it is no task but the question whether it would be accepted, and expires when it is made.
+    """
     position = spec.ledger_position
     require(len(position.hash) == DIGEST_BYTES, TaskRule.LEDGER_POSITION)
     require(is_uuid(spec.task_id) and is_uuid(spec.job_id), TaskRule.ID)
@@ -41,8 +44,7 @@ def check_spec(spec: TaskSpec) -> None:
     require(all(0 < len(label.encode()) <= LONGEST_REFERENCE_BYTES for label in spec.labels), TaskRule.LABELS)
     _check_resources(spec)
     require(spec.max_attempts >= 1, TaskRule.MAX_ATTEMPTS)
-    term = nanoseconds(spec.expires_at) - nanoseconds(spec.created_at)
-    require(0 < term <= in_nanoseconds(LONGEST_TASK), TaskRule.TERM)
+    _check_term(spec, only_asks=only_asks)
     for image in spec.grant.images:
         check_image(image)
 
@@ -75,6 +77,13 @@ def check_within(spec: TaskSpec, parent: TaskSpec) -> None:
     )
     require(set(spec.labels) <= set(parent.labels), TaskRule.GRANT_LABELS)
     require(nanoseconds(spec.expires_at) <= nanoseconds(parent.expires_at), TaskRule.GRANT_TERM)
+
+
+def _check_term(spec: TaskSpec, *, only_asks: bool) -> None:
+    term = nanoseconds(spec.expires_at) - nanoseconds(spec.created_at)
+    if only_asks and term:
+        raise RuleBroken(TaskRule.TERM, "what only asks expires at the moment when it is made")
+    require(only_asks or 0 < term <= in_nanoseconds(LONGEST_TASK), TaskRule.TERM)
 
 
 def _check_receivers(spec: TaskSpec) -> None:

@@ -3,6 +3,9 @@
 A root task is signed by its organization's task-signing key. A subtask is signed by the node that runs its parent, and
 comes with the signed specs of everything above it: `verify_task` checks the whole chain, root first, against one's own
 replica of the ledger. Every rule is in `rules.TaskRule`.
+
+Whoever only asks whether a task would be accepted signs it as one that expires at the moment when it is made: `verify_check` takes
+nothing else, `verify_task` takes it for broken, and nobody can ever execute it.
 """
 
 from collections.abc import Sequence
@@ -94,10 +97,16 @@ def sign_subtask(spec: TaskSpec, node_key: SigningKey) -> Signed:
     return _sign(SignedKind.SIGNED_KIND_SUBTASK_SPEC, spec, node_key)
 
 
-def _sign(kind: SignedKind.ValueType, spec: TaskSpec, key: SigningKey) -> Signed:
+def sign_check(spec: TaskSpec, key: SigningKey) -> Signed:
+    """Sign the question whether a task would be accepted, with the key that would sign the task; raise Malformed as that does."""
+    kind = SignedKind.SIGNED_KIND_SUBTASK_SPEC if spec.HasField("parent") else SignedKind.SIGNED_KIND_TASK_SPEC
+    return _sign(kind, spec, key, only_asks=True)
+
+
+def _sign(kind: SignedKind.ValueType, spec: TaskSpec, key: SigningKey, *, only_asks: bool = False) -> Signed:
     body = serialize(spec)
     try:
-        check_spec(read_spec(body))
+        check_spec(read_spec(body), only_asks=only_asks)
     except RuleBroken as broken:
         raise Malformed(f"The task breaks a rule: {broken}", metadata=broken.metadata) from broken
     return sign(kind, body, key=key, genesis=spec.genesis)
@@ -111,20 +120,38 @@ def verify_task(chain: TaskChain, state: State, *, now: datetime | None) -> Veri
     rule, level), TaskExpired, and TaskAheadOfLedger when the creator knew entries that `state` does not have: refresh the
     replica and verify again; if it still is ahead then, refuse it.
     """
+    task = _verify(chain, state, now=now, only_asks=False)
+    expires_at = nanoseconds(task.spec.expires_at)
+    if now is not None and expires_at <= nanoseconds_at(now):
+        raise TaskExpired(f"The task {task.spec.task_id} expired at {moment_at(expires_at).isoformat()}")
+    return task
+
+
+def verify_check(chain: TaskChain, state: State, *, now: datetime) -> VerifiedTask:
+    """Return the task that somebody asks about, proven as `verify_task` proves one that may be executed now.
+
+    The question is fresh: TaskExpired if it was asked more than 5 minutes ago.
+    """
+    task = _verify(chain, state, now=now, only_asks=True)
+    asked_at = nanoseconds(task.spec.created_at)
+    if asked_at < nanoseconds_at(now) - in_nanoseconds(CLOCK_SKEW):
+        raise TaskExpired(f"The question was asked at {moment_at(asked_at).isoformat()}: ask it anew")
+    return task
+
+
+def _verify(chain: TaskChain, state: State, *, now: datetime | None, only_asks: bool) -> VerifiedTask:
     specs = _read_chain(chain.specs, state)
     latest = None if now is None else nanoseconds_at(now) + in_nanoseconds(CLOCK_SKEW)
     signers: list[_Signer] = []
     for level, signed in enumerate(chain.specs):
         try:
+            check_spec(specs[level], only_asks=only_asks and level == len(specs) - 1)
             signers.append(_check_level(signed, level, specs, chain.specs, state))
             if latest is not None:
                 require(nanoseconds(specs[level].created_at) <= latest, TaskRule.TIME_AHEAD)
                 _check_executable(specs[level], signers[level], state)
         except RuleBroken as broken:
             raise _not_proven(broken, level) from broken
-    expires_at = nanoseconds(specs[-1].expires_at)
-    if now is not None and expires_at <= nanoseconds_at(now):
-        raise TaskExpired(f"The task {specs[-1].task_id} expired at {moment_at(expires_at).isoformat()}")
     return VerifiedTask(
         chain=specs,
         chain_digests=tuple(digest(signed.body) for signed in chain.specs),
@@ -164,9 +191,8 @@ def _read_chain(signed: Sequence[Signed], state: State) -> tuple[TaskSpec, ...]:
 def _check_level(
     signed: Signed, level: int, specs: Sequence[TaskSpec], chain: Sequence[Signed], state: State
 ) -> _Signer:
-    """Check one spec: by itself, against the ledger, against those above it; return who signed it."""
+    """Check one spec against the ledger and against those above it; return who signed it."""
     spec = specs[level]
-    check_spec(spec)
     _check_ledger(spec, state)
     tasks, runs = [each.task_id for each in specs], [run.run_id for each in specs for run in each.receivers]
     require(len(set(tasks)) == len(tasks) and len(set(runs)) == len(runs), TaskRule.ID)
