@@ -45,6 +45,7 @@ from folkmoot.node.vault import Vault, keep_vaulted
 from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import Replica, timeouts
 from folkmoot.transport.calls import pause_seconds
+from folkmoot.transport.failpoints import obey_environment
 from folkmoot.transport.vault_secret import find_vault_secret
 from folkmoot.trust import (
     FolkmootError,
@@ -133,6 +134,7 @@ class RunningNode:
 @asynccontextmanager
 async def serve(config: NodeConfig, *, runtime: MakeRuntime = make_runtime) -> AsyncIterator[RunningNode]:
     """Run a node while the block runs. Raises FolkmootError for keys, policies and directories that can't be used."""
+    obey_environment()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_process(config.state_directory))
         running = [

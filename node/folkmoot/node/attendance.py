@@ -15,6 +15,7 @@ from folkmoot.node.link import PROTOCOL
 from folkmoot.node.records import RunRecord
 from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.station import Station
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.link_pb2 import HeldRun, Hello, NodeFrame, PolicySummary, Resync, ServerFrame, Welcome
 from folkmoot.v1.task_pb2 import Isolation, RunState
@@ -86,6 +87,7 @@ class Attendance:
                 self._ledger.shown(frame.ledger_head.position)
             case "accepted":
                 accepted = frame.accepted
+                failpoint("node.message.accepted")
                 await self._station.journal.transact(
                     lambda connection: message_records.accept_outgoing(connection, accepted)
                 )

@@ -14,6 +14,7 @@ from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.transport.calls import pause_seconds
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.signed_pb2 import Signed
@@ -33,8 +34,10 @@ async def deliver(station: Station, record: RunRecord) -> None:
     A server that was restored from a backup learns of the run again from its creator, assigns it again, and gets what stands.
     """
     await _commit_at_last(station, record)
+    failpoint("node.result.committed")
     now = station.now()
     await station.journal.transact(lambda connection: records.commit_run(connection, record, now))
+    failpoint("node.result.commit_journaled")
 
 
 async def _commit_at_last(station: Station, record: RunRecord) -> None:
@@ -63,6 +66,7 @@ async def _commit(station: Station, record: RunRecord) -> None:
             request.envelope = source.read_at(0, source.size_bytes)
         elif source is not None:
             await connection.upload(source, record.result_digest)
+            failpoint("node.result.uploaded")
         await connection.call(
             lambda: connection.tasks.CommitRun(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS)
         )

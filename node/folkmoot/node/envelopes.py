@@ -15,6 +15,7 @@ from folkmoot.node.bridge import consume_in_thread
 from folkmoot.node.journal import Journal
 from folkmoot.node.records import StoredEnvelope
 from folkmoot.transport import INLINE_BYTES
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import BytesSource, EnvelopeRejected, FileSource, Sealing, Source, inspect
 
 RECENT = 64
@@ -90,7 +91,9 @@ class Envelopes:
             size_bytes = sum(file.write(piece) for piece in pieces)
             file.flush()
             os.fdatasync(file.fileno())
+            failpoint("node.envelope.written")
             path.rename(self._outbox / digest().hex())
+        failpoint("node.envelope.named")
         _sync_folder(self._outbox)
         return StoredEnvelope(digest(), size_bytes, None)
 

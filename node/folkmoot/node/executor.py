@@ -42,6 +42,7 @@ from folkmoot.node.scratch import Scratch
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal, cancelled, first_of
 from folkmoot.transport import Unreachable, timeouts
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -223,6 +224,7 @@ class Executor:
         try:
             async with run.reports.being(RunState.RUN_STATE_PREPARING):
                 run.input = await self._open_input(run)
+                failpoint("node.run.input_opened")
                 scratch = await self._open_scratch(run)
                 refusal = None if adopted else await self._prepare(run, scratch)
         except EnvelopeRejected as error:
@@ -256,6 +258,7 @@ class Executor:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""
         spec = run.task.spec
         prepared = await self._runtime.prepare(spec.image)
+        failpoint("node.run.image_prepared")
         function = run.function
         if prepared.functions is not None and function not in prepared.functions:
             return function_not_found(function, prepared.functions)
@@ -276,7 +279,9 @@ class Executor:
             scratch=int(scratch is not None),
         )
         run.record = await self._station.journal.transact(lambda connection: records.start_run(connection, starting))
+        failpoint("node.run.journaled_as_started")
         await self._proxy.open(run, self._tables, self._directory(run))
+        failpoint("node.run.socket_bound")
         await self._runtime.start(
             RunStart(
                 run_name=run.run_name,
@@ -291,6 +296,7 @@ class Executor:
                 limits=run.record.limits,
             )
         )
+        failpoint("node.run.started")
         return None
 
     async def _open_scratch(self, run: Run) -> Path | None:
@@ -339,6 +345,7 @@ class Executor:
             await first_of(self._runtime.wait(run_name), timeout_seconds=CLEAR_AFTER_SECONDS)
             await self._runtime.stop(run_name)
             await self._runtime.remove(run_name)
+            failpoint("node.run.process_removed")
         finally:
             await self._proxy.close(run_name)
         await asyncio.to_thread(shutil.rmtree, self._station.runtime_directory / run_name, ignore_errors=True)

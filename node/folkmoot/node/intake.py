@@ -18,6 +18,7 @@ from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import refused
 from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import BytesSource, EnvelopeRejected, FolkmootError, TrustError, VerifiedTask, inspect
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, PeerMessage, ServerFrame
@@ -70,6 +71,7 @@ class Intake:
 
     async def take(self, frames: Sequence[ServerFrame]) -> int:
         """Journal deliveries; return up to which one everything is journaled. Those that came before are skipped."""
+        failpoint("node.delivery.received")
         last = await self.acknowledged()
         changes: list[Change] = []
         self._judged = {}
@@ -86,6 +88,7 @@ class Intake:
             if change is not None:
                 changes.append(change)
         afterwards = await self._station.journal.transact(lambda connection: _apply(connection, changes, last))
+        failpoint("node.delivery.journaled")
         self._acknowledged = last
         for act in afterwards:
             act()
@@ -108,6 +111,7 @@ class Intake:
     async def _assign(self, assign: Assign) -> Change:
         judged = await judge(self._station, record_of(assign, self._station.now()))
         self._judged[assign.run_id] = judged
+        failpoint("node.run.judged")
         inline = _inline(judged.record, assign.input_envelope)
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:

@@ -19,6 +19,7 @@ from folkmoot.node.connection import Connection
 from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import error_from_rpc, timeouts
 from folkmoot.transport.calls import pause_seconds
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Bye, Heartbeat, NodeFrame, ServerFrame, Welcome
@@ -226,6 +227,7 @@ class _Session:
                 raise _violation("a delivery came before Welcome")
             self._acknowledged = await self._receiver.deliver(deliveries)
             await self._say(NodeFrame(heartbeat=Heartbeat()))
+            failpoint("node.delivery.acknowledged")
 
     async def _control(self, frame: ServerFrame) -> None:
         match frame.WhichOneof("frame"):

@@ -20,6 +20,7 @@ from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import (
     BytesSource,
     EnvelopeRejected,
@@ -80,6 +81,7 @@ class Messages:
             lambda connection: message_records.insert_outgoing(connection, record, message, digest(content))
         )
         if is_new:
+            failpoint("node.message.journaled")
             self._run.left(len(sealed.envelope))
             self._send(NodeFrame(peer_message=message))
             self._unaccepted += 1

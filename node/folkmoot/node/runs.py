@@ -26,6 +26,7 @@ from folkmoot.node.slots import Slot
 from folkmoot.node.station import Station
 from folkmoot.node.subtasks import Subtasks
 from folkmoot.node.waiting import first_of
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import (
     FolkmootError,
     KeyUnpublished,
@@ -225,6 +226,7 @@ class Run:
                     pass
             else:
                 stored = await self.station.envelopes.seal(aiter(measured), await self._sealing(content_type))
+                failpoint("node.result.sealed")
                 await self._end(COMPLETED, stored, measured.digest)
             self._require_written(measured.digest)
 
@@ -282,6 +284,7 @@ class Run:
             ended_at_us=microseconds(now),
         )
         self.record = await self.station.journal.transact(lambda db: records.end_run(db, ending, stored))
+        failpoint("node.result.journaled")
         if stored is not None and stored.inline is not None:
             self.station.envelopes.remember(stored.digest, stored.inline)
         self.ended.set()

@@ -20,6 +20,7 @@ from folkmoot.node.sightings import in_task, require_no_contradiction
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.transport.calls import pause_seconds
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import (
     EnvelopeRejected,
     FolkmootError,
@@ -188,6 +189,7 @@ class Subtasks:
         except FolkmootError:
             dropping_refused.close()
             raise
+        failpoint("node.subtask.journaled")
         self._verified[task_id] = task
         self._run.left(sum(envelope.size_bytes for envelope in stored))
         return record
@@ -283,6 +285,7 @@ class Subtasks:
         await connection.call(
             lambda: connection.tasks.CreateTask(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS)
         )
+        failpoint("node.subtask.created")
         await self._transact(lambda db: records.subtask_created(db, record.task_id))
 
     # ---- finding ----

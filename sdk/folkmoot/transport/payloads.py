@@ -14,6 +14,7 @@ import grpc.aio
 
 from folkmoot.transport import timeouts
 from folkmoot.transport.calls import TRANSIENT, pause_seconds, retrying
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
@@ -115,6 +116,7 @@ async def _upload_part(
         except asyncio.InvalidStateError:
             pass  # The server has ended the call: awaiting it says why.
         await call
+        failpoint("upload.part_sent")
 
 
 async def download(

@@ -43,6 +43,7 @@ from folkmoot.server.tokens import Tokens
 from folkmoot.server.vault import Vault
 from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.transport.channel import SERVER_OPTIONS
+from folkmoot.transport.failpoints import obey_environment
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
@@ -88,6 +89,7 @@ async def serve(
     config: Config, *, clock: Clock = utc_now, random: Random = os.urandom, password_cost: Cost | None = None
 ) -> RunningServer:
     """Start a server: migrate, make what is made once, bind, serve. What was begun is undone if it can't."""
+    obey_environment()
     async with AsyncExitStack() as parts:
         log = logs.make(config.log_level)
         parts.enter_context(_locked(config.data))

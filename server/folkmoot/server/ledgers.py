@@ -17,6 +17,7 @@ from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Clock, wait_for
 from folkmoot.server.store import ledger_rows
 from folkmoot.server.store.engine import Store
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import Position, State, digest, fingerprint, key_id, parse, replay
 from folkmoot.trust.errors import (
     FolkmootError,
@@ -232,6 +233,7 @@ class Ledgers:
                 self._appending(ledger.state, state, signed, entry, also),
                 then=lambda effects: self._moved(ledger, state, effects),
             )
+            failpoint("server.ledger.committed")
             return state.position
 
     def _follow(self, before: State | None, signed: Signed, entry: ledger_pb2.LedgerEntry) -> State:
@@ -263,6 +265,7 @@ class Ledgers:
             also(connection)
             ledger_rows.append(connection, before, state, signed, now=now)
             record(connection)
+            failpoint("server.ledger.stored")
             return [follower(connection, before, state, author) for follower in self._followers]
 
         return operation

@@ -22,6 +22,7 @@ from folkmoot.server.store import deliveries, links, placement, reports
 from folkmoot.server.store.reports import Fate
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import link_topic
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import INLINE_BYTES
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
 from folkmoot.trust import State, timestamp
@@ -235,9 +236,12 @@ class LinkSession:
         now = self._core.clock()
 
         def work(connection: Connection, touched: Touched) -> Fate:
-            return reports.message(connection, self._link, sent, now=now, touched=touched)
+            fate = reports.message(connection, self._link, sent, now=now, touched=touched)
+            failpoint("server.message.stored")
+            return fate
 
         fate = await self._acknowledge(acknowledged, work)
+        failpoint("server.message.committed")
         if fate is Fate.NOT_KNOWN:
             self._core.log.warning("link.message_not_known", node_id=self.caller.node_id, from_run_id=sent.from_run_id)
             return
@@ -265,6 +269,7 @@ class LinkSession:
             links.require(connection, self._link, self.epoch)
             if news:
                 deliveries.acknowledge(connection, self._link, acknowledged, now=now, touched=touched)
+                failpoint("server.acknowledgement.stored")
             return work(connection, touched) if work else None
 
         done = await self._dispatch.write(both)

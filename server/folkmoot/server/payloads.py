@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from folkmoot.transport.durable import sync_folder
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import PART_BYTES
 from folkmoot.trust import Source
 
@@ -122,8 +123,11 @@ class _NewPart:
 
     def publish(self) -> None:
         os.fdatasync(self._file.fileno())
+        failpoint("server.part.written")
         self._unfinished.replace(self._path)
+        failpoint("server.part.named")
         sync_folder(self._path.parent)
+        failpoint("server.part.synced")
 
     def close(self) -> None:
         self._file.close()

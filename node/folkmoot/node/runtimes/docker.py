@@ -24,6 +24,7 @@ from docker.types import LogConfig, Mount, Ulimit
 
 from folkmoot.node.images import engine_name, functions_of, image_not_found, is_the_image
 from folkmoot.node.ports import Exit, PreparedImage, RunStart
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -168,6 +169,7 @@ def _start(api: Any, start: RunStart, node: str) -> None:
     if problem := _unlike(api.inspect_container(name), start):
         api.remove_container(name, force=True, v=True)
         raise DockerException(problem)
+    failpoint("node.run.container_created")
     api.start(name)
 
 

@@ -19,6 +19,7 @@ from typing import Self
 
 from folkmoot.node.descriptors import readable
 from folkmoot.node.ports import Exit
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.v1 import task_pb2 as pb
 
 OUTPUT_BYTES = 65_536
@@ -70,6 +71,7 @@ class Worker:
             start_new_session=True,
         )
         worker = cls(run_name, node, process.pid, _started_ticks(process.pid) or 0, _out_of_memory_kills(), assigned)
+        failpoint("node.run.process_begun")
         worker.save(records)
         return worker, process
 

@@ -13,6 +13,7 @@ from folkmoot.server.payloads import PayloadStore
 from folkmoot.server.store import payload_rows
 from folkmoot.server.store.payload_rows import Place
 from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.timeouts import IDLE_SECONDS
 from folkmoot.trust import BytesSource, EnvelopeRejected, Malformed, Source, inspect
@@ -105,6 +106,7 @@ class PayloadService(PayloadServiceServicer):
             await self._store.remove(digest)
             raise
         now = self._core.clock()
+        failpoint("server.payload.checked")
         data = {"envelope_digest": digest.hex(), "size_bytes": size_bytes}
         record = events.prepare(intent="payload.upload", data=data, now=now)
 

@@ -18,6 +18,7 @@ from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import task_topic
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1 import task_service_pb2 as pb
@@ -50,9 +51,12 @@ class TaskService(TaskServiceServicer):
             if creation.is_stored(connection, new):
                 return views.task_and_runs(connection, caller, new.spec.task_id)
             record(connection)
-            return creation.store(connection, new, touched)
+            stored = creation.store(connection, new, touched)
+            failpoint("server.task.stored")
+            return stored
 
         task, runs = await self._dispatch.write(work)
+        failpoint("server.task.committed")
         return pb.CreateTaskResponse(task=task, runs=runs)
 
     async def GetTask(self, request: pb.GetTaskRequest, _rpc: Context) -> pb.GetTaskResponse:
@@ -96,6 +100,7 @@ class TaskService(TaskServiceServicer):
             return views.task_and_runs(connection, caller, task_id)
 
         task, runs = await self._dispatch.write(work)
+        failpoint("server.cancellation.committed")
         return pb.CancelTaskResponse(task=task, runs=runs)
 
     async def WatchTask(self, request: pb.WatchTaskRequest, _rpc: Context) -> AsyncIterator[pb.WatchTaskResponse]:
@@ -179,9 +184,12 @@ class TaskService(TaskServiceServicer):
         def work(connection: Connection, touched: Touched) -> Run:
             if commits.store(connection, ending, caller, touched):
                 record(connection)
+            failpoint("server.commit.stored")
             return views.run(connection, caller, run_id)
 
-        return pb.CommitRunResponse(run=await self._dispatch.write(work))
+        run = await self._dispatch.write(work)
+        failpoint("server.commit.committed")
+        return pb.CommitRunResponse(run=run)
 
     # ---- links -----------------------------------------------------------------------------------------------------
 
@@ -194,6 +202,7 @@ class TaskService(TaskServiceServicer):
             while (frames := await session.next_frames(HEARTBEAT_SECONDS)) or not session.over:
                 for frame in frames or session.idle():
                     yield pb.AttachResponse(frame=frame)
+                    failpoint("server.delivery.sent")
         finally:
             listening.cancel()
             session.end()
