@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "trust": {"v1"},
     "algorithm": {"v1"},
     "transport": {"v1", "trust"},
-    "client": {"v1", "trust", "transport", "algorithm"},
+    "registry": {"v1", "trust"},
+    "client": {"v1", "trust", "transport", "registry", "algorithm"},
     "server": {"v1", "trust", "transport", "cli"},
-    "node": {"v1", "trust", "transport", "algorithm", "cli"},
-    "cli": {"v1", "trust", "transport", "client", "algorithm"},
+    "node": {"v1", "trust", "transport", "registry", "algorithm", "cli"},
+    "cli": {"v1", "trust", "transport", "registry", "client", "algorithm"},
 }
 
 
