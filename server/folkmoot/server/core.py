@@ -12,6 +12,7 @@ from folkmoot.server.config import Config
 from folkmoot.server.store.engine import Store
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import admin_service_pb2, errors_pb2
+from folkmoot.v1.link_pb2 import Availability, PolicySummary
 
 if TYPE_CHECKING:
     from folkmoot.server.ledgers import Ledgers
@@ -31,10 +32,15 @@ class NodeKey(NamedTuple):
 
 
 class ConnectionState(NamedTuple):
-    """Whether a node is connected, and since when, if that is known."""
+    """Whether a node is connected, since when, and what it said last of itself."""
 
     connection: admin_service_pb2.Connection.ValueType
-    since: datetime | None
+    since: datetime
+    version: str
+    policy: PolicySummary
+    availability: Availability.ValueType
+    offered_at: datetime
+    """When it said what its policy and its availability are."""
 
 
 class Connections(Protocol):

@@ -4,7 +4,8 @@ What is checked here protects the server and its users from garbage. Nodes rely 
 chain against their own replica.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,6 +39,7 @@ from folkmoot.trust import (
     inspect,
     serialize,
     timestamp,
+    verify_check,
     verify_task,
 )
 from folkmoot.trust.errors import FolkmootError
@@ -46,7 +48,7 @@ from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import Parent, Receiver, Run, Task, TaskChain, TaskInputRef, TaskSpec
-from folkmoot.v1.task_service_pb2 import CreateTaskRequest
+from folkmoot.v1.task_service_pb2 import CheckTaskRequest, CreateTaskRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,47 @@ def genesis_of(chain: TaskChain) -> bytes:
 
 def check(request: CreateTaskRequest, *, caller: Caller, state: State, now: datetime) -> NewTask:
     """Verify the chain, that it is the caller's to send, and that the envelopes are some that it names."""
-    try:
+    with _refused_as_the_contract_says():
         verified = verify_task(request.chain, state, now=now)
+    return _checked(verified, request, caller=caller, state=state, now=now)
+
+
+def check_question(request: CheckTaskRequest, *, caller: Caller, state: State, now: datetime) -> NewTask:
+    """Verify what somebody asks about as if it were to be created; every input comes along, since nothing is stored."""
+    with _refused_as_the_contract_says():
+        verified = verify_check(request.chain, state, now=now)
+    new = _checked(verified, request, caller=caller, state=state, now=now)
+    if any(reference.envelope_digest not in new.inlines for reference in new.spec.inputs):
+        raise Malformed("An input does not ride along; for a question the function is enough, without large arguments")
+    return new
+
+
+@contextmanager
+def _refused_as_the_contract_says() -> Iterator[None]:
+    """Say what is wrong as the contract does: whoever sends a task that is not proven made a mistake himself."""
+    try:
+        yield
     except TaskAheadOfLedger as error:  # This server was restored from a backup; its ledger is about to be given back.
         raise LedgerBehind(error.message, metadata=error.metadata) from error
     except TaskNotProven as error:
-        raise _refusal(error) from error
+        reason = _REFUSALS.get(error.metadata.get("rule", ""), Malformed.REASON)
+        raise FolkmootError(reason, error.message, metadata=error.metadata) from error
+
+
+_REFUSALS: Mapping[str, ErrorReason.ValueType] = {
+    "SIGNATURE": ErrorReason.ERROR_REASON_SIGNATURE_INVALID,
+    "MEMBER": ErrorReason.ERROR_REASON_NOT_A_MEMBER,
+}
+
+
+def _checked(
+    verified: VerifiedTask,
+    request: CreateTaskRequest | CheckTaskRequest,
+    *,
+    caller: Caller,
+    state: State,
+    now: datetime,
+) -> NewTask:
     spec = verified.spec
     if spec.initiator.organization_id != caller.organization_id:
         raise _not_allowed("The task's initiator is another organization than yours")
@@ -112,18 +149,6 @@ def _inline(envelope: bytes, spec: TaskSpec) -> tuple[bytes, bytes]:
 
 def _input_place(spec: TaskSpec) -> Place:
     return Place(EnvelopeKind.ENVELOPE_KIND_INPUT, spec.task_id)
-
-
-_REFUSALS: Mapping[str, ErrorReason.ValueType] = {
-    "SIGNATURE": ErrorReason.ERROR_REASON_SIGNATURE_INVALID,
-    "MEMBER": ErrorReason.ERROR_REASON_NOT_A_MEMBER,
-}
-
-
-def _refusal(error: TaskNotProven) -> FolkmootError:
-    """Say it as the contract does: whoever creates a task that is not proven made a mistake himself."""
-    reason = _REFUSALS.get(error.metadata.get("rule", ""), Malformed.REASON)
-    return FolkmootError(reason, error.message, metadata=error.metadata)
 
 
 def _not_allowed(text: str) -> FolkmootError:
@@ -154,7 +179,7 @@ def is_stored(connection: Connection, new: NewTask) -> bool:
 def store(connection: Connection, new: NewTask, touched: Touched) -> tuple[Task, list[Run]]:
     """Store a task with its runs, deliveries and inputs; return how it begins."""
     spec = new.spec
-    _check_above(connection, new)
+    check_above(connection, new)
     dependencies = _check_dependencies(connection, spec)
     _insert_task(connection, new, blocked=dependencies is Verdict.WAIT)
     _store_inputs(connection, new)
@@ -209,7 +234,7 @@ def _assign(connection: Connection, spec: TaskSpec, placed: Mapping[str, int], t
     deliveries.enqueue(connection, told, touched)
 
 
-def _check_above(connection: Connection, new: NewTask) -> None:
+def check_above(connection: Connection, new: NewTask) -> None:
     """Check that the job is the initiator's, or that the caller's node holds the run that creates the subtask."""
     spec = new.spec
     if spec.HasField("parent"):

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, and_, or_, select
 
 from folkmoot.server import events
+from folkmoot.server.checks import Checks
 from folkmoot.server.context import Caller
 from folkmoot.server.core import ConnectionState, Core, NodeKey
 from folkmoot.server.ledgers import Effect, not_admitted
 from folkmoot.server.link import SILENT_INTERVALS, LinkSession, Work
 from folkmoot.server.store import departures, endings, links
 from folkmoot.server.store.departures import Departure
-from folkmoot.server.store.task_tables import node_links
+from folkmoot.server.store.task_tables import AnyRow, node_links
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import Waker
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
@@ -27,6 +28,7 @@ from folkmoot.trust import State
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.admin_service_pb2 import Connection as NodeConnection
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.link_pb2 import PolicySummary
 
 SWEEP_SECONDS = 1.0
 EXPIRED_AT_ONCE = 500
@@ -41,6 +43,7 @@ class Dispatch:
     def __init__(self, core: Core, waker: Waker) -> None:
         self.core = core
         self.waker = waker
+        self.checks = Checks(core)
         self._sessions: dict[int, LinkSession] = {}
         self._by_id: dict[str, LinkSession] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -90,8 +93,13 @@ class Dispatch:
         if other is not None:
             other.end(links.session_replaced())
 
+    def live(self, link_id: int | None) -> LinkSession | None:
+        """Return the node's session, if it is attached to this instance."""
+        return None if link_id is None else self._sessions.get(link_id)
+
     def detached(self, session: LinkSession) -> None:
         """Forget a session that has ended, and note since when its node is away."""
+        self.checks.gone(session)
         link_id, epoch, now = session.link_id, session.epoch, self.core.clock()
         if link_id is None:
             return
@@ -122,13 +130,13 @@ class Dispatch:
         return lambda: self.waker.wake(touched.topics)
 
     async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
-        """Tell the connection of each of the nodes that ever attached."""
+        """Tell of each of the nodes that ever attached whether it is connected, and what it offers."""
         if not nodes:
             return {}
         wanted = or_(*(and_(node_links.c.genesis == key.genesis, node_links.c.node_id == key.node_id) for key in nodes))
         asked = select(node_links).where(node_links.c.attached_at.is_not(None), wanted)
         rows = await self.core.store.read(lambda connection: connection.execute(asked).all())
-        return {NodeKey(row.genesis, row.node_id): _connection(row.attached_at, row.away_since) for row in rows}
+        return {NodeKey(row.genesis, row.node_id): _connection(row) for row in rows}
 
     # ---- what goes on by itself ------------------------------------------------------------------------------------
 
@@ -192,7 +200,13 @@ class Dispatch:
         return task
 
 
-def _connection(attached_at: datetime, away_since: datetime | None) -> ConnectionState:
-    if away_since is None:
-        return ConnectionState(NodeConnection.CONNECTION_ONLINE, attached_at)
-    return ConnectionState(NodeConnection.CONNECTION_AWAY, away_since)
+def _connection(row: AnyRow) -> ConnectionState:
+    is_away = row.away_since is not None
+    return ConnectionState(
+        connection=NodeConnection.CONNECTION_AWAY if is_away else NodeConnection.CONNECTION_ONLINE,
+        since=row.away_since if is_away else row.attached_at,
+        version=row.version,
+        policy=PolicySummary.FromString(row.policy),
+        availability=row.availability,
+        offered_at=row.offered_at or row.attached_at,
+    )

@@ -18,6 +18,7 @@ from folkmoot.server import events, heads
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
 from folkmoot.server.ledgers import not_admitted
+from folkmoot.server.link_errors import shutting_down, too_large, violation
 from folkmoot.server.store import deliveries, links, placement, reports
 from folkmoot.server.store.reports import Fate
 from folkmoot.server.store.touched import Touched
@@ -28,7 +29,6 @@ from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
 from folkmoot.trust import State, timestamp
 from folkmoot.trust.encoding import uuid7
 from folkmoot.trust.errors import FolkmootError
-from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import (
     Accepted,
     Drain,
@@ -139,6 +139,9 @@ class LinkSession:
                 await self._message(frame.acknowledged, frame.peer_message)
             case "offer":
                 await self._offer(frame.acknowledged, frame.offer)
+            case "checked":
+                await self._acknowledge(frame.acknowledged)
+                self._dispatch.checks.answered(self, frame.checked)
             case "head_statement":
                 await self._acknowledge(frame.acknowledged)
                 await self._state_head(frame.head_statement)
@@ -392,18 +395,3 @@ class LinkSession:
     @staticmethod
     def _time() -> float:
         return asyncio.get_running_loop().time()
-
-
-def violation(text: str) -> FolkmootError:
-    """Return the error of a node that breaks the protocol."""
-    return FolkmootError(ErrorReason.ERROR_REASON_PROTOCOL_VIOLATION, text)
-
-
-def shutting_down() -> FolkmootError:
-    """Return the error of a server that is about to stop."""
-    return FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, "The server stops")
-
-
-def too_large(what: str) -> FolkmootError:
-    """Return the error of an envelope that can't travel over a link."""
-    return FolkmootError(ErrorReason.ERROR_REASON_TOO_LARGE, f"{what} has more than {INLINE_BYTES} bytes")

@@ -4,11 +4,12 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
+from sqlalchemy import Row
 
 from folkmoot.server import accounts, lists
 from folkmoot.server.accounts import Accounts
 from folkmoot.server.attempts import NodeAttempts
-from folkmoot.server.core import Connections, Core, NodeKey
+from folkmoot.server.core import Connections, ConnectionState, Core, NodeKey
 from folkmoot.server.joining import Joining
 from folkmoot.server.roles import ROLES
 from folkmoot.trust import State
@@ -113,19 +114,7 @@ class AdminService(AdminServiceServicer):
             self._core, request.genesis, page_size=request.page_size, page_token=request.page_token
         )
         known = await self._connections.connections([NodeKey(row.genesis, row.node_id) for row in rows])
-        nodes = []
-        for row in rows:
-            state = known.get(NodeKey(row.genesis, row.node_id))
-            nodes.append(
-                admin.Node(
-                    node_id=row.node_id,
-                    name=row.name,
-                    organization_id=row.organization_id,
-                    genesis=row.genesis,
-                    connection=state.connection if state else admin.CONNECTION_AWAY,
-                    connection_since=timestamp(state.since) if state and state.since else None,
-                )
-            )
+        nodes = [_node(row, known.get(NodeKey(row.genesis, row.node_id))) for row in rows]
         return admin.ListNodesResponse(nodes=nodes, next_page_token=token)
 
     async def SubmitJoinRequest(
@@ -219,6 +208,28 @@ def _user(user: accounts.User) -> admin.User:
         roles=user.roles,
         created_at=timestamp(user.created_at),
     )
+
+
+def _node(row: Row[Any], known: ConnectionState | None) -> admin.Node:
+    """Return a node: who it is by the ledger, and what it said of itself if it ever attached."""
+    node = admin.Node(
+        node_id=row.node_id,
+        name=row.name,
+        organization_id=row.organization_id,
+        genesis=row.genesis,
+        connection=admin.CONNECTION_AWAY,
+    )
+    if known is not None:
+        said = admin.Node(
+            connection=known.connection,
+            connection_since=timestamp(known.since),
+            policy=known.policy,
+            availability=known.availability,
+            version=known.version,
+            offered_at=timestamp(known.offered_at),
+        )
+        node.MergeFrom(said)
+    return node
 
 
 def _collaboration(state: State) -> admin.Collaboration:

@@ -1,18 +1,19 @@
 """TaskService: tasks and runs, how they are made, watched and ended, and the links of nodes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
 from sqlalchemy import ColumnElement, Connection
 
-from folkmoot.server import commits, context, creation, events, pages
+from folkmoot.server import checks, commits, context, creation, events, pages
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, wait_for
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.link import LinkSession
 from folkmoot.server.store import endings, views
+from folkmoot.server.store.links import Link
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -58,6 +59,25 @@ class TaskService(TaskServiceServicer):
         task, runs = await self._dispatch.write(work)
         failpoint("server.task.committed")
         return pb.CreateTaskResponse(task=task, runs=runs)
+
+    async def CheckTask(self, request: pb.CheckTaskRequest, _rpc: Context) -> pb.CheckTaskResponse:
+        caller, now = context.caller(), self._core.clock()
+        self._dispatch.checks.allow(caller)
+        state = await self._core.ledgers.state_for_caller(creation.genesis_of(request.chain), or_former=True)
+        new = creation.check_question(request, caller=caller, state=state, now=now)
+        record = events.prepare(
+            intent="task.check", data={"digest": new.verified.digest.hex()}, now=now, genesis=state.genesis
+        )
+
+        def work(connection: Connection) -> Mapping[str, Link]:
+            creation.check_above(connection, new)
+            record(connection)
+            return checks.whom_to_ask(connection, new.spec)
+
+        chosen = await self._core.store.write(work)
+        sessions = {each: self._dispatch.live(link.link_id) for each, link in chosen.items()}
+        nodes = {each: (chosen[each].node_id, session) for each, session in sessions.items() if session is not None}
+        return pb.CheckTaskResponse(verdicts=await self._dispatch.checks.ask(new, nodes))
 
     async def GetTask(self, request: pb.GetTaskRequest, _rpc: Context) -> pb.GetTaskResponse:
         caller = context.caller()
