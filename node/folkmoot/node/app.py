@@ -69,7 +69,11 @@ def make_runtime(config: CollaborationConfig, runtime_directory: Path, node_id: 
     """The runtime that node.toml asks for."""
     if config.runtime == "process":
         return ProcessRuntime(runtime_directory, node=node_id, proxy=proxy, warm_workers=config.warm_workers)
-    return DockerRuntime(node=node_id)
+    return DockerRuntime(
+        node=node_id,
+        registry_login_file=config.registry_login_file,
+        registry_patience_seconds=config.registry_patience_seconds,
+    )
 
 
 def station_directory(config: NodeConfig, reference: Reference) -> Path:

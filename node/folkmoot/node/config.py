@@ -74,6 +74,12 @@ class CollaborationConfig:
     slots: Annotated[int, Setting("runs that compute at the same time", minimum=1)] = 1
     central_slots: Annotated[int, Setting("central functions that compute at the same time", minimum=1)] = 4
     warm_workers: Annotated[int, Setting("workers that are started in advance and wait", minimum=0)] = 0
+    registry_login_file: Annotated[
+        Path | None, Setting("logins at registries, as `docker --config FOLDER login` writes them: FOLDER/config.json")
+    ] = None
+    registry_patience_seconds: Annotated[
+        int, Setting("how long runs wait for a registry that can't be reached", minimum=0)
+    ] = 900
     data: Annotated[Mapping[str, Source], Setting("what stands behind each label")] = field(default_factory=dict)
 
     @property

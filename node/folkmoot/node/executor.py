@@ -257,7 +257,8 @@ class Executor:
     async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""
         spec = run.task.spec
-        prepared = await self._runtime.prepare(spec.image)
+        async with run.reports.waiting(WaitReason.WAIT_REASON_IMAGE) as tell:
+            prepared = await self._runtime.prepare(spec.image, tell)
         failpoint("node.run.image_prepared")
         function = run.function
         if prepared.functions is not None and function not in prepared.functions:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from folkmoot.algorithm.describe import FUNCTIONS_LABEL
 from folkmoot.algorithm.image import image_text
+from folkmoot.registry import Repository
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import Image
@@ -16,7 +17,7 @@ def engine_name(image: Image) -> str | None:
         case "local":
             return image.local.id
         case "registry":
-            return f"{image.registry.repository}@{image.registry.digest}"
+            return f"{Repository.parse(image.registry.repository)}@{image.registry.digest}"
         case _:
             return None
 
@@ -38,3 +39,8 @@ def functions_of(labels: Mapping[str, str] | None) -> tuple[str, ...] | None:
 def image_not_found(image: Image, why: str) -> FolkmootError:
     """The error for an image that can't be started here."""
     return FolkmootError(ErrorReason.ERROR_REASON_IMAGE_NOT_FOUND, f"{image_text(image) or 'the image'}: {why}")
+
+
+def image_altered(image: Image, why: str) -> FolkmootError:
+    """The error for an image that is not what its digest names."""
+    return FolkmootError(ErrorReason.ERROR_REASON_IMAGE_ALTERED, f"{image_text(image)}: {why}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from folkmoot.node.patience import Tell
 from folkmoot.v1.proxy_service_pb2 import (
     GetContextResponse,
     LogLines,
@@ -121,8 +122,8 @@ class Runtime(Protocol):
     def isolation(self) -> Isolation.ValueType:
         """What keeps an algorithm apart."""
 
-    async def prepare(self, image: Image) -> PreparedImage:
-        """Get the image and check that it is the one. Errors: IMAGE_NOT_FOUND."""
+    async def prepare(self, image: Image, tell: Tell) -> PreparedImage:
+        """Get the image and check that it is the one. Errors: IMAGE_NOT_FOUND, IMAGE_UNAVAILABLE, IMAGE_ALTERED."""
 
     def name_run(self) -> str:
         """Name the next run: after a warm worker that waits behind its bound socket, or anew. No name is given twice."""

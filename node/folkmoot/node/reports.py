@@ -75,12 +75,18 @@ class Reports:
             telling.cancel()
 
     @asynccontextmanager
-    async def waiting(self, reason: WaitReason.ValueType) -> AsyncIterator[None]:
-        """Tell what the run waits for, if it takes more than a moment."""
+    async def waiting(self, reason: WaitReason.ValueType) -> AsyncIterator[Callable[[str], None]]:
+        """Tell what the run waits for, if it takes more than a moment; gives what tells a few words about it."""
         waiting = Waiting(reason=reason, since=timestamp(self._station.now()))
         showing = asyncio.get_running_loop().call_later(VISIBLE_AFTER_SECONDS, self._show, waiting)
+
+        def tell(detail: str) -> None:
+            waiting.detail = detail
+            if self._waiting is waiting:
+                self._update()
+
         try:
-            yield
+            yield tell
         finally:
             showing.cancel()
             if self._waiting is waiting:

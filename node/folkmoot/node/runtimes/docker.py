@@ -10,7 +10,6 @@ import contextlib
 import functools
 import math
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +21,11 @@ import structlog
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import LogConfig, Mount, Ulimit
 
-from folkmoot.node.images import engine_name, functions_of, image_not_found, is_the_image
+from folkmoot.node.images import engine_name, functions_of, image_altered, image_not_found, is_the_image
+from folkmoot.node.patience import Tell
 from folkmoot.node.ports import Exit, PreparedImage, RunStart
+from folkmoot.node.runtimes.pulls import Pulls
+from folkmoot.node.threads import in_thread
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
@@ -62,14 +64,28 @@ class DockerRuntime:
 
     isolation = pb.ISOLATION_CONTAINER
 
-    def __init__(self, *, node: str, patience_seconds: float = ENGINE_PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        patience_seconds: float = ENGINE_PATIENCE_SECONDS,
+        registry_login_file: Path | None = None,
+        registry_patience_seconds: float = 0,
+    ) -> None:
         self._node = node
         self._patience_seconds = patience_seconds
         self._not_started: dict[str, str] = {}
+        self._pulls = Pulls(self._engine, login_file=registry_login_file, patience_seconds=registry_patience_seconds)
 
-    async def prepare(self, image: Image) -> PreparedImage:
-        """Find the image at the engine; this release does not pull."""
-        return await self._engine(lambda api: _find(api, image))
+    async def prepare(self, image: Image, tell: Tell) -> PreparedImage:
+        """Find the image at the engine, or have the engine fetch it from its registry."""
+        found = await self._engine(lambda api: _find(api, image))
+        if found is None and image.HasField("registry"):
+            await self._pulls.pull(image.registry, tell)
+            found = await self._engine(lambda api: _find(api, image))
+        if found is None:
+            raise image_not_found(image, "the engine does not have it")
+        return found
 
     def name_run(self) -> str:
         """Name the next run."""
@@ -110,6 +126,7 @@ class DockerRuntime:
 
     async def close(self) -> None:
         """Let go of the engine."""
+        await self._pulls.close()
         if "_api" in vars(self):
             self._api.close()
 
@@ -124,7 +141,7 @@ class DockerRuntime:
         gives_up_at = time.monotonic() + patience_seconds
         while True:
             try:
-                return await _in_thread(lambda: call(self._api))
+                return await in_thread(lambda: call(self._api), name="engine")
             except (requests.exceptions.RequestException, DockerException) as error:
                 if not _is_unreachable(error):
                     raise
@@ -135,16 +152,16 @@ class DockerRuntime:
                 await asyncio.sleep(_RETRY_SECONDS)
 
 
-def _find(api: Any, image: Image) -> PreparedImage:
+def _find(api: Any, image: Image) -> PreparedImage | None:
     name = engine_name(image)
     if name is None:
         raise image_not_found(image, "this node runs containers only")
     try:
         found = api.inspect_image(name)
     except ImageNotFound:
-        raise image_not_found(image, "the engine does not have it, and this release does not pull") from None
+        return None
     if not is_the_image(image, found["Id"], found.get("RepoDigests") or []):
-        raise image_not_found(image, f"the engine has {found['Id']} under this name")
+        raise image_altered(image, f"the engine has {found['Id']} under this name")
     return PreparedImage(found["Id"], functions_of(found["Config"].get("Labels")))
 
 
@@ -257,24 +274,3 @@ def _is_unreachable(error: Exception) -> bool:
     return (isinstance(error, requests.exceptions.RequestException) and not isinstance(error, APIError)) or (
         "Error while fetching server API version" in str(error)  # the client's first call of all
     )
-
-
-async def _in_thread(call: Callable[[], _Answer]) -> _Answer:
-    """Run a call in a thread of its own, which does not keep the process from ending: a wait may last for hours."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[_Answer] = loop.create_future()
-
-    def settle(set_: Callable[[Any], None], value: Any) -> None:
-        if not answer.done():
-            set_(value)
-
-    def run() -> None:
-        try:
-            done = functools.partial(settle, answer.set_result, call())
-        except Exception as error:  # noqa: BLE001 - raised where it is awaited
-            done = functools.partial(settle, answer.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(done)
-
-    threading.Thread(target=run, name="engine", daemon=True).start()
-    return await answer

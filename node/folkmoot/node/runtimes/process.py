@@ -18,6 +18,7 @@ from pathlib import Path
 
 from folkmoot.algorithm.source import tree_hash
 from folkmoot.node.images import image_not_found
+from folkmoot.node.patience import Tell
 from folkmoot.node.ports import Exit, PreparedImage, RunStart
 from folkmoot.node.proxy import Proxy
 from folkmoot.node.runtimes.worker import Worker
@@ -63,7 +64,7 @@ class ProcessRuntime:
             alive=lambda name: self._workers[name].alive,
         )
 
-    async def prepare(self, image: Image) -> PreparedImage:
+    async def prepare(self, image: Image, tell: Tell) -> PreparedImage:  # noqa: ARG002 - it is here or it is not
         """Check that the module's source here is what the image pins."""
         module = image.process.module
         if image.WhichOneof("source") != "process":

@@ -149,7 +149,7 @@ class EngineRuntime:
     engine: Engine
     isolation: Isolation.ValueType = Isolation.ISOLATION_PROCESS
 
-    async def prepare(self, image: Image) -> PreparedImage:
+    async def prepare(self, image: Image, tell: Callable[[str], None]) -> PreparedImage:
         return PreparedImage(image.process.tree_hash.hex(), tuple(self.engine.functions))
 
     def name_run(self) -> str:
