@@ -15,13 +15,14 @@ from collections.abc import Callable
 import pytest
 
 BASE_IMAGES = ("folkmoot-base:debian12", "folkmoot-base:usrlocal")
+R_IMAGE = "folkmoot-base:r"
 
 
 @functools.cache
-def docker_lacks() -> str | None:
-    """Return why container tests can't run here, None if they can."""
+def docker_lacks(*images: str) -> str | None:
+    """Return why container tests with these images can't run here, None if they can."""
     try:
-        command = ["docker", "image", "inspect", *BASE_IMAGES]
+        command = ["docker", "image", "inspect", *images]
         asked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{error}: run `make services`"
@@ -35,8 +36,10 @@ def command_lacks(*names: str) -> str | None:
 
 
 NEEDS: dict[str, Callable[[], str | None]] = {
-    "docker": docker_lacks,
+    "docker": functools.partial(docker_lacks, *BASE_IMAGES),
     "nodejs": functools.partial(command_lacks, "node", "npm"),
+    "r": functools.partial(command_lacks, "Rscript"),
+    "r_image": functools.partial(docker_lacks, R_IMAGE),
 }
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from folkmoot.algorithm.build import build as build_algorithm
 from folkmoot.client import Subtasks
+from tests.conftest import R_IMAGE
 from tests.integration.network import LABEL, network
 from tests.markdown import REPOSITORY
 
@@ -23,6 +25,11 @@ def build(folder: Path) -> str:
     """Build the image of a folder, with nothing but what lies in it, and return how tasks name it."""
     command = ["docker", "build", "--quiet", "--network=none", str(folder)]
     return "local:" + subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def remove(image: str) -> None:
+    """Take an image from the engine."""
+    subprocess.run(["docker", "image", "rm", "--force", image.removeprefix("local:")], capture_output=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def javascript(tmp_path_factory) -> Iterator[str]:
     (folder / "Dockerfile").write_text(dockerfile.replace("FROM ${BASE}\n", base))
     image = build(folder)
     yield image
-    subprocess.run(["docker", "image", "rm", "--force", image.removeprefix("local:")], capture_output=True, check=True)
+    remove(image)
 
 
 @pytest.mark.needs_nodejs
@@ -74,3 +81,25 @@ async def test_what_goes_wrong_in_javascript_is_told(tmp_path, javascript):
         [result] = await task.wait()
     assert result.state == "FAILED"
     assert "COLUMN_NOT_FOUND" in result.failure
+
+
+@pytest.mark.needs_r_image
+async def test_an_algorithm_in_r_needs_no_grpc(tmp_path):
+    """The coefficients are those that R gives of the same data outside of any container."""
+    table = pd.DataFrame({"age": [50, 55, 60, 65, 70, 75, 80, None, 52, 66], "status": [1, 1, 2, 1, 2, 2, 2, 2, 1, 1]})
+    image = build_algorithm(REPOSITORY / "examples/r", base=R_IMAGE, report=lambda _: None)
+    try:
+        async with network(tmp_path, data={"Alpha": table}, runtime="docker") as net, net.client("Alpha") as client:
+            task = await client.tasks.create(
+                image=image,
+                function="coefficients",
+                arguments={"outcome": "status", "covariates": ["age"]},
+                organizations=["Alpha"],
+                labels=[LABEL],
+            )
+            [result] = await task.wait()
+    finally:
+        remove(image)
+    assert result.value["rows"] == 9
+    assert result.value["terms"] == ["(Intercept)", "age"]
+    assert result.value["coefficients"] == pytest.approx([-15.32713627, 0.23437315])

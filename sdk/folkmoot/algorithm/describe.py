@@ -6,8 +6,9 @@
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 
-from folkmoot.algorithm.functions import functions_of
+from folkmoot.algorithm.functions import Function, functions_of
 
 FUNCTIONS_LABEL = "org.folkmoot.functions"
 """The image's label: a JSON list of functions, as `describe` gives it."""
@@ -15,6 +16,11 @@ FUNCTIONS_LABEL = "org.folkmoot.functions"
 
 def describe(module: str) -> str:
     """Return a module's functions as JSON."""
+    return describe_functions(functions_of(importlib.import_module(module)))
+
+
+def describe_functions(functions: Mapping[str, Function]) -> str:
+    """Return functions as JSON."""
     return json.dumps(
         [
             {
@@ -23,7 +29,7 @@ def describe(module: str) -> str:
                 "parameters": [vars(parameter) for parameter in function.parameters],
                 "description": function.description,
             }
-            for function in functions_of(importlib.import_module(module)).values()
+            for function in functions.values()
         ]
     )
 

@@ -11,14 +11,15 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import NoReturn
 
 from folkmoot.algorithm.context import Context
 from folkmoot.algorithm.errors import AlgorithmError
-from folkmoot.algorithm.functions import find, functions_of
+from folkmoot.algorithm.functions import Function, find, functions_of
 from folkmoot.algorithm.log import RunLog
 from folkmoot.algorithm.proxy import Proxy
 from folkmoot.algorithm.values import Encoded, decode_arguments, encode
@@ -27,17 +28,32 @@ from folkmoot.v1.proxy_service_pb2 import GetContextResponse
 
 MESSAGE_LIMIT_CHARACTERS = 100_000
 
-Load = Callable[[str], ModuleType]
-"""Gives the algorithm's module, given the one that the node names (empty in a container)."""
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What a run can be served with."""
+
+    functions: Mapping[str, Function]
+    source: str
+    """What the paths of the algorithm's own files begin with: where its errors are looked for."""
+
+    @classmethod
+    def of_module(cls, module: ModuleType) -> "Algorithm":
+        """The marked functions of a module."""
+        return cls(functions_of(module), _source(module))
+
+
+Load = Callable[[str], Algorithm]
+"""Gives the algorithm, given the module that the node names (empty in a container)."""
 
 
 def run() -> NoReturn:
     """Serve this process's one run with the functions of its main module, then end the process. It never returns."""
-    serve(lambda _: sys.modules["__main__"])
+    serve(lambda _: Algorithm.of_module(sys.modules["__main__"]))
 
 
 def serve(load: Load) -> NoReturn:
-    """Serve one run with the functions of the module that `load` gives, then end the process."""
+    """Serve one run with the functions of the algorithm that `load` gives, then end the process."""
     code = 1
     try:
         code = _serve(Proxy(), load)
@@ -56,9 +72,9 @@ def _serve(proxy: Proxy, load: Load) -> int:
     logging.getLogger().setLevel(logging.INFO)
     own = ""
     try:
-        module = load(assigned.module)
-        own = _source(module)
-        result = _call(module, Context(proxy, assigned, log), assigned, proxy)
+        algorithm = load(assigned.module)
+        own = algorithm.source
+        result = _call(algorithm, Context(proxy, assigned, log), assigned, proxy)
         log.flush()
         proxy.write_result(result.content_type, result.content)
     except MemoryError:
@@ -73,8 +89,8 @@ def _serve(proxy: Proxy, load: Load) -> int:
     return 0
 
 
-def _call(module: ModuleType, context: Context, assigned: GetContextResponse, proxy: Proxy) -> Encoded:
-    function = find(functions_of(module), assigned.input.function)
+def _call(algorithm: Algorithm, context: Context, assigned: GetContextResponse, proxy: Proxy) -> Encoded:
+    function = find(algorithm.functions, assigned.input.function)
     attachments = b""
     if assigned.input.attachments:
         attachments = b"".join(proxy.read_input(assigned.attachments_offset))

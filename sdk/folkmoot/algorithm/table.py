@@ -8,6 +8,7 @@ whole of it.
 import io
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folkmoot.algorithm.arrow import Batches, Polars, PyArrow, installed
@@ -62,6 +63,12 @@ class Table:
         names, batches = installed().read(open_pieces(self._fetch()))
         for batch in batches:
             yield {name: batch(index) for index, name in enumerate(names)}
+
+    def save(self, path: Path) -> None:
+        """Write the table to a file as an Arrow IPC stream, without ever holding the whole."""
+        with path.open("wb") as file:
+            for piece in self._fetch():
+                file.write(piece)
 
     def arrow(self) -> "pa.Table":
         """Return the table as pyarrow's; needs pyarrow."""

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from folkmoot.algorithm.proxy import ADDRESS_VARIABLE
-from folkmoot.algorithm.runner import serve
+from folkmoot.algorithm.runner import Algorithm, serve
 
 MODULE_VARIABLE = "FOLKMOOT_MODULE"
 _UNIX = "unix:"
@@ -32,7 +32,7 @@ def main() -> None:
             importlib.import_module(module)
         except Exception as error:  # noqa: BLE001 - told again, and to who asked, when the run is there
             print(f"cannot import {module}: {error}", file=sys.stderr)  # noqa: T201
-    serve(lambda named: importlib.import_module(module or named))
+    serve(lambda named: Algorithm.of_module(importlib.import_module(module or named)))
 
 
 def _end_with(folder: Path) -> None:

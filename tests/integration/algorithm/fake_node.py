@@ -30,6 +30,7 @@ class State:
     context: pb.GetContextResponse = field(default_factory=pb.GetContextResponse)
     content: bytes = b""
     tables: dict[str, bytes] = field(default_factory=dict)
+    reads: list[pb.ReadTableRequest] = field(default_factory=list)
     dependencies: dict[str, list[Outcome]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     incoming: list[pb.ReceiveMessagesResponse] = field(default_factory=list)
@@ -111,6 +112,7 @@ class FakeNode(ProxyServiceServicer):
         )
 
     def ReadTable(self, request, context):
+        self.state.reads.append(request)
         if request.label not in self.state.tables:
             context.abort(grpc.StatusCode.NOT_FOUND, f"TABLE_NOT_FOUND: there is no {request.label}")
         for data in self._halves("ReadTable", self.state.tables[request.label], context):

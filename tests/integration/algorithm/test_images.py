@@ -73,6 +73,7 @@ def run(image: str, socket: Path) -> int:
         "--cap-drop=ALL",
         "--security-opt=no-new-privileges",
         "--pids-limit=64",
+        "--tmpfs=/tmp",
     )
     mount = f"--mount=type=bind,source={socket.parent},target=/run/folkmoot,readonly"
     return subprocess.run(["docker", "run", "--rm", *hardened, mount, image], timeout=120, check=False).returncode
@@ -121,6 +122,33 @@ def test_example_reads_its_table_in_a_container(base, node, state, socket):
     finally:
         docker("image", "rm", "--force", "folkmoot-test-average")
     assert reported[0].startswith(f"{base} has Python 3.")
+
+
+def test_programs_of_any_language_become_an_image(base, tmp_path, node, state, socket):
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "algorithm.toml").write_text(
+        '[functions.lines]\ndescription = "Count lines."\ncommand = ["sh", "lines.sh"]\ntables = "csv"\ncolumns = ["$column"]\n'
+        'parameters = { column = "str" }'
+    )
+    (folder / "lines.sh").write_text('wc -l < "$FOLKMOOT_INPUT/tables/patients.csv" > "$FOLKMOOT_OUTPUT/result.json"')
+    image = build(folder, base=base, report=lambda _: None).removeprefix("local:")
+    try:
+        labels = json.loads(docker("image", "inspect", "--format={{json .Config.Labels}}", image))
+        [function] = json.loads(labels["org.folkmoot.functions"])
+        assert (function["name"], function["kind"], function["description"]) == ("lines", "partial", "Count lines.")
+        state.tables["patients"] = PyArrow().write(pa.table({"age": [60, None, 70, 75]}))
+        state.give("lines", column="age")
+        assert run(image, socket) == 0
+        assert state.result == ("application/json", b"5")
+    finally:
+        docker("image", "rm", "--force", image)
+
+
+def test_programs_that_are_described_wrongly_make_no_image(tmp_path):
+    (tmp_path / "algorithm.toml").write_text("[functions.f]\ntables = 'csv'")
+    with pytest.raises(BuildFailed, match=r"functions\.f\.command has to be a list"):
+        build(tmp_path, base=BASE_IMAGES[0])
 
 
 def test_module_without_functions_makes_no_image(tmp_path):

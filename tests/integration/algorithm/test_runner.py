@@ -91,7 +91,7 @@ def module(script) -> ModuleType:
 
 @pytest.fixture
 def serve(proxy, module):
-    return lambda: runner._serve(proxy, lambda _: module)
+    return lambda: runner._serve(proxy, lambda _: runner.Algorithm.of_module(module))
 
 
 def test_result_arguments_attachments_and_log(serve, state):

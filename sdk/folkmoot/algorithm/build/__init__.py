@@ -1,4 +1,4 @@
-"""Container images of algorithms: from a Python package or module to `local:sha256:…`, without any fetching inside of the build.
+"""Container images of algorithms: from a Python package or module, or a folder of programs, to `local:sha256:…`, without any fetching inside of the build.
 
     python -m folkmoot.algorithm.build examples/average --tag average --base python:3.12-slim
 
@@ -26,7 +26,7 @@ Report = Callable[[str], None]
 
 
 def build(path: Path, *, base: str = DEFAULT_BASE, tag: str = "", refresh: bool = False, report: Report = print) -> str:
-    """Build the image of the package or module at `path` and return how tasks name it, `local:sha256:…`.
+    """Build the image of the package, module or folder of programs at `path` and return how tasks name it, `local:sha256:…`.
 
     Its requirements are those of the `requirements.txt` beside the code. Wheels that an earlier build collected for the same requirements
     are used again unless `refresh`. `report` gets a line per step. BuildFailed says what went wrong, and what to do.
@@ -41,10 +41,12 @@ def build(path: Path, *, base: str = DEFAULT_BASE, tag: str = "", refresh: bool 
         context = Path(folder)
         _fill(context, source, wheelhouse, requirements)
         arguments = {"BASE": base, "MODULE": source.module}
-        functions = engine.describe(engine.build(context, arguments), source.module)
+        functions = engine.describe(engine.build(context, arguments, target=source.target), source.module)
         labels = {FUNCTIONS_LABEL: functions, TOOLKIT_LABEL: VERSION}
-        image_id = engine.build(context, arguments, labels=labels, tag=tag)  # every layer is there already
-    report(f"built {tag or source.module}")
+        image_id = engine.build(
+            context, arguments, target=source.target, labels=labels, tag=tag
+        )  # every layer is there already
+    report(f"built {tag or source.name}")
     return f"local:{image_id}"
 
 

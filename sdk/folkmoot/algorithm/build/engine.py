@@ -12,6 +12,7 @@ from pathlib import Path
 
 from folkmoot.algorithm.build.errors import BuildFailed, tail
 from folkmoot.algorithm.build.python import QUESTION, Python, parse_answer
+from folkmoot.algorithm.build.source import PROGRAMS
 
 _ISOLATED = ("run", "--rm", "--network=none", "--entrypoint=python3")
 
@@ -22,10 +23,11 @@ def ask_python(base: str) -> Python:
 
 
 def build(
-    context: Path, arguments: Mapping[str, str], *, labels: Mapping[str, str] | None = None, tag: str = ""
+    context: Path, arguments: Mapping[str, str], *, target: str, labels: Mapping[str, str] | None = None, tag: str = ""
 ) -> str:
     """Build an image without any network and return its id."""
-    options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    options = [f"--target={target}"]
+    options += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     options += [f"--label={name}={value}" for name, value in (labels or {}).items()]
     options += [f"--tag={tag}"] if tag else []
     with tempfile.NamedTemporaryFile(prefix="folkmoot-image-") as id_file:
@@ -37,6 +39,9 @@ def build(
 
 def describe(image_id: str, module: str) -> str:
     """Return what an image's functions are, as JSON; asked of the image, because only there are its requirements."""
+    if not module:
+        asking = ("-m", "folkmoot.algorithm.exec", "--describe", PROGRAMS)
+        return _docker(*_ISOLATED, "--read-only", image_id, *asking, failed="the image can't read its programs").strip()
     failed = f"{module} can't be imported in the image"
     output = _docker(*_ISOLATED, "--read-only", image_id, "-m", "folkmoot.algorithm.describe", module, failed=failed)
     description = output.strip().rpartition("\n")[2]  # a module may print when it is imported
