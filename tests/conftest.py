@@ -38,7 +38,9 @@ def command_lacks(*names: str) -> str | None:
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
     "nodejs": functools.partial(command_lacks, "node", "npm"),
+    "registry": functools.partial(command_lacks, "docker-registry", "htpasswd"),
     "r": functools.partial(command_lacks, "Rscript"),
+    "tinyproxy": functools.partial(command_lacks, "tinyproxy"),
     "r_image": functools.partial(docker_lacks, R_IMAGE),
 }
 

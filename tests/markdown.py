@@ -6,13 +6,15 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
-    [
+    path
+    for path in [
         REPOSITORY / "README.md",
         REPOSITORY / "CHANGELOG.md",
         *(REPOSITORY / "docs").rglob("*.md"),
         *(REPOSITORY / "examples").rglob("*.md"),
         *(REPOSITORY / "tests").rglob("*.md"),
     ]
+    if "node_modules" not in path.parts  # others' documents, where an example was installed
 )
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
