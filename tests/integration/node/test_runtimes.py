@@ -198,22 +198,21 @@ class TestContainer:
         assert "/nonexistent" in ended.detail
 
     async def test_prepared_image_says_its_functions(self, place: Place):
-        prepared = await place.runtime.prepare(place.image)
+        prepared = await place.runtime.prepare(place.image, tell=lambda _: None)
         assert (prepared.image_id, prepared.functions) == (place.image_id, ("result", "inspect"))
 
     @pytest.mark.parametrize(
         "image",
         [
             pb.Image(local=pb.LocalImage(id="sha256:" + "0" * 64)),
-            pb.Image(registry=pb.RegistryImage(repository="registry.example.org/a/b", digest="sha256:" + "0" * 64)),
             pb.Image(local=pb.LocalImage(id="folkmoot-base:debian12")),
             pb.Image(process=pb.ProcessImage(module="os")),
         ],
-        ids=["unknown id", "not pulled", "name instead of id", "process"],
+        ids=["unknown id", "name instead of id", "process"],
     )
     async def test_image_that_is_not_exactly_there_is_not_found(self, place: Place, image: pb.Image):
         with pytest.raises(FolkmootError) as refused:
-            await place.runtime.prepare(image)
+            await place.runtime.prepare(image, tell=lambda _: None)
         assert refused.value.reason == ErrorReason.ERROR_REASON_IMAGE_NOT_FOUND
 
     async def test_engine_that_does_not_answer_is_said(self, place: Place, monkeypatch: pytest.MonkeyPatch):

@@ -77,10 +77,10 @@ class Pulls:
         _log.info("image.pulling", image=name)
 
         def fetch(api: Any) -> None:
-            # Read at each attempt: the owner may put it right meanwhile.
-            login = find_login(self._login_file, repository.host)
-            progress = Progress()
-            told_at = 0.0
+            login = find_login(
+                self._login_file, repository.host
+            )  # anew each time: the owner may put it right meanwhile
+            progress, told_at, problem = Progress(), 0.0, ""
             try:
                 lines = api.pull(
                     image.repository,
@@ -90,14 +90,15 @@ class Pulls:
                     auth_config=login.for_engine() if login else {},
                 )
                 for line in lines:
-                    if "error" in line:
-                        raise pull_problem(image, str(line["error"]), login_given=login is not None)
+                    problem = problem or str(line.get("error", ""))
                     progress.take(line)
                     if progress.text and time.monotonic() - told_at >= TELL_EVERY_SECONDS:
                         told_at = time.monotonic()
                         loop.call_soon_threadsafe(pull.tell, progress.text)
             except APIError as error:
-                raise pull_problem(image, str(error.explanation), login_given=login is not None) from None
+                problem = str(error.explanation)
+            if problem:
+                raise pull_problem(image, problem, login_given=login is not None)
 
         await while_unreachable(lambda: self._engine(fetch), patience_seconds=self._patience_seconds, tell=pull.tell)
         _log.info("image.pulled", image=name, seconds=round(time.monotonic() - began, 1))
