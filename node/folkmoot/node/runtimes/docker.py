@@ -34,7 +34,6 @@ from folkmoot.v1.task_pb2 import Image
 
 RUN_FOLDER = "/run/folkmoot"
 SCRATCH_FOLDER = "/scratch"
-DATA_FOLDER = "/data"
 USER = "65532:65532"
 TEMPORARY_BYTES = 256 << 20  # of the run's memory
 OPEN_FILES = 4096
@@ -95,10 +94,6 @@ class DockerRuntime:
     def scratch_path(self, scratch: Path) -> str:  # noqa: ARG002 - in a container it is always the same
         """Return where a container sees its job's folder."""
         return SCRATCH_FOLDER
-
-    def folder_path(self, label: str, folder: Path) -> str:  # noqa: ARG002 - in a container it is always the same
-        """Return where a container sees a folder of data."""
-        return f"{DATA_FOLDER}/{label}"
 
     async def start(self, start: RunStart) -> None:
         """Create the container, check that it is of the prepared image, start it."""
@@ -200,7 +195,7 @@ def _unlike(created: dict[str, Any], start: RunStart) -> str:
     """What about a container is not as it was asked for; empty if nothing is."""
     if created["Image"] != start.image_id:
         return f"the engine made a container of {created['Image']} instead of {start.image_id}"
-    asked = {RUN_FOLDER, *([SCRATCH_FOLDER] if start.scratch else ()), *(f"{DATA_FOLDER}/{label}" for label in start.folders)}
+    asked = {RUN_FOLDER, SCRATCH_FOLDER} if start.scratch else {RUN_FOLDER}
     if volumes := {mount["Destination"] for mount in created["Mounts"]} - asked:
         return f"the image declares volumes, which would be writable: take VOLUME {' '.join(sorted(volumes))} out of it"
     return ""
@@ -210,8 +205,6 @@ def _host_config(api: Any, start: RunStart) -> Any:
     mounts = [Mount(RUN_FOLDER, str(start.socket_directory), type="bind", read_only=True)]
     if start.scratch:
         mounts.append(Mount(SCRATCH_FOLDER, str(start.scratch), type="bind"))
-    for label, folder in start.folders.items():
-        mounts.append(Mount(f"{DATA_FOLDER}/{label}", str(folder), type="bind", read_only=True))
     return api.create_host_config(
         network_mode="none",
         ipc_mode="private",
