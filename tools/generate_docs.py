@@ -19,7 +19,7 @@ from folkmoot.cli.exits import Exit
 from folkmoot.cli.profile import Profile
 from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
 from folkmoot.node.config import Setting as NodeSetting
-from folkmoot.node.policy import Policy, PolicyLimits, Rule
+from folkmoot.node.policy_file import Policy, PolicyLimits, Quotas, Rule
 from folkmoot.server.config import SETTINGS
 from folkmoot.trust.reasons import reason_name, rule_of
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -112,7 +112,12 @@ def settings() -> str:
     server = "".join(f"| `{one.option}` | `{one.variable}` | {value(one.default)} | {one.help} |\n" for one in SETTINGS)
     node = (table("The file", NodeConfig), table("[[collaboration]]", CollaborationConfig))
     data = table("[collaboration.data.LABEL]", DataBlock)
-    policy = (table("The file", Policy), table("[[allow]]", Rule), table("[limits]", PolicyLimits))
+    policy = (
+        table("The file", Policy),
+        table("[[allow]]", Rule),
+        table("[limits] and [resource_classes.NAME]", PolicyLimits),
+        table("[quotas]", Quotas),
+    )
     return "".join((SETTINGS_HEAD, server, NODE_HEAD, *node, data, POLICY_HEAD, *policy, PROFILE_HEAD, *profile()))
 
 

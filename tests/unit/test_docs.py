@@ -14,7 +14,7 @@ import pytest
 
 from folkmoot.cli.app import folkmoot
 from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig, load_config
-from folkmoot.node.policy import Policy, PolicyLimits, Rule, load_policy
+from folkmoot.node.policy_file import Policy, PolicyLimits, Rule, load_policy
 from folkmoot.server.config import SETTINGS
 from folkmoot.trust import Reference
 from folkmoot.trust.reasons import reason_name
@@ -124,7 +124,7 @@ def test_configuration_of_the_data_owners_guide_is_read(tmp_path: Path):
     (tmp_path / "policy.toml").write_text(policy.replace("<64 hex>", "0" * 64))
     [block] = load_config(tmp_path / "node.toml").collaboration
     assert (block.collaboration, set(block.data)) == (REFERENCE, {"patients"})
-    assert load_policy(tmp_path / "policy.toml")[0].allow[0].subtasks
+    assert load_policy(tmp_path / "policy.toml").policy.allow[0].subtasks
 
 
 # ---- commands ------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from folkmoot.node.keeping import keep_tidy
 from folkmoot.node.keys import load_keyring, read_node_key
 from folkmoot.node.ledger import LedgerWatch, find_keys
 from folkmoot.node.link import FAREWELL_SECONDS, Link
+from folkmoot.node.policy_file import PolicyFile
 from folkmoot.node.ports import Runtime
 from folkmoot.node.proxy import Proxy
 from folkmoot.node.runtimes.docker import DockerRuntime
@@ -40,7 +41,7 @@ from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.node.scratch import Scratch
 from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.slots import Slots
-from folkmoot.node.station import PolicyFile, Station, utc_now
+from folkmoot.node.station import Station, utc_now
 from folkmoot.node.vault import Vault, keep_vaulted
 from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import Replica, timeouts

@@ -22,6 +22,7 @@ from folkmoot.v1.ledger_pb2 import Encryption
 RUN_NAME_LENGTH = 12
 
 _Settings = TypeVar("_Settings")
+_annotated: Any = Annotated  # as a value: what the checker takes for a type is not known before
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Setting:
     explanation: str
     choices: tuple[str, ...] = ()
     minimum: int | None = None
+    maximum: int = (1 << 63) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +116,18 @@ def load_config(path: Path) -> NodeConfig:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raise FolkmootError if it is missing or no TOML."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return parse_toml(path.read_bytes(), path)
     except FileNotFoundError:
         raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path} does not exist") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path} can't be read: {error}") from None
+
+
+def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
+    """Parse what a TOML file holds; raise FolkmootError if it is no TOML."""
+    try:
+        return tomllib.loads(data.decode())
+    except ValueError as error:
         raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, f"{path} can't be read: {error}") from None
 
 
@@ -174,13 +183,14 @@ def _value(annotation: Any, raw: Any, path: Path, key: str) -> Any:
     if kind in (str, int, bool):
         return _plain(kind, _setting(annotation), raw, path, key)
     if kind == tuple[str, ...]:
-        return tuple(_checked(str, item, path, key) for item in _checked(list, raw, path, key))
+        return tuple(_plain(str, _setting(annotation), item, path, key) for item in _checked(list, raw, path, key))
     if get_origin(kind) is Mapping and kind.__args__[1] is Source:
         blocks = _checked(dict, raw, path, key)
         return {label: _source(block, path, f"{key}.{label}") for label, block in blocks.items()}
     if get_origin(kind) is Mapping:
+        entry = _annotated[kind.__args__[1], _setting(annotation)]
         return {
-            name: _checked(str, value, path, f"{key}.{name}") for name, value in _checked(dict, raw, path, key).items()
+            name: _value(entry, value, path, f"{key}.{name}") for name, value in _checked(dict, raw, path, key).items()
         }
     if get_origin(kind) is tuple:
         blocks = enumerate(_checked(list, raw, path, key))
@@ -215,6 +225,8 @@ def _plain(kind: type, declared: Setting, raw: Any, path: Path, key: str) -> Any
         raise refused(path, key, f"is {value!r}; allowed are {', '.join(declared.choices)}")
     if declared.minimum is not None and value < declared.minimum:
         raise refused(path, key, f"is {value}; at least {declared.minimum} is allowed")
+    if kind is int and value > declared.maximum:
+        raise refused(path, key, f"is {value}; at most {declared.maximum} is allowed")
     return value
 
 

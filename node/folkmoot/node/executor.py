@@ -22,7 +22,7 @@ from folkmoot.node import message_records, records
 from folkmoot.node.awaiting import at_last
 from folkmoot.node.delivery import deliver
 from folkmoot.node.inputs import RunInput, open_input
-from folkmoot.node.judgement import judge_at_last, settle
+from folkmoot.node.judgement import granted, judge_at_last, settle
 from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.link import Link
 from folkmoot.node.outcomes import (
@@ -256,11 +256,12 @@ class Executor:
 
     async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""
-        spec = run.task.spec
+        spec, function = run.task.spec, run.function
+        if refusal := self._refusal(run):
+            return refusal
         async with run.reports.waiting(WaitReason.WAIT_REASON_IMAGE) as tell:
             prepared = await self._runtime.prepare(spec.image, tell)
         failpoint("node.run.image_prepared")
-        function = run.function
         if prepared.functions is not None and function not in prepared.functions:
             return function_not_found(function, prepared.functions)
         async with run.reports.waiting(WaitReason.WAIT_REASON_SLOT):
@@ -268,10 +269,8 @@ class Executor:
         now = self._station.now()
         if now >= spec.expires_at.ToDatetime(UTC):
             return refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, "")
-        decision = self._station.decide(run.task)
-        if isinstance(decision, Refused):  # The data owner has changed the policy while the run waited.
-            run.record = dataclasses.replace(run.record, policy_digest=self._station.policy_file.digest)
-            return refused(decision.reason, decision.rule)
+        if refusal := self._refusal(run):  # The data owner has changed the policy while the run waited.
+            return refusal
         starting = dataclasses.replace(
             run.record,
             run_name=self._runtime.name_run(),
@@ -298,6 +297,16 @@ class Executor:
             )
         )
         failpoint("node.run.started")
+        return None
+
+    def _refusal(self, run: Run) -> Outcome | None:
+        """What the policy in force says of a run whose input is open; what it gives is noted in the run's record."""
+        decision = self._station.decide(run.task, function=run.function)
+        judged = dataclasses.replace(run.record, policy_digest=self._station.policy_file.digest)
+        if isinstance(decision, Refused):
+            run.record = judged
+            return refused(decision.reason, decision.rule)
+        run.record = granted(judged, decision)
         return None
 
     async def _open_scratch(self, run: Run) -> Path | None:

@@ -102,6 +102,16 @@ SCHEMA = (
         PRIMARY KEY (to_run_id, from_run_id, sequence)
     ) STRICT;
     """,
+    # Version 2: everything that a policy gives to a run, and the organization that it is counted for
+    """
+    ALTER TABLE runs ADD COLUMN pids INTEGER NOT NULL DEFAULT 256;
+    ALTER TABLE runs ADD COLUMN scratch_bytes INTEGER NOT NULL DEFAULT 10737418240;
+    ALTER TABLE runs ADD COLUMN temporary_bytes INTEGER NOT NULL DEFAULT 67108864;
+    ALTER TABLE runs ADD COLUMN gpus INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN minimum_rows INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN initiator_id TEXT NOT NULL DEFAULT '';
+    CREATE INDEX runs_by_initiator ON runs (initiator_id, accepted_at_us);
+    """,
 )
 """One script per version of the schema, in order; PRAGMA user_version counts those that have run. Released ones never change."""
 

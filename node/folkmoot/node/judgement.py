@@ -6,7 +6,7 @@ work wait; a fork, entries that the server withholds, or other members' silence 
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from folkmoot.node import message_records, records
 from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import CANCELLED, Outcome, make_receipt, refused
-from folkmoot.node.policy import Refused
+from folkmoot.node.policy import Accepted, Refused
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds
 from folkmoot.node.sightings import in_task, look_at_heads, require_no_contradiction, weigh_heads, withheld
 from folkmoot.node.station import Station
@@ -101,7 +101,11 @@ async def judge(station: Station, assigned: RunRecord) -> Judgement:
     except (TaskNotProven, TaskExpired, LedgerFork, LedgerStale) as error:
         log.warning("task.refused", run_id=record.run_id, task_id=record.task_id, detail=str(error))
         return Judgement(record, None, refused(error.reason, error.metadata.get("rule", "")))
-    record = replace(record, input_digest=task.input(station.organization_id).envelope_digest)
+    record = replace(
+        record,
+        input_digest=task.input(station.organization_id).envelope_digest,
+        initiator_id=task.root.initiator.organization_id,
+    )
     decision = station.decide(task)
     if isinstance(decision, Refused):
         log.warning(
@@ -112,15 +116,17 @@ async def judge(station: Station, assigned: RunRecord) -> Judgement:
             initiators=[f"{station.state.organization_name(each)} ({each})" for each in task.initiators],
         )
         return Judgement(record, task, refused(decision.reason, decision.rule))
-    limits = decision.limits
-    accepted = replace(
+    return Judgement(granted(record, decision), task, None)
+
+
+def granted(record: RunRecord, decision: Accepted) -> RunRecord:
+    """A run's record with what the policy gives to it."""
+    return replace(
         record,
-        memory_bytes=limits.memory_bytes,
-        cpu_millis=limits.cpu_millis,
-        run_time_seconds=limits.run_time_seconds,
+        **asdict(decision.limits),
         result_limit_bytes=decision.result_bytes,
+        minimum_rows=decision.minimum_rows,
     )
-    return Judgement(accepted, task, None)
 
 
 async def judge_at_last(

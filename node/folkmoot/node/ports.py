@@ -79,6 +79,9 @@ class Limits:
     cpu_millis: int
     run_time_seconds: int
     pids: int = 256
+    scratch_bytes: int = 10 << 30
+    temporary_bytes: int = 64 << 20
+    gpus: int = 0
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,13 @@ class RunRecord:
     ended_at_us: int = 0
     committed_at_us: int = 0
     forgotten: int = 0
+    pids: int = 256
+    scratch_bytes: int = 10 << 30
+    temporary_bytes: int = 64 << 20
+    gpus: int = 0
+    minimum_rows: int = 0
+    initiator_id: str = ""
+    """The organization whose user made the root task, once that is proven."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -94,7 +101,7 @@ class RunRecord:
     @property
     def limits(self) -> Limits:
         """What it may use."""
-        return Limits(self.memory_bytes, self.cpu_millis, self.run_time_seconds)
+        return Limits(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Limits)})
 
     @property
     def may_send(self) -> bool:
@@ -113,6 +120,13 @@ _COLUMNS = tuple(item.name for item in dataclasses.fields(RunRecord))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM runs"  # noqa: S608 - our own names
 _INSERT = f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + name for name in _COLUMNS)})"  # noqa: S608
 _KEY = "run_id = ? AND attempt = ?"
+_GRANTED = (
+    "policy_digest",
+    *(item.name for item in dataclasses.fields(Limits)),
+    "result_limit_bytes",
+    "minimum_rows",
+)
+"""What a policy gives to a run."""
 
 
 def acknowledged(connection: sqlite3.Connection) -> int:
@@ -159,21 +173,20 @@ def decide_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
     return _change(
         connection,
         record,
-        "policy_digest = ?, input_digest = ?, memory_bytes = ?, cpu_millis = ?, run_time_seconds = ?, result_limit_bytes = ?",
-        (
-            record.policy_digest,
-            record.input_digest,
-            record.memory_bytes,
-            record.cpu_millis,
-            record.run_time_seconds,
-            record.result_limit_bytes,
-        ),
+        *_assignments(record, "input_digest", "initiator_id", *_GRANTED),
         where=f"state = {ASSIGNED} AND policy_digest = x''",
     )
 
 
+def grant_run(connection: sqlite3.Connection, record: RunRecord) -> None:
+    """Note what the policy in force gives to a run that was not started."""
+    assignments, values = _assignments(record, *_GRANTED)
+    connection.execute(f"UPDATE runs SET {assignments} WHERE {_KEY} AND started_at_us = 0", (*values, *record.key))  # noqa: S608
+
+
 def start_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
-    """Note that a run is about to be started: from here on it is never started again."""
+    """Note that a run is about to be started, and with what: from here on it is never started again."""
+    grant_run(connection, record)
     return _change(
         connection,
         record,
@@ -350,6 +363,11 @@ def _change(
     if standing is None:
         raise LookupError(f"run {record.run_id} is not in the journal")
     return standing
+
+
+def _assignments(record: RunRecord, *names: str) -> tuple[str, tuple[object, ...]]:
+    """Assignments of a record's columns, and what is assigned."""
+    return ", ".join(f"{name} = ?" for name in names), tuple(getattr(record, name) for name in names)
 
 
 def _record(row: sqlite3.Row) -> RunRecord:

@@ -115,7 +115,8 @@ class Run:
                 ErrorReason.ERROR_REASON_TASK_ENDED,
                 "the run has ended, and its receipt says what has left the station: nothing more leaves",
             )
-        decision = self.station.decide(self.task)
+        function = self.input.head.function if self.input else None
+        decision = self.station.decide(self.task, function=function)
         if isinstance(decision, Refused):
             raise FolkmootError(decision.reason, f"the node's policy does not allow it any more: {decision.rule}")
 
@@ -141,6 +142,7 @@ class Run:
             resources=spec.resources,
             grant=spec.grant,
             scratch_path=self.scratch_path,
+            minimum_rows=self.record.minimum_rows,
             module=spec.image.process.module,
             deadline=timestamp(began + timedelta(seconds=self.record.run_time_seconds)),
         )

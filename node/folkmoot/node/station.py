@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from folkmoot.node.doubts import WAITS, Doubts
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.journal import Journal
 from folkmoot.node.keys import awaited_key, load_keyring
-from folkmoot.node.policy import Decision, Policy, decide, facts_of, load_policy
+from folkmoot.node.policy import Decision, Usage, decide, facts_of
+from folkmoot.node.policy_file import PolicyFile
 from folkmoot.node.records import RunRecord
 from folkmoot.node.slots import Slots
 from folkmoot.node.vault import Vault
@@ -64,20 +65,6 @@ from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.signed_pb2 import Signed
 
 log = structlog.get_logger()
-
-
-class PolicyFile:
-    """The policy in force, and its digest; `reload` reads the file again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.policy: Policy
-        self.digest: bytes
-        self.reload()
-
-    def reload(self) -> None:
-        """Put what the file says now in force; if it can't be read, what was in force stays and FolkmootError is raised."""
-        self.policy, self.digest = load_policy(self._path)
 
 
 def utc_now() -> datetime:
@@ -135,11 +122,26 @@ class Station:
         """Whether the collaboration seals its payloads."""
         return self.state.encryption == Encryption.ENCRYPTION_SEALED
 
-    def decide(self, task: VerifiedTask) -> Decision:
-        """What the policy in force says of a task."""
+    def decide(
+        self,
+        task: VerifiedTask,
+        *,
+        function: str | None = None,
+        image_signers: frozenset[str] | None = None,
+        used_today: Usage | None = None,
+    ) -> Decision:
+        """What the policy in force says of a task, by what is known of it so far."""
         initiators = tuple((each, self.state.own_name(each)) for each in task.initiators)
-        facts = facts_of(task.spec, initiators, self.config.data.keys(), self.config.runtime)
-        return decide(facts, self.policy_file.policy)
+        facts = facts_of(task.root, task.spec, initiators, self.config.data.keys(), self.config.runtime)
+        proposal = self.state.allowed_algorithm(facts.image, function, facts.labels, self.now())
+        known = replace(
+            facts,
+            voted=proposal is not None,
+            function=function,
+            image_signers=image_signers,
+            used_today=used_today,
+        )
+        return decide(known, self.policy_file.policy)
 
     def receivers(self, organization_ids: Iterable[str]) -> list[Receiver] | None:
         """Those to seal to; None where payloads stay plain.

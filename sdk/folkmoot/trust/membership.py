@@ -1,11 +1,12 @@
 """What a collaboration consists of, as its ledger says: terms, members with their keys, nodes, and what is being voted on."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from folkmoot.trust.ballots import Ballot
 from folkmoot.trust.rules import REMOVAL_TERM
-from folkmoot.trust.times import in_nanoseconds
+from folkmoot.trust.times import in_nanoseconds, nanoseconds, nanoseconds_at
 from folkmoot.v1.keys_pb2 import OrganizationKeys, PublicKey
 from folkmoot.v1.ledger_pb2 import AlgorithmPropose, Encryption, JoinRequest, LedgerPosition, PostQuantum, Quorum
 from folkmoot.v1.signed_pb2 import Signed
@@ -157,6 +158,15 @@ class Proposal(Ballot):
     algorithm: AlgorithmPropose
     proposed_by: str
     revoked: bool = False
+
+    def is_in_force(self, now: datetime) -> bool:
+        """Tell whether the members allow it at that time."""
+        expires = self.algorithm.HasField("expires_at")
+        return (
+            self.decided
+            and not self.revoked
+            and not (expires and nanoseconds(self.algorithm.expires_at) <= nanoseconds_at(now))
+        )
 
 
 class KeyUse(StrEnum):

@@ -7,6 +7,7 @@ earlier is judged by the ledger as it was then: a state knows since when, and un
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 
 from folkmoot.trust.encoding import Reference, digest, fingerprint
 from folkmoot.trust.envelope import Receiver
@@ -233,6 +234,29 @@ class State:
     def is_used(self, key_id: bytes) -> bool:
         """Tell whether a key was ever known to this ledger; an invitation whose key was is void."""
         return key_id in self.used_keys
+
+    # ---- algorithms ------------------------------------------------------------------------------------------------
+
+    def allowed_algorithm(
+        self, image: str, function: str | None, labels: Iterable[str], now: datetime
+    ) -> Proposal | None:
+        """Return the oldest proposal by which the members allow an image (as text) to be used so now, if there is one.
+
+        They have approved it, nobody has withdrawn it, and it has not expired. Its image is a pattern, as a shell's; functions and labels
+        that it names are all that it allows. `function` None: one that is not known yet.
+        """
+        wanted = frozenset(labels)
+        return next(
+            (
+                proposal
+                for proposal in self.algorithms.values()
+                if proposal.is_in_force(now)
+                and fnmatchcase(image, proposal.algorithm.image)
+                and (function is None or not proposal.algorithm.functions or function in proposal.algorithm.functions)
+                and (not proposal.algorithm.labels or wanted.issubset(proposal.algorithm.labels))
+            ),
+            None,
+        )
 
     # ---- votes -----------------------------------------------------------------------------------------------------
 

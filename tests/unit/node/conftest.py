@@ -12,8 +12,9 @@ from folkmoot.node.connection import Connection
 from folkmoot.node.data.sources import Source, SourceKind
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.journal import Journal
+from folkmoot.node.policy_file import PolicyFile
 from folkmoot.node.slots import Slots
-from folkmoot.node.station import PolicyFile, Station
+from folkmoot.node.station import Station
 from folkmoot.transport import Keyring, Replica, ServerAddress
 from tests.builders import NOW, World, randomness, world
 

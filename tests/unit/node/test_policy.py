@@ -1,5 +1,6 @@
 """The policy: default deny, one rule must cover everything, and never more than the limits."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node.policy import Accepted, Facts, Policy, PolicyLimits, Refused, Rule, decide, load_policy
+from folkmoot.node.policy import Accepted, Facts, Refused, decide
+from folkmoot.node.policy_file import Policy, PolicyLimits, Rule, load_policy
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
@@ -104,7 +106,7 @@ def test_nobody_gets_more_than_the_limits(given: Facts, policy: Policy):
         ({"labels": ("staff",)}, ErrorReason.ERROR_REASON_LABEL_NOT_ALLOWED, "allow[0].labels"),
         ({"labels": ("cars",)}, ErrorReason.ERROR_REASON_LABEL_NOT_ALLOWED, "data"),
         ({"memory_bytes": 1 << 40}, ErrorReason.ERROR_REASON_RESOURCES_NOT_ALLOWED, "limits.memory_bytes"),
-        ({"resource_class": "gpu"}, ErrorReason.ERROR_REASON_RESOURCES_NOT_ALLOWED, "limits.resource_class"),
+        ({"resource_class": "gpu"}, ErrorReason.ERROR_REASON_RESOURCES_NOT_ALLOWED, "allow[0].resource_classes"),
     ],
 )
 def test_a_refusal_names_reason_and_rule(change: dict[str, Any], reason: ErrorReason.ValueType, rule: str):
@@ -135,11 +137,11 @@ def test_a_policy_is_read_strictly(tmp_path: Path):
     path.write_text(
         'runtimes = ["container"]\n[[allow]]\nimages = []\ninitiators = []\n[limits]\nmemory_bytes = 2097152\n'
     )
-    policy, digest = load_policy(path)
-    assert policy.limits == PolicyLimits(memory_bytes=2097152)
-    assert len(digest) == 32
+    loaded = load_policy(path)
+    assert loaded.policy.limits == PolicyLimits(memory_bytes=2097152)
+    assert loaded.digest == hashlib.sha256(path.read_bytes()).digest()
     for text, told in [
-        ('runtimes = ["vm"]', "allowed are container and process"),
+        ('runtimes = ["vm"]', "allowed are container, process"),
         ("[[allow]]\nimages = []", "allow[0].initiators is missing"),
         ("[limits]\nmemory = 1", "limits.memory is not known"),
         ("[limits]\ncpu_millis = 1", "at least 10 is allowed"),
