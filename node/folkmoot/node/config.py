@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
-from folkmoot.node.data.sources import Source, SourceKind
+from folkmoot.node.data.sources import VOLUME, Source, sources_of
 from folkmoot.node.sockets import socket_path
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FingerprintMissing, FolkmootError, Reference, parse_fingerprint
@@ -39,11 +39,35 @@ class Setting:
 class DataBlock:
     """[collaboration.data.LABEL]: what stands behind a label."""
 
-    source: Annotated[str, Setting("kind of the data", choices=tuple(SourceKind))]
-    path: Annotated[Path, Setting("the file")]
+    source: Annotated[
+        str,
+        Setting(
+            "csv, parquet, json, excel, sqlite, duckdb, postgres, mariadb, sparql, folder, view, omop, or what a package adds "
+            "([data sources](data-sources.md))"
+        ),
+    ]
+    path: Annotated[
+        str, Setting("file, folder or pattern of files (csv, parquet, json), or `volume:NAME/path` in a volume of the engine")
+    ] = ""
+    table: Annotated[str, Setting("table of a database, sheet of an excel file")] = ""
+    schema: Annotated[str, Setting("the database's schema that the table is in")] = ""
+    sql: Annotated[str, Setting("the SELECT of a view, of a database or of an endpoint")] = ""
+    of: Annotated[tuple[str, ...], Setting("labels that a view or omop is of; one may be a plain text")] = ()
+    tables: Annotated[tuple[str, ...], Setting("tables of omop that are offered; none named: all")] = ()
+    url: Annotated[str, Setting("postgresql://USER@HOST/DATABASE, mariadb://…, or an endpoint's https://…; never a password")] = ""
+    password_file: Annotated[Path | None, Setting("file with the password, read at each use")] = None
+    password_variable: Annotated[str, Setting("the node's environment variable with the password")] = ""
+    certificate_authority: Annotated[Path | None, Setting("PEM file that vouches for the database or endpoint")] = None
+    timeout_seconds: Annotated[
+        int, Setting("how long a database, or an algorithm's query, may take until its last row is read", minimum=1)
+    ] = 3600
     types: Annotated[
-        Mapping[str, str], Setting("types of csv columns that shall not be guessed, as DuckDB has them")
+        Mapping[str, str], Setting("types of columns that shall not be guessed, as DuckDB has them")
     ] = field(default_factory=dict)
+    queries: Annotated[
+        str, Setting("whether algorithms may write queries of their own", choices=("refused", "allowed"))
+    ] = "refused"
+    options: Annotated[Mapping[str, str], Setting("what a package's source wants to know besides")] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +97,14 @@ class CollaborationConfig:
         "stream"
     )
     runtime: Annotated[str, Setting("what keeps algorithms apart", choices=("docker", "process"))] = "docker"
+    container_runtime: Annotated[
+        str,
+        Setting("a runtime that is registered at the engine: runsc (or runsc-…) is a sandbox; empty: the engine's default"),
+    ] = ""
+    gpus: Annotated[
+        tuple[str, ...],
+        Setting("graphics processors of this machine that runs get, as the engine's driver names them; none: any"),
+    ] = ()
     slots: Annotated[int, Setting("runs that compute at the same time", minimum=1)] = 1
     central_slots: Annotated[int, Setting("central functions that compute at the same time", minimum=1)] = 4
     warm_workers: Annotated[int, Setting("workers that are started in advance and wait", minimum=0)] = 0
@@ -185,8 +217,7 @@ def _value(annotation: Any, raw: Any, path: Path, key: str) -> Any:
     if kind == tuple[str, ...]:
         return tuple(_plain(str, _setting(annotation), item, path, key) for item in _checked(list, raw, path, key))
     if get_origin(kind) is Mapping and kind.__args__[1] is Source:
-        blocks = _checked(dict, raw, path, key)
-        return {label: _source(block, path, f"{key}.{label}") for label, block in blocks.items()}
+        return _sources(_checked(dict, raw, path, key), path, key)
     if get_origin(kind) is Mapping:
         entry = _annotated[kind.__args__[1], _setting(annotation)]
         return {
@@ -202,12 +233,23 @@ def _table(kind: Any, raw: Any, path: Path, key: str) -> Any:
     return read_settings(kind, _checked(dict, raw, path, key), path, f"{key}.")
 
 
-def _source(raw: Any, path: Path, key: str) -> Source:
-    block: DataBlock = _table(DataBlock, raw, path, key)
+def _sources(raw: dict[str, Any], path: Path, key: str) -> dict[str, Source]:
+    blocks = {}
+    for label, one in raw.items():
+        table = _checked(dict, one, path, f"{key}.{label}")
+        if type(table.get("of")) is str:
+            table = {**table, "of": [table["of"]]}
+        block: DataBlock = _table(DataBlock, table, path, f"{key}.{label}")
+        blocks[label] = dataclasses.replace(block, path=_place(block.path, path))
     try:
-        return Source(SourceKind(block.source), block.path, block.types)
+        return sources_of(blocks)
     except FolkmootError as error:
-        raise FolkmootError(error.reason, f"{path}: {key}: {error.message}") from None
+        raise FolkmootError(error.reason, f"{path}: {key}.{error.message}") from None
+
+
+def _place(text: str, path: Path) -> str:
+    """A path of data: relative to the file, or in a volume."""
+    return text if not text or text.startswith(VOLUME) else str(path.parent / text)
 
 
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}

@@ -25,6 +25,7 @@ CALL_LIMITS: Mapping[str, CallLimit] = {
     "ReadInput": CallLimit(per_second=100, burst=1000, at_once=16),
     "ListTables": CallLimit(per_second=5, burst=20, at_once=2),  # starts a process per table
     "ReadTable": CallLimit(per_second=10, burst=100, at_once=4),  # starts a process
+    "Query": CallLimit(per_second=10, burst=100, at_once=2),  # starts a process that may use a lot of memory
     "ReadDependency": CallLimit(per_second=100, burst=1000, at_once=16),
     "CreateSubtask": CallLimit(per_second=50, burst=1000, at_once=16),
     "WatchSubtask": CallLimit(per_second=100, burst=1000, at_once=1000),

@@ -13,6 +13,7 @@ from folkmoot.node.patience import Tell
 from folkmoot.v1.proxy_service_pb2 import (
     GetContextResponse,
     LogLines,
+    QueryRequest,
     ReadTableRequest,
     ReceiveMessagesResponse,
     RunResult,
@@ -33,6 +34,10 @@ class RunPort(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """Data that the run may read."""
+
+    @property
+    def minimum_rows(self) -> int:
+        """The fewest rows that a read may give; 0: any."""
 
     async def context(self) -> GetContextResponse:
         """Wait until there is a run, and tell what it is."""
@@ -108,6 +113,7 @@ class RunStart:
     limits: Limits
     labels: Mapping[str, str] = field(default_factory=dict)  # put on the container, for re-adoption
 
+    folders: Mapping[str, Path] = field(default_factory=dict)  # of data, by label: the run may read them
 
 @dataclass(frozen=True)
 class Exit:
@@ -135,6 +141,9 @@ class Runtime(Protocol):
         """Where a run sees its job's scratch folder."""
 
     async def start(self, start: RunStart) -> None:
+    def folder_path(self, label: str, folder: Path) -> str:
+        """Where a run sees a folder of data."""
+
         """Start a run whose socket is open. What fails because of the image or the machine, wait() tells as NOT_STARTED."""
 
     async def wait(self, run_name: str) -> Exit:
@@ -162,8 +171,14 @@ class Tables(Protocol):
     async def list_tables(self, labels: Sequence[str]) -> list[Table]:
         """Describe the tables behind labels."""
 
-    def read(self, request: ReadTableRequest) -> AsyncIterator[bytes]:
-        """Stream a table as Arrow IPC."""
+    async def folders(self, labels: Sequence[str]) -> Mapping[str, Path]:
+        """Where the folders among the labels are on this machine."""
+
+    def read(self, request: ReadTableRequest, *, minimum_rows: int = 0) -> AsyncIterator[bytes]:
+        """Stream a table as Arrow IPC, or refuse if it has fewer rows."""
+
+    def query(self, request: QueryRequest, *, minimum_rows: int = 0) -> AsyncIterator[bytes]:
+        """Stream a query's answer as Arrow IPC, or refuse if it is computed from fewer rows."""
 
     async def close(self) -> None:
         """End what waits in advance."""

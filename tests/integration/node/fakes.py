@@ -14,6 +14,7 @@ class FakeRun:
     def __init__(self, run_name: str, function: str = "result", *, labels: tuple[str, ...] = (), **arguments) -> None:
         self.run_name = run_name
         self.labels = labels
+        self.minimum_rows = 0
         self.scratch_path = ""
         self.module = ""
         self.task_input = TaskInput(function=function, arguments_json=json.dumps(arguments))

@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from folkmoot.node.data import readers as readers_module
-from folkmoot.node.data.reader import open_engine, open_source
+from folkmoot.node.data.engine import open_engine, shut_in
+from folkmoot.node.data.opening import open_table
 from folkmoot.node.data.readers import Child, Readers
 from folkmoot.node.data.sources import Source, SourceKind
+from folkmoot.node.data.table_source import Settings
 from folkmoot.node.data.tables import SourceTables
 from folkmoot.node.proxy import Proxy
 from folkmoot.transport.limits import FRAME_BYTES
@@ -215,8 +217,10 @@ class TestChild:
 
     async def test_its_engine_opens_one_file_and_can_not_be_told_otherwise(self, people, tmp_path):
         (tmp_path / "other.csv").write_text("x\n1\n")
-        engine = open_engine(str(people))
-        assert open_source(engine, "csv", str(people), {}).columns[0] == "name"
+        engine = open_engine()
+        opened = open_table(engine, Settings(label="people", kind="csv", path=str(people)))
+        shut_in(engine, opened.paths)
+        assert opened.relation(None, ()).columns[0] == "name"
         for statement in (
             f"SELECT * FROM read_csv('{tmp_path / 'other.csv'}')",
             "SELECT * FROM read_text('/etc/passwd')",
@@ -292,7 +296,7 @@ class TestChild:
         """What is written to disk would outlive the run."""
         script = (
             "import os\n"
-            "from folkmoot.node.data.reader import confine\n"
+            "from folkmoot.node.data.confinement import confine\n"
             "confine(parent=os.getppid())\n"
             f"os.write(os.open({str(tmp_path / 'out')!r}, os.O_CREAT | os.O_WRONLY), b'x')\n"
         )
@@ -301,7 +305,7 @@ class TestChild:
         assert b"File too large" in complaint
 
     async def test_it_ends_with_its_parent_even_when_it_neither_reads_nor_writes(self):
-        confined = "import os, signal; from folkmoot.node.data.reader import confine; confine(parent=os.getppid()); "
+        confined = "import os, signal; from folkmoot.node.data.confinement import confine; confine(parent=os.getppid()); "
         waiting = confined + "print(os.getpid(), flush=True); signal.pause()"
         script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waiting!r}])"
         parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)

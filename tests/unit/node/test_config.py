@@ -36,7 +36,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path):
     assert config.state_directory == tmp_path / "state"
     assert block.node_key == tmp_path / "node.pem"
     assert str(block.organization_key) == "/keys/organization.pem"
-    assert block.data["patients"].path == tmp_path / "p.csv"
+    assert block.data["patients"].path == str(tmp_path / "p.csv")
     assert block.data["patients"].types == {"postcode": "VARCHAR"}
     assert block.encryption_kind == Encryption.ENCRYPTION_PLAIN
     assert (block.slots, block.runtime, block.link) == (1, "docker", "stream")
@@ -63,9 +63,9 @@ def test_a_successor_names_the_collaboration_before_it(tmp_path: Path):
         ({"organization": "alpha"}, "is not a fingerprint"),
         (
             {"tail": "[collaboration.data.p]\nsource = 'sql'\npath = 'x'"},
-            "data.p.source is 'sql'; allowed are csv, parquet",
+            "data.p: source 'sql' is not known; known are csv, parquet",
         ),
-        ({"tail": "[collaboration.data.p]\nsource = 'csv'\npath = '*.csv'"}, "data.p"),
+        ({"tail": "[collaboration.data.p]\nsource = 'excel'\npath = '*.xlsx'"}, "data.p"),
         ({"certificate_authority": "ca.pem", "tail": "insecure = true"}, "exclude each other"),
     ],
 )

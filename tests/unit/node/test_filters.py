@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from folkmoot.node.data.engine import open_engine, shut_in
 from folkmoot.node.data.filters import Refused, select
-from folkmoot.node.data.reader import open_engine, open_source
+from folkmoot.node.data.opening import open_table
+from folkmoot.node.data.table_source import Settings
 from folkmoot.v1 import proxy_service_pb2 as pb
 
 
@@ -43,8 +45,10 @@ def people(tmp_path: Path) -> Path:
 
 
 def read(path: Path, *columns: str, where: list[pb.Condition] | None = None) -> list[tuple]:
-    engine = open_engine(str(path))
-    relation = open_source(engine, "parquet", str(path), {})
+    engine = open_engine()
+    opened = open_table(engine, Settings(label="people", kind="parquet", path=str(path)))
+    shut_in(engine, opened.paths)
+    relation = opened.relation(None, ())
     return select(engine, relation, pb.ReadTableRequest(columns=columns, where=where or [])).fetchall()
 
 

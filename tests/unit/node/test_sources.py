@@ -1,17 +1,46 @@
-"""Sources of data that could never be read are refused where they are written down."""
+"""Sources of data that could never be read are refused where they are written down, with the block's name."""
 
 from pathlib import Path
 
 import pytest
 
+from folkmoot.node.config import parse_config, read_toml
+from folkmoot.node.data.omop import TABLES
 from folkmoot.node.data.sources import Source, SourceKind
 from folkmoot.trust.errors import FolkmootError
 
+HEAD = """
+state_directory = "state"
+runtime_directory = "/run/x"
+[[collaboration]]
+collaboration = "lung@GENESIS"
+server = "localhost:1"
+node_key = "node.pem"
+organization_key = "key.pem"
+policy = "policy.toml"
+encryption = "sealed"
+"""
 
-@pytest.mark.parametrize("path", ["relative.csv", "/data/*.csv", "/data/[a].csv", "/data/{a,b}.csv", "/data/?.csv"])
-def test_path_must_be_one_file(path):
-    with pytest.raises(FolkmootError, match="absolute path of one file"):
-        Source(SourceKind.CSV, Path(path))
+
+def labels(tmp_path: Path, text: str) -> dict[str, Source]:
+    """Read the data blocks of a node.toml."""
+    from folkmoot.trust import Reference, digest
+
+    path = tmp_path / "node.toml"
+    path.write_text(HEAD.replace("lung@GENESIS", str(Reference("lung", digest(b"genesis")))) + text)
+    [block] = parse_config(read_toml(path), path).collaboration
+    return dict(block.data)
+
+
+@pytest.mark.parametrize("path", ["relative.xlsx", "/data/*.xlsx", "/data/[a].xlsx", "/data/?.xlsx", "/data/../x.xlsx", ""])
+def test_workbook_must_be_one_file(path):
+    with pytest.raises(FolkmootError, match="path"):
+        Source(SourceKind.EXCEL, path)
+
+
+@pytest.mark.parametrize("path", ["/data/*.csv", "/data", "/data/a.csv.gz", "volume:hospital/parts/*.csv"])
+def test_csv_may_be_many_files(path):
+    assert Source(SourceKind.CSV, path).path == path
 
 
 @pytest.mark.parametrize("name", ["", "varchar", "VARCHAR; DROP", "VARCHAR)", "DECIMAL(10", "'"])
@@ -28,3 +57,68 @@ def test_types_of_columns_can_be_given(name):
 def test_types_of_a_parquet_file_are_its_own():
     with pytest.raises(FolkmootError, match="only be given for csv"):
         Source(SourceKind.PARQUET, Path("/data/a.parquet"), {"x": "VARCHAR"})
+
+
+class TestBlocks:
+    def test_relative_path_begins_at_the_file(self, tmp_path):
+        read = labels(tmp_path, '[collaboration.data.patients]\nsource = "csv"\npath = "a.csv"\n')
+        assert read["patients"].path == str(tmp_path / "a.csv")
+
+    def test_volume_stays_what_it_is(self, tmp_path):
+        read = labels(tmp_path, '[collaboration.data.scans]\nsource = "folder"\npath = "volume:pacs/2024"\n')
+        assert read["scans"].path == "volume:pacs/2024"
+        assert read["scans"].is_folder
+
+    @pytest.mark.parametrize(
+        ("block", "text"),
+        [
+            ('source = "fax"', "'fax' is not known"),
+            ('source = "postgres"\nurl = "postgresql://reader:secret@db/records"', "must not hold a password"),
+            ('source = "postgres"\nurl = "mysql://reader@db/records"', "postgresql://"),
+            ('source = "postgres"\nurl = "postgresql://[::1/records"', "postgresql://"),
+            ('source = "sparql"\nurl = "https://endpoint/"', "needs its SELECT"),
+            ('source = "view"\nsql = "SELECT 1"', "needs what it is of"),
+            ('source = "view"\nof = "nobody"\nsql = "SELECT 1"', "'nobody'"),
+            ('source = "view"\nof = "patients"\nsql = "SELECT 1"', "is made of itself"),
+            ('source = "csv"\npath = "/a.csv"\npassword_file = "x"\npassword_variable = "X"', "exclude each other"),
+            ('source = "omop"\nof = "patients"', "made of itself"),
+        ],
+    )
+    def test_what_can_not_be_is_refused_with_its_label(self, tmp_path, block, text):
+        with pytest.raises(FolkmootError, match=text) as refused:
+            labels(tmp_path, f"[collaboration.data.patients]\n{block}\n")
+        assert "patients" in refused.value.message
+        assert "secret" not in refused.value.message.replace("password", "")
+
+    def test_label_of_a_folder_names_a_folder(self, tmp_path):
+        with pytest.raises(FolkmootError, match="letters, digits"):
+            labels(tmp_path, '[collaboration.data."a/../b"]\nsource = "folder"\npath = "/scans"\n')
+
+    def test_connection_is_for_views_only_and_offered_to_nobody(self, tmp_path):
+        read = labels(
+            tmp_path,
+            '[collaboration.data.records]\nsource = "postgres"\nurl = "postgresql://reader@db/records"\n'
+            '[collaboration.data.adults]\nsource = "view"\nof = "records"\nsql = "SELECT 1"\n',
+        )
+        assert list(read) == ["adults"]
+        assert read["adults"].has_network
+
+    def test_omop_becomes_a_label_for_each_table(self, tmp_path):
+        read = labels(
+            tmp_path,
+            '[collaboration.data.records]\nsource = "postgres"\nurl = "postgresql://reader@db/records"\n'
+            '[collaboration.data.cdm]\nsource = "omop"\nof = "records"\nschema = "omop"\ntables = ["person", "death"]\n',
+        )
+        assert list(read) == ["cdm.person", "cdm.death"]
+        assert '"omop"."person"' in read["cdm.person"].sql
+
+    def test_omop_leaves_out_the_hospitals_own_codes(self):
+        assert not [column for columns in TABLES.values() for column in columns if "source_value" in column]
+
+    def test_unknown_table_of_omop_names_those_that_are_there(self, tmp_path):
+        with pytest.raises(FolkmootError, match=r"notes.*person"):
+            labels(
+                tmp_path,
+                '[collaboration.data.records]\nsource = "duckdb"\npath = "/cdm.duckdb"\n'
+                '[collaboration.data.cdm]\nsource = "omop"\nof = "records"\ntables = ["notes"]\n',
+            )

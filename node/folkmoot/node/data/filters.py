@@ -16,6 +16,7 @@ from duckdb import (
     SQLExpression,
 )
 
+from folkmoot.node.data.table_source import Condition
 from folkmoot.v1 import proxy_service_pb2 as pb
 
 _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")}
@@ -30,6 +31,19 @@ _COMPARE: Mapping[int, Callable[[Expression, Expression], Expression]] = {
     pb.COMPARISON_LESS_OR_EQUAL: lambda column, value: column <= value,
     pb.COMPARISON_GREATER: lambda column, value: column > value,
     pb.COMPARISON_GREATER_OR_EQUAL: lambda column, value: column >= value,
+}
+
+
+_NAMES: Mapping[int, str] = {
+    pb.COMPARISON_EQUAL: "==",
+    pb.COMPARISON_NOT_EQUAL: "!=",
+    pb.COMPARISON_LESS: "<",
+    pb.COMPARISON_LESS_OR_EQUAL: "<=",
+    pb.COMPARISON_GREATER: ">",
+    pb.COMPARISON_GREATER_OR_EQUAL: ">=",
+    pb.COMPARISON_IN: "in",
+    pb.COMPARISON_IS_NULL: "is null",
+    pb.COMPARISON_IS_NOT_NULL: "is not null",
 }
 
 
@@ -58,6 +72,18 @@ def select(
             raise Refused("INVALID_FIELD", text, f"where[{index}]") from None
         relation = relation.filter(expression)
     return relation.select(*(_quoted(name) for name in request.columns)) if request.columns else relation
+
+
+def conditions_of(request: pb.ReadTableRequest) -> tuple[Condition, ...]:
+    """The request's conditions as sources get them."""
+    return tuple(
+        Condition(
+            one.column,
+            _NAMES.get(one.comparison, ""),
+            tuple(getattr(value, value.WhichOneof("value") or "text") for value in one.values),
+        )
+        for one in request.where
+    )
 
 
 def _check_columns(types: Mapping[str, str], wanted: Sequence[str]) -> None:

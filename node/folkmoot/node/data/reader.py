@@ -1,41 +1,42 @@
 """The child process that reads one table: `python -I -m folkmoot.node.data.reader PARENT_PID`.
 
-It holds no key, no credential and no network of anybody; its environment is empty, it can open no file for writing, and its
-DuckDB can open the one file that it was told, and nothing else. It ends with its parent.
+It holds no key; its environment is empty, it can open no file for writing, its engine opens the files of its source and nothing else.
+If its source is a database or an endpoint, it holds that one's credential; if not, it can't open a socket. It ends with its parent.
 
-1. It imports what it needs, then waits for one line of JSON on standard input: kind, path, types, request (a serialized
-   ReadTableRequest in base64; absent if only the columns are wanted).
-2. It answers with one line of JSON on standard output: {} or {"reason", "message", "field"} or {"columns": [[name, type]]}.
+1. It imports what it needs, then waits for one line of JSON on standard input: source (`table_source.Settings`) and, unless only
+   the columns are wanted, minimum_rows and either request (a serialized ReadTableRequest in base64) or sql.
+2. It answers with one line of JSON on standard output: {} or {"reason", "message", "field"} or {"columns": [[name, type]], "warnings"}.
 3. After {} follows an Arrow IPC stream. It is whole if the exit code is 0. What went wrong otherwise is on standard error.
 """
 
 import base64
-import ctypes
 import json
 import os
-import resource
-import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
 
-from folkmoot.node.data.filters import Refused, select
+from folkmoot.node.data.confinement import confine, forbid_network
+from folkmoot.node.data.engine import MEMORY, QUERY_MEMORY, interrupt_after, open_engine, shut_in
+from folkmoot.node.data.filters import Refused, conditions_of, select
+from folkmoot.node.data.opening import Opened, open_table
+from folkmoot.node.data.queries import MOST_ROWS, invalid, parse, require_rows
+from folkmoot.node.data.streams import as_categories, at_least
+from folkmoot.node.data.table_source import Settings
 from folkmoot.v1.proxy_service_pb2 import ReadTableRequest
 
-MEMORY = "128MB"
-"""What DuckDB may hold. It streams; this bounds row groups and strings, not the table."""
-
-ADDRESS_SPACE_BYTES = 8 << 30
-THREADS = 2
 BATCH_ROWS = 32_768
-SAMPLE_ROWS = 204_800
-"""Rows by which types of CSV columns are guessed."""
+
+BOUNDS_EXIT = 3
+"""A query's answer has become too large, or took too long, after it had begun."""
 
 _WRITE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
+_HARMLESS = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException)
+_BOUNDS = (duckdb.InterruptException, duckdb.OutOfMemoryException)
 
 
 def main() -> None:
@@ -47,77 +48,92 @@ def main() -> None:
             serve(json.loads(line), sys.stdout.buffer)
     except BrokenPipeError:
         code = 1  # nobody listens any more
+    except _BOUNDS as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        code = BOUNDS_EXIT
     except Exception as error:  # noqa: BLE001 - the last line of defence; the parent logs it
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         code = 1
     os._exit(code)
 
 
-def confine(*, parent: int) -> None:
-    """Give up what reading doesn't need."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before the line above
-
-
 def serve(job: dict[str, Any], answer: BinaryIO) -> None:
     """Do one job. Everything that the algorithm may know goes to `answer`."""
-    connection = open_engine(job["path"])
-    relation = open_source(connection, job["kind"], job["path"], job["types"])
-    if "request" not in job:
-        schema = relation.limit(0).to_arrow_reader(1).schema
-        _say(answer, {"columns": [[field.name, str(field.type)] for field in schema]})
+    settings = Settings.from_job(job["source"])
+    if not job["network"] and not forbid_network():
+        sys.stderr.write("this kernel can't take the network from one process\n")
+    computes = "sql" in job or settings.kind == "view"
+    connection = open_engine(memory=QUERY_MEMORY if computes else MEMORY)
+    opened = open_table(connection, settings)
+    shut_in(connection, opened.paths)
+    if "request" not in job and "sql" not in job:
+        _describe(opened, answer)
         return
-    request = ReadTableRequest.FromString(base64.b64decode(job["request"]))
     try:
-        batches = select(connection, relation, request).to_arrow_reader(BATCH_ROWS)
+        schema, batches = _query(connection, opened, settings, job) if "sql" in job else _read(connection, opened, job)
+        batches = at_least(batches, job["minimum_rows"] if "request" in job else 0)
     except Refused as refused:
         _say(answer, {"reason": refused.reason, "message": str(refused), "field": refused.field})
         return
     _say(answer, {})
+    _write(schema, batches, answer)
+
+
+def _describe(opened: Opened, answer: BinaryIO) -> None:
+    reader = opened.relation(None, ()).limit(0).to_arrow_reader(1)
+    schema, _ = as_categories(reader, opened.categories)
+    warnings = list(opened.source.warnings()) if opened.source else []
+    _say(answer, {"columns": [[field.name, str(field.type)] for field in schema], "warnings": warnings})
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, opened: Opened, job: dict[str, Any]
+) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    request = ReadTableRequest.FromString(base64.b64decode(job["request"]))
+    needed = [*request.columns, *(one.column for one in request.where)] if request.columns else None
+    relation = opened.relation(needed, conditions_of(request))
+    return as_categories(select(connection, relation, request).to_arrow_reader(BATCH_ROWS), opened.categories)
+
+
+def _query(
+    connection: duckdb.DuckDBPyConnection, opened: Opened, settings: Settings, job: dict[str, Any]
+) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    interrupt_after(connection, settings.timeout_seconds)
+    query = parse(connection, job["sql"], settings.label)
+    relation = opened.relation(None, ())
+    names = relation.columns
+    relation = opened.relation(query.columns(names), ())
+    relation.create_view(settings.label)
+    try:
+        connection.begin()  # what is counted and what is answered is one moment's
+        if job["minimum_rows"]:
+            require_rows(connection, query, job["minimum_rows"])
+        reader = connection.sql(query.sql).to_arrow_reader(BATCH_ROWS)
+        first = next(reader, None)
+    except _HARMLESS as error:
+        raise invalid(f"{str(error).splitlines()[0]} (columns are {', '.join(names)})") from None
+    except _BOUNDS as error:
+        raise invalid(f"it takes too much memory or time ({type(error).__name__})") from None
+    except duckdb.Error as error:  # its text may hold a value
+        raise invalid(f"it fails on a row of the table ({type(error).__name__})") from None
+    return reader.schema, _bounded(chain([first] if first else [], reader))
+
+
+def _bounded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    for batch in batches:
+        rows += batch.num_rows
+        if rows > MOST_ROWS:
+            raise duckdb.OutOfMemoryException(f"more than {MOST_ROWS} rows")
+        yield batch
+
+
+def _write(schema: pa.Schema, batches: Iterable[pa.RecordBatch], answer: BinaryIO) -> None:
     with open(answer.fileno(), "wb", buffering=_WRITE_BYTES, closefd=False) as sink:
-        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), batches.schema) as writer:
+        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
         sink.flush()
-
-
-def open_engine(path: str) -> duckdb.DuckDBPyConnection:
-    """Return an engine that can open one file, and can't be told otherwise."""
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": MEMORY,
-            "threads": THREADS,
-            "temp_directory": "",
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "python_enable_replacements": False,
-        },
-    )
-    for setting in (
-        "TimeZone = 'UTC'",
-        "disable_parquet_prefetching = true",  # it would hold a row group at once, and those can be of any size
-        "disabled_optimizers = 'statistics_propagation'",  # it takes a file's smallest and largest value for all: NaN is neither
-        "allowed_paths = ['{}']".format(path.replace("'", "''")),
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
-    return connection
-
-
-def open_source(
-    connection: duckdb.DuckDBPyConnection, kind: str, path: str, types: dict[str, str]
-) -> duckdb.DuckDBPyRelation:
-    """Return the file as a relation, of which nothing but its columns is read yet."""
-    Path(path).open("rb").close()  # says plainly if it is not there
-    if kind == "parquet":
-        return connection.read_parquet(path, hive_partitioning=False)
-    return connection.read_csv(path, header=True, sample_size=SAMPLE_ROWS, dtype=types, hive_partitioning=False)
 
 
 def _say(answer: BinaryIO, line: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Any, Self
 
 from folkmoot.node.descriptors import readable
@@ -32,6 +32,7 @@ class Child:
         self._pipe = pipe
         self._open = True
         self._ahead = b""
+        self._secrets: tuple[str, ...] = ()
 
     @classmethod
     async def start(cls) -> Self:
@@ -70,6 +71,10 @@ class Child:
         poll.register(self._pipe, 0)  # a hang-up is told in any case
         return self._open and not poll.poll(0)
 
+    def never_tell(self, secrets: Iterable[str]) -> None:
+        """Leave out of its complaints what it was trusted with."""
+        self._secrets = tuple(secrets)
+
     async def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Hand over the job; return the line that answers it. EOFError if the child ended instead."""
         assert self._process.stdin is not None  # noqa: S101 - it was asked for
@@ -97,7 +102,10 @@ class Child:
         """Wait for the exit; return the code and what the child complained of."""
         assert self._process.stderr is not None  # noqa: S101 - it was asked for
         complaint = await self._process.stderr.read(_COMPLAINT_BYTES)
-        return await self._process.wait(), complaint.decode(errors="replace").strip()
+        text = complaint.decode(errors="replace").strip()
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return await self._process.wait(), text
 
     def kill(self) -> None:
         """End it, whatever it does."""

@@ -1,21 +1,27 @@
 """The tables that runs may read, by label.
 
-Errors tell the algorithm's author what to do and nothing of this machine: paths and causes stand in the node's log only.
+Errors tell the algorithm's author what to do and nothing of this machine: paths, hosts and causes stand in the node's log only, and
+credentials nowhere.
 """
 
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from folkmoot.node.data.jobs import job_of, place, secrets_of
 from folkmoot.node.data.readers import Child, Readers
-from folkmoot.node.data.sources import Source
+from folkmoot.node.data.sources import Source, labels_of_folders
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.trust.reasons import reason_number
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.proxy_service_pb2 import Column, ReadTableRequest, Table
+from folkmoot.v1.proxy_service_pb2 import Column, QueryRequest, ReadTableRequest, Table
+
+BOUNDS_EXIT = 3
+"""What a child's exit code says of a query whose answer became too large or took too long (`reader`, which is too much to import here)."""
 
 _log = structlog.get_logger("folkmoot.node.data")
 
@@ -32,50 +38,86 @@ class SourceTables:
         self._readers.expect()
 
     async def list_tables(self, labels: Sequence[str]) -> list[Table]:
-        """Describe the tables in the labels' order; types are Arrow's, as text."""
-        return [await self._describe(label) for label in labels]
+        """Describe the tables in the labels' order, folders left out; types are Arrow's, as text."""
+        folders = labels_of_folders(self._sources, labels)
+        return [(await self.inspect(label))[0] for label in labels if label not in folders]
 
-    async def read(self, request: ReadTableRequest) -> AsyncGenerator[bytes, None]:
+    async def inspect(self, label: str) -> tuple[Table, list[str]]:
+        """Describe a table as runs see it, and say what the data owner should mend. Raises FolkmootError if it can't be read."""
+        source = self._source(label)
+        async with self._readers.child() as child:
+            answer = await self._ask(child, label, source)
+        columns = [Column(name=name, type=kind) for name, kind in answer["columns"]]
+        return Table(label=label, columns=columns), answer["warnings"]
+
+    async def folders(self, labels: Sequence[str]) -> dict[str, Path]:
+        """Where the folders among the labels are on this machine. Raises FolkmootError if one is not there."""
+        found = {}
+        for label in labels_of_folders(self._sources, labels):
+            try:
+                found[label] = await place(self._sources[label].path)
+            except OSError as error:
+                raise self._unreadable(label, self._sources[label], str(error)) from None
+        return found
+
+    async def read(self, request: ReadTableRequest, *, minimum_rows: int = 0) -> AsyncGenerator[bytes, None]:
         """Stream a table as Arrow IPC in frames of at most 1 MiB. A stream that ends without an error is whole."""
         source = self._source(request.label)
-        async with self._readers.child() as child:
-            _raise_refusal(
-                await self._ask(
-                    child, request.label, source, request=base64.b64encode(request.SerializeToString()).decode()
-                )
-            )
-            async with aclosing(child.frames()) as frames:
-                async for frame in frames:
-                    yield frame
-            code, complaint = await child.end()
-            if code:
-                raise self._unreadable(request.label, source, complaint)
+        serialized = base64.b64encode(request.SerializeToString()).decode()
+        async with aclosing(
+            self._stream(request.label, source, request=serialized, minimum_rows=minimum_rows)
+        ) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def query(self, request: QueryRequest, *, minimum_rows: int = 0) -> AsyncGenerator[bytes, None]:
+        """Stream the answer to an algorithm's query, where the data owner permits queries of the label."""
+        source = self._source(request.label)
+        if not source.queries:
+            text = f"the data owner does not permit queries of {request.label!r}"
+            raise FolkmootError(ErrorReason.ERROR_REASON_QUERY_NOT_ALLOWED, text)
+        async with aclosing(self._stream(request.label, source, sql=request.sql, minimum_rows=minimum_rows)) as frames:
+            async for frame in frames:
+                yield frame
 
     async def close(self) -> None:
         """End what waits in advance."""
         await self._readers.close()
 
-    async def _describe(self, label: str) -> Table:
-        source = self._source(label)
+    async def _stream(self, label: str, source: Source, **job: Any) -> AsyncGenerator[bytes, None]:
         async with self._readers.child() as child:
-            answer = await self._ask(child, label, source)
-        return Table(label=label, columns=[Column(name=name, type=kind) for name, kind in answer["columns"]])
+            _raise_refusal(await self._ask(child, label, source, **job))
+            async with aclosing(child.frames()) as frames:
+                async for frame in frames:
+                    yield frame
+            code, complaint = await child.end()
+            if code == BOUNDS_EXIT and "sql" in job:
+                raise FolkmootError(
+                    ErrorReason.ERROR_REASON_QUERY_INVALID, "the answer is too large, or takes too long"
+                )
+            if code:
+                raise self._unreadable(label, source, complaint)
 
-    async def _ask(self, child: Child, label: str, source: Source, **job: str) -> dict[str, Any]:
+    async def _ask(self, child: Child, label: str, source: Source, **job: Any) -> dict[str, Any]:
         try:
-            return await child.ask({"kind": source.kind, "path": str(source.path), "types": dict(source.types), **job})
+            settings = await job_of(label, source)
+        except (OSError, KeyError) as error:
+            raise self._unreadable(label, source, f"{type(error).__name__}: {error}") from None
+        child.never_tell(secrets_of(settings))
+        try:
+            return await child.ask({"source": settings, "network": source.has_network, **job})
         except EOFError:
             _, complaint = await child.end()
             raise self._unreadable(label, source, complaint) from None
 
     def _source(self, label: str) -> Source:
         source = self._sources.get(label)
-        if source is None:
-            raise table_not_found(label, self._sources)
+        if source is None or source.is_folder:
+            raise table_not_found(label, {one: kept for one, kept in self._sources.items() if not kept.is_folder})
         return source
 
     def _unreadable(self, label: str, source: Source, complaint: str) -> FolkmootError:
-        _log.error("data.unreadable", label=label, path=str(source.path), detail=complaint)
+        _log.error("data.unreadable", label=label, path=str(source.path or source.url), detail=complaint)
         return FolkmootError(ErrorReason.ERROR_REASON_DATA_UNREADABLE, f"table {label!r} can't be read")
 
 

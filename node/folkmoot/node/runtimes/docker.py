@@ -24,6 +24,19 @@ from docker.types import LogConfig, Mount, Ulimit
 from folkmoot.node.images import engine_name, functions_of, image_altered, image_not_found, is_the_image
 from folkmoot.node.patience import Tell
 from folkmoot.node.ports import Exit, PreparedImage, RunStart
+from folkmoot.node.runtimes.hardening import (
+    DATA_FOLDER,
+    HOSTNAME,
+    LABEL_GPUS,
+    RUN_FOLDER,
+    SCRATCH_FOLDER,
+    USER,
+    Confinement,
+    deviations,
+    host_config_of,
+    missing_of,
+    seccomp_of,
+)
 from folkmoot.node.runtimes.pulls import Pulls
 from folkmoot.node.threads import in_thread
 from folkmoot.transport.failpoints import failpoint
@@ -94,6 +107,10 @@ class DockerRuntime:
     def scratch_path(self, scratch: Path) -> str:  # noqa: ARG002 - in a container it is always the same
         """Return where a container sees its job's folder."""
         return SCRATCH_FOLDER
+
+    def folder_path(self, label: str, folder: Path) -> str:  # noqa: ARG002 - in a container it is always the same
+        """Return where a container sees a folder of data."""
+        return f"{DATA_FOLDER}/{label}"
 
     async def start(self, start: RunStart) -> None:
         """Create the container, check that it is of the prepared image, start it."""
@@ -195,7 +212,11 @@ def _unlike(created: dict[str, Any], start: RunStart) -> str:
     """What about a container is not as it was asked for; empty if nothing is."""
     if created["Image"] != start.image_id:
         return f"the engine made a container of {created['Image']} instead of {start.image_id}"
-    asked = {RUN_FOLDER, SCRATCH_FOLDER} if start.scratch else {RUN_FOLDER}
+    asked = {
+        RUN_FOLDER,
+        *([SCRATCH_FOLDER] if start.scratch else ()),
+        *(f"{DATA_FOLDER}/{label}" for label in start.folders),
+    }
     if volumes := {mount["Destination"] for mount in created["Mounts"]} - asked:
         return f"the image declares volumes, which would be writable: take VOLUME {' '.join(sorted(volumes))} out of it"
     return ""

@@ -85,6 +85,10 @@ class ProcessRuntime:
         """Return the folder itself: a process sees this machine's files."""
         return str(scratch)
 
+    def folder_path(self, label: str, folder: Path) -> str:  # noqa: ARG002
+        """Return where a process sees a folder of data."""
+        return str(folder)
+
     async def start(self, start: RunStart) -> None:
         """Give a warm worker its limits, or start a cold one."""
         worker = self._workers.get(start.run_name)

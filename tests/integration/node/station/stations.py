@@ -158,6 +158,9 @@ class EngineRuntime:
     def scratch_path(self, scratch: Path) -> str:
         return str(scratch)
 
+    def folder_path(self, label: str, folder: Path) -> str:
+        return str(folder)
+
     async def start(self, start: RunStart) -> None:
         self.engine.started.append(start)
         self.engine.running[start.run_name] = asyncio.create_task(self.engine.execute(start))
