@@ -49,6 +49,16 @@ def check_spec(spec: TaskSpec, *, only_asks: bool = False) -> None:
         check_image(image)
 
 
+def attempts_allowed(spec: TaskSpec) -> int:
+    """Return how often a run may be tried: once where another attempt would lack what the first one left or was told.
+
+    Files that a job has left at one node can't be had at another. Messages are counted per pair of runs: siblings have
+    had the first attempt's, and its own are gone with it.
+    """
+    alone = spec.scratch == Scratch.SCRATCH_JOB or spec.grant.messages == MessageGrant.MESSAGE_GRANT_SIBLINGS
+    return 1 if alone else spec.max_attempts
+
+
 def check_image(image: Image) -> None:
     """Check that an image is named so that nobody can put another in its place."""
     match image.WhichOneof("source"):

@@ -30,6 +30,9 @@ class Config:
     access_token_minutes: Annotated[int, "How long an access token is good."] = 15
     refresh_token_days: Annotated[int, "How long a session lasts without being used."] = 30
     open_join_requests: Annotated[int, "Most open join requests of one organization's account."] = 10
+    reassign_after_minutes: Annotated[
+        int, "How long a node may be away before its runs go to another node, where their tasks allow another attempt."
+    ] = 15
     drain_seconds: Annotated[float, "How long calls in flight may take to end when the server stops."] = 10.0
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ chain against their own replica.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from google.protobuf.message import DecodeError
@@ -43,6 +43,7 @@ from folkmoot.trust import (
     verify_task,
 )
 from folkmoot.trust.errors import FolkmootError
+from folkmoot.trust.spec import attempts_allowed
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
@@ -186,9 +187,12 @@ def store(connection: Connection, new: NewTask, touched: Touched) -> tuple[Task,
     placement = places.place(connection, spec)
     _insert_runs(connection, new, placement.link_ids)
     if dependencies is Verdict.START:
-        _assign(connection, spec, placement.link_ids, touched)
+        _assign(connection, spec, placement, touched)
     elif dependencies is Verdict.FAIL:
         endings.fail(connection, spec.task_id, now=new.now, touched=touched)
+        return views.task_and_runs(connection, new.caller, spec.task_id)
+    if placement.lost:
+        _end_without_files(connection, spec, placement, now=new.now, touched=touched)
         return views.task_and_runs(connection, new.caller, spec.task_id)
     return _beginning(new, placement, blocked=dependencies is Verdict.WAIT)
 
@@ -225,13 +229,22 @@ def _beginning(new: NewTask, placement: Placement, *, blocked: bool) -> tuple[Ta
     return task, [run(receiver, revision) for revision, receiver in enumerate(spec.receivers, start=1)]
 
 
-def _assign(connection: Connection, spec: TaskSpec, placed: Mapping[str, int], touched: Touched) -> None:
+def _assign(connection: Connection, spec: TaskSpec, placement: Placement, touched: Touched) -> None:
     told = [
-        Delivery(placed[receiver.organization_id], Kind.ASSIGN, receiver.run_id)
+        Delivery(placement.link_ids[receiver.organization_id], Kind.ASSIGN, receiver.run_id, attempt=1)
         for receiver in spec.receivers
-        if receiver.organization_id in placed
+        if receiver.organization_id in placement.link_ids and receiver.organization_id not in placement.lost
     ]
     deliveries.enqueue(connection, told, touched)
+
+
+def _end_without_files(
+    connection: Connection, spec: TaskSpec, placement: Placement, *, now: datetime, touched: Touched
+) -> None:
+    """End what would need files that the job has left at a node which is gone; nobody is told of it."""
+    lost = {receiver.run_id for receiver in spec.receivers if receiver.organization_id in placement.lost}
+    ended = [replace(run, link_id=None) for run in runs.load(connection, lost)]
+    endings.end(connection, ended, tasks.EXPIRED, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
 
 
 def check_above(connection: Connection, new: NewTask) -> None:
@@ -354,6 +367,7 @@ def _insert_runs(connection: Connection, new: NewTask, placed: Mapping[str, int]
             "genesis": new.spec.genesis,
             "organization_id": receiver.organization_id,
             "attempt": 1,
+            "attempts_allowed": attempts_allowed(new.spec),
             "state": PENDING,
             "link_id": placed.get(receiver.organization_id),
             "input_digest": inputs[receiver.organization_id],

@@ -5,7 +5,7 @@ delivery is for and which session is the newest is in rows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -18,8 +18,9 @@ from folkmoot.server.context import Caller
 from folkmoot.server.core import ConnectionState, Core, NodeKey
 from folkmoot.server.ledgers import Effect, not_admitted
 from folkmoot.server.link import SILENT_INTERVALS, LinkSession, Work
-from folkmoot.server.store import departures, endings, links
+from folkmoot.server.store import departures, endings, links, placement, reassignment
 from folkmoot.server.store.departures import Departure
+from folkmoot.server.store.reassignment import Moved
 from folkmoot.server.store.task_tables import AnyRow, node_links
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import Waker
@@ -32,6 +33,7 @@ from folkmoot.v1.link_pb2 import PolicySummary
 
 SWEEP_SECONDS = 1.0
 EXPIRED_AT_ONCE = 500
+MOVED_AT_ONCE = 500
 ABANDONED_LOOKED_FOR_EVERY = timedelta(minutes=1)
 
 T = TypeVar("T")
@@ -105,7 +107,13 @@ class Dispatch:
             return
         if self._sessions.get(link_id) is session:
             del self._sessions[link_id]
-        self.begin(self.core.store.write(lambda connection: links.detach(connection, link_id, epoch, now=now)))
+
+        def detach(connection: Connection, touched: Touched) -> None:
+            """What the node can't have got is somebody else's from now on, if there is one."""
+            if links.detach(connection, link_id, epoch, sent=session.sent, now=now):
+                placement.relocate(connection, session.node.genesis, session.caller.organization_id, touched)
+
+        self.begin(self.write(detach))
 
     def _ledger_moved(self, state: State) -> None:
         """Tell the nodes that are attached; one that is admitted no more has no session from now on."""
@@ -125,8 +133,10 @@ class Dispatch:
             node_ids=before.nodes.keys() - state.nodes.keys() if before else (),
         )
         if departure.organization_ids or departure.node_ids:
-            for run in departures.settle(connection, departure, now=self.core.clock(), touched=touched):
-                author("run.expire", {"run_id": run.run_id, "reason": "NOT_A_MEMBER"})(connection)
+            settled = departures.settle(connection, departure, now=self.core.clock(), touched=touched)
+            for run, reason in settled.ended:
+                author("run.expire", {"run_id": run.run_id, "reason": reason})(connection)
+            _record_moved(connection, author, settled.moved)
         return lambda: self.waker.wake(touched.topics)
 
     async def connections(self, nodes: Sequence[NodeKey]) -> Mapping[NodeKey, ConnectionState]:
@@ -172,6 +182,7 @@ class Dispatch:
         if now - self._abandoned_looked_for_at >= ABANDONED_LOOKED_FOR_EVERY:
             self._abandoned_looked_for_at = now
             await self._expire_abandoned(now)
+            await self._reassign(now)
 
     async def _expire_abandoned(self, now: datetime) -> None:
         """End runs whose node is admitted no more and whose time is over. That is rare, and takes a look at all nodes."""
@@ -181,6 +192,27 @@ class Dispatch:
                     connection, now=now, touched=touched, most=EXPIRED_AT_ONCE
                 )
             )
+
+    async def _reassign(self, now: datetime) -> None:
+        """Give runs of nodes that have been away for long to others, where their tasks allow it."""
+        since = now - timedelta(minutes=self.core.config.reassign_after_minutes)
+        for held in await self.core.store.read(lambda connection: reassignment.holding(connection, away_since=since)):
+            await self.take_over(held.link_id, held.genesis, only_unstarted=not held.away)
+
+    async def take_over(self, link_id: int, genesis: bytes, *, only_unstarted: bool) -> None:
+        """Have other nodes begin a node's runs anew, as far as tasks allow it and there are such."""
+        now = self.core.clock()
+        author = events.author(now=now, genesis=genesis)
+
+        def work(connection: Connection, touched: Touched) -> int:
+            moved = reassignment.take_over(
+                connection, link_id, only_unstarted=only_unstarted, now=now, touched=touched, most=MOVED_AT_ONCE
+            )
+            _record_moved(connection, author, moved)
+            return len(moved)
+
+        while await self.write(work) == MOVED_AT_ONCE:
+            pass
 
     async def close(self) -> None:
         """Send all nodes away, and finish what their sessions have left to write."""
@@ -198,6 +230,13 @@ class Dispatch:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
+
+
+def _record_moved(connection: Connection, author: events.Author, moved: Iterable[Moved]) -> None:
+    """Leave in the audit trail which attempts count no more."""
+    for each in moved:
+        data = {"run_id": each.former.run_id, "attempt": each.former.attempt, "link_id": each.former.link_id}
+        author("run.reassign", data | {"to_link_id": each.link_id})(connection)
 
 
 def _connection(row: AnyRow) -> ConnectionState:

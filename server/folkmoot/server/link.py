@@ -31,6 +31,7 @@ from folkmoot.trust.encoding import uuid7
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.link_pb2 import (
     Accepted,
+    Availability,
     Drain,
     Heartbeat,
     Hello,
@@ -84,6 +85,7 @@ class LinkSession:
         self._core = dispatch.core
         self._acknowledged = 0
         self._sent = 0
+        self._most_sent = 0
         self._resyncing = False
         self._frames: deque[ServerFrame] = deque()
         self._look = True
@@ -182,20 +184,21 @@ class LinkSession:
                 reached = acknowledged
             resynced = resynced or acknowledged < reached  # it has lost its journal
             reports.reconcile(connection, link_id, hello.held_runs, touched)
-            placement.place_waiting(connection, me.genesis, link_id, me.organization_id, touched)
+            placement.relocate(connection, me.genesis, me.organization_id, touched)
             record(connection)
             return _Begun(link_id, row.epoch, reached, resynced)
 
         await self._dispatch.write(work, then=lambda begun: self._begun(begun, state))
         if hello.HasField("head_statement"):
             await self._state_head(hello.head_statement)
+        await self._drained(hello.availability)
 
     def _begun(self, begun: _Begun, state: State) -> None:
         self.link_id, self.epoch = begun.link_id, begun.epoch
         if self._over:  # its stream broke off meanwhile
             self._dispatch.detached(self)
             return
-        self._acknowledged = self._sent = begun.acknowledged
+        self._acknowledged = self._sent = self._most_sent = begun.acknowledged
         self._resyncing = begun.resynced
         self.session_id = uuid7(self._core.clock(), self._core.random)
         self._listening.enter_context(self._dispatch.waker.listen(link_topic(begun.link_id), self._stir))
@@ -226,10 +229,17 @@ class LinkSession:
     async def _offer(self, acknowledged: int, offered: Offer) -> None:
         now = self._core.clock()
 
-        def work(connection: Connection, _touched: Touched) -> None:
+        def work(connection: Connection, touched: Touched) -> None:
             links.offer(connection, self._link, offered, now=now)
+            placement.relocate(connection, self.caller.genesis, self.caller.organization_id, touched)
 
         await self._acknowledge(acknowledged, work)
+        await self._drained(offered.availability)
+
+    async def _drained(self, availability: Availability.ValueType) -> None:
+        """Of a node that is about to go, others take what it has not started, if its tasks allow another attempt."""
+        if availability == Availability.AVAILABILITY_DRAINING:
+            await self._dispatch.take_over(self._link, self.caller.genesis, only_unstarted=True)
 
     async def _message(self, acknowledged: int, sent: PeerMessage) -> None:
         if len(sent.envelope) > INLINE_BYTES:
@@ -347,6 +357,7 @@ class LinkSession:
         )
         if due:
             self._sent = due[-1].sequence
+            self._most_sent = max(self._most_sent, self._sent)
         if more:
             self._look = True
         return due
@@ -366,6 +377,11 @@ class LinkSession:
         """Tell the node to attach elsewhere, and end."""
         self.post(ServerFrame(drain=Drain()))
         self.end(shutting_down())
+
+    @property
+    def sent(self) -> int:
+        """Up to which delivery this session may have told its node."""
+        return self._most_sent
 
     @property
     def over(self) -> bool:

@@ -2,7 +2,8 @@
 
 A run is open until it reaches exactly one terminal state, and that never changes: no report, no cancellation, no second
 receipt and no passing of time touches a run that has ended. While PENDING it is the server's: it may be expired or
-cancelled here. From the acknowledgement of its delivery on it belongs to one node, and only that node's receipt ends it.
+cancelled here. From the acknowledgement of its delivery on it belongs to one node, and only that node's receipt ends it,
+unless the signed task allows another attempt and the run is given to another node: then nothing of the former one counts.
 """
 
 from collections.abc import Collection, Iterable
@@ -42,6 +43,7 @@ class Run:
     link_id: int | None = None
     cancelling: bool = False
     receipt: bytes | None = None
+    attempts_allowed: int = 1
 
     @property
     def ended(self) -> bool:
@@ -88,9 +90,19 @@ def task_state(states: Collection[State]) -> TaskState.ValueType:
     return TaskState.TASK_STATE_FAILED
 
 
-def accepts(run: Run, link_id: int) -> bool:
-    """Whether a node's acknowledgement of the delivery makes the run the node's."""
-    return run.state == PENDING and run.link_id == link_id
+def accepts(run: Run, link_id: int, attempt: int) -> bool:
+    """Whether a node's acknowledgement of the delivery of an attempt makes the run the node's."""
+    return run.state == PENDING and run.link_id == link_id and run.attempt == attempt
+
+
+def may_be_tried_again(run: Run, *, only_unstarted: bool) -> bool:
+    """Whether the signed task allows that another node begins the run anew, because the one that has it does not end it.
+
+    A result that stands and waits for a person's release is not replaced.
+    """
+    if run.ended or run.cancelling or run.state == RunState.RUN_STATE_HELD or run.attempt >= run.attempts_allowed:
+        return False
+    return run.state < RunState.RUN_STATE_RUNNING if only_unstarted else True
 
 
 def reports(run: Run, *, link_id: int, attempt: int, state: State) -> bool:
@@ -141,6 +153,10 @@ class Station:
     admitted: bool
     away_since: datetime | None
     """None while (one of them is) attached."""
+    node_id: str = ""
+    """The one node that it is placed at."""
+    draining_since: datetime | None = None
+    """Of nodes that could have it, all that are attached take nothing new."""
 
 
 def waiting(
@@ -154,7 +170,10 @@ def waiting(
     if not station.admitted:
         return _wait(WaitReason.WAIT_REASON_NO_NODE, created_at, "for a node of the organization to be admitted")
     if station.away_since is not None:
-        return _wait(WaitReason.WAIT_REASON_NODE_OFFLINE, station.away_since, "for the node to connect")
+        which = f"the node {station.node_id}" if station.node_id else "a node that offers its data"
+        return _wait(WaitReason.WAIT_REASON_NODE_OFFLINE, station.away_since, f"for {which} to connect")
+    if station.draining_since is not None:
+        return _wait(WaitReason.WAIT_REASON_PAUSED, station.draining_since, "for a node that takes new runs")
     if state == PENDING:
         return _wait(WaitReason.WAIT_REASON_ACCEPTANCE, created_at, "for the node to accept it")
     return reported

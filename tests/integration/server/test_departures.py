@@ -18,7 +18,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import JOIN_REQUEST_STATE_PENDING
 from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Scratch, WaitReason
+from folkmoot.v1.task_pb2 import RunState, Scratch, WaitReason
 from tests.builders import randomness
 from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
@@ -245,7 +245,12 @@ async def test_files_of_a_job_are_never_taken_for_empty_elsewhere(hub: Hub) -> N
         assert (await second.accept()).run_id == fresh.run_id("Beta")
         await hub.create(last := task(hub.lung, ("Beta",)))
         assert (await second.accept()).run_id == last.run_id("Beta")
-    assert await hub.state(later, "Beta") == "PENDING"
+        end = await hub.run(later, "Beta")
+        assert (RunState.Name(end.state), end.reason) == ("RUN_STATE_EXPIRED", ErrorReason.ERROR_REASON_SCRATCH_LOST)
+        await hub.create(late := task(hub.lung, ("Beta",), job_id=first.task_id, scratch=Scratch.SCRATCH_JOB))
+        assert (await hub.run(late, "Beta")).reason == ErrorReason.ERROR_REASON_SCRATCH_LOST
+    [event] = await hub.server.events("run.expire")
+    assert (later.run_id("Beta") in event.data, "SCRATCH_LOST" in event.data) == (True, True)
 
 
 async def test_runs_of_an_organization_that_is_gone_end_and_what_depends_on_them(hub: Hub) -> None:

@@ -15,11 +15,36 @@ async def second_node(hub: Hub) -> None:
 async def test_the_only_node_gets_its_runs_even_while_it_is_away(hub: Hub) -> None:
     sealed = task(hub.lung, ("Beta",))
     await hub.create(sealed)
+    waiting = (await hub.run(sealed, "Beta")).waiting
+    assert waiting.reason == WaitReason.WAIT_REASON_NODE_OFFLINE
+    assert hub.lung["Beta"].nodes["beta-1"].fingerprint in waiting.detail
+    async with attached(hub.server, hub.lung, "Beta", node="beta-1") as first:
+        assert (await first.accept()).run_id == sealed.run_id("Beta")
+
+
+async def test_what_no_node_can_have_got_goes_to_another_one_at_once(hub: Hub) -> None:
+    sealed = task(hub.lung, ("Beta",))
+    await hub.create(sealed)
     await second_node(hub)
     async with attached(hub.server, hub.lung, "Beta", node="beta-2") as second:
-        fresh = task(hub.lung, ("Beta",))
-        await hub.create(fresh)
+        assigned = await second.accept()
+        assert (assigned.run_id, assigned.attempt) == (sealed.run_id("Beta"), 1)
+        async with attached(hub.server, hub.lung, "Beta", node="beta-1") as first:
+            told = await first.next("cancel")  # its order has no gaps
+            assert (told.run_id, told.attempt) == (sealed.run_id("Beta"), 1)
+    assert (await hub.run(sealed, "Beta")).node_id == hub.lung["Beta"].nodes["beta-2"].fingerprint
+
+
+async def test_what_a_node_was_sent_is_nobody_elses_though_it_never_acknowledged_it(hub: Hub) -> None:
+    await second_node(hub)
+    async with attached(hub.server, hub.lung, "Beta", node="beta-1") as first:
+        await hub.create(sealed := task(hub.lung, ("Beta",)))
+        await first.next("assign")
+    await hub.settled()
+    async with attached(hub.server, hub.lung, "Beta", node="beta-2") as second:
+        await hub.create(fresh := task(hub.lung, ("Beta",)))
         assert (await second.accept()).run_id == fresh.run_id("Beta")
+    assert await hub.state(sealed, "Beta") == "PENDING"
     async with attached(hub.server, hub.lung, "Beta", node="beta-1") as first:
         assert (await first.accept()).run_id == sealed.run_id("Beta")
 

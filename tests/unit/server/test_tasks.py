@@ -41,7 +41,7 @@ def step(run: Run, event: tuple) -> Run:
     """Carry out what the decisions allow, as the store does."""
     match event:
         case ("acknowledge", node):
-            return replace(run, state=tasks.ASSIGNED) if tasks.accepts(run, node) else run
+            return replace(run, state=tasks.ASSIGNED) if tasks.accepts(run, node, run.attempt) else run
         case ("report", node, attempt, state):
             return replace(run, state=state) if tasks.reports(run, link_id=node, attempt=attempt, state=state) else run
         case ("commit", node, attempt, outcome, receipt):

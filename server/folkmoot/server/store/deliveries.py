@@ -1,7 +1,8 @@
 """Deliveries: what each node is to be told, in order, until it has acknowledged it.
 
-A delivery says what to tell about which run; what is told is read when it is sent, from the run as it is then. Sequences
-of a node have no gaps: an assignment whose run has ended meanwhile is told as a cancellation.
+A delivery says what to tell about which attempt of which run; what is told is read when it is sent, from the run as it is
+then. Sequences of a node have no gaps: what is no use to the node any more, because the run has ended meanwhile or is
+another node's, is told as a cancellation.
 """
 
 from collections import Counter
@@ -40,6 +41,8 @@ class Delivery:
     link_id: int
     kind: Kind
     run_id: str
+    attempt: int = 0
+    """0: whichever the node has."""
     message_id: int | None = None
 
 
@@ -54,8 +57,8 @@ def enqueue(connection: Connection, items: Sequence[Delivery], touched: Touched)
     }
     rows = []
     for item in reversed(items):
-        row = {"link_id": item.link_id, "kind": item.kind, "run_id": item.run_id, "message_id": item.message_id}
-        rows.append(row | {"sequence": last[item.link_id]})
+        row = {"link_id": item.link_id, "kind": item.kind, "run_id": item.run_id, "attempt": item.attempt}
+        rows.append(row | {"sequence": last[item.link_id], "message_id": item.message_id})
         last[item.link_id] -= 1
         touched.link(item.link_id)
     _INSERT.each(connection, rows)
@@ -69,14 +72,18 @@ _TAKE = Prepared(
 )
 
 
-def assign(connection: Connection, placed: Iterable[tuple[int, str]], touched: Touched) -> None:
-    """Tell nodes of runs (pairs of link and run id), and of the messages that siblings have sent to these meanwhile."""
+def assign(connection: Connection, placed: Iterable[tasks.Run], touched: Touched) -> None:
+    """Tell the nodes that runs are placed at of these, and of the messages that siblings have sent to them meanwhile."""
     items = []
-    for link_id, run_id in placed:
-        items.append(Delivery(link_id, Kind.ASSIGN, run_id))
-        sent = select(peer_messages.c.message_id).where(peer_messages.c.to_run_id == run_id)
+    for run in placed:
+        if run.link_id is None:
+            continue
+        items.append(Delivery(run.link_id, Kind.ASSIGN, run.run_id, run.attempt))
+        sent = select(peer_messages.c.message_id).where(peer_messages.c.to_run_id == run.run_id)
         messages = connection.scalars(sent.order_by(peer_messages.c.message_id))
-        items.extend(Delivery(link_id, Kind.MESSAGE, run_id, message_id) for message_id in messages)
+        items.extend(
+            Delivery(run.link_id, Kind.MESSAGE, run.run_id, run.attempt, message_id) for message_id in messages
+        )
     enqueue(connection, items, touched)
 
 
@@ -86,23 +93,45 @@ def cancel(connection: Connection, cancelled: Iterable[tasks.Run], touched: Touc
     enqueue(connection, placed, touched)
 
 
+def fence(connection: Connection, attempts: Iterable[tasks.Run], touched: Touched) -> None:
+    """Tell nodes that attempts, as they were when they had them, are not theirs any more: nothing of these counts."""
+    fenced = [
+        Delivery(run.link_id, Kind.CANCEL, run.run_id, run.attempt) for run in attempts if run.link_id is not None
+    ]
+    enqueue(connection, fenced, touched)
+
+
+def may_have_reached(connection: Connection, link_id: int) -> set[str]:
+    """Return the runs that a node which is away may have been told of: those are not anybody else's to begin.
+
+    What it was sent, it may have journaled, whether or not its acknowledgement has arrived.
+    """
+    sent = select(node_links.c.sent).where(node_links.c.link_id == link_id).scalar_subquery()
+    told = (deliveries.c.link_id == link_id, deliveries.c.kind == Kind.ASSIGN, deliveries.c.sequence <= sent)
+    return set(connection.scalars(select(deliveries.c.run_id).where(*told)))
+
+
 # ---- acknowledged --------------------------------------------------------------------------------------------------
 
 
 def acknowledge(connection: Connection, link_id: int, sequence: int, *, now: datetime, touched: Touched) -> None:
     """Forget deliveries up to there: the node has them. Runs assigned by them are the node's from here on."""
     here = {"of_link": link_id, "up_to": sequence}
-    assigned = {row.run_id for row in _FORGET.rows(connection, here) if row.kind == Kind.ASSIGN}
+    assigned = {row.run_id: row.attempt for row in _FORGET.rows(connection, here) if row.kind == Kind.ASSIGN}
     _REACHED.each(connection, [here])
     if assigned:
-        accepted = [run for run in runs.load(connection, assigned) if tasks.accepts(run, link_id)]
+        accepted = [
+            run
+            for run in runs.load(connection, assigned)
+            if tasks.accepts(run, link_id, assigned[run.run_id] or run.attempt)
+        ]
         runs.move(connection, accepted, touched, state=tasks.ASSIGNED, assigned_at=now)
 
 
 _FORGET = Prepared(
     delete(deliveries)
     .where(deliveries.c.link_id == bindparam("of_link"), deliveries.c.sequence <= bindparam("up_to"))
-    .returning(deliveries.c.kind, deliveries.c.run_id)
+    .returning(deliveries.c.kind, deliveries.c.run_id, deliveries.c.attempt)
 )
 _REACHED = Prepared(
     update(node_links).where(node_links.c.link_id == bindparam("of_link")).values(acknowledged=bindparam("up_to"))
@@ -122,6 +151,7 @@ def renumber(connection: Connection, link_id: int) -> int:
     connection.execute(here.values(sequence=-(deliveries.c.sequence + shift)))
     connection.execute(here.values(sequence=-deliveries.c.sequence))
     moved = {"acknowledged": row.last_sequence, "last_sequence": row.last_sequence + shift}
+    moved |= {"sent": row.last_sequence + shift}  # which of them were sent before is not known any more
     connection.execute(update(node_links).where(node_links.c.link_id == link_id).values(moved))
     return int(row.last_sequence)
 
@@ -133,9 +163,12 @@ _PENDING = Prepared(
         deliveries.c.sequence,
         deliveries.c.kind,
         deliveries.c.run_id,
+        deliveries.c.link_id,
+        deliveries.c.attempt,
         run_table.c.task_id,
         run_table.c.state,
-        run_table.c.attempt,
+        run_table.c.link_id.label("placed_at"),
+        run_table.c.attempt.label("in_attempt"),
         task_table.c.chain,
         payloads.c.envelope.label("input"),
         peer_messages.c.from_run_id,
@@ -166,6 +199,9 @@ def pending(connection: Connection, link_id: int, *, after: int, most: int) -> t
 
 
 def _frame(row: AnyRow) -> ServerFrame:
+    is_its_own = row.placed_at == row.link_id and row.attempt in (0, row.in_attempt)
+    if row.kind == Kind.CANCEL or not is_its_own:
+        return ServerFrame(sequence=row.sequence, cancel=Cancel(run_id=row.run_id, attempt=row.attempt))
     if row.kind == Kind.MESSAGE:
         message = PeerMessage(
             task_id=row.task_id,
@@ -175,11 +211,11 @@ def _frame(row: AnyRow) -> ServerFrame:
             envelope=row.message,
         )
         return ServerFrame(sequence=row.sequence, peer_message=message)
-    if row.kind == Kind.CANCEL or row.state in tasks.TERMINAL:
+    if row.state in tasks.TERMINAL:
         return ServerFrame(sequence=row.sequence, cancel=Cancel(run_id=row.run_id))
     assigned = Assign(
         run_id=row.run_id,
-        attempt=row.attempt,
+        attempt=row.in_attempt,
         chain=TaskChain.FromString(row.chain),
         input_envelope=row.input or b"",
     )

@@ -2,11 +2,12 @@
 
 Settled in the transaction that appends the entry. What such a node has not accepted goes to another node of the
 organization, or waits for one; an organization that is no member any more executes nothing new, so its runs end. What a
-node has accepted stays its own (docs/decisions/0007): it waits until it is cancelled or expires, since nobody else may
-execute it. Files that a job has left at a node can't be had elsewhere: runs that share them stay with it, too.
+node has accepted begins anew at another one, if its task allows another attempt; if not, it stays the node's own
+(docs/decisions/0007), and waits until it is cancelled or expires. Files that a job has left at the node are gone: runs
+that share them and have not begun end with SCRATCH_LOST.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,12 +15,17 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, select, update
 
 from folkmoot.server import tasks
-from folkmoot.server.store import endings, links, placement, runs
-from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow, deliveries, node_links, scratch_bindings
+from folkmoot.server.store import endings, links, placement, reassignment, runs, scratch
+from folkmoot.server.store.reassignment import Moved
+from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow, deliveries, node_links
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.errors_pb2 import ErrorReason
+
+MOST_MOVED = 100_000
+"""All of them: the transaction that appends the entry settles what becomes of the node's runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +39,36 @@ class Departure:
     """Nodes admitted no more, those of these organizations among them."""
 
 
-def settle(connection: Connection, departure: Departure, *, now: datetime, touched: Touched) -> list[tasks.Run]:
-    """Fence the nodes, end or place anew what they have not accepted; return the runs that have ended."""
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What has become of runs."""
+
+    ended: Sequence[tuple[tasks.Run, str]]
+    """With the reasons."""
+    moved: Sequence[Moved]
+
+
+def settle(connection: Connection, departure: Departure, *, now: datetime, touched: Touched) -> Settled:
+    """Fence the nodes; end, or give to others, what they would have executed."""
     mine = (node_links.c.genesis == departure.genesis) & node_links.c.node_id.in_(list(departure.node_ids))
     link_ids = list(connection.scalars(select(node_links.c.link_id).where(mine)))
     _fence(connection, link_ids, now=now)
-    left_behind = _left_behind(connection, departure, link_ids)
+    left_behind = _left_behind(connection, link_ids)
+    bound = scratch.bound_to(connection, link_ids)
+    lost = [row for row in left_behind if _has_lost_files(row, bound, departure)]
     runs.move(connection, [runs.run_of(row) for row in left_behind], touched, link_id=None)
-    ended = _end(connection, departure, now=now, touched=touched)
+    ended = _end_without_files(connection, lost, now=now, touched=touched)
+    ended += _end_of_organizations(connection, departure, now=now, touched=touched)
     for organization_id in {row.organization_id for row in left_behind} - set(departure.organization_ids):
-        placement.place_homeless(connection, departure.genesis, organization_id, touched)
-    return ended
+        placement.relocate(connection, departure.genesis, organization_id, touched)
+    moved = [
+        each
+        for link_id in link_ids
+        for each in reassignment.take_over(
+            connection, link_id, only_unstarted=False, now=now, touched=touched, most=MOST_MOVED
+        )
+    ]
+    return Settled(ended, moved)
 
 
 def _fence(connection: Connection, link_ids: Collection[int], *, now: datetime) -> None:
@@ -55,43 +80,36 @@ def _fence(connection: Connection, link_ids: Collection[int], *, now: datetime) 
     connection.execute(delete(deliveries).where(deliveries.c.link_id.in_(link_ids)))
 
 
-def _left_behind(connection: Connection, departure: Departure, link_ids: Collection[int]) -> list[AnyRow]:
-    """Return the runs that were placed at the nodes and that somebody else may execute, or nobody."""
-    began_here = (
-        select(run_table.c.run_id.label("began"))
-        .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
-        .where(run_table.c.assigned_at.is_not(None), run_table.c.link_id.in_(link_ids))
-    )
-    bindings = select(scratch_bindings).where(scratch_bindings.c.link_id.in_(link_ids))
-    bound = {
-        (row.job_id, row.organization_id)
-        for row in connection.execute(bindings)
-        if row.organization_id not in departure.organization_ids
-        and connection.execute(
-            began_here.where(task_table.c.job_id == row.job_id, run_table.c.organization_id == row.organization_id)
-        ).first()
-    }
-    for row in connection.execute(bindings).all():
-        if (row.job_id, row.organization_id) not in bound:
-            connection.execute(
-                delete(scratch_bindings).where(
-                    scratch_bindings.c.job_id == row.job_id, scratch_bindings.c.organization_id == row.organization_id
-                )
-            )
+def _left_behind(connection: Connection, link_ids: Collection[int]) -> list[AnyRow]:
+    """Return the runs that were placed at the nodes, which have not accepted them."""
     placed = (
         select(*runs.DECISIVE, run_table.c.organization_id, task_table.c.job_id, task_table.c.chain)
         .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
         .where(IS_OPEN, run_table.c.link_id.in_(link_ids), run_table.c.state == tasks.PENDING)
         .order_by(run_table.c.position)
     )
-    return [
-        row
-        for row in connection.execute(placed)
-        if (row.job_id, row.organization_id) not in bound or not placement.shares_files(row.chain)
-    ]
+    return list(connection.execute(placed))
 
 
-def _end(connection: Connection, departure: Departure, *, now: datetime, touched: Touched) -> list[tasks.Run]:
+def _has_lost_files(row: AnyRow, bound: Collection[tuple[str, str]], departure: Departure) -> bool:
+    """Tell whether a member's run needs files that its job has left at a node that is gone."""
+    is_member = row.organization_id not in departure.organization_ids
+    return is_member and (row.job_id, row.organization_id) in bound and scratch.shares_files(row.chain)
+
+
+def _end_without_files(
+    connection: Connection, lost: Sequence[AnyRow], *, now: datetime, touched: Touched
+) -> list[tuple[tasks.Run, str]]:
+    """End what can't go on without files that are gone."""
+    ended = runs.load(connection, [row.run_id for row in lost])
+    reason = ErrorReason.ERROR_REASON_SCRATCH_LOST
+    endings.end(connection, ended, tasks.EXPIRED, reason, now=now, touched=touched)
+    return [(run, reason_name(reason)) for run in ended]
+
+
+def _end_of_organizations(
+    connection: Connection, departure: Departure, *, now: datetime, touched: Touched
+) -> list[tuple[tasks.Run, str]]:
     """End what organizations that are gone would have to execute."""
     theirs = (
         IS_HOMELESS,
@@ -101,7 +119,7 @@ def _end(connection: Connection, departure: Departure, *, now: datetime, touched
     ended = runs.where(connection, *theirs)
     reason = ErrorReason.ERROR_REASON_NOT_A_MEMBER
     endings.end(connection, ended, tasks.EXPIRED, reason, now=now, touched=touched)
-    return ended
+    return [(run, reason_name(reason)) for run in ended]
 
 
 # ---- what nobody can end but the server ----------------------------------------------------------------------------

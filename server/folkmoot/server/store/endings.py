@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, select, update
 
 from folkmoot.server import tasks
-from folkmoot.server.store import deliveries, links, runs
+from folkmoot.server.store import deliveries, links, runs, scratch
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_PENDING, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
@@ -46,10 +46,7 @@ def settle(connection: Connection, task_ids: Iterable[str], *, now: datetime, to
                 case Verdict.START:
                     _unblock(connection, dependant)
                     waiting = runs.where(connection, run_table.c.task_id == dependant)
-                    placed = [
-                        (run.link_id, run.run_id) for run in waiting if run.state == tasks.PENDING and run.link_id
-                    ]
-                    deliveries.assign(connection, placed, touched)
+                    deliveries.assign(connection, [run for run in waiting if run.state == tasks.PENDING], touched)
                     touched.task(dependant)
                 case Verdict.FAIL:
                     _unblock(connection, dependant)
@@ -99,9 +96,12 @@ def are_late(connection: Connection, *, now: datetime) -> bool:
 
 
 def expire(connection: Connection, *, now: datetime, touched: Touched, most: int) -> None:
-    """End runs that no node has accepted in time, the oldest first."""
+    """End runs that no node has accepted in time, the oldest first. What waited for a job's files has lost these."""
     expired = [runs.run_of(row) for row in connection.execute(_late(now).limit(most))]
-    end(connection, expired, tasks.EXPIRED, ErrorReason.ERROR_REASON_TASK_EXPIRED, now=now, touched=touched)
+    lost = [run for run in expired if scratch.out_of_reach(connection, run)]
+    end(connection, lost, tasks.EXPIRED, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
+    rest = [run for run in expired if run not in lost]
+    end(connection, rest, tasks.EXPIRED, ErrorReason.ERROR_REASON_TASK_EXPIRED, now=now, touched=touched)
 
 
 def _late(now: datetime) -> Select[*tuple[Any, ...]]:

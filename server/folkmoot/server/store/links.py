@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, exists, func, insert, select, update
 
 from folkmoot.server.store import task_tables
 from folkmoot.server.store.prepared import Prepared
@@ -32,8 +32,17 @@ class Link:
     away_since: datetime | None
     labels: frozenset[str]
     """Data that the node says it offers."""
+    slots: int = 0
+    """How many runs it says it executes at once."""
+    free_slots: int = 0
+    """How many of these were free when it last said so: other collaborations may share them."""
     availability: Availability.ValueType = Availability.AVAILABILITY_OPEN
     """Whether the node says that it takes new work."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to go."""
+        return self.availability == Availability.AVAILABILITY_DRAINING
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ _ADMITTED = Prepared(
         node_links.c.attached_at,
         node_links.c.away_since,
         node_links.c.policy,
+        node_links.c.free_slots,
         node_links.c.availability,
     )
     .outerjoin_from(
@@ -86,23 +96,34 @@ def is_admitted(connection: Connection, genesis: bytes, node_id: str) -> bool:
 
 
 def _link(row: AnyRow) -> Link:
+    offered = PolicySummary.FromString(row.policy) if row.policy else PolicySummary()
     return Link(
         node_id=row.node_id,
         organization_id=row.organization_id,
         link_id=row.link_id,
         attached=row.attached_at is not None and row.away_since is None,
         away_since=row.away_since,
-        labels=frozenset(PolicySummary.FromString(row.policy).labels) if row.policy else frozenset(),
+        labels=frozenset(offered.labels),
+        slots=offered.slots,
+        free_slots=row.free_slots or 0,
         availability=row.availability or Availability.AVAILABILITY_OPEN,
     )
 
 
 def station(links: Iterable[Link], *, created_at: datetime) -> Station:
-    """Say how a run can reach any of the nodes. One that never attached is away since the run was made."""
+    """Say how a run reaches the node that it is placed at, or else what all nodes of the organization keep it waiting for.
+
+    A node that never attached is away since the run was made. What is placed nowhere while nodes are attached waits for
+    others, which offer its data, or for one that takes new runs.
+    """
     known = list(links)
-    if not known or any(link.attached for link in known):
-        return Station(admitted=bool(known), away_since=None)
-    return Station(admitted=True, away_since=max(link.away_since or created_at for link in known))
+    if not known:
+        return Station(admitted=False, away_since=None)
+    away_since = [link.away_since or created_at for link in known if not link.attached]
+    if len(known) == 1:
+        return Station(admitted=True, away_since=max(away_since, default=None), node_id=known[0].node_id)
+    draining_since = None if away_since else created_at
+    return Station(admitted=True, away_since=max(away_since, default=None), draining_since=draining_since)
 
 
 def opened(connection: Connection, genesis: bytes, link: Link) -> int:
@@ -150,7 +171,11 @@ def open_runs(connection: Connection, link_ids: Iterable[int]) -> dict[int, int]
 
 
 def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime) -> Attached:
-    """Begin a session: the epoch grows, and whatever an older session does from here on is refused."""
+    """Begin a session: the epoch grows, and whatever an older session does from here on is refused.
+
+    One that has not ended yet may have told the node of everything.
+    """
+    not_away = and_(node_links.c.attached_at.is_not(None), node_links.c.away_since.is_(None))
     begun = (
         update(node_links)
         .where(node_links.c.link_id == link_id)
@@ -158,6 +183,7 @@ def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime)
             epoch=node_links.c.epoch + 1,
             attached_at=now,
             away_since=None,
+            sent=case((not_away, node_links.c.last_sequence), else_=node_links.c.sent),
             version=hello.version,
             policy=hello.policy.SerializeToString(),
             free_slots=hello.free_slots,
@@ -190,16 +216,20 @@ def require(connection: Connection, link_id: int, epoch: int) -> None:
         raise session_replaced()
 
 
-def detach(connection: Connection, link_id: int, epoch: int, *, now: datetime) -> None:
-    """End a session: the node is away from now on, unless it has attached anew already."""
+def detach(connection: Connection, link_id: int, epoch: int, *, sent: int, now: datetime) -> bool:
+    """End a session in which deliveries up to `sent` may have reached the node.
+
+    The node is away from now on; False if it has attached anew already.
+    """
     mine = and_(node_links.c.link_id == link_id, node_links.c.epoch == epoch, node_links.c.away_since.is_(None))
-    connection.execute(update(node_links).where(mine).values(away_since=now))
+    most = case((node_links.c.sent > sent, node_links.c.sent), else_=sent)
+    return connection.execute(update(node_links).where(mine).values(away_since=now, sent=most)).rowcount > 0
 
 
 def detach_all(connection: Connection, *, now: datetime) -> None:
     """Take all nodes for away: a server that starts has no sessions, and the one before it may have been killed."""
     lost = and_(node_links.c.attached_at.is_not(None), node_links.c.away_since.is_(None))
-    connection.execute(update(node_links).where(lost).values(away_since=now))
+    connection.execute(update(node_links).where(lost).values(away_since=now, sent=node_links.c.last_sequence))
 
 
 def session_replaced() -> FolkmootError:

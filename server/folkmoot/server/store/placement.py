@@ -1,37 +1,61 @@
 """Placement: which node of an organization executes a run, and when it is told.
 
-The only node, or the attached one with the fewest open runs, those first that offer all labels. Runs that share files
-within their job stay at the node where the job's first run of the organization went, even while that node is away.
-What can't be placed is placed as soon as a node of the organization attaches.
+A single node gets its organization's runs whatever it offers, also while it is away: it says itself what it refuses. Of
+several, one that offers all labels (as far as any does), that is attached and not about to go; then one that starts what
+it gets; then the one with most room. Where there is none now, the run is placed nowhere, until there is: a node attaches,
+or says what it offers from now on.
+
+Runs that share files within their job stay at the node where the job's first run of the organization went, even while
+that node is away. If it is gone for good, so are the files: such runs end with SCRATCH_LOST.
+
+A run is moved from one node to another, in the same attempt, only as long as no node can have got it: what a node was
+sent, it may have journaled (docs/decisions/0028-several-nodes.md).
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import Connection, Select, select
 
-from folkmoot.server.store import deliveries, links, runs
+from folkmoot.server import tasks
+from folkmoot.server.store import deliveries, links, runs, scratch
 from folkmoot.server.store.links import Link
-from folkmoot.server.store.task_tables import IS_HOMELESS, AnyRow, scratch_bindings
+from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.v1.task_pb2 import Scratch, TaskChain, TaskSpec
+from folkmoot.v1.link_pb2 import Availability
+from folkmoot.v1.task_pb2 import Scratch, TaskSpec
 
 
 def choose(candidates: Sequence[Link], *, open_runs: Mapping[int, int], labels: Iterable[str]) -> Link | None:
-    """Return the node to place a run at, None if the run has to wait for one to attach."""
+    """Return the node to place a run at, None if the run has to wait for one."""
     if len(candidates) == 1:
         return candidates[0]
+    return best([link for link in offering(candidates, labels) if not link.draining], open_runs=open_runs)
+
+
+def offering(candidates: Sequence[Link], labels: Iterable[str]) -> Sequence[Link]:
+    """Return the nodes that offer all labels; if none does, all: whichever gets the run refuses it and says why."""
     wanted = frozenset(labels)
-    attached = [link for link in candidates if link.attached]
-    return min(
-        attached,
-        key=lambda link: (not wanted <= link.labels, open_runs.get(link.link_id or 0, 0), link.node_id),
-        default=None,
-    )
+    return [link for link in candidates if wanted <= link.labels] or candidates
+
+
+def best(candidates: Iterable[Link], *, open_runs: Mapping[int, int]) -> Link | None:
+    """Return the attached node that is likely to begin first: not paused, with most room, with fewest runs."""
+
+    def rank(link: Link) -> tuple[object, ...]:
+        number = open_runs.get(link.link_id or 0, 0)
+        paused = link.availability == Availability.AVAILABILITY_PAUSED
+        return paused, number - link.slots, -link.free_slots, number, link.node_id
+
+    return min((link for link in candidates if link.attached), key=rank, default=None)
+
+
+# ---- new tasks -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +66,8 @@ class Placement:
     """Those that are placed."""
     candidates: Mapping[str, Sequence[Link]]
     """What each can reach: the node that it is placed at, or else all nodes of the organization."""
+    lost: frozenset[str]
+    """Those whose job has left files at a node that is gone."""
 
 
 def place(connection: Connection, spec: TaskSpec) -> Placement:
@@ -51,52 +77,66 @@ def place(connection: Connection, spec: TaskSpec) -> Placement:
     for link in links.admitted(connection, spec.genesis, organization_ids):
         by_organization[link.organization_id].append(link)
     crowded = [link for peers in by_organization.values() if len(peers) > 1 for link in peers]
-    open_runs = links.open_runs(connection, (link.link_id for link in crowded if link.link_id)) if crowded else {}
-    scratch = spec.scratch == Scratch.SCRATCH_JOB
-    placed = _bindings(connection, spec.job_id) if scratch else {}
+    open_runs = _open_runs(connection, crowded)
+    shares_files = spec.scratch == Scratch.SCRATCH_JOB
+    placed = scratch.bindings(connection, spec.job_id) if shares_files else {}
+    bound = frozenset(placed)
     for organization_id in organization_ids:
-        if organization_id in placed:
-            bound = placed[organization_id]
+        if organization_id in bound:
             by_organization[organization_id] = [
-                link for link in by_organization[organization_id] if link.link_id == bound
+                link for link in by_organization[organization_id] if link.link_id == placed[organization_id]
             ]
             continue
         chosen = choose(by_organization[organization_id], open_runs=open_runs, labels=spec.labels)
         if chosen is not None:
             by_organization[organization_id] = [chosen]
             placed[organization_id] = links.opened(connection, spec.genesis, chosen)
-            if scratch:
-                _bind(connection, spec.job_id, organization_id, placed[organization_id])
-    return Placement(placed, by_organization)
+            if shares_files:
+                scratch.bind(connection, spec.job_id, organization_id, placed[organization_id])
+    lost = bound.intersection(organization_ids) - {each for each in bound if by_organization[each]}
+    return Placement(placed, by_organization, lost)
 
 
-def place_waiting(connection: Connection, genesis: bytes, link_id: int, organization_id: str, touched: Touched) -> None:
-    """Give the organization's runs that are placed nowhere to a node that has just attached."""
+# ---- runs that no node can have got --------------------------------------------------------------------------------
+
+
+def relocate(connection: Connection, genesis: bytes, organization_id: str, touched: Touched) -> None:
+    """Give the organization's runs that no node can have got to those that are there now, one by one."""
+    candidates = links.admitted(connection, genesis, [organization_id])
+    rows = list(connection.execute(_homeless(genesis, organization_id)))
+    if len(candidates) > 1:
+        rows += _never_sent(connection, candidates)
+    open_runs = _open_runs(connection, candidates) if rows else {}
     told = []
-    for row in connection.execute(_homeless(genesis, organization_id)).all():
+    for row in rows:
+        chosen = choose(candidates, open_runs=open_runs, labels=scratch.spec_of(row.chain).labels)
+        if chosen is None or chosen.link_id == row.link_id:
+            continue
+        link_id = links.opened(connection, genesis, chosen)
+        open_runs[link_id] = open_runs.get(link_id, 0) + 1
         told += _settle_at(connection, link_id, row, touched)
     deliveries.assign(connection, told, touched)
 
 
-def place_homeless(connection: Connection, genesis: bytes, organization_id: str, touched: Touched) -> None:
-    """Place the organization's runs that are placed nowhere, one by one; those that no node can have now wait for one."""
-    candidates = links.admitted(connection, genesis, [organization_id])
-    told = []
-    for row in connection.execute(_homeless(genesis, organization_id)).all():
-        open_runs = links.open_runs(connection, (link.link_id for link in candidates if link.link_id))
-        chosen = choose(candidates, open_runs=open_runs, labels=_spec(row.chain).labels)
-        if chosen is not None:
-            told += _settle_at(connection, links.opened(connection, genesis, chosen), row, touched)
-            candidates = links.admitted(connection, genesis, [organization_id])
-    deliveries.assign(connection, told, touched)
-
-
-def shares_files(chain: bytes) -> bool:
-    """Tell whether a task's runs share files with others of their job."""
-    return _spec(chain).scratch == Scratch.SCRATCH_JOB
-
-
 def _homeless(genesis: bytes, organization_id: str) -> Select[*tuple[Any, ...]]:
+    homeless = (run_table.c.organization_id == organization_id, IS_HOMELESS, run_table.c.genesis == genesis)
+    return _placeable().where(*homeless)
+
+
+def _never_sent(connection: Connection, candidates: Iterable[Link]) -> list[AnyRow]:
+    """Return what is placed at nodes that are away and that these can't know of; files of a job stay where they are."""
+    found = []
+    for link in candidates:
+        if link.link_id is None or link.attached:
+            continue
+        placed = (IS_OPEN, run_table.c.link_id == link.link_id, run_table.c.state == tasks.PENDING)
+        rows = connection.execute(_placeable().where(*placed)).all()
+        told = deliveries.may_have_reached(connection, link.link_id) if rows else set()
+        found += [row for row in rows if row.run_id not in told and not scratch.shares_files(row.chain)]
+    return found
+
+
+def _placeable() -> Select[*tuple[Any, ...]]:
     return (
         select(
             *runs.DECISIVE,
@@ -106,30 +146,19 @@ def _homeless(genesis: bytes, organization_id: str) -> Select[*tuple[Any, ...]]:
             task_table.c.chain,
         )
         .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
-        .where(run_table.c.organization_id == organization_id, IS_HOMELESS, run_table.c.genesis == genesis)
         .order_by(run_table.c.position)
     )
 
 
-def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touched) -> list[tuple[int, str]]:
+def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touched) -> list[tasks.Run]:
     """Place a run at a node; return what to tell the node."""
-    runs.move(connection, [runs.run_of(row)], touched, link_id=link_id)
-    if shares_files(row.chain) and row.organization_id not in _bindings(connection, row.job_id):
-        _bind(connection, row.job_id, row.organization_id, link_id)
-    return [] if row.blocked else [(link_id, row.run_id)]
+    run = runs.run_of(row)
+    runs.move(connection, [run], touched, link_id=link_id)
+    if scratch.shares_files(row.chain) and row.organization_id not in scratch.bindings(connection, row.job_id):
+        scratch.bind(connection, row.job_id, row.organization_id, link_id)
+    return [] if row.blocked else [dataclasses.replace(run, link_id=link_id)]
 
 
-def _spec(chain: bytes) -> TaskSpec:
-    return TaskSpec.FromString(TaskChain.FromString(chain).specs[-1].body)
-
-
-def _bindings(connection: Connection, job_id: str) -> dict[str, int]:
-    bound = select(scratch_bindings.c.organization_id, scratch_bindings.c.link_id)
-    return {
-        row.organization_id: row.link_id for row in connection.execute(bound.where(scratch_bindings.c.job_id == job_id))
-    }
-
-
-def _bind(connection: Connection, job_id: str, organization_id: str, link_id: int) -> None:
-    row = {"job_id": job_id, "organization_id": organization_id, "link_id": link_id}
-    connection.execute(insert(scratch_bindings).values(row))
+def _open_runs(connection: Connection, candidates: Iterable[Link]) -> dict[int, int]:
+    link_ids = [link.link_id for link in candidates if link.link_id]
+    return links.open_runs(connection, link_ids) if link_ids else {}

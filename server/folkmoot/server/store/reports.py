@@ -3,6 +3,7 @@
 Reports may be late, repeated, or of runs that are not the node's (any more): those change nothing and are no errors.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum, auto
@@ -88,7 +89,11 @@ def message(connection: Connection, link_id: int, sent: PeerMessage, *, now: dat
     )
     message_id = connection.execute(stored.returning(peer_messages.c.message_id)).scalar_one()
     if receiver.link_id is not None:
-        deliveries.enqueue(connection, [Delivery(receiver.link_id, Kind.MESSAGE, receiver.run_id, message_id)], touched)
+        deliveries.enqueue(
+            connection,
+            [Delivery(receiver.link_id, Kind.MESSAGE, receiver.run_id, receiver.attempt, message_id)],
+            touched,
+        )
     return Fate.STORED
 
 
@@ -108,13 +113,22 @@ def reconcile(connection: Connection, link_id: int, held: Sequence[HeldRun], tou
     """Bring a node that attaches and the server to the same view of who has which run.
 
     A run that the node holds and that has ended, or is to be cancelled, is cancelled again; the node ignores that where
-    its own result stands already, and commits it. A run that is the node's and that it does not hold is delivered
+    its own result stands already, and commits it. An attempt that was given to another node meanwhile is fenced. A run that is the node's and that it does not hold is delivered
     again: a node whose journal knows the run answers with what is in it, and one that has lost its journal has lost the
     run, and executes it. The server can't tell the one from the other, and never gives the run to somebody else.
     """
     known = {run.run_id: run for run in runs.load(connection, [each.run_id for each in held])}
-    unwanted = [run for run in known.values() if run.link_id == link_id and (run.ended or run.cancelling)]
+    here = {(each.run_id, each.attempt) for each in held}
+    own = [run for run in known.values() if run.link_id == link_id and (run.run_id, run.attempt) in here]
+    unwanted = [run for run in own if run.ended or run.cancelling]
     mine = runs.where(connection, links.belonging_to(link_id))
-    lost = [run for run in mine if run.run_id not in known]
-    deliveries.assign(connection, [(link_id, run.run_id) for run in lost], touched)
+    lost = [run for run in mine if (run.run_id, run.attempt) not in here]
+    former = here - {(run.run_id, run.attempt) for run in own}
+    fenced = [
+        dataclasses.replace(known[run_id], attempt=attempt, link_id=link_id)
+        for run_id, attempt in sorted(former)
+        if run_id in known and (known[run_id].attempt > attempt or known[run_id].link_id not in (None, link_id))
+    ]
+    deliveries.fence(connection, fenced, touched)
+    deliveries.assign(connection, lost, touched)
     deliveries.cancel(connection, unwanted + [run for run in lost if run.cancelling], touched)

@@ -24,6 +24,7 @@ DECISIVE = (
     runs.c.link_id,
     runs.c.cancelling,
     runs.c.receipt,
+    runs.c.attempts_allowed,
 )
 _LOAD = Prepared(select(*DECISIVE, runs.c.position).where(runs.c.run_id == bindparam("wanted_run_id")))
 _BUMP = Prepared(
@@ -44,7 +45,8 @@ _UNMOVED = Prepared(
 def run_of(row: AnyRow) -> Run:
     """Return what decisions rest on; the row has the DECISIVE columns."""
     state = RunState.ValueType(row.state)
-    return Run(row.run_id, row.task_id, state, row.attempt, row.link_id, row.cancelling, row.receipt)
+    receipt, allowed = row.receipt, row.attempts_allowed
+    return Run(row.run_id, row.task_id, state, row.attempt, row.link_id, row.cancelling, receipt, allowed)
 
 
 def where(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]:

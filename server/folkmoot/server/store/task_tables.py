@@ -76,6 +76,7 @@ runs = Table(
     Column("genesis", LargeBinary, nullable=False),
     Column("organization_id", String, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("attempts_allowed", Integer, nullable=False, server_default="1"),  # as the signed task says
     Column("state", Integer, nullable=False),  # RunState
     Column("link_id", Integer),  # the node that it is placed at, and belongs to once assigned_at is set
     Column("input_digest", LargeBinary, nullable=False),
@@ -140,6 +141,7 @@ node_links = Table(
     Column("epoch", BigInteger, nullable=False),  # grows with every attach; the newest session is the only live one
     Column("last_sequence", BigInteger, nullable=False),  # of the newest delivery
     Column("acknowledged", BigInteger, nullable=False),
+    Column("sent", BigInteger, nullable=False, server_default="0"),  # away: deliveries up to there may have reached it
     Column("attached_at", Instant),
     Column("away_since", Instant),  # null while attached, and before the first attach
     Column("version", String, nullable=False),  # the node's release
@@ -159,6 +161,7 @@ deliveries = Table(
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Integer, nullable=False),  # deliveries.Kind
     Column("run_id", String, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),  # 0: whichever it is
     Column("message_id", Integer),
 )
 

@@ -237,7 +237,8 @@ class _Stations:
     def of(self, row: AnyRow) -> Station:
         if row.link_id is not None:
             never = row.created_at if row.attached_at is None else None
-            return Station(admitted=row.admitted_node_id is not None, away_since=row.away_since or never)
+            admitted = row.admitted_node_id is not None
+            return Station(admitted=admitted, away_since=row.away_since or never, node_id=row.node_id)
         own = [link for link in self._links.get(row.genesis, ()) if link.organization_id == row.organization_id]
         return links.station(own, created_at=row.created_at)
 
