@@ -36,6 +36,7 @@ from folkmoot.node.outcomes import (
 )
 from folkmoot.node.policy import Refused
 from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
+from folkmoot.node.provenance import unless_signed
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
 from folkmoot.node.scratch import Scratch
@@ -260,6 +261,8 @@ class Executor:
         if refusal := self._refusal(run):
             return refusal
         async with run.reports.waiting(WaitReason.WAIT_REASON_IMAGE) as tell:
+            if (unsigned := await unless_signed(run, tell)) is not None:
+                return unsigned
             prepared = await self._runtime.prepare(spec.image, tell)
         failpoint("node.run.image_prepared")
         if prepared.functions is not None and function not in prepared.functions:

@@ -27,12 +27,9 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
 from folkmoot.node.config import Setting, parse_toml, read_settings, refused
 from folkmoot.node.opening_hours import OpeningHours, opening_hours, time_zone
+from folkmoot.registry import SignerKey, load_signer_key
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import ApprovalMode, ReleaseMode, VotedList
@@ -155,7 +152,7 @@ class LoadedPolicy:
     policy: Policy
     digest: bytes
     """SHA-256 of the file; if it names key files, SHA-256 of that and of theirs, one behind the other, in order of the names."""
-    signer_keys: Mapping[str, PublicKeyTypes]
+    signer_keys: Mapping[str, SignerKey]
 
 
 class PolicyFile:
@@ -180,7 +177,7 @@ class PolicyFile:
         return self.loaded.digest
 
     @property
-    def signer_keys(self) -> Mapping[str, PublicKeyTypes]:
+    def signer_keys(self) -> Mapping[str, SignerKey]:
         """Public keys of the image signers that it names."""
         return self.loaded.signer_keys
 
@@ -250,10 +247,8 @@ def _read(file: Path, policy: Path, key: str) -> bytes:
     raise refused(policy, key, f"is {file}, which {problem}: name a file with a public key in PEM")
 
 
-def _public_key(data: bytes, file: Path, policy: Path, key: str) -> PublicKeyTypes:
+def _public_key(data: bytes, file: Path, policy: Path, key: str) -> SignerKey:
     try:
-        return load_pem_public_key(data)
-    except (ValueError, UnsupportedAlgorithm):
-        raise refused(
-            policy, key, f"is {file}, which holds no public key: put one in PEM there, such as cosign.pub"
-        ) from None
+        return load_signer_key(data)
+    except ValueError as error:
+        raise refused(policy, key, f"is {file}, which {error}") from None

@@ -25,6 +25,7 @@ from folkmoot.node.keys import awaited_key, load_keyring
 from folkmoot.node.policy import Decision, Usage, decide, facts_of
 from folkmoot.node.policy_file import PolicyFile
 from folkmoot.node.records import RunRecord
+from folkmoot.node.signatures import ImageSignatures
 from folkmoot.node.slots import Slots
 from folkmoot.node.vault import Vault
 from folkmoot.node.waiting import Signal
@@ -96,10 +97,17 @@ class Station:
     """The ledger has grown, or keys have come."""
     doubts: Doubts = field(init=False)
     heads: HeadStatements = field(init=False)
+    signatures: ImageSignatures = field(init=False)
     _signs: tuple[Position, SignsOfLife] | None = None
 
     def __post_init__(self) -> None:
         self.doubts, self.heads = Doubts(self.directory), HeadStatements(self.replica)
+        self.signatures = ImageSignatures(
+            self.directory,
+            keys=lambda: self.policy_file.signer_keys,
+            login_file=self.config.registry_login_file,
+            patience_seconds=self.config.registry_patience_seconds,
+        )
 
     @property
     def state(self) -> State:
