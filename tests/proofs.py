@@ -7,11 +7,12 @@ verify_proof(story.proof(), expected=story.world.state.reference)
 from dataclasses import dataclass
 from typing import Any
 
-from folkmoot.trust import VerifiedTask, digest, make_proof, sign_receipt, verify_task
+from folkmoot.trust import VerifiedTask, digest, make_approval, make_proof, sign_receipt, verify_task
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.proof_pb2 import ProvenTask
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import ExitClass, Grant, RunState, TaskChain
+from folkmoot.v1.task_pb2 import ApprovalSubject, ExitClass, Grant, RunState, TaskChain
 from tests.builders import NOW, World, world
 
 NOTHING: dict[str, Any] = {"result_digest": b"", "result_receivers": [], "bytes_out": 0}
@@ -66,6 +67,24 @@ class Story:
         node_key = next(iter(self.world[executor].nodes.values()))
         signed = sign_receipt(self.world.receipt(self.verified(depth), executor, **changes), node_key)
         self.tasks[depth - 1].receipts.append(signed)
+        return signed
+
+    def approval(self, depth: int, executor: str, **changes: Any) -> Signed:
+        """Have a person at the executor's station decide about its run of the task at that depth, and take it into the proof."""
+        task = self.verified(depth)
+        wish: dict[str, Any] = {
+            "genesis": self.world.genesis,
+            "task_digest": task.digest,
+            "run_id": self.run_id(depth, executor),
+            "attempt": 1,
+            "subject": ApprovalSubject.APPROVAL_SUBJECT_RUN,
+            "decision": Decision.DECISION_APPROVE,
+            "approved_by": "uid:1000",
+            "now": NOW,
+            "node_key": next(iter(self.world[executor].nodes.values())),
+        }
+        signed = make_approval(**(wish | changes))
+        self.tasks[depth - 1].approvals.append(signed)
         return signed
 
 

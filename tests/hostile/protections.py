@@ -8,6 +8,7 @@ from folkmoot.node.station import Station
 from folkmoot.transport import Replica
 from folkmoot.transport import heads as transport_heads
 from folkmoot.trust import (
+    approval,
     authentication,
     book,
     claims,
@@ -16,7 +17,6 @@ from folkmoot.trust import (
     heads,
     intents,
     ledger,
-    proof,
     receipt,
     signed,
     task,
@@ -321,7 +321,11 @@ DATA_OWNERS_POLICY = protection(
     "the data owner's policy decides, and nobody else",
     Edit(policy.decide, "return refusal or _limits(facts, policy.limits)", "return _limits(facts, policy.limits)"),
 )
-UNREAD_APPROVALS = protection(
-    "a release that reads no approvals passes on none",
-    Edit(proof._verified_runs, "if read.parts.approvals:", "if False:"),
+STATIONS_APPROVALS = protection(
+    "an approval is signed by a node of the organization whose run it is about",
+    Edit(
+        approval.verify_approval,
+        "require(node.organization_id == task.receiver(run_id).organization_id, ApprovalRule.NODE)",
+        "pass",
+    ),
 )

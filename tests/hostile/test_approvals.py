@@ -1,7 +1,8 @@
 """A server that claims that somebody has approved: nobody's word but the data owner's policy lets a run start or its result leave.
 
-This release asks no person at a station, so it reads no approvals: neither a node from its server, nor a reader from a proof file. Who
-notices: the node, which refuses as its policy says, and logs what it does not know; whoever verifies a proof. What is stored: the refusal.
+A node takes a person's decision at its own station alone, from no server; and an approval counts for a reader only if a node of the run's own
+organization has signed it. Who notices: the node, which refuses as its policy says, and logs what it does not know; whoever verifies a proof.
+What is stored: the refusal.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from folkmoot.v1.task_pb2 import Approval, ApprovalSubject, RunState
 from folkmoot.v1.task_service_pb2 import AttachResponse, GetTaskResponse
 from tests.hostile.liar import Lie
 from tests.hostile.misleading import misled, on_assign, overheard
-from tests.hostile.protections import DATA_OWNERS_POLICY, UNREAD_APPROVALS
+from tests.hostile.protections import DATA_OWNERS_POLICY, STATIONS_APPROVALS
 from tests.hostile.stage import Stage
 from tests.hostile.unprotected import without
 from tests.integration.harness import utc_now
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def approval(stage: Stage, run_id: str, task_digest: bytes) -> Signed:
-    """That the run may start, and its result leave, signed with the data owner's own key: no key says so in this release."""
+    """That the run may start, signed by a node of another organization: no station says so but the run's own."""
     decided = Approval(
         version=1,
         genesis=stage.world.genesis,
@@ -45,7 +46,7 @@ def approval(stage: Stage, run_id: str, task_digest: bytes) -> Signed:
         approved_by="the data owner",
         time=timestamp(utc_now()),
     )
-    kind, key = SignedKind.SIGNED_KIND_APPROVAL, stage.world["Beta"].governance_key
+    kind, key = SignedKind.SIGNED_KIND_APPROVAL, stage.world["Alpha"].nodes["alpha-1"]
     return sign(kind, serialize(decided), key=key, genesis=stage.world.genesis)
 
 
@@ -141,8 +142,8 @@ async def test_that_a_run_awaits_somebodys_approval_is_the_servers_word(stage: S
     assert (run.state, str(run.proven)) == (Told.COMPLETED, "proven")
 
 
-async def test_a_proof_with_an_approval_is_none(stage: Stage):
-    """Of whoever hands the file on: this release can't tell a true one from a claimed one, and reads neither."""
+async def test_a_proof_with_an_approval_of_another_station_is_none(stage: Stage):
+    """Of whoever hands the file on, be it another member: only the run's own station speaks of what its people decided."""
     task = await stage.ask("Beta")
     run_id, result = stage.run_id(task, "Beta"), await stage.result(task, "Beta")
     assert result.value == 42
@@ -154,7 +155,7 @@ async def test_a_proof_with_an_approval_is_none(stage: Stage):
 
     with pytest.raises(ProofInvalid) as caught:
         verify_proof(file, expected=None)
-    assert caught.value.metadata["part"] == f"task {task.id}: approval 1"
+    assert caught.value.metadata["part"] == f"approval of Beta for run {run_id}: node"
 
-    with without(UNREAD_APPROVALS):
+    with without(STATIONS_APPROVALS):
         assert verify_proof(file, expected=None).tasks

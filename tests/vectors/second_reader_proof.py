@@ -14,7 +14,7 @@ from tests.vectors.second_reader_task import (
     check_receipt,
     prove,
 )
-from tests.vectors.second_reader_wire import SCHEMA, Refused, check, fingerprint, nanoseconds, read
+from tests.vectors.second_reader_wire import SCHEMA, Refused, check, check_signed, fingerprint, nanoseconds, read
 
 # Bytes of what is signed stay bytes here: they are verified as they were received.
 SCHEMA["TaskChain"] = {1: ("specs", "*bytes")}
@@ -55,8 +55,10 @@ def prove_all(data: bytes, expected: str | None) -> tuple[str, str, dict[str, An
             check(place(proven[-1][0]) < place(specs), part)
             check(len(digests) > 1 and any(digests[-2] == others[-1] for _, others in proven), part)
         proven.append((specs, digests))
-        check(not task["approvals"], part)
-        tasks.append({"task_id": specs[-1]["task_id"], "runs": runs(task, specs, digests, ledger, part)})
+        told = {"task_id": specs[-1]["task_id"], "runs": runs(task, specs, digests, ledger, part)}
+        if decided := approvals(task, specs, digests, ledger, part):
+            told["approvals"] = decided
+        tasks.append(told)
     if expected not in (None, name):
         return "wrong collaboration", "", {}
     return "accepted", "", {"collaboration": name, "head": ledger.hashes[-1].hex(), "tasks": tasks}
@@ -106,6 +108,46 @@ def runs(
         last = order.index(run_id), receipt["attempt"], receipt["node_id"]
         found[run_id].append([receipt["attempt"], receipt["outcome"]])
     return found
+
+
+def approvals(
+    task: dict[str, Any], specs: list[Spec], digests: list[bytes], ledger: Ledger, part: str
+) -> dict[str, list[list[int]]]:
+    """Return attempt, subject and decision of each approval, by run."""
+    executors = {each["run_id"]: each["organization_id"] for each in specs[-1]["receivers"]}
+    order = list(executors)
+    found: dict[str, list[list[int]]] = {}
+    last = (-1, 0, "", 0)
+    for each in task["approvals"]:
+        signed = read("Signed", each, part)
+        approval = read("Approval", signed["body"], part)
+        run_id, attempt, subject = approval["run_id"], approval["attempt"], approval["subject"]
+        check(run_id in executors, part)
+        try:
+            check_approval(signed, approval, specs[-1], digests[-1], executors[run_id], ledger)
+            place_here = (order.index(run_id), attempt, fingerprint(signed["key_id"]), subject)
+            check(last < place_here, "ORDER")
+        except (Refused, NodeUnknown) as wrong:
+            raise Refused(f"run {run_id}") from wrong
+        last = place_here
+        found.setdefault(run_id, []).append([attempt, subject, approval["decision"]])
+    return found
+
+
+def check_approval(
+    signed: dict[str, Any], approval: dict[str, Any], spec: Spec, task_digest: bytes, executor: str, ledger: Ledger
+) -> None:
+    """Check that a node of the run's organization, admitted when the task was there or later, signed a decision about it."""
+    check(approval["genesis"] == ledger.genesis and approval["task_digest"] == task_digest, "RUN")
+    check(1 <= approval["attempt"] <= spec["max_attempts"], "RUN")
+    check(approval["subject"] in (1, 2) and approval["decision"] in (1, 2), "DECISION")
+    check(1 <= len(approval["approved_by"].encode()) <= 128, "PERSON")
+    nanoseconds(approval["time"], "FORM")
+    node = ledger.nodes.get(fingerprint(signed["key_id"]))
+    if node is None or (node.until is not None and node.until <= spec["known"]):
+        raise NodeUnknown
+    check(node.organization_id == executor, "NODE")
+    check_signed(signed, "APPROVAL", node.key, ledger.genesis, "SIGNATURE")
 
 
 def check_came_altered(signed: dict[str, Any], receipt: dict[str, Any], executor: str, ledger: Ledger) -> None:

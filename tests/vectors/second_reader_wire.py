@@ -176,6 +176,17 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         21: ("ended_at", "Timestamp"),
         22: ("ledger_position", "LedgerPosition"),
     },
+    "Approval": {
+        1: ("version", "uint32"),
+        2: ("genesis", "bytes"),
+        3: ("task_digest", "bytes"),
+        4: ("run_id", "text"),
+        5: ("attempt", "uint32"),
+        6: ("subject", "enum"),
+        7: ("decision", "enum"),
+        8: ("approved_by", "text"),
+        9: ("time", "Timestamp"),
+    },
 }
 _NUMBERS = {
     "uint32": range(1 << 32),
@@ -306,7 +317,7 @@ def check_signing_key(key: dict[str, Any] | None) -> None:
 def check_signed(signed: dict[str, Any] | None, kind: str, key: dict[str, Any], genesis: bytes, rule: str) -> None:
     """Check a Signed against the one key, kind and collaboration that it must be of."""
     kinds = {"TASK_SPEC": 1, "SUBTASK_SPEC": 2, "LEDGER_ENTRY": 3, "JOIN_REQUEST": 4, "INVITATION": 5}
-    kinds |= {"NODE_CLAIM": 6, "RECEIPT": 7, "KEY_CLAIM": 12}
+    kinds |= {"NODE_CLAIM": 6, "RECEIPT": 7, "APPROVAL": 8, "KEY_CLAIM": 12}
     check(signed and signed["kind"] == kinds[kind] and signed["key_id"] == key_id(key), rule)
     assert signed
     message = pae(b"folkmoot/v1", kind.encode(), genesis, signed["body"])

@@ -10,8 +10,8 @@ from folkmoot.trust.reasons import reason_name
 from folkmoot.trust.state import State
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.keys_pb2 import KeyKind
-from folkmoot.v1.ledger_pb2 import Encryption, Quorum
-from folkmoot.v1.task_pb2 import Image, Isolation, Receipt, TaskSpec
+from folkmoot.v1.ledger_pb2 import Decision, Encryption, Quorum
+from folkmoot.v1.task_pb2 import Approval, ApprovalSubject, Image, Isolation, Receipt, TaskSpec
 
 
 def described(proof: VerifiedProof) -> dict[str, Any]:
@@ -115,6 +115,17 @@ def _run(run: RunProof, proof: VerifiedProof) -> dict[str, Any]:
         "proven": run.proven,
         "attempts_of_several_nodes": list(run.shared_attempts),
         "receipts": [_receipt(receipt, proof) for receipt in run.receipts],
+        "approvals": [_approval(approval) for approval in run.approvals],
+    }
+
+
+def _approval(approval: Approval) -> dict[str, Any]:
+    return {
+        "attempt": approval.attempt,
+        "subject": ApprovalSubject.Name(approval.subject).removeprefix("APPROVAL_SUBJECT_").lower(),
+        "decision": Decision.Name(approval.decision).removeprefix("DECISION_").lower(),
+        "approved_by": approval.approved_by,
+        "time": _moment(approval, "time"),
     }
 
 
@@ -160,7 +171,7 @@ def _time(place: Place) -> str:
     return place.time.isoformat(timespec="seconds")
 
 
-def _moment(message: TaskSpec | Receipt, field: str) -> str:
+def _moment(message: TaskSpec | Receipt | Approval, field: str) -> str:
     return moment_at(nanoseconds(getattr(message, field))).isoformat(timespec="milliseconds")
 
 
@@ -203,6 +214,10 @@ def _run_lines(run: dict[str, Any]) -> Iterator[str]:
         yield f"  run of {run['organization']}: NOT PROVEN, no node signed how it ended"
     for attempt in run["attempts_of_several_nodes"]:
         yield f"  run of {run['organization']}: attempt {attempt} was GIVEN TO SEVERAL NODES; the server lied, or had been restored"
+    for approval in run["approvals"]:
+        what = "that it starts" if approval["subject"] == "run" else "that its result leaves"
+        verb = "approved" if approval["decision"] == "approve" else "declined"
+        yield f"  run of {run['organization']}: {approval['approved_by']} {verb} {what}, attempt {approval['attempt']}, {approval['time']}"
     for receipt in run["receipts"]:
         why = " ".join(filter(None, (receipt["exit_class"], receipt["reason"], receipt["rule"])))
         yield f"  run of {run['organization']}: proven {receipt['outcome']}{f' ({why})' if why else ''}"

@@ -11,7 +11,7 @@ from folkmoot.client.connection import Connection
 from folkmoot.client.receipts import SeenReceipts
 from folkmoot.client.results import run_state
 from folkmoot.client.session import PAGE_ITEMS
-from folkmoot.trust import FolkmootError, State, TaskNotProven, VerifiedTask, make_proof, verify_task
+from folkmoot.trust import FolkmootError, State, TaskNotProven, VerifiedTask, make_proof, verify_approval, verify_task
 from folkmoot.trust.proof import proven_receipt
 from folkmoot.v1.proof_pb2 import ProvenTask
 from folkmoot.v1.signed_pb2 import Signed
@@ -64,7 +64,8 @@ class _Gathered:
             return
         self._taken.add(task.digest)
         receipts = [signed for run in task.spec.receivers for signed in self._receipts(run, answer, task)]
-        self.tasks.append(ProvenTask(chain=answer.chain, receipts=receipts))
+        approvals = [signed for run in task.spec.receivers for signed in self._approvals(run, answer, task)]
+        self.tasks.append(ProvenTask(chain=answer.chain, receipts=receipts, approvals=approvals))
 
     def _verified(self, answer: GetTaskResponse) -> VerifiedTask:
         task = verify_task(answer.chain, self._state, now=None)
@@ -94,6 +95,21 @@ class _Gathered:
         organization = self._state.organization_name(receiver.organization_id)
         self.missing.append(f"run {receiver.run_id} of {organization}: {problem}; {says}")
         return ()
+
+    def _approvals(self, receiver: Receiver, answer: GetTaskResponse, task: VerifiedTask) -> Sequence[Signed]:
+        """Return what people at its station decided about a run; a sentence goes among what is missing for each that is not proven."""
+        approvals: dict[tuple[int, bytes, int], Signed] = {}
+        shown = next((run.approvals for run in answer.runs if run.run_id == receiver.run_id), ())
+        for signed in shown:
+            try:
+                approval = verify_approval(signed, task=task, run_id=receiver.run_id, state=self._state)
+            except FolkmootError as error:
+                organization = self._state.organization_name(receiver.organization_id)
+                why = f"an approval is not proven ({error.message.rstrip('.')})"
+                self.missing.append(f"run {receiver.run_id} of {organization}: {why}")
+            else:
+                approvals.setdefault((approval.attempt, signed.key_id, approval.subject), signed)
+        return tuple(approvals.values())
 
 
 async def _get(connection: Connection, task_id: str) -> GetTaskResponse:

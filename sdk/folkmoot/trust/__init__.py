@@ -5,6 +5,7 @@ passed in. What is refused raises a `TrustError` that carries a reason of the ca
 what the first release signed or sealed, every later one verifies and opens.
 """
 
+from folkmoot.trust.approval import make_approval, verify_approval
 from folkmoot.trust.authentication import make_authentication, read_authentication, verify_authentication
 from folkmoot.trust.encoding import (
     Reference,
@@ -211,6 +212,7 @@ __all__ = [
     "load_invitation",
     "load_organization_key",
     "load_signing_key",
+    "make_approval",
     "make_authentication",
     "make_entry",
     "make_head_statement",
@@ -249,6 +251,7 @@ __all__ = [
     "timestamp",
     "uuid7",
     "verify",
+    "verify_approval",
     "verify_authentication",
     "verify_check",
     "verify_invitation",

@@ -10,12 +10,14 @@ refused, a run without receipts is told as not proven, and the end of the ledger
 
 A file has one form. Its first task is the one that it is about; those below it follow by their depth, then by id. A task's
 receipts are in the order of its receivers, then by attempt, then by node: an attempt has one, unless a server gave it to several.
+Its approvals follow in the same order, then by what was decided about.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from folkmoot.trust.encoding import FORMAT_VERSION, Reference, digest, is_uuid, parse, serialize
+from folkmoot.trust.approval import verify_approval
+from folkmoot.trust.encoding import FORMAT_VERSION, Reference, digest, fingerprint, is_uuid, parse, serialize
 from folkmoot.trust.errors import LedgerBehind, Malformed, TrustError, WrongCollaboration
 from folkmoot.trust.proof_facts import ProvenLedger, RunProof, TaskProof, VerifiedProof
 from folkmoot.trust.proof_format import (
@@ -40,7 +42,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import CollaborationCreate, LedgerEntry
 from folkmoot.v1.proof_pb2 import Proof, ProvenTask
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Receipt, RunState, TaskChain, TaskSpec
+from folkmoot.v1.task_pb2 import Approval, Receipt, RunState, TaskChain, TaskSpec
 
 _CAME_ALTERED = RunState.RUN_STATE_REFUSED, ErrorReason.ERROR_REASON_TASK_NOT_PROVEN
 
@@ -93,7 +95,7 @@ def _place_of_message(task: ProvenTask) -> tuple[int, str]:
 
 
 def _ordered(task: ProvenTask) -> ProvenTask:
-    """Return a task whose receipts are in order."""
+    """Return a task whose receipts and approvals are in order."""
     if not task.chain.specs:
         raise Malformed("A task in a proof has a chain.")
     runs = [receiver.run_id for receiver in parse(TaskSpec, task.chain.specs[-1].body).receivers]
@@ -103,7 +105,16 @@ def _ordered(task: ProvenTask) -> ProvenTask:
         run = runs.index(receipt.run_id) if receipt.run_id in runs else len(runs)
         return run, receipt.attempt, receipt.node_id
 
-    return ProvenTask(chain=task.chain, receipts=sorted(task.receipts, key=place), approvals=task.approvals)
+    def place_of_approval(signed: Signed) -> tuple[int, int, str, int]:
+        approval = parse(Approval, signed.body)
+        run = runs.index(approval.run_id) if approval.run_id in runs else len(runs)
+        return run, approval.attempt, fingerprint(signed.key_id), approval.subject
+
+    return ProvenTask(
+        chain=task.chain,
+        receipts=sorted(task.receipts, key=place),
+        approvals=sorted(task.approvals, key=place_of_approval),
+    )
 
 
 # ---- tasks ---------------------------------------------------------------------------------------------------------
@@ -163,13 +174,11 @@ def _verified_task(read: _Unverified, state: State) -> VerifiedTask:
         raise proof_invalid(f"{read.part}: {_spec_name(level, read.parts)}", error.message) from error
 
 
-# ---- receipts ------------------------------------------------------------------------------------------------------
+# ---- receipts and approvals ----------------------------------------------------------------------------------------
 
 
 def _verified_runs(data: bytes, read: _Unverified, task: VerifiedTask, state: State) -> tuple[RunProof, ...]:
     """Return a task's runs with their receipts, which come in the order of its receivers, of attempts and of nodes."""
-    if read.parts.approvals:
-        raise proof_invalid(f"{read.part}: approval 1", "this release reads no approvals")
     runs = [receiver.run_id for receiver in task.spec.receivers]
     receipts: dict[str, list[Receipt]] = {run_id: [] for run_id in runs}
     last = (-1, 0, "")
@@ -184,15 +193,44 @@ def _verified_runs(data: bytes, read: _Unverified, task: VerifiedTask, state: St
         try:
             receipt = proven_receipt(signed, task=task, state=state)
         except TrustError as error:
-            raise proof_invalid(f"{part}: {_receipt_rule(error)}", error.message) from error
+            raise proof_invalid(f"{part}: {_broken_rule(error)}", error.message) from error
         place = runs.index(receipt.run_id), receipt.attempt, receipt.node_id
         if place <= last:
             raise proof_invalid(f"{part}: order", "receipts come by receivers, attempts and nodes, each once")
         last = place
         receipts[receipt.run_id].append(receipt)
+    approvals = _verified_approvals(data, read, task, state)
     return tuple(
-        RunProof(each.run_id, each.organization_id, tuple(receipts[each.run_id])) for each in task.spec.receivers
+        RunProof(each.run_id, each.organization_id, tuple(receipts[each.run_id]), tuple(approvals[each.run_id]))
+        for each in task.spec.receivers
     )
+
+
+def _verified_approvals(data: bytes, read: _Unverified, task: VerifiedTask, state: State) -> dict[str, list[Approval]]:
+    """Return what people decided about a task's runs, by run; in the order of its receivers, of attempts, nodes and subjects."""
+    runs = [receiver.run_id for receiver in task.spec.receivers]
+    approvals: dict[str, list[Approval]] = {run_id: [] for run_id in runs}
+    last = (-1, 0, "", 0)
+    for number, span in enumerate(read.parts.approvals, 1):
+        part = f"{read.part}: approval {number}"
+        signed = read_signed(data, span, part)
+        claimed = read_message(Approval, signed.body, part)
+        if claimed.run_id not in approvals:
+            raise proof_invalid(part, "the task has no such run")
+        executor = state.organization_name(task.receiver(claimed.run_id).organization_id)
+        part = f"approval of {executor} for run {claimed.run_id}"
+        try:
+            approval = verify_approval(signed, task=task, run_id=claimed.run_id, state=state)
+        except TrustError as error:
+            raise proof_invalid(f"{part}: {_broken_rule(error)}", error.message) from error
+        place = runs.index(approval.run_id), approval.attempt, fingerprint(signed.key_id), approval.subject
+        if place <= last:
+            raise proof_invalid(
+                f"{part}: order", "approvals come by receivers, attempts, nodes and subjects, each once"
+            )
+        last = place
+        approvals[approval.run_id].append(approval)
+    return approvals
 
 
 def proven_receipt(signed: Signed, *, task: VerifiedTask, state: State) -> Receipt:
@@ -211,8 +249,8 @@ def proven_receipt(signed: Signed, *, task: VerifiedTask, state: State) -> Recei
     return receipt
 
 
-def _receipt_rule(error: TrustError) -> str:
-    """Return what of a receipt is wrong, in words."""
+def _broken_rule(error: TrustError) -> str:
+    """Return what of a receipt or approval is wrong, in words."""
     if isinstance(error, LedgerBehind):
         return "ledger position"
     return error.metadata.get("rule", "node").lower().replace("_", " ")

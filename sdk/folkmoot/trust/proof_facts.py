@@ -13,7 +13,7 @@ from folkmoot.trust.membership import KeyTerm, Membership, Node
 from folkmoot.trust.state import State
 from folkmoot.trust.task import VerifiedTask
 from folkmoot.trust.times import moment_at
-from folkmoot.v1.task_pb2 import Receipt
+from folkmoot.v1.task_pb2 import Approval, Receipt
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class RunProof:
     organization_id: str
     receipts: tuple[Receipt, ...]
     """By attempt, then by node. Without any, nothing about the run is proven but that it was asked for."""
+    approvals: tuple[Approval, ...] = ()
+    """What people at its station decided: by attempt, then by node, then what they decided about."""
 
     @property
     def proven(self) -> bool:

@@ -158,6 +158,19 @@ class ReceiptRule(Enum):
     )
 
 
+class ApprovalRule(Enum):
+    """Rules of what people at stations decide."""
+
+    FORM = "an approval is a message of this release, in canonical form, without unknown fields, and names a run and a time"
+    RUN = "an approval is for a run of this task and one of its attempts"
+    DECISION = "an approval says what is decided, and for or against"
+    PERSON = "the person is named by a reference of 1 to 128 bytes"
+    NODE = (
+        "an approval is signed by a node of the run's organization that was admitted when the task was there, or later"
+    )
+    SIGNATURE = "an approval is signed as one, for this collaboration"
+
+
 class RuleBroken(Exception):  # noqa: N818 - never leaves this package: replay and verify_* say it as a TrustError
     """Something broke a rule; `detail` adds what the sentence can't know."""
 

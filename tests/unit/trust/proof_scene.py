@@ -11,8 +11,8 @@ from folkmoot.v1.proof_pb2 import Proof
 NAMED = re.compile(
     r"structure at byte \d+|collaboration"
     r"|ledger entry \d+: [a-z ]+"
-    r"|task [0-9a-f-]+: (spec|spec of the task \d above it|order|receipt \d+|approval 1)(: form)?"
-    r"|receipt of [A-Z][a-z]+ for run [0-9a-f-]{36}: [a-z ]+"
+    r"|task [0-9a-f-]+: (spec|spec of the task \d above it|order|receipt \d+|approval \d+)(: form)?"
+    r"|(receipt|approval) of [A-Z][a-z]+ for run [0-9a-f-]{36}: [a-z ]+"
 )
 """What a part may be called."""
 

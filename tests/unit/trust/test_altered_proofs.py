@@ -1,7 +1,9 @@
 """Proof files that somebody altered, or made to tire their reader: whatever was done is named, soon and in little memory."""
 
 import random
+import re
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from folkmoot.trust import (
     ProofInvalid,
     Reference,
+    SigningKey,
     VerifiedProof,
     WrongCollaboration,
     make_proof,
@@ -16,12 +19,14 @@ from folkmoot.trust import (
     verify_proof,
 )
 from folkmoot.trust.proof_format import MAGIC, MAX_PARTS, MAX_PROOF_BYTES
+from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.proof_pb2 import Proof
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Approval, Receipt, TaskSpec
+from folkmoot.v1.task_pb2 import Approval, ApprovalSubject, Receipt, TaskSpec
 from tests.builders import world
 from tests.proofs import Story, told
 from tests.unit.trust.proof_scene import file_of, refused
+from tests.vectors import second_reader_proof
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,7 @@ def small() -> Story:
     story = Story(world(("Alpha",)), [])
     story.add(spec=story.world.task("Alpha", ("Alpha",)))
     story.receipt(1, "Alpha")
+    story.approval(1, "Alpha")
     return story
 
 
@@ -156,10 +162,91 @@ def test_collaboration_that_is_not_the_ledgers(message):
     assert refused(file_of(changed)) == "collaboration"
 
 
-def test_approvals_are_of_a_later_release(message):
-    changed = Proof.FromString(serialize(message))
-    changed.tasks[0].approvals.append(Signed(body=serialize(Approval(version=1))))
-    assert refused(file_of(changed)).endswith(": approval 1")
+def decided() -> tuple[Story, Proof]:
+    """Beta's people let a run start and its result leave; Gamma's declined the run of the subtask."""
+    story = told()
+    story.approval(1, "Beta")
+    story.approval(1, "Beta", subject=ApprovalSubject.APPROVAL_SUBJECT_RELEASE)
+    story.approval(2, "Gamma", decision=Decision.DECISION_DECLINE)
+    return story, Proof.FromString(story.proof()[len(MAGIC) :])
+
+
+def test_what_people_decided_is_told_and_the_second_reader_agrees():
+    story, message = decided()
+    proof = verify_proof(file_of(message), expected=None)
+    beta, gamma = proof.tasks[0].runs[0], proof.tasks[1].runs[0]
+    assert [each.subject for each in beta.approvals] == [1, 2]
+    assert [each.decision for each in gamma.approvals] == [Decision.DECISION_DECLINE]
+    assert not proof.tasks[0].runs[1].approvals
+    verdict, _, told_too = second_reader_proof.judge(file_of(message), None)
+    assert verdict == "accepted"
+    run_id = story.run_id(1, "Beta")
+    assert told_too["tasks"][0]["approvals"] == {run_id: [[1, 1, 1], [1, 2, 1]]}
+
+
+ALTERED_APPROVALS: dict[str, tuple[Callable[[Story, Proof], None], str]] = {
+    "an empty one": (
+        lambda _, proof: proof.tasks[0].approvals.append(Signed(body=serialize(Approval(version=1)))),
+        r"task .*: approval 3",
+    ),
+    "a receipt as one": (
+        lambda _, proof: proof.tasks[0].approvals.append(proof.tasks[0].receipts[0]),
+        r"task .*: approval 3: form",
+    ),
+    "twice the same": (
+        lambda _, proof: proof.tasks[0].approvals.append(proof.tasks[0].approvals[1]),
+        r"approval of Beta for run .*: order",
+    ),
+    "of another task": (
+        lambda _, proof: proof.tasks[0].approvals.append(proof.tasks[1].approvals[0]),
+        r"task .*: approval 3",
+    ),
+    "out of order": (lambda _, proof: proof.tasks[0].approvals.reverse(), r"approval of Beta for run .*: order"),
+    "another person": (
+        lambda _, proof: rewritten(proof.tasks[0].approvals[0], approved_by="uid:0"),
+        r"approval of Beta for run .*: signature",
+    ),
+    "the other decision": (
+        lambda _, proof: rewritten(proof.tasks[1].approvals[0], decision=Decision.DECISION_APPROVE),
+        r"approval of Gamma for run .*: signature",
+    ),
+    "of another organization's node": (
+        lambda story, proof: (
+            proof.tasks[1]
+            .approvals[0]
+            .CopyFrom(story.approval(2, "Gamma", node_key=story.world["Beta"].nodes["beta-1"]))
+        ),
+        r"approval of Gamma for run .*: node",
+    ),
+    "of a node that nobody admitted": (
+        lambda story, proof: (
+            proof.tasks[1]
+            .approvals[0]
+            .CopyFrom(story.approval(2, "Gamma", node_key=SigningKey.generate(story.world.random)))
+        ),
+        r"approval of Gamma for run .*: node",
+    ),
+    "of an attempt that the task does not allow": (
+        lambda story, proof: proof.tasks[1].approvals[0].CopyFrom(story.approval(2, "Gamma", attempt=9)),
+        r"approval of Gamma for run .*: run",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALTERED_APPROVALS)
+def test_a_claimed_approval_is_named_and_the_second_reader_refuses_it_too(name):
+    story, message = decided()
+    alter, part = ALTERED_APPROVALS[name]
+    alter(story, message)
+    assert re.fullmatch(part, refused(file_of(message)))
+    assert second_reader_proof.judge(file_of(message), None)[0] == "refused"
+
+
+def rewritten(signed: Signed, **changes: Any) -> None:
+    approval = Approval.FromString(signed.body)
+    for name, value in changes.items():
+        setattr(approval, name, value)
+    signed.body = serialize(approval)
 
 
 def test_whole_proof_of_another_collaboration(data):
