@@ -112,8 +112,8 @@ class RunStart:
     scratch: Path | None
     limits: Limits
     labels: Mapping[str, str] = field(default_factory=dict)  # put on the container, for re-adoption
-
     folders: Mapping[str, Path] = field(default_factory=dict)  # of data, by label: the run may read them
+
 
 @dataclass(frozen=True)
 class Exit:
@@ -140,10 +140,10 @@ class Runtime(Protocol):
     def scratch_path(self, scratch: Path) -> str:
         """Where a run sees its job's scratch folder."""
 
-    async def start(self, start: RunStart) -> None:
     def folder_path(self, label: str, folder: Path) -> str:
         """Where a run sees a folder of data."""
 
+    async def start(self, start: RunStart) -> None:
         """Start a run whose socket is open. What fails because of the image or the machine, wait() tells as NOT_STARTED."""
 
     async def wait(self, run_name: str) -> Exit:
