@@ -33,6 +33,7 @@ from folkmoot.node.keeping import keep_tidy
 from folkmoot.node.keys import load_keyring, read_node_key
 from folkmoot.node.ledger import LedgerWatch, find_keys
 from folkmoot.node.link import FAREWELL_SECONDS, Link
+from folkmoot.node.offers import offer
 from folkmoot.node.policy_file import PolicyFile
 from folkmoot.node.ports import Runtime
 from folkmoot.node.proxy import Proxy
@@ -59,6 +60,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.task_pb2 import Isolation
 
 log = structlog.get_logger()
 
@@ -72,6 +74,8 @@ def make_runtime(config: CollaborationConfig, runtime_directory: Path, node_id: 
         return ProcessRuntime(runtime_directory, node=node_id, proxy=proxy, warm_workers=config.warm_workers)
     return DockerRuntime(
         node=node_id,
+        container_runtime=config.container_runtime,
+        gpus=config.gpus,
         registry_login_file=config.registry_login_file,
         registry_patience_seconds=config.registry_patience_seconds,
     )
@@ -94,7 +98,19 @@ class RunningStation:
     station: Station
     intake: Intake
     link: Link
+    isolation: Isolation.ValueType
     work: "asyncio.Task[None]"
+
+    def offer(self) -> None:
+        """Tell the server what the node offers now, after any of it has changed."""
+        self.link.send(offer(self.station, self.isolation))
+
+    def reload_policy(self) -> None:
+        """Put in force what the policy file says now; if it can't be read, FolkmootError is raised and the old policy stays."""
+        self.station.policy_file.reload()
+        log.info("node.policy_reloaded", digest=self.station.policy_file.digest.hex())
+        self.station.people.notify()
+        self.offer()
 
 
 @dataclass(frozen=True)
@@ -128,10 +144,8 @@ class RunningNode:
     def reload_policies(self) -> None:
         """Put in force what the policy files say now; one that can't be read is reported, and the old policy stays."""
         for running in self.stations:
-            policy_file = running.station.policy_file
             try:
-                policy_file.reload()
-                log.info("node.policy_reloaded", digest=policy_file.digest.hex())
+                running.reload_policy()
             except FolkmootError as error:
                 log.warning("node.policy_not_reloaded", detail=str(error))
 
@@ -180,7 +194,7 @@ async def _run_station(
 
         work = asyncio.create_task(first_of(station.connection.run(), attend()))
         stack.push_async_callback(_end, link, work)
-        yield RunningStation(station, intake, link, work)
+        yield RunningStation(station, intake, link, runtime.isolation, work)
 
 
 def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:

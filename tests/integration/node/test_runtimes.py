@@ -13,6 +13,7 @@ import docker
 import pytest
 
 from folkmoot.node.data.tables import SourceTables
+from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -196,6 +197,18 @@ class TestContainer:
         ended = await place.runtime.wait(start.run_name)
         assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
         assert "/nonexistent" in ended.detail
+
+    async def test_gpus_of_an_engine_without_any_are_said_to_be_missing(self, place: Place):
+        run = await place.run("result", limits=dataclasses.replace(LIMITS, gpus=1))
+        ended = await place.runtime.wait(run.run_name)
+        assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
+        assert "gpu" in ended.detail
+
+    async def test_runtime_that_the_engine_lacks_ends_the_start(self, place: Place):
+        runtime = DockerRuntime(node=NODE, container_runtime="runsc-that-is-not-there", patience_seconds=0)
+        with pytest.raises(FolkmootError, match="no runtime 'runsc-that-is-not-there'"):
+            await runtime.adopt()
+        await runtime.close()
 
     async def test_prepared_image_says_its_functions(self, place: Place):
         prepared = await place.runtime.prepare(place.image, tell=lambda _: None)

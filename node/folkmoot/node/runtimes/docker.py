@@ -7,11 +7,12 @@ end and output are never lost; the exit is the engine's word, however often it i
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,6 @@ import docker
 import requests
 import structlog
 from docker.errors import APIError, DockerException, ImageNotFound
-from docker.types import LogConfig, Mount, Ulimit
 
 from folkmoot.node.images import engine_name, functions_of, image_altered, image_not_found, is_the_image
 from folkmoot.node.patience import Tell
@@ -45,12 +45,6 @@ from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import Image
 
-RUN_FOLDER = "/run/folkmoot"
-SCRATCH_FOLDER = "/scratch"
-USER = "65532:65532"
-TEMPORARY_BYTES = 256 << 20  # of the run's memory
-OPEN_FILES = 4096
-OUTPUT_SIZE = "1m"
 DETAIL_CHARACTERS = 8192
 
 LABEL_NODE = "folkmoot.node"
@@ -75,20 +69,26 @@ _Answer = TypeVar("_Answer")
 class DockerRuntime:
     """Implements `ports.Runtime`. `node` tells its containers from those of other nodes at the same engine."""
 
-    isolation = pb.ISOLATION_CONTAINER
-
     def __init__(
         self,
         *,
         node: str,
+        container_runtime: str = "",
+        gpus: Sequence[str] = (),
         patience_seconds: float = ENGINE_PATIENCE_SECONDS,
         registry_login_file: Path | None = None,
         registry_patience_seconds: float = 0,
     ) -> None:
         self._node = node
         self._patience_seconds = patience_seconds
+        self._confinement = Confinement(container_runtime=container_runtime, gpus=tuple(gpus))
         self._not_started: dict[str, str] = {}
         self._pulls = Pulls(self._engine, login_file=registry_login_file, patience_seconds=registry_patience_seconds)
+
+    @property
+    def isolation(self) -> pb.Isolation.ValueType:
+        """A container, or a sandbox if node.toml names one."""
+        return self._confinement.isolation
 
     async def prepare(self, image: Image, tell: Tell) -> PreparedImage:
         """Find the image at the engine, or have the engine fetch it from its registry."""
@@ -116,9 +116,14 @@ class DockerRuntime:
         """Create the container, check that it is of the prepared image, start it."""
         try:
             # Not repeated: half of it may have been done.
-            await self._engine(lambda api: _start(api, start, self._node), patience_seconds=0)
+            await self._engine(lambda api: _start(api, start, self._node, self._confined(api)), patience_seconds=0)
         except (DockerException, FolkmootError) as error:
             self._not_started[start.run_name] = str(error)
+
+    def _confined(self, api: Any) -> Confinement:
+        if not self._confinement.seccomp:
+            self._confinement = dataclasses.replace(self._confinement, seccomp=seccomp_of(api.version()))
+        return self._confinement
 
     async def wait(self, run_name: str) -> Exit:
         """Wait until a container does not run."""
@@ -136,7 +141,8 @@ class DockerRuntime:
         await self._engine(lambda api: _unless_gone(api.remove_container, _container(run_name), force=True, v=True))
 
     async def adopt(self) -> frozenset[str]:
-        """Find the containers of an earlier process of this node."""
+        """Find the containers of an earlier process of this node. INVALID_FIELD for an engine that can't keep algorithms apart."""
+        await self._engine(lambda api: _require_able(api, self._confinement.container_runtime))
         filters = {"label": [f"{LABEL_NODE}={self._node}"]}
         found = await self._engine(lambda api: api.containers(all=True, filters=filters))
         return frozenset(container["Labels"][LABEL_RUN] for container in found)
@@ -183,9 +189,16 @@ def _find(api: Any, image: Image) -> PreparedImage | None:
     return PreparedImage(found["Id"], functions_of(found["Config"].get("Labels")))
 
 
-def _start(api: Any, start: RunStart, node: str) -> None:
+def _require_able(api: Any, container_runtime: str) -> None:
+    if missing := missing_of(api.info(), container_runtime):
+        text = f"algorithms can't be kept apart by this container engine: {'; '.join(missing)}"
+        raise FolkmootError(ErrorReason.ERROR_REASON_INVALID_FIELD, text)
+
+
+def _start(api: Any, start: RunStart, node: str, confinement: Confinement) -> None:
     name = _container(start.run_name)
-    api.create_container(
+    asked = host_config_of(start, confinement, gpus_in_use=_gpus_in_use(api, node) if start.limits.gpus else ())
+    made = api.create_container(
         start.image_id,
         name=name,
         user=USER,
@@ -197,18 +210,28 @@ def _start(api: Any, start: RunStart, node: str) -> None:
             LABEL_RUN_ID: start.run_id,
             LABEL_TASK_ID: start.task_id,
             LABEL_ATTEMPT: str(start.attempt),
+            LABEL_GPUS: ",".join(gpu for request in asked["DeviceRequests"] for gpu in request["DeviceIDs"]),
         },
+        hostname=HOSTNAME,
         healthcheck={"test": ["NONE"]},
-        host_config=_host_config(api, start),
+        host_config=asked,
     )
-    if problem := _unlike(api.inspect_container(name), start):
+    for warning in made.get("Warnings") or ():
+        _log.warning("engine.warning", run=start.run_name, detail=warning)
+    if problem := _unlike(api.inspect_container(name), start, asked):
         api.remove_container(name, force=True, v=True)
         raise DockerException(problem)
     failpoint("node.run.container_created")
     api.start(name)
 
 
-def _unlike(created: dict[str, Any], start: RunStart) -> str:
+def _gpus_in_use(api: Any, node: str) -> list[str]:
+    """The GPUs of this node's containers that run, each as often as one has it."""
+    running = api.containers(filters={"label": [f"{LABEL_NODE}={node}"]})
+    return [gpu for container in running for gpu in container["Labels"].get(LABEL_GPUS, "").split(",") if gpu]
+
+
+def _unlike(created: dict[str, Any], start: RunStart, asked_config: dict[str, Any]) -> str:
     """What about a container is not as it was asked for; empty if nothing is."""
     if created["Image"] != start.image_id:
         return f"the engine made a container of {created['Image']} instead of {start.image_id}"
@@ -219,28 +242,9 @@ def _unlike(created: dict[str, Any], start: RunStart) -> str:
     }
     if volumes := {mount["Destination"] for mount in created["Mounts"]} - asked:
         return f"the image declares volumes, which would be writable: take VOLUME {' '.join(sorted(volumes))} out of it"
+    if wrong := deviations(created, asked_config):
+        return f"the engine did not make the container as it was asked to: {'; '.join(wrong)}"
     return ""
-
-
-def _host_config(api: Any, start: RunStart) -> Any:
-    mounts = [Mount(RUN_FOLDER, str(start.socket_directory), type="bind", read_only=True)]
-    if start.scratch:
-        mounts.append(Mount(SCRATCH_FOLDER, str(start.scratch), type="bind"))
-    return api.create_host_config(
-        network_mode="none",
-        ipc_mode="private",
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        pids_limit=start.limits.pids,
-        mem_limit=start.limits.memory_bytes,
-        memswap_limit=start.limits.memory_bytes,
-        nano_cpus=start.limits.cpu_millis * 1_000_000,
-        ulimits=[Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES), Ulimit(name="core", soft=0, hard=0)],
-        tmpfs={"/tmp": f"size={min(TEMPORARY_BYTES, start.limits.memory_bytes)},mode=1777"},  # noqa: S108 - its own
-        mounts=mounts,
-        log_config=LogConfig(type="json-file", config={"max-size": OUTPUT_SIZE, "max-file": "1"}),
-    )
 
 
 def _wait(api: Any, name: str) -> Exit:
