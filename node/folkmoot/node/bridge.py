@@ -6,7 +6,10 @@ Both directions hold one piece at a time, whatever the content's size.
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from contextlib import asynccontextmanager
+from typing import TypeAlias, TypeVar
+
+from folkmoot.node.waiting import cancelled
 
 _Result = TypeVar("_Result")
 
@@ -28,6 +31,40 @@ async def iterate_in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Step an iterator that reads files or decrypts in threads."""
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         yield piece
+
+
+@asynccontextmanager
+async def split(content: AsyncIterator[bytes]) -> AsyncIterator[tuple[AsyncIterator[bytes], AsyncIterator[bytes]]]:
+    """A stream, twice: who reads faster waits for the other. What the stream raises, both raise."""
+    halves: tuple[_Half, _Half] = (asyncio.Queue(1), asyncio.Queue(1))
+
+    async def pump() -> None:
+        end: BaseException | None = None
+        try:
+            async for piece in content:
+                for half in halves:
+                    await half.put(piece)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the readers'
+            end = error
+        for half in halves:
+            await half.put(end)
+
+    pumping = asyncio.create_task(pump())
+    try:
+        yield _read_half(halves[0]), _read_half(halves[1])
+    finally:
+        await cancelled(pumping)
+
+
+_Half: TypeAlias = "asyncio.Queue[bytes | BaseException | None]"
+"""Pieces, then what the stream raised, or None."""
+
+
+async def _read_half(half: _Half) -> AsyncIterator[bytes]:
+    while isinstance(piece := await half.get(), bytes):
+        yield piece
+    if piece is not None:
+        raise piece
 
 
 class _Pulled(Iterator[bytes]):

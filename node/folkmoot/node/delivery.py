@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import structlog
 
-from folkmoot.node import records
+from folkmoot.node import decision_records, records
 from folkmoot.node.outcomes import state_name
 from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
@@ -58,7 +58,8 @@ async def _commit_at_last(station: Station, record: RunRecord) -> None:
 
 
 async def _commit(station: Station, record: RunRecord) -> None:
-    request = CommitRunRequest(receipt=Signed.FromString(record.receipt))
+    approvals = await station.journal.transact(lambda db: decision_records.approvals_of(db, record))
+    request = CommitRunRequest(receipt=Signed.FromString(record.receipt), approvals=approvals)
     connection = station.connection
     with ExitStack() as closing:
         source = await station.envelopes.open(record.result_digest, closing) if record.result_digest else None

@@ -3,6 +3,7 @@
 Only sealed bytes are stored. A file appears under its name when all of it is on disk; an outgoing one is synced first.
 """
 
+import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from folkmoot.node import records
-from folkmoot.node.bridge import consume_in_thread
+from folkmoot.node.bridge import consume_in_thread, split
 from folkmoot.node.journal import Journal
 from folkmoot.node.records import StoredEnvelope
+from folkmoot.node.waiting import cancelled
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import BytesSource, EnvelopeRejected, FileSource, Sealing, Source, inspect
@@ -74,8 +76,28 @@ class Envelopes:
             return self._write_outgoing(iter((data,)), lambda: envelope.digest)
         return await consume_in_thread(_prefixed(head, content), lambda pieces: self._seal_to_file(sealing(pieces)))
 
+    async def seal_twice(
+        self,
+        content: AsyncIterator[bytes],
+        one: Callable[[Iterator[bytes]], Sealing],
+        other: Callable[[Iterator[bytes]], Sealing],
+    ) -> tuple[StoredEnvelope, StoredEnvelope]:
+        """`seal` a content for two, in one pass over it; both are there, or none."""
+        async with split(content) as (first, second):
+            sealings = [asyncio.create_task(self.seal(*each)) for each in ((first, one), (second, other))]
+            try:
+                stored, also_stored = await asyncio.gather(*sealings)
+            except BaseException:
+                await cancelled(*sealings)
+                for sealing in sealings:
+                    if not sealing.cancelled() and sealing.exception() is None:
+                        self.forget(sealing.result().digest)
+                raise
+            return stored, also_stored
+
     def forget(self, digest: bytes) -> None:
         """Remove an envelope's files, if there are any."""
+        self._recent.pop(digest, None)
         self.forget_download(digest)
         (self._outbox / digest.hex()).unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """One run's life at the station, from the journal's ASSIGNED to a delivered receipt, and every run's at a restart.
 
-    input opened -> image prepared -> slot -> journaled as started -> socket bound -> started -> ended -> delivered
+    input opened -> image prepared -> nothing in the way (`starting`) -> journaled as started -> socket bound -> started
+    -> its last word stands -> looked at, if it is held (`held`) -> ended -> delivered
 
 Promises: a run is started at most once, since it is journaled as started before it is; a restarted station takes over the containers
 that are still there, and says LOST of those that are not. A result ends a run, whatever becomes of its process; that is cleared away
@@ -10,7 +11,7 @@ behind it. A run is cancelled by ending its process first: if its result was fas
 import asyncio
 import dataclasses
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,36 +19,39 @@ from typing import Any
 
 import structlog
 
-from folkmoot.node import message_records, records
+from folkmoot.node import decision_records, message_records, records
 from folkmoot.node.awaiting import at_last
 from folkmoot.node.delivery import deliver
+from folkmoot.node.held import settle_held
 from folkmoot.node.inputs import RunInput, open_input
-from folkmoot.node.judgement import granted, judge_at_last, settle
+from folkmoot.node.judgement import judge_at_last, settle
 from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.link import Link
 from folkmoot.node.outcomes import (
-    CANCELLED,
     Outcome,
+    cancelled_by,
     crashed,
     exit_class_name,
     function_not_found,
     refused,
     state_name,
 )
-from folkmoot.node.policy import Refused
 from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.provenance import unless_signed
-from folkmoot.node.records import ASSIGNED, RunRecord, microseconds, moment
+from folkmoot.node.records import RunRecord, microseconds, moment
 from folkmoot.node.runs import Run
 from folkmoot.node.scratch import Scratch
+from folkmoot.node.starting import may_start
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal, cancelled, first_of
 from folkmoot.transport import Unreachable, timeouts
 from folkmoot.transport.failpoints import failpoint
-from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
+from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, timestamp, verify_task
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_pb2 import RunState, WaitReason
+from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
+from folkmoot.v1.proxy_service_pb2 import Folder
+from folkmoot.v1.task_pb2 import RunState, Waiting, WaitReason
 from folkmoot.v1.task_pb2 import Scratch as ScratchKind
 
 CLEAR_AFTER_SECONDS = 10.0
@@ -82,6 +86,7 @@ class Executor:
         self._adopted: frozenset[str] = frozenset()
         self._runs: dict[str, Run] = {}
         self._undecided: dict[str, asyncio.Event] = {}
+        self._held: dict[str, asyncio.Event] = {}
         self._lives: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._clearing: set[asyncio.Task[None]] = set()
 
@@ -90,26 +95,33 @@ class Executor:
     async def resume(self) -> None:
         """Go on with everything that the journal says is not finished; clear away what belongs to no run any more."""
         self._adopted = await self._runtime.adopt()
+        self._station.availability = await self._station.journal.transact(decision_records.availability)
         unfinished = await self._station.journal.transact(records.uncommitted_runs)
         for record in unfinished:
             self.take_up(record)
-        wanted = {record.run_name for record in unfinished if not record.ended}
+        wanted = {record.run_name for record in unfinished if not record.stands}
         for run_name in self._adopted - wanted:
             self._in_background(self._clear_process(run_name))
 
     def take_up(self, record: RunRecord) -> None:
         """Go on with a run from where the journal has it; does nothing if that is under way."""
         if record.key not in self._lives:
-            life = asyncio.create_task(self._live(record))
+            former = [life for key, life in self._lives.items() if key[0] == record.run_id and key < record.key]
+            life = asyncio.create_task(self._live(record, after=former))
             self._lives[record.key] = life
             life.add_done_callback(lambda _: self._lives.pop(record.key))
 
     def cancel(self, run_id: str) -> None:
-        """End a run that is not wanted any more."""
+        """End a run that is not wanted any more, as the journal says."""
         if run := self._runs.get(run_id):
             run.unwanted.set()
-        if unwanted := self._undecided.get(run_id):
-            unwanted.set()
+        for waiting in (self._undecided, self._held):
+            if unwanted := waiting.get(run_id):
+                unwanted.set()
+
+    def run_of(self, run_id: str) -> Run | None:
+        """A run that is under way here."""
+        return self._runs.get(run_id)
 
     def task_of(self, run_id: str) -> VerifiedTask | None:
         """The task of a run that is under way here."""
@@ -142,12 +154,17 @@ class Executor:
 
     # ---- one run ----
 
-    async def _live(self, record: RunRecord) -> None:
+    async def _live(self, record: RunRecord, *, after: "list[asyncio.Task[None]]") -> None:
         try:
+            if after:  # Attempts that count no more, and are about to end.
+                await asyncio.wait(after)
+                record = await self._station.journal.transact(partial(records.standing, record=record))
             if not record.decided:
                 record = await self._decide(record)
-            if not record.ended:
+            if not record.stands:
                 record = await self._execute(record)
+            if not record.ended:
+                record = await self._looked_at(record)
             await self._messages_stored(record)
             await deliver(self._station, record)
         except Exception:
@@ -164,6 +181,27 @@ class Executor:
             return await settle(self._station, judged)
         finally:
             self._undecided.pop(record.run_id)
+
+    async def _looked_at(self, record: RunRecord) -> RunRecord:
+        """Wait until a person has decided whether a held run's last word leaves, or it is cancelled; then it ends."""
+        station, unwanted = self._station, asyncio.Event()
+        self._held[record.run_id] = unwanted
+        if record.cancelled:
+            unwanted.set()
+        waiting = Waiting(reason=WaitReason.WAIT_REASON_APPROVAL, since=timestamp(station.now()))
+        update = RunUpdate(run_id=record.run_id, attempt=record.attempt, state=RunState.RUN_STATE_HELD, waiting=waiting)
+        self._link.send(NodeFrame(run_update=update))
+        try:
+            while True:
+                changed = station.people.changed()
+                record, decision = await station.journal.transact(partial(decision_records.release_of, record=record))
+                if decision is not None or unwanted.is_set():
+                    break
+                await first_of(changed.wait(), unwanted.wait())
+        finally:
+            self._held.pop(record.run_id)
+        task = verify_task(record.task_chain(), station.state, now=None)
+        return await settle_held(station, record, task, decision, isolation=self._runtime.isolation)
 
     async def _messages_stored(self, record: RunRecord) -> None:
         """Wait until the server has what the run has sent: messages of a run that has ended there are taken for late ones."""
@@ -191,7 +229,7 @@ class Executor:
         work = asyncio.create_task(self._work(run))
         try:
             await first_of(run.ended.wait(), run.unwanted.wait(), asyncio.wait({work}))
-            if not run.record.ended:
+            if not run.record.stands:
                 await run.end(await self._outcome(run, work))
             log.info("run.ended", run_id=record.run_id, state=state_name(run.record.state))
             return run.record
@@ -199,7 +237,7 @@ class Executor:
             self._runs.pop(record.run_id)
             await cancelled(work)
             run.slot.close()
-            if run.record.ended:
+            if run.record.stands:
                 self._in_background(self._clear(run))
             else:
                 await self._let_go(run)
@@ -210,24 +248,30 @@ class Executor:
             await cancelled(work)
             if run.run_name:
                 await self._runtime.stop(run.run_name)
-            return CANCELLED
+            return await self._cancelled(run.record)
         if error := work.exception():
             log.error("run.broken", run_id=run.record.run_id, exc_info=error)
             exit_class = task_pb2.EXIT_CLASS_LOST if run.run_name else task_pb2.EXIT_CLASS_NOT_STARTED
             return crashed(Exit(exit_class, None, ""), run.record)
         return work.result()
 
+    async def _cancelled(self, record: RunRecord) -> Outcome:
+        """How a run ends that is not wanted: in the name of who said so first."""
+        standing = await self._station.journal.transact(lambda db: records.get_run(db, *record.key))
+        return cancelled_by(standing or record)
+
     async def _work(self, run: Run) -> Outcome:
         """Everything up to the end of the algorithm's process; returns what to say if there is no result by then."""
         adopted = run.run_name in self._adopted
-        if run.record.state != ASSIGNED and not adopted:
+        if run.record.started and not adopted:
             return crashed(Exit(task_pb2.EXIT_CLASS_LOST, None, ""), run.record)
         try:
             async with run.reports.being(RunState.RUN_STATE_PREPARING):
                 run.input = await self._open_input(run)
                 failpoint("node.run.input_opened")
                 scratch = await self._open_scratch(run)
-                refusal = None if adopted else await self._prepare(run, scratch)
+                folders = await self._open_folders(run)
+                refusal = None if adopted else await self._prepare(run, scratch, folders)
         except EnvelopeRejected as error:
             log.warning("run.input_rejected", run_id=run.record.run_id, cause=error.cause_text)
             return refused(ErrorReason.ERROR_REASON_INPUT_REJECTED, "input")
@@ -255,11 +299,9 @@ class Executor:
             except Unreachable as error:  # The call has paused long enough.
                 log.warning("run.input_not_reached", run_id=run.record.run_id, detail=str(error))
 
-    async def _prepare(self, run: Run, scratch: Path | None) -> Outcome | None:
+    async def _prepare(self, run: Run, scratch: Path | None, folders: Mapping[str, Path]) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""
         spec, function = run.task.spec, run.function
-        if refusal := self._refusal(run):
-            return refusal
         async with run.reports.waiting(WaitReason.WAIT_REASON_IMAGE) as tell:
             if (unsigned := await unless_signed(run, tell)) is not None:
                 return unsigned
@@ -267,18 +309,12 @@ class Executor:
         failpoint("node.run.image_prepared")
         if prepared.functions is not None and function not in prepared.functions:
             return function_not_found(function, prepared.functions)
-        async with run.reports.waiting(WaitReason.WAIT_REASON_SLOT):
-            await run.slot.take()
-        now = self._station.now()
-        if now >= spec.expires_at.ToDatetime(UTC):
-            return refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, "")
-        if refusal := self._refusal(run):  # The data owner has changed the policy while the run waited.
-            return refusal
+        if (outcome := await may_start(run, prepared)) is not None:
+            return outcome
         starting = dataclasses.replace(
             run.record,
             run_name=self._runtime.name_run(),
-            image_id=prepared.image_id,
-            started_at_us=microseconds(now),
+            started_at_us=microseconds(self._station.now()),
             scratch=int(scratch is not None),
         )
         run.record = await self._station.journal.transact(lambda connection: records.start_run(connection, starting))
@@ -296,20 +332,11 @@ class Executor:
                 module=spec.image.process.module,
                 socket_directory=self._directory(run),
                 scratch=scratch,
+                folders=folders,
                 limits=run.record.limits,
             )
         )
         failpoint("node.run.started")
-        return None
-
-    def _refusal(self, run: Run) -> Outcome | None:
-        """What the policy in force says of a run whose input is open; what it gives is noted in the run's record."""
-        decision = self._station.decide(run.task, function=run.function)
-        judged = dataclasses.replace(run.record, policy_digest=self._station.policy_file.digest)
-        if isinstance(decision, Refused):
-            run.record = judged
-            return refused(decision.reason, decision.rule)
-        run.record = granted(judged, decision)
         return None
 
     async def _open_scratch(self, run: Run) -> Path | None:
@@ -322,6 +349,13 @@ class Executor:
         path = await asyncio.to_thread(self._scratch.open, spec.job_id, organization_id=initiator, first_use=not used)
         run.scratch_path = self._runtime.scratch_path(path)
         return path
+
+    async def _open_folders(self, run: Run) -> Mapping[str, Path]:
+        """The folders of data that the run may read."""
+        folders = await self._tables.folders(run.labels)
+        seen = {label: self._runtime.folder_path(label, path) for label, path in folders.items()}
+        run.folders = tuple(Folder(label=label, path=path) for label, path in seen.items())
+        return folders
 
     async def _watch(self, run: Run) -> Outcome:
         """Wait for the process's end, and end it when its time is over."""

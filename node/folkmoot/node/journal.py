@@ -102,7 +102,43 @@ SCHEMA = (
         PRIMARY KEY (to_run_id, from_run_id, sequence)
     ) STRICT;
     """,
-    # Version 2: everything that a policy gives to a run, and the organization that it is counted for
+    # Version 2: people at the station, and what leaves
+    """
+    ALTER TABLE runs ADD COLUMN image_signers TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN hold INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN held_state INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN held_exit_class INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN held_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN look_digest BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE runs ADD COLUMN unrecorded_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE runs SET unrecorded_bytes = bytes_out;
+    CREATE INDEX runs_by_acceptance ON runs (accepted_at_us, run_id, attempt);
+
+    CREATE TABLE approvals (
+        run_id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        subject INTEGER NOT NULL,
+        decision INTEGER NOT NULL,
+        signed BLOB NOT NULL,
+        PRIMARY KEY (run_id, attempt, subject)
+    ) STRICT;
+
+    CREATE TABLE approved_images (
+        image_id TEXT PRIMARY KEY
+    ) STRICT;
+
+    CREATE TABLE availability (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        availability INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO availability VALUES (1, 1);
+
+    CREATE TABLE egress (
+        sequence INTEGER PRIMARY KEY,
+        record BLOB NOT NULL
+    ) STRICT;
+    """,
+    # Version 3: everything that a policy gives to a run, and the organization that it is counted for
     """
     ALTER TABLE runs ADD COLUMN pids INTEGER NOT NULL DEFAULT 256;
     ALTER TABLE runs ADD COLUMN scratch_bytes INTEGER NOT NULL DEFAULT 10737418240;

@@ -5,7 +5,8 @@ As in `records`, every function is a change, or a query, for `Journal.transact`.
 
 import sqlite3
 
-from folkmoot.node import records
+from folkmoot.node import egress
+from folkmoot.node.egress import Departure
 from folkmoot.node.records import RunRecord
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -13,7 +14,11 @@ from folkmoot.v1.link_pb2 import Accepted, PeerMessage
 
 
 def insert_outgoing(
-    connection: sqlite3.Connection, run: RunRecord, message: PeerMessage, content_digest: bytes
+    connection: sqlite3.Connection,
+    run: RunRecord,
+    message: PeerMessage,
+    content_digest: bytes,
+    departure: Departure,
 ) -> bool:
     """Let a message stand that a run sends; False if it stood before. Raises REPEAT_DIFFERS, or INVALID_FIELD out of order."""
     pair = (message.from_run_id, message.to_run_id)
@@ -34,7 +39,7 @@ def insert_outgoing(
         "INSERT INTO outgoing_messages (from_run_id, to_run_id, sequence, content_digest, frame) VALUES (?, ?, ?, ?, ?)",
         (*pair, message.sequence, content_digest, message.SerializeToString()),
     )
-    records.count_bytes_out(connection, run, len(message.envelope))
+    egress.leave(connection, run.key, run.task_id, (departure,))
     return True
 
 

@@ -34,6 +34,7 @@ from folkmoot.trust import (
     parse,
     serialize,
 )
+from folkmoot.trust.spec import attempts_allowed
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage
@@ -77,12 +78,17 @@ class Messages:
             sequence=request.sequence,
             envelope=sealed.envelope,
         )
-        is_new = await self._station.journal.transact(
-            lambda connection: message_records.insert_outgoing(connection, record, message, digest(content))
+        departure = self._station.departure(
+            EnvelopeKind.ENVELOPE_KIND_MESSAGE, sealed.digest, len(sealed.envelope), (request.organization_id,)
         )
+        async with self._run.leaving():
+            is_new = await self._station.journal.transact(
+                lambda db: message_records.insert_outgoing(db, record, message, digest(content), departure)
+            )
+            if is_new:
+                failpoint("node.message.journaled")
+                self._run.left(len(sealed.envelope))
         if is_new:
-            failpoint("node.message.journaled")
-            self._run.left(len(sealed.envelope))
             self._send(NodeFrame(peer_message=message))
             self._unaccepted += 1
         await self._few_unaccepted()
@@ -196,7 +202,7 @@ def _envelope(task: VerifiedTask, message: PeerMessage) -> tuple[BytesSource, Ex
     """A message's envelope, and the place that it must be bound to."""
     source = BytesSource(message.envelope)
     context = inspect(source).context
-    if not 1 <= context.attempt <= task.spec.max_attempts:
+    if not 1 <= context.attempt <= attempts_allowed(task.spec):
         raise EnvelopeRejected("it comes from an attempt that the task does not allow")
     expected = Expected(
         kind=EnvelopeKind.ENVELOPE_KIND_MESSAGE,

@@ -5,11 +5,11 @@ proves it. Texts about an end that an algorithm caused are sealed like results: 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from folkmoot.node.ports import Exit
-from folkmoot.node.records import RunRecord, StoredEnvelope, moment
+from folkmoot.node.records import CANCELLED_AT_STATION, RunRecord, StoredEnvelope, moment
 from folkmoot.node.station import Station
 from folkmoot.trust import timestamp
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -38,6 +38,12 @@ CANCELLED = Outcome(state=RunState.RUN_STATE_CANCELLED, reason=ErrorReason.ERROR
 def refused(reason: int, rule: str) -> Outcome:
     """The node would not."""
     return Outcome(state=RunState.RUN_STATE_REFUSED, reason=ErrorReason.ValueType(reason), rule=rule)
+
+
+def cancelled_by(record: RunRecord) -> Outcome:
+    """Somebody did not want it any more: who made the task, or a person at the station."""
+    rule = "station" if record.cancelled == CANCELLED_AT_STATION else ""
+    return replace(CANCELLED, rule=rule)
 
 
 def function_not_found(function: str, functions: Sequence[str]) -> Outcome:

@@ -1,6 +1,6 @@
 """What the journal knows of runs and their subtasks, and the few changes that these may go through.
 
-    ASSIGNED -> RUNNING -> a terminal state with its receipt -> committed
+    ASSIGNED -> (AWAITING_APPROVAL ->) RUNNING -> (HELD ->) a terminal state with its receipt -> committed
 
 Every function takes a connection and is a change for `Journal.transact`: repeatable, without other effects. A run that was RUNNING is
 never started again (the journal rule: at most once per station), and what stands in a terminal state stays.
@@ -8,18 +8,27 @@ never started again (the journal rule: at most once per station), and what stand
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from folkmoot.node import egress
+from folkmoot.node.egress import Departure
 from folkmoot.node.ports import Limits
 from folkmoot.v1.task_pb2 import MessageGrant, RunState, TaskChain, TaskSpec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ASSIGNED = RunState.RUN_STATE_ASSIGNED
+AWAITING_APPROVAL = RunState.RUN_STATE_AWAITING_APPROVAL
 RUNNING = RunState.RUN_STATE_RUNNING
+HELD = RunState.RUN_STATE_HELD
 FIRST_TERMINAL = RunState.RUN_STATE_COMPLETED
+FENCED = 9
+"""`cancelled` of an attempt that another node has been given in its place; also where it had ended here already."""
+
+CANCELLED_BY_INITIATOR, CANCELLED_AT_STATION = 1, 2
+"""Who did not want a run any more: column `cancelled`."""
 
 
 def microseconds(moment: datetime) -> int:
@@ -75,6 +84,13 @@ class RunRecord:
     ended_at_us: int = 0
     committed_at_us: int = 0
     forgotten: int = 0
+    image_signers: str = ""
+    hold: int = 0
+    held_state: int = 0
+    held_exit_class: int = 0
+    held_bytes: int = 0
+    look_digest: bytes = b""
+    unrecorded_bytes: int = 0
     pids: int = 256
     scratch_bytes: int = 10 << 30
     temporary_bytes: int = 64 << 20
@@ -92,6 +108,16 @@ class RunRecord:
     def ended(self) -> bool:
         """Whether its end stands, signed."""
         return self.state >= FIRST_TERMINAL
+
+    @property
+    def stands(self) -> bool:
+        """Whether the algorithm's last word is taken: it has ended, or is held until a person has looked at it."""
+        return self.state >= HELD
+
+    @property
+    def started(self) -> bool:
+        """Whether it is past the point from which on it is never started again."""
+        return bool(self.started_at_us)
 
     @property
     def decided(self) -> bool:
@@ -151,6 +177,14 @@ def get_run(connection: sqlite3.Connection, run_id: str, attempt: int) -> RunRec
     return _record(row) if row else None
 
 
+def standing(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
+    """A run that the journal has, as it stands now."""
+    found = get_run(connection, *record.key)
+    if found is None:
+        raise LookupError(f"run {record.run_id} is not in the journal")
+    return found
+
+
 def attempts_of(connection: sqlite3.Connection, run_id: str) -> list[RunRecord]:
     """All attempts of a run that this station knows, the newest last."""
     rows = connection.execute(f"{_SELECT} WHERE run_id = ? ORDER BY attempt", (run_id,))
@@ -170,7 +204,7 @@ def recent_runs(connection: sqlite3.Connection, number: int) -> list[RunRecord]:
 
 def decide_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
     """Note what a run that waited was decided to be, under which policy."""
-    return _change(
+    return change_run(
         connection,
         record,
         *_assignments(record, "input_digest", "initiator_id", *_GRANTED),
@@ -187,12 +221,20 @@ def grant_run(connection: sqlite3.Connection, record: RunRecord) -> None:
 def start_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
     """Note that a run is about to be started, and with what: from here on it is never started again."""
     grant_run(connection, record)
-    return _change(
+    return change_run(
         connection,
         record,
-        "state = ?, run_name = ?, image_id = ?, started_at_us = ?, scratch = ?",
-        (RUNNING, record.run_name, record.image_id, record.started_at_us, record.scratch),
-        where=f"state = {ASSIGNED}",
+        "state = ?, run_name = ?, image_id = ?, image_signers = ?, started_at_us = ?, scratch = ?, hold = max(hold, ?)",
+        (
+            RUNNING,
+            record.run_name,
+            record.image_id,
+            record.image_signers,
+            record.started_at_us,
+            record.scratch,
+            record.hold,
+        ),
+        where=f"state IN ({ASSIGNED}, {AWAITING_APPROVAL})",
     )
 
 
@@ -201,20 +243,32 @@ def scratch_used(connection: sqlite3.Connection, job_id: str) -> bool:
     return connection.execute("SELECT 1 FROM runs WHERE job_id = ? AND scratch = 1", (job_id,)).fetchone() is not None
 
 
-def end_run(connection: sqlite3.Connection, record: RunRecord, stored: StoredEnvelope | None) -> RunRecord:
-    """Let a run's end stand, with its receipt and what that names; if another end stands already, that one stays."""
+def end_run(
+    connection: sqlite3.Connection,
+    record: RunRecord,
+    stored: StoredEnvelope | None,
+    departures: Sequence[Departure] = (),
+) -> RunRecord:
+    """Let a run's end stand, with its receipt and what that names and lets leave; if another end stands already, that one stays."""
+    standing = get_run(connection, *record.key)
+    if standing is not None and standing.ended:
+        return standing
     if stored is not None and stored.inline is not None:
         put_envelope(connection, stored.digest, stored.inline)
-    return _change(
+    if standing is not None:
+        kept = {stored.digest if stored else b"", record.result_digest}
+        drop_envelopes(connection, {standing.result_digest, standing.look_digest} - kept)
+    egress.leave(connection, record.key, record.task_id, departures)
+    return change_run(
         connection,
         record,
-        "state = ?, content_digest = ?, result_digest = ?, result_size_bytes = ?, bytes_out = ?, receipt = ?, ended_at_us = ?",
+        "state = ?, content_digest = ?, result_digest = ?, result_size_bytes = ?, receipt = ?, ended_at_us = ?, "
+        "look_digest = x'', held_bytes = 0",
         (
             record.state,
             record.content_digest,
             record.result_digest,
             record.result_size_bytes,
-            record.bytes_out,
             record.receipt,
             record.ended_at_us,
         ),
@@ -222,23 +276,28 @@ def end_run(connection: sqlite3.Connection, record: RunRecord, stored: StoredEnv
     )
 
 
-def count_reports(connection: sqlite3.Connection, record: RunRecord, bytes_out: int) -> None:
-    """Keep how far a run's log and progress have come, and count the bytes of one more envelope of them."""
+def count_reports(connection: sqlite3.Connection, record: RunRecord, departure: Departure) -> None:
+    """Keep how far a run's log and progress have come, and let one more envelope of them leave."""
     connection.execute(
         f"UPDATE runs SET log_sequence = ?, log_lines = ?, progress_sequence = ? WHERE {_KEY}",  # noqa: S608
         (record.log_sequence, record.log_lines, record.progress_sequence, *record.key),
     )
-    count_bytes_out(connection, record, bytes_out)
+    egress.leave(connection, record.key, record.task_id, (departure,))
 
 
-def count_bytes_out(connection: sqlite3.Connection, record: RunRecord, bytes_out: int) -> None:
-    """Count sealed bytes that leave the station for a run."""
-    connection.execute(f"UPDATE runs SET bytes_out = bytes_out + ? WHERE {_KEY}", (bytes_out, *record.key))  # noqa: S608
+def cancel_run(connection: sqlite3.Connection, run_id: str, *, by: int = CANCELLED_BY_INITIATOR) -> None:
+    """Note that a run is not wanted any more; who was first to say so stays."""
+    connection.execute(
+        f"UPDATE runs SET cancelled = ? WHERE run_id = ? AND cancelled = 0 AND state < {FIRST_TERMINAL}",  # noqa: S608
+        (by, run_id),
+    )
 
 
-def cancel_run(connection: sqlite3.Connection, run_id: str) -> None:
-    """Note that a run is not wanted any more."""
-    connection.execute(f"UPDATE runs SET cancelled = 1 WHERE run_id = ? AND state < {FIRST_TERMINAL}", (run_id,))  # noqa: S608
+def fence_run(connection: sqlite3.Connection, run_id: str, attempt: int) -> bool:
+    """Note that an attempt was given to another node: whatever comes of it counts no more. False if a later one is here."""
+    connection.execute(f"UPDATE runs SET cancelled = ? WHERE {_KEY}", (FENCED, run_id, attempt))  # noqa: S608
+    known = attempts_of(connection, run_id)
+    return bool(known) and known[-1].attempt == attempt
 
 
 def reopen_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
@@ -297,13 +356,15 @@ def count_subtasks(connection: sqlite3.Connection, run: RunRecord) -> int:
     return int(number)
 
 
-def insert_subtask(connection: sqlite3.Connection, run: RunRecord, subtask: SubtaskRecord, *, bytes_out: int) -> None:
-    """Let a subtask stand, whose sealed inputs have so many bytes."""
+def insert_subtask(
+    connection: sqlite3.Connection, run: RunRecord, subtask: SubtaskRecord, departures: Sequence[Departure]
+) -> None:
+    """Let a subtask stand, and its sealed inputs leave."""
     connection.execute(
         f"INSERT INTO subtasks (run_id, attempt, {', '.join(_SUBTASK_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (*run.key, *dataclasses.astuple(subtask)),
     )
-    count_bytes_out(connection, run, bytes_out)
+    egress.leave(connection, run.key, run.task_id, departures)
 
 
 def subtask_created(connection: sqlite3.Connection, task_id: str) -> None:
@@ -322,6 +383,11 @@ def get_envelope(connection: sqlite3.Connection, digest: bytes) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
+def drop_envelopes(connection: sqlite3.Connection, digests: Iterable[bytes]) -> None:
+    """Remove small envelopes."""
+    connection.executemany("DELETE FROM envelopes WHERE digest = ?", [(digest,) for digest in digests])
+
+
 def forget_payloads(connection: sqlite3.Connection, before: datetime) -> tuple[list[bytes], list[str]]:
     """Drop small envelopes and messages of runs committed before a time.
 
@@ -335,7 +401,7 @@ def forget_payloads(connection: sqlite3.Connection, before: datetime) -> tuple[l
     digests = sorted(_payloads(connection, old) - _payloads(connection, young))
     jobs = sorted({row["job_id"] for row in old if row["scratch"]} - {row["job_id"] for row in young})
     runs = [(row["run_id"],) for row in old]
-    connection.executemany("DELETE FROM envelopes WHERE digest = ?", [(digest,) for digest in digests])
+    drop_envelopes(connection, digests)
     connection.executemany("DELETE FROM incoming_messages WHERE to_run_id = ?", runs)
     connection.executemany("DELETE FROM outgoing_messages WHERE from_run_id = ? AND accepted = 1", runs)
     connection.executemany("UPDATE runs SET forgotten = 1 WHERE run_id = ?", runs)
@@ -346,23 +412,20 @@ def _payloads(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> se
     """The envelopes of runs: inputs, results, and inputs of subtasks."""
     digests = set()
     for row in rows:
-        digests |= {bytes(row["input_digest"]), bytes(row["result_digest"])}
+        digests |= {bytes(row["input_digest"]), bytes(row["result_digest"]), bytes(row["look_digest"])}
         key = (row["run_id"], row["attempt"])
         for (inputs,) in connection.execute(f"SELECT inputs FROM subtasks WHERE {_KEY}", key):  # noqa: S608 - our own name
             digests |= {bytes(inputs[at : at + 32]) for at in range(0, len(inputs), 32)}
     return digests - {b""}
 
 
-def _change(
+def change_run(
     connection: sqlite3.Connection, record: RunRecord, assignments: str, values: tuple[object, ...], *, where: str
 ) -> RunRecord:
     """Change a run where its state allows it, and give it as it stands then."""
     statement = f"UPDATE runs SET {assignments} WHERE {_KEY} AND {where}"  # noqa: S608 - our own names
     connection.execute(statement, (*values, *record.key))
-    standing = get_run(connection, *record.key)
-    if standing is None:
-        raise LookupError(f"run {record.run_id} is not in the journal")
-    return standing
+    return standing(connection, record)
 
 
 def _assignments(record: RunRecord, *names: str) -> tuple[str, tuple[object, ...]]:

@@ -2,7 +2,7 @@
 
 Log lines and progress texts are sealed to the receivers of the results. They are gathered for a moment, so that a talkative algorithm
 costs one envelope per moment and not one per line. They are told once and may be lost with the link, or when one of their readers has
-left or has no key; results never are.
+left or has no key; results never are. Of a run whose result a person is to look at first, neither lines nor progress are told at all.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ from typing import Protocol
 
 import structlog
 
+from folkmoot.node.egress import Departure
 from folkmoot.node.records import RunRecord, moment
 from folkmoot.node.station import Station
-from folkmoot.trust import KeyUnpublished, OrganizationNotFound, timestamp
+from folkmoot.trust import KeyUnpublished, OrganizationNotFound, Sealed, timestamp
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
 from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines
@@ -42,8 +43,12 @@ class Reporting(Protocol):
     def result_receivers(self) -> tuple[str, ...]:
         """Who may read what it says."""
 
-    async def count_report(self, bytes_out: int, **counters: int) -> None:
-        """Keep how far log or progress has come, and count an envelope's bytes."""
+    @property
+    def held(self) -> bool:
+        """Whether a person looks at what it says before it leaves."""
+
+    async def count_report(self, departure: Departure, **counters: int) -> None:
+        """Keep how far log or progress has come, and let an envelope leave."""
 
 
 class Reports:
@@ -93,12 +98,16 @@ class Reports:
                 self._show(None)
 
     async def progress(self, fraction: float, text: str) -> None:
-        """Tell how far the run is; the newest word counts."""
+        """Tell how far the run is; the newest word counts. Of a held run nothing is told."""
+        if self._run.held:
+            return
         self._fraction, self._text = fraction, text
         self._schedule()
 
     async def log(self, lines: LogLines) -> None:
-        """Take lines of the log; those that came before are dropped."""
+        """Take lines of the log; those that came before are dropped, and those of a held run."""
+        if self._run.held:
+            return
         known = max(0, self._next_sequence - lines.first_sequence)
         fresh = lines.lines[known:]
         if not fresh:
@@ -124,6 +133,8 @@ class Reports:
             lines, first = self._lines, self._first_sequence
             self._lines = []
             text, self._text = self._text, None
+            if self._run.held:
+                return
             try:
                 logs = [await self._seal_lines(first + at, part) for at, part in _parts(lines)]
                 progress = await self._seal_progress(text) if text else b""
@@ -167,20 +178,26 @@ class Reports:
     async def _seal_lines(self, first_sequence: int, lines: list[LogLine]) -> bytes:
         sequence = self._run.record.log_sequence + 1
         content = LogLines(first_sequence=first_sequence, lines=lines).SerializeToString()
-        envelope = self._seal(content, EnvelopeKind.ENVELOPE_KIND_LOG, LOG_CONTENT_TYPE, sequence)
+        sealed, departure = self._seal(content, EnvelopeKind.ENVELOPE_KIND_LOG, LOG_CONTENT_TYPE, sequence)
         last_line = first_sequence + len(lines) - 1
-        await self._run.count_report(len(envelope), log_sequence=sequence, log_lines=last_line)
-        return envelope
+        await self._run.count_report(departure, log_sequence=sequence, log_lines=last_line)
+        return sealed.envelope
 
     async def _seal_progress(self, text: str) -> bytes:
         sequence = self._run.record.progress_sequence + 1
-        envelope = self._seal(text.encode(), EnvelopeKind.ENVELOPE_KIND_PROGRESS, PROGRESS_CONTENT_TYPE, sequence)
-        await self._run.count_report(len(envelope), progress_sequence=sequence)
-        return envelope
+        sealed, departure = self._seal(
+            text.encode(), EnvelopeKind.ENVELOPE_KIND_PROGRESS, PROGRESS_CONTENT_TYPE, sequence
+        )
+        await self._run.count_report(departure, progress_sequence=sequence)
+        return sealed.envelope
 
-    def _seal(self, content: bytes, kind: EnvelopeKind.ValueType, content_type: str, sequence: int) -> bytes:
+    def _seal(
+        self, content: bytes, kind: EnvelopeKind.ValueType, content_type: str, sequence: int
+    ) -> tuple[Sealed, Departure]:
         context = self._station.context(kind, self._run.record, content_type=content_type, sequence=sequence)
-        return self._station.seal_small(content, context, self._run.result_receivers).envelope
+        sealed = self._station.seal_small(content, context, self._run.result_receivers)
+        receivers = self._run.result_receivers
+        return sealed, self._station.departure(kind, sealed.digest, len(sealed.envelope), receivers)
 
 
 def _parts(lines: list[LogLine]) -> Iterator[tuple[int, list[LogLine]]]:

@@ -2,7 +2,8 @@
 
 Promises: what `write_result` or `write_failure` returned from stands, whatever happens afterwards: it is sealed, on disk, and signed for
 in a receipt. The first one stands; the same content again is answered the same, other content is refused. Everything that an algorithm
-says is sealed to exactly the task's result receivers.
+says is sealed to exactly the task's result receivers. Of a run that is held, nothing that its algorithm says leaves: its last word waits,
+sealed a second time to the own organization, until a person has looked at it (`held`), and its log and progress are dropped.
 """
 
 import asyncio
@@ -14,18 +15,20 @@ from datetime import UTC, timedelta
 
 import structlog
 
-from folkmoot.node import records
+from folkmoot.node import decision_records, records
+from folkmoot.node.egress import Departure
+from folkmoot.node.held import end_run, must_be_looked_at
 from folkmoot.node.inputs import RunInput
 from folkmoot.node.messages import Messages
-from folkmoot.node.outcomes import COMPLETED, FAILED, Outcome, make_receipt
+from folkmoot.node.outcomes import COMPLETED, FAILED, Outcome
 from folkmoot.node.policy import Refused
-from folkmoot.node.records import RunRecord, StoredEnvelope, microseconds, moment
+from folkmoot.node.records import RunRecord, StoredEnvelope, moment
 from folkmoot.node.reports import Reports
 from folkmoot.node.results import pieces
 from folkmoot.node.slots import Slot
 from folkmoot.node.station import Station
 from folkmoot.node.subtasks import Subtasks
-from folkmoot.node.waiting import first_of
+from folkmoot.node.waiting import Gate, first_of
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import (
     FolkmootError,
@@ -35,7 +38,6 @@ from folkmoot.trust import (
     VerifiedTask,
     digest,
     pae,
-    sign_receipt,
     timestamp,
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
@@ -43,6 +45,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.proxy_service_pb2 import (
     Failure,
+    Folder,
     GetContextResponse,
     LogLines,
     Peer,
@@ -78,6 +81,7 @@ class Run:
         self.unwanted = asyncio.Event()
         self.input: RunInput | None = None
         self.scratch_path = ""
+        self.folders: tuple[Folder, ...] = ()
         pool = station.central_slots if task.spec.grant.subtask_depth else station.slots
         self.slot = Slot(pool, task.spec.task_id)
         self.reports = Reports(station, self, send)
@@ -85,6 +89,7 @@ class Run:
         self._subtasks = Subtasks(station, self)
         self._isolation = isolation
         self._ending = asyncio.Lock()
+        self._leaving = Gate()
 
     # ---- what it is ----
 
@@ -99,6 +104,11 @@ class Run:
         return tuple(self.task.spec.labels)
 
     @property
+    def minimum_rows(self) -> int:
+        """See RunPort."""
+        return self.record.minimum_rows
+
+    @property
     def function(self) -> str:
         """What of the image is called."""
         return self._input().head.function
@@ -108,17 +118,29 @@ class Run:
         """Who may read what it says."""
         return tuple(self.task.spec.result_receivers)
 
+    @property
+    def held(self) -> bool:
+        """Whether a person looks at what it says before it leaves."""
+        return bool(self.record.hold)
+
+    def hold(self) -> None:
+        """A person at the station wants to look at what it says before it leaves."""
+        self.record = dataclasses.replace(self.record, hold=decision_records.HELD_BY_PERSON)
+
     def require_allowed(self) -> None:
         """Raise FolkmootError if the run has ended, or the policy in force does not allow what it is any more."""
-        if self.record.ended:
-            raise FolkmootError(
-                ErrorReason.ERROR_REASON_TASK_ENDED,
-                "the run has ended, and its receipt says what has left the station: nothing more leaves",
-            )
+        self._require_open()
         function = self.input.head.function if self.input else None
         decision = self.station.decide(self.task, function=function)
         if isinstance(decision, Refused):
             raise FolkmootError(decision.reason, f"the node's policy does not allow it any more: {decision.rule}")
+
+    def _require_open(self) -> None:
+        if self.record.stands or self._leaving.closed:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_TASK_ENDED,
+                "the run has ended, and its receipt says what has left the station: nothing more leaves",
+            )
 
     # ---- what it is given ----
 
@@ -143,6 +165,7 @@ class Run:
             grant=spec.grant,
             scratch_path=self.scratch_path,
             minimum_rows=self.record.minimum_rows,
+            folders=self.folders,
             module=spec.image.process.module,
             deadline=timestamp(began + timedelta(seconds=self.record.run_time_seconds)),
         )
@@ -207,11 +230,18 @@ class Run:
         """See RunPort."""
         await self.reports.log(lines)
 
-    async def count_report(self, bytes_out: int, **counters: int) -> None:
-        """Keep how far log or progress has come, and count an envelope's bytes."""
+    async def count_report(self, departure: Departure, **counters: int) -> None:
+        """Keep how far log or progress has come, and let an envelope leave."""
         self.record = record = dataclasses.replace(self.record, **counters)  # type: ignore[arg-type]
-        self.left(bytes_out)
-        await self.station.journal.transact(lambda db: records.count_reports(db, record, bytes_out))
+        self.left(departure.size_bytes)
+        await self.station.journal.transact(lambda db: records.count_reports(db, record, departure))
+
+    @asynccontextmanager
+    async def leaving(self) -> AsyncGenerator[None, None]:
+        """Journal something that leaves, before the run's end does; raise FolkmootError where that stands already."""
+        self._require_open()
+        async with self._leaving.passing():
+            yield
 
     def left(self, bytes_out: int) -> None:
         """So many sealed bytes have left, and are counted in the journal."""
@@ -223,13 +253,13 @@ class Run:
         """See RunPort."""
         measured = _Measured(content, content_type, self.record.result_limit_bytes)
         async with self._ending:
-            if self.record.ended:
+            if self.record.stands:
                 async for _ in measured:
                     pass
             else:
-                stored = await self.station.envelopes.seal(aiter(measured), await self._sealing(content_type))
+                stored, look = await self._seal_result(aiter(measured), content_type)
                 failpoint("node.result.sealed")
-                await self._end(COMPLETED, stored, measured.digest)
+                await self._end(COMPLETED, stored, measured.digest, look, measured.size_bytes)
             self._require_written(measured.digest)
 
     async def write_failure(self, message: str, reason: int) -> None:
@@ -239,27 +269,49 @@ class Run:
             pae(FAILURE_CONTENT_TYPE.encode(), digest(failure.SerializeToString(deterministic=True)))
         )
         async with self._ending:
-            if not self.record.ended:
-                await self._end(FAILED, self._seal_failure(failure), content_digest)
+            if not self.record.stands:
+                await self._end_with(FAILED, failure, content_digest)
             self._require_written(content_digest)
 
     async def end(self, outcome: Outcome) -> RunRecord:
         """Let the run end without a word of the algorithm; if it had the last word already, that stands."""
         async with self._ending:
-            if not self.record.ended:
-                failure = Failure(message=outcome.text, reason=outcome.text_reason)
-                await self._end(outcome, self._seal_failure(failure) if outcome.text else None, b"")
+            if self.record.stands:
+                return self.record
+            if outcome.text:
+                await self._end_with(outcome, Failure(message=outcome.text, reason=outcome.text_reason), b"")
+            else:
+                await self._end(outcome, None, b"")
             return self.record
 
-    async def _sealing(self, content_type: str) -> Callable[[Iterator[bytes]], Sealing]:
-        """What seals the result to those who receive it, as soon as the ledger shows a key for each of them."""
+    async def _seal_result(
+        self, content: AsyncIterator[bytes], content_type: str
+    ) -> tuple[StoredEnvelope, StoredEnvelope | None]:
+        """The result, sealed to those who receive it, and of a held run for those who look at it too."""
+        envelopes, sealing = self.station.envelopes, await self._sealing(content_type, self.result_receivers)
+        if self.held:
+            looking = await self._sealing(content_type, (self.station.organization_id,))
+            return await envelopes.seal_twice(content, sealing, looking)
+        stored = await envelopes.seal(content, sealing)
+        if self.held:
+            envelopes.forget(stored.digest)
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_SHUTTING_DOWN,
+                "a person at the station wants to look at the result, which was on its way: write it again",
+            )
+        return stored, None
+
+    async def _sealing(
+        self, content_type: str, organization_ids: tuple[str, ...]
+    ) -> Callable[[Iterator[bytes]], Sealing]:
+        """What seals the result to those who read it, as soon as the ledger shows a key for each of them."""
         ends_at = self.task.spec.expires_at.ToDatetime(UTC)
         while True:
             moved = self.station.moved.changed()
             kind = EnvelopeKind.ENVELOPE_KIND_RESULT
             try:
                 context = self.station.context(kind, self.record, content_type=content_type)
-                return self.station.sealing(context, self.result_receivers)
+                return self.station.sealing(context, organization_ids)
             except KeyUnpublished as unpublished:
                 if self.station.now() >= ends_at:
                     raise
@@ -267,37 +319,54 @@ class Run:
             async with self.reports.waiting(WaitReason.WAIT_REASON_KEY):
                 await first_of(moved.wait(), timeout_seconds=(ends_at - self.station.now()).total_seconds())
 
-    async def _end(self, outcome: Outcome, stored: StoredEnvelope | None, content_digest: bytes) -> None:
-        """Sign the receipt, and let it stand together with what it names."""
+    async def _end_with(self, outcome: Outcome, failure: Failure, content_digest: bytes) -> None:
+        """End with what is said of a failure."""
+        stored = self._seal_failure(failure, self.result_receivers)
+        look = self._seal_failure(failure, (self.station.organization_id,)) if self.held else None
+        await self._end(outcome, stored, content_digest, look, failure.ByteSize())
+
+    async def _end(
+        self,
+        outcome: Outcome,
+        stored: StoredEnvelope | None,
+        content_digest: bytes,
+        look: StoredEnvelope | None = None,
+        held_bytes: int = 0,
+    ) -> None:
+        """Let an end stand together with what it names; of a held run only until a person has looked at it."""
         await self.reports.close()
-        now = max(self.station.now(), moment(self.record.started_at_us))  # clocks may be set back meanwhile
-        size_bytes = stored.size_bytes if stored else 0
-        self.left(size_bytes)
-        receipt = make_receipt(
-            self.station, self.record, self.task.spec, outcome, isolation=self._isolation, result=stored, ended_at=now
-        )
+        await self._leaving.close()
         ending = dataclasses.replace(
             self.record,
-            state=outcome.state,
             content_digest=content_digest,
             result_digest=stored.digest if stored else b"",
-            result_size_bytes=size_bytes,
-            receipt=sign_receipt(receipt, self.station.node_key).SerializeToString(),
-            ended_at_us=microseconds(now),
+            result_size_bytes=stored.size_bytes if stored else 0,
         )
-        self.record = await self.station.journal.transact(lambda db: records.end_run(db, ending, stored))
+        if must_be_looked_at(self.record, outcome):
+            holding = dataclasses.replace(
+                ending,
+                held_state=outcome.state,
+                held_exit_class=outcome.exit_class,
+                held_bytes=held_bytes,
+                look_digest=look.digest if look else b"",
+            )
+            envelopes = tuple(each for each in (stored, look) if each)
+            self.record = await self.station.journal.transact(
+                lambda db: decision_records.hold_run(db, holding, envelopes)
+            )
+            failpoint("node.result.held")
+        else:
+            self.record = await end_run(self.station, ending, self.task, outcome, isolation=self._isolation, new=stored)
         failpoint("node.result.journaled")
-        if stored is not None and stored.inline is not None:
-            self.station.envelopes.remember(stored.digest, stored.inline)
         self.ended.set()
 
-    def _seal_failure(self, failure: Failure) -> StoredEnvelope | None:
+    def _seal_failure(self, failure: Failure, organization_ids: tuple[str, ...]) -> StoredEnvelope | None:
         """What is said of a failure, sealed; nothing, where one of its readers has left, or has no key now."""
         context = self.station.context(
             EnvelopeKind.ENVELOPE_KIND_FAILURE, self.record, content_type=FAILURE_CONTENT_TYPE
         )
         try:
-            sealed = self.station.seal_small(failure.SerializeToString(), context, self.result_receivers)
+            sealed = self.station.seal_small(failure.SerializeToString(), context, organization_ids)
         except (OrganizationNotFound, KeyUnpublished) as error:
             log.warning("run.failure_not_told", run_id=self.record.run_id, detail=str(error))
             return None
@@ -318,12 +387,12 @@ class _Measured:
         self._content_type = content_type
         self._limit_bytes = limit_bytes
         self._hash = hashlib.sha256()
+        self.size_bytes = 0
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        size_bytes = 0
         async for piece in self._content:
-            size_bytes += len(piece)
-            if size_bytes > self._limit_bytes:
+            self.size_bytes += len(piece)
+            if self.size_bytes > self._limit_bytes:
                 raise FolkmootError(
                     ErrorReason.ERROR_REASON_TOO_LARGE,
                     f"the node's policy gives a result at most {self._limit_bytes} bytes",

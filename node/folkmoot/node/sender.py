@@ -21,6 +21,9 @@ class Sender(Protocol):
     def require_allowed(self) -> None:
         """Raise FolkmootError unless the policy in force still allows what the run is."""
 
+    def leaving(self) -> AbstractAsyncContextManager[None]:
+        """Journal something that leaves, before the run's end does; raise FolkmootError where that stands already."""
+
     def left(self, bytes_out: int) -> None:
         """So many sealed bytes have left, and are counted in the journal."""
 

@@ -73,7 +73,7 @@ class Slot:
 
         A wait that the algorithm breaks off is not held up: the slot is then taken again beside it.
         """
-        self._give_back()
+        self.give_back()
         try:
             yield
         except BaseException:
@@ -91,9 +91,15 @@ class Slot:
         """Give the slot back for good."""
         for taking in self._later:
             taking.cancel()
-        self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
+    @property
+    def taken(self) -> bool:
+        """Whether the run has it."""
+        return self._held
+
+    def give_back(self) -> None:
+        """Give the slot back, if the run has it."""
         if self._held:
             self._held = False
             self._slots.give_back()

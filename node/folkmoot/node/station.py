@@ -19,6 +19,7 @@ from folkmoot.node.admission import require_not_ended
 from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
 from folkmoot.node.doubts import WAITS, Doubts
+from folkmoot.node.egress import Departure
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.journal import Journal
 from folkmoot.node.keys import awaited_key, load_keyring
@@ -63,6 +64,7 @@ from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.signed_pb2 import Signed
 
 log = structlog.get_logger()
@@ -95,6 +97,10 @@ class Station:
     random: Callable[[int], bytes] = os.urandom
     moved: Signal = field(default_factory=Signal)
     """The ledger has grown, or keys have come."""
+    people: Signal = field(default_factory=Signal)
+    """A person at the station has decided something, or the policy has changed."""
+    availability: Availability.ValueType = Availability.AVAILABILITY_OPEN
+    """Whether it takes new work, as a person has set it; the journal has it too."""
     doubts: Doubts = field(init=False)
     heads: HeadStatements = field(init=False)
     signatures: ImageSignatures = field(init=False)
@@ -192,6 +198,12 @@ class Station:
         return lambda content: seal(
             content, context=context, receivers=receivers, key=self.node_key, random=self.random
         )
+
+    def departure(
+        self, kind: EnvelopeKind.ValueType, digest: bytes, size_bytes: int, receivers: Iterable[str]
+    ) -> Departure:
+        """What is recorded of an envelope that leaves now."""
+        return Departure(self.state.genesis, self.now(), kind, digest, size_bytes, tuple(receivers))
 
     # ---- what comes in ----
 

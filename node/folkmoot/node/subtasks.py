@@ -13,6 +13,7 @@ from contextlib import ExitStack, aclosing
 from typing import TypeVar
 
 from folkmoot.node import records
+from folkmoot.node.egress import Departure
 from folkmoot.node.records import RunRecord, StoredEnvelope, SubtaskRecord
 from folkmoot.node.results import read_result, watch_ends
 from folkmoot.node.sender import Sender
@@ -184,14 +185,24 @@ class Subtasks:
                 created=0,
             )
             dropping_refused = dropping.pop_all()
+        departures = [
+            self._station.departure(
+                EnvelopeKind.ENVELOPE_KIND_INPUT,
+                envelope.digest,
+                envelope.size_bytes,
+                portion.organization_ids or head.organization_ids,
+            )
+            for portion, envelope in zip(head.inputs, stored, strict=True)
+        ]
         try:
-            await self._transact(lambda db: _insert(db, run, record, stored, number))
+            async with self._run.leaving():
+                await self._transact(lambda db: _insert(db, run, record, stored, departures, number))
+                failpoint("node.subtask.journaled")
+                self._run.left(sum(envelope.size_bytes for envelope in stored))
         except FolkmootError:
             dropping_refused.close()
             raise
-        failpoint("node.subtask.journaled")
         self._verified[task_id] = task
-        self._run.left(sum(envelope.size_bytes for envelope in stored))
         return record
 
     async def _seal_input(
@@ -344,7 +355,12 @@ def _references(head: SubtaskHead, stored: Sequence[StoredEnvelope]) -> list[Tas
 
 
 def _insert(
-    db: sqlite3.Connection, run: RunRecord, record: SubtaskRecord, inputs: list[StoredEnvelope], granted: int
+    db: sqlite3.Connection,
+    run: RunRecord,
+    record: SubtaskRecord,
+    inputs: Sequence[StoredEnvelope],
+    departures: Sequence[Departure],
+    granted: int,
 ) -> None:
     """Let a subtask stand in the journal, if its run may have another one."""
     if records.count_subtasks(db, run) >= granted:
@@ -354,7 +370,7 @@ def _insert(
     for envelope in inputs:
         if envelope.inline is not None:
             records.put_envelope(db, envelope.digest, envelope.inline)
-    records.insert_subtask(db, run, record, bytes_out=sum(envelope.size_bytes for envelope in inputs))
+    records.insert_subtask(db, run, record, departures)
 
 
 class _Portions:

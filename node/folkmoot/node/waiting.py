@@ -1,7 +1,8 @@
 """Small pieces of waiting that the standard library leaves to its users."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 
@@ -21,6 +22,33 @@ async def first_of(*waits: Coroutine[Any, Any, Any], timeout_seconds: float | No
             task.result()
     finally:
         await cancelled(*tasks)
+
+
+class Gate:
+    """Lets work through until it is closed; closing waits for what is on its way through."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._passing = 0
+        self._clear = asyncio.Event()
+        self._clear.set()
+
+    @asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """Go through. Whoever does asks first whether it is `closed`."""
+        self._passing += 1
+        self._clear.clear()
+        try:
+            yield
+        finally:
+            self._passing -= 1
+            if not self._passing:
+                self._clear.set()
+
+    async def close(self) -> None:
+        """Let nothing more through; return when nothing is on its way."""
+        self.closed = True
+        await self._clear.wait()
 
 
 class Signal:

@@ -11,9 +11,11 @@ import pytest
 
 from folkmoot.node import journal as journal_module
 from folkmoot.node import message_records, records
+from folkmoot.node.egress import Departure
 from folkmoot.node.journal import SCHEMA, Journal
 from folkmoot.node.records import ASSIGNED, RUNNING, RunRecord, StoredEnvelope, SubtaskRecord
 from folkmoot.trust import FolkmootError
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Accepted, PeerMessage
 from folkmoot.v1.task_pb2 import RunState
@@ -121,7 +123,10 @@ async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(t
 
     async def send(sequence: int, content: bytes) -> bool:
         message = PeerMessage(from_run_id="run", to_run_id="other", sequence=sequence, envelope=b"12345")
-        return await journal.transact(lambda db: message_records.insert_outgoing(db, run(), message, content))
+        departure = Departure(bytes(32), NOW, EnvelopeKind.ENVELOPE_KIND_MESSAGE, bytes(32), 5, ("other",))
+        return await journal.transact(
+            lambda db: message_records.insert_outgoing(db, run(), message, content, departure)
+        )
 
     assert await send(1, b"a")
     assert not await send(1, b"a")
@@ -150,7 +155,7 @@ async def test_what_is_old_is_cleared_away_but_never_the_run(tmp_path: Path):
     def fill(db: sqlite3.Connection) -> None:
         for record in (old, shared, also_old):
             records.insert_run(db, record)
-        records.insert_subtask(db, old, subtask, bytes_out=0)
+        records.insert_subtask(db, old, subtask, ())
         for digest in (b"o", b"s", b"x"):
             records.put_envelope(db, digest * 32, b"sealed")
         records.commit_run(db, old, NOW)

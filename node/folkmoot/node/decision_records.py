@@ -1,0 +1,115 @@
+"""What the journal knows of people at the station: what they decided, what waits for them, whether the node takes new work.
+
+As in `records`, every function is a change, or a query, for `Journal.transact`.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from folkmoot.node import records
+from folkmoot.node.records import ASSIGNED, AWAITING_APPROVAL, HELD, RunRecord, StoredEnvelope
+from folkmoot.v1.ledger_pb2 import Decision
+from folkmoot.v1.link_pb2 import Availability
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import ApprovalSubject
+
+LEAVES_BY_ITSELF, HELD_BY_POLICY, HELD_BY_PERSON = range(3)
+"""Why the last word of a run's algorithm waits for a person: column `hold`."""
+
+
+def await_approval(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
+    """Note that a run waits for a person, who is shown its image."""
+    return records.change_run(
+        connection,
+        record,
+        "state = ?, image_id = ?, image_signers = ?",
+        (AWAITING_APPROVAL, record.image_id, record.image_signers),
+        where=f"state = {ASSIGNED}",
+    )
+
+
+def want_to_look(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
+    """Note that a person wants to look at a run's last word before it leaves."""
+    return records.change_run(connection, record, "hold = ?", (HELD_BY_PERSON,), where=f"state < {HELD}")
+
+
+def hold_run(connection: sqlite3.Connection, record: RunRecord, envelopes: Sequence[StoredEnvelope]) -> RunRecord:
+    """Let a run's last word stand, for a person to look at; nothing of it leaves."""
+    for each in envelopes:
+        if each.inline is not None:
+            records.put_envelope(connection, each.digest, each.inline)
+    return records.change_run(
+        connection,
+        record,
+        "state = ?, held_state = ?, held_exit_class = ?, held_bytes = ?, look_digest = ?, "
+        "content_digest = ?, result_digest = ?, result_size_bytes = ?",
+        (
+            HELD,
+            record.held_state,
+            record.held_exit_class,
+            record.held_bytes,
+            record.look_digest,
+            record.content_digest,
+            record.result_digest,
+            record.result_size_bytes,
+        ),
+        where=f"state < {HELD}",
+    )
+
+
+def insert_approval(
+    connection: sqlite3.Connection,
+    record: RunRecord,
+    subject: ApprovalSubject.ValueType,
+    decision: Decision.ValueType,
+    signed: Signed,
+) -> None:
+    """Let a person's decision stand; the first one about a subject stays. An image that was approved once has been used."""
+    connection.execute(
+        "INSERT OR IGNORE INTO approvals VALUES (?, ?, ?, ?, ?)",
+        (*record.key, subject, decision, signed.SerializeToString()),
+    )
+    approved = decision_about(connection, record, subject) == Decision.DECISION_APPROVE
+    if approved and subject == ApprovalSubject.APPROVAL_SUBJECT_RUN:
+        connection.execute("INSERT OR IGNORE INTO approved_images VALUES (?)", (record.image_id,))
+
+
+def decision_about(
+    connection: sqlite3.Connection, record: RunRecord, subject: ApprovalSubject.ValueType
+) -> Decision.ValueType | None:
+    """What a person decided about a run; None if nobody has."""
+    row = connection.execute(
+        "SELECT decision FROM approvals WHERE run_id = ? AND attempt = ? AND subject = ?", (*record.key, subject)
+    ).fetchone()
+    return Decision.ValueType(row[0]) if row else None
+
+
+def release_of(connection: sqlite3.Connection, record: RunRecord) -> tuple[RunRecord, Decision.ValueType | None]:
+    """A held run as it stands, and what a person decided about its release."""
+    standing = records.get_run(connection, *record.key) or record
+    return standing, decision_about(connection, record, ApprovalSubject.APPROVAL_SUBJECT_RELEASE)
+
+
+def approvals_of(connection: sqlite3.Connection, record: RunRecord) -> list[Signed]:
+    """What people decided about a run, signed."""
+    rows = connection.execute(
+        "SELECT signed FROM approvals WHERE run_id = ? AND attempt = ? ORDER BY subject", record.key
+    )
+    return [Signed.FromString(signed) for (signed,) in rows]
+
+
+def image_approved(connection: sqlite3.Connection, image_id: str) -> bool:
+    """Whether a person has approved a run of an image before."""
+    row = connection.execute("SELECT 1 FROM approved_images WHERE image_id = ?", (image_id,)).fetchone()
+    return row is not None
+
+
+def availability(connection: sqlite3.Connection) -> Availability.ValueType:
+    """Whether the node takes new work, as a person has set it."""
+    (value,) = connection.execute("SELECT availability FROM availability").fetchone()
+    return Availability.ValueType(value)
+
+
+def set_availability(connection: sqlite3.Connection, value: Availability.ValueType) -> None:
+    """Note whether the node takes new work."""
+    connection.execute("UPDATE availability SET availability = ?", (value,))

@@ -1,0 +1,117 @@
+"""How runs end for good, and what of them a person at the station looks at before.
+
+    RUNNING -> HELD -> released: the receipt is signed, the result leaves as it was sealed
+                    -> declined: REFUSED with RELEASE_DECLINED, the result is gone
+                    -> cancelled: CANCELLED, the result is gone
+
+Promises: before the release nothing leaves, not the result, nor how the run ended. The decision is in the journal before anything acts on
+it; a node that is killed in between acts on it when it starts again. Files are removed before the end that drops them is journaled, so
+that none is left behind.
+"""
+
+import dataclasses
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+
+from folkmoot.node import records
+from folkmoot.node.outcomes import Outcome, cancelled_by, make_receipt, refused
+from folkmoot.node.records import HELD, RunRecord, StoredEnvelope, microseconds, moment
+from folkmoot.node.results import pieces
+from folkmoot.node.station import Station
+from folkmoot.trust import Expected, FolkmootError, VerifiedTask, sign_receipt
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.ledger_pb2 import Decision
+from folkmoot.v1.proxy_service_pb2 import ResultHead
+from folkmoot.v1.task_pb2 import ExitClass, Isolation, RunState
+
+_SAID = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CRASHED)
+_NOT_THE_ALGORITHMS = (ExitClass.EXIT_CLASS_NOT_STARTED, ExitClass.EXIT_CLASS_LOST)
+
+
+def must_be_looked_at(record: RunRecord, outcome: Outcome) -> bool:
+    """Whether an end waits for a person: it is one that the algorithm may have chosen, of a run that is held."""
+    chosen = outcome.state in _SAID and outcome.exit_class not in _NOT_THE_ALGORITHMS
+    return bool(record.hold) and record.started and chosen
+
+
+async def end_run(
+    station: Station,
+    record: RunRecord,
+    task: VerifiedTask,
+    outcome: Outcome,
+    *,
+    isolation: Isolation.ValueType,
+    new: StoredEnvelope | None = None,
+) -> RunRecord:
+    """Sign the receipt of a run that ends, and let it stand together with the envelope that it names, which leaves.
+
+    `new` is that envelope if the journal does not have it yet.
+    """
+    result = StoredEnvelope(record.result_digest, record.result_size_bytes, None) if record.result_digest else None
+    now = max(station.now(), moment(record.started_at_us))  # clocks may be set back meanwhile
+    leaving = dataclasses.replace(record, bytes_out=record.bytes_out + record.result_size_bytes)
+    receipt = make_receipt(station, leaving, task.spec, outcome, isolation=isolation, result=result, ended_at=now)
+    ending = dataclasses.replace(
+        leaving,
+        state=outcome.state,
+        receipt=sign_receipt(receipt, station.node_key).SerializeToString(),
+        ended_at_us=microseconds(now),
+    )
+    completed = outcome.state == RunState.RUN_STATE_COMPLETED
+    kind = EnvelopeKind.ENVELOPE_KIND_RESULT if completed else EnvelopeKind.ENVELOPE_KIND_FAILURE
+    departures = [station.departure(kind, result.digest, result.size_bytes, receipt.result_receivers)] if result else []
+    standing = await station.journal.transact(lambda db: records.end_run(db, ending, new, departures))
+    if new is not None and new.inline is not None:
+        station.envelopes.remember(new.digest, new.inline)
+    return standing
+
+
+async def settle_held(
+    station: Station,
+    record: RunRecord,
+    task: VerifiedTask,
+    decision: Decision.ValueType | None,
+    *,
+    isolation: Isolation.ValueType,
+) -> RunRecord:
+    """End a held run as a person has decided; without a decision it was cancelled."""
+    if decision == Decision.DECISION_APPROVE:
+        station.envelopes.forget(record.look_digest)
+        outcome = Outcome(
+            state=RunState.ValueType(record.held_state), exit_class=ExitClass.ValueType(record.held_exit_class)
+        )
+    else:
+        for digest in (record.result_digest, record.look_digest):
+            station.envelopes.forget(digest)
+        record = dataclasses.replace(record, result_digest=b"", result_size_bytes=0)
+        declined = refused(ErrorReason.ERROR_REASON_RELEASE_DECLINED, "release")
+        outcome = declined if decision == Decision.DECISION_DECLINE else cancelled_by(record)
+    return await end_run(station, record, task, outcome, isolation=isolation)
+
+
+async def read_held(station: Station, record: RunRecord) -> AsyncGenerator[ResultHead | bytes, None]:
+    """What a held run's algorithm said, as those read it who receive it: its media type, then its content.
+
+    Raises NOT_WAITING, and what `Station.open` does.
+    """
+    with ExitStack() as closing:
+        source = await station.envelopes.open(record.look_digest, closing) if record.look_digest else None
+        if record.state != HELD or source is None:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_NOT_WAITING, f"no result of the run {record.run_id} is held here to look at"
+            )
+        completed = record.held_state == RunState.RUN_STATE_COMPLETED
+        expected = Expected(
+            kind=EnvelopeKind.ENVELOPE_KIND_RESULT if completed else EnvelopeKind.ENVELOPE_KIND_FAILURE,
+            task_id=record.task_id,
+            sender_organization_id=station.organization_id,
+            digest=record.look_digest,
+            task_digest=record.task_digest,
+            run_id=record.run_id,
+            attempt=record.attempt,
+        )
+        opened = await station.open(source, expected, station.node_sender(station.organization_id))
+        yield ResultHead(content_type=opened.context.content_type)
+        async for piece in pieces(opened):
+            yield piece
