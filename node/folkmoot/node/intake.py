@@ -21,7 +21,7 @@ from folkmoot.node.station import Station
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import BytesSource, EnvelopeRejected, FolkmootError, TrustError, VerifiedTask, inspect
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import Assign, PeerMessage, ServerFrame
+from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
 from folkmoot.v1.task_pb2 import RunState
 
 Change: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]
@@ -99,7 +99,7 @@ class Intake:
             case "assign":
                 return await self._assign(frame.assign)
             case "cancel":
-                return self._cancel(frame.cancel.run_id)
+                return self._cancel(frame.cancel)
             case "peer_message":
                 return await self._message(frame.peer_message)
             case kind:
@@ -126,12 +126,15 @@ class Intake:
         self._runs.take_up(record)
 
     def _stand(self, connection: sqlite3.Connection, judged: Judgement, inline: tuple[bytes, bytes]) -> RunRecord:
-        """Let the judgement stand, unless the run is known: a repeat is answered with what stands, nothing runs twice."""
+        """Let the judgement stand, unless the run is known: a repeat is answered with what stands, nothing runs twice.
+
+        A later attempt begins where the earlier ones were refused here, or were given to another node, and count no more.
+        """
         record = judged.record
         for known in records.attempts_of(connection, record.run_id):
             if known.attempt == record.attempt:
                 return records.reopen_run(connection, known)
-            if known.state != RunState.RUN_STATE_REFUSED:
+            if known.state != RunState.RUN_STATE_REFUSED and known.cancelled != records.FENCED:
                 judged = replace(judged, refusal=refused(ErrorReason.ERROR_REASON_RUN_CONFLICT, "journal"))
         if judged.refusal is not None:
             record = refuse(self._station, judged)
@@ -142,10 +145,13 @@ class Intake:
 
     # ---- everything else ----
 
-    def _cancel(self, run_id: str) -> Change:
+    def _cancel(self, cancel: Cancel) -> Change:
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
-            records.cancel_run(connection, run_id)
-            return lambda: self._runs.cancel(run_id)
+            if not cancel.attempt:
+                records.cancel_run(connection, cancel.run_id)
+            elif not records.fence_run(connection, cancel.run_id, cancel.attempt):
+                return lambda: None
+            return lambda: self._runs.cancel(cancel.run_id)
 
         return change
 

@@ -40,6 +40,7 @@ from folkmoot.trust import (
     timestamp,
     verify_task,
 )
+from folkmoot.trust.spec import attempts_allowed
 from folkmoot.trust.times import nanoseconds, nanoseconds_at
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, NodeFrame, RunUpdate
@@ -238,9 +239,9 @@ async def _verify(station: Station, record: RunRecord) -> VerifiedTask:
         raise
     if task.receiver(record.run_id).organization_id != station.organization_id:
         raise TaskNotProven(f"the run {record.run_id} is another organization's", metadata={"rule": "RECEIVERS"})
-    if not 1 <= record.attempt <= task.spec.max_attempts:
+    if not 1 <= record.attempt <= (allowed := attempts_allowed(task.spec)):
         raise TaskNotProven(
-            f"the task allows {task.spec.max_attempts} attempts, this is number {record.attempt}",
+            f"the task allows {allowed} attempts, this is number {record.attempt}",
             metadata={"rule": "MAX_ATTEMPTS"},
         )
     return task

@@ -26,7 +26,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
 from folkmoot.v1.proxy_service_pb2 import SendMessageRequest
 from folkmoot.v1.signed_pb2 import Signed, SignedKind
-from folkmoot.v1.task_pb2 import Grant, MessageGrant, Receipt, RunState, TaskSpec
+from folkmoot.v1.task_pb2 import Grant, MessageGrant, Receipt, RunState, Scratch, TaskSpec
 from tests.builders import NOW, World, organization
 from tests.unit.node.assignments import assign, task_digest
 from tests.unit.node.conftest import POLICY, MakeStation
@@ -210,6 +210,51 @@ async def test_another_attempt_of_a_run_that_was_accepted_here_is_refused(lung: 
     [record] = (await take(station, ServerFrame(sequence=2, assign=later))).records
     assert record.attempt == 2
     assert receipt_of(record, station).reason == ErrorReason.ERROR_REASON_RUN_CONFLICT
+
+
+def cancelled(run_id: str, *, sequence: int, attempt: int) -> ServerFrame:
+    return ServerFrame(sequence=sequence, cancel=Cancel(run_id=run_id, attempt=attempt))
+
+
+async def test_another_attempt_begins_where_another_node_was_given_the_one_before(
+    lung: World, make_station: MakeStation
+):
+    station = make_station()
+    frame = assign(lung, max_attempts=3)
+    later = ServerFrame(sequence=3, assign=frame.assign)
+    later.assign.attempt = 3
+    fence = cancelled(frame.assign.run_id, sequence=2, attempt=1)
+    first, third = (await take(station, frame, fence, later)).records
+    assert (first.attempt, third.attempt, third.state) == (1, 3, ASSIGNED)
+    known = await station.journal.transact(lambda db: records.attempts_of(db, first.run_id))
+    assert [each.cancelled for each in known] == [records.FENCED, 0]
+
+
+async def test_a_fence_that_comes_late_ends_no_later_attempt(lung: World, make_station: MakeStation):
+    station = make_station()
+    frame = assign(lung, max_attempts=2)
+    run_id = frame.assign.run_id
+    later = ServerFrame(sequence=3, assign=frame.assign)
+    later.assign.attempt = 2
+    again = cancelled(run_id, sequence=4, attempt=1)
+    taken = await take(station, frame, cancelled(run_id, sequence=2, attempt=1), later, again)
+    assert taken.cancelled == [run_id], "once, for the first attempt"
+    known = await station.journal.transact(lambda db: records.attempts_of(db, run_id))
+    assert [each.cancelled for each in known] == [records.FENCED, 0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"grant": Grant(messages=MessageGrant.MESSAGE_GRANT_SIBLINGS)}, {"scratch": Scratch.SCRATCH_JOB}],
+    ids=["messages", "files"],
+)
+async def test_a_run_that_shares_files_or_messages_is_never_begun_anew(
+    lung: World, make_station: MakeStation, changes: dict[str, Any]
+):
+    station = make_station()
+    [record] = (await take(station, assign(lung, attempt=2, max_attempts=2, **changes))).records
+    receipt = receipt_of(record, station)
+    assert (receipt.reason, receipt.rule) == (ErrorReason.ERROR_REASON_TASK_NOT_PROVEN, "MAX_ATTEMPTS")
 
 
 async def test_another_attempt_of_a_run_that_was_refused_here_is_judged_anew(lung: World, make_station: MakeStation):
