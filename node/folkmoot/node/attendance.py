@@ -12,12 +12,13 @@ from folkmoot.node.executor import Executor
 from folkmoot.node.intake import Intake
 from folkmoot.node.ledger import LedgerWatch
 from folkmoot.node.link import PROTOCOL
+from folkmoot.node.offers import policy_summary
 from folkmoot.node.records import RunRecord
 from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.station import Station
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import FolkmootError
-from folkmoot.v1.link_pb2 import HeldRun, Hello, NodeFrame, PolicySummary, Resync, ServerFrame, Welcome
+from folkmoot.v1.link_pb2 import HeldRun, Hello, NodeFrame, Resync, ServerFrame, Welcome
 from folkmoot.v1.task_pb2 import Isolation, RunState
 
 log = structlog.get_logger()
@@ -58,12 +59,8 @@ class Attendance:
             version=version("folkmoot"),
             held_runs=[_held(record) for record in held],
             ledger_position=station.state.position.message(),
-            policy=PolicySummary(
-                digest=station.policy_file.digest,
-                labels=sorted(station.config.data),
-                slots=station.slots.number,
-                isolation=self._isolation,
-            ),
+            policy=policy_summary(station, self._isolation),
+            availability=station.availability,
             free_slots=station.slots.free,
             head_statement=self._heads.statement(),
         )
