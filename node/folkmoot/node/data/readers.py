@@ -10,17 +10,17 @@ import fcntl
 import json
 import os
 import select
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Any, Self
 
+from folkmoot.node.children import least_environment, module_command
 from folkmoot.node.descriptors import readable
 from folkmoot.transport.limits import FRAME_BYTES
 
 SPARE_SECONDS = 60
 """How long the child that waits in advance outlives the last read."""
 
-_COMMAND = (sys.executable, "-I", "-m", "folkmoot.node.data.reader")
+_COMMAND = module_command("folkmoot.node.data.reader")
 _COMPLAINT_BYTES = 4096
 
 
@@ -49,7 +49,7 @@ class Child:
                 stdout=its_end,
                 stderr=asyncio.subprocess.PIPE,
                 cwd="/",
-                env={},
+                env=least_environment(),
                 start_new_session=True,
             )
         except BaseException:

@@ -23,10 +23,15 @@ def ask_python(base: str) -> Python:
 
 
 def build(
-    context: Path, arguments: Mapping[str, str], *, target: str, labels: Mapping[str, str] | None = None, tag: str = ""
+    context: Path,
+    arguments: Mapping[str, str],
+    *,
+    target: str = "",
+    labels: Mapping[str, str] | None = None,
+    tag: str = "",
 ) -> str:
     """Build an image without any network and return its id."""
-    options = [f"--target={target}"]
+    options = [f"--target={target}"] if target else []
     options += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     options += [f"--label={name}={value}" for name, value in (labels or {}).items()]
     options += [f"--tag={tag}"] if tag else []
