@@ -82,23 +82,23 @@ class Registry:
     def push_blob(self, content: bytes) -> str:
         """Upload a blob; return its digest."""
         digest = _digest(content)
-        started = self._request("POST", "blobs/uploads/", content=b"")
-        target = urllib.parse.urljoin(started.geturl(), started.headers["Location"])
-        separator = "&" if urllib.parse.urlsplit(target).query else "?"
-        self._send("PUT", f"{target}{separator}digest={digest}", {"Content-Type": "application/octet-stream"}, content)
+        with self._request("POST", "blobs/uploads/", content=b"") as started:
+            target = urllib.parse.urljoin(started.geturl(), started.headers["Location"])
+        url = f"{target}{'&' if urllib.parse.urlsplit(target).query else '?'}digest={digest}"
+        self._send("PUT", url, {"Content-Type": "application/octet-stream"}, content).close()
         return digest
 
     def push_manifest(self, tag: str, manifest: Mapping[str, Any]) -> None:
         """Store a manifest under a tag."""
         content = json.dumps(manifest).encode()
-        self._request("PUT", f"manifests/{tag}", content=content, content_type=str(manifest["mediaType"]))
+        self._request("PUT", f"manifests/{tag}", content=content, content_type=str(manifest["mediaType"])).close()
 
     # ---- HTTP ----
 
     def _get(self, path: str, name: str, most_bytes: int) -> bytes:
-        answer = self._request("GET", path, name=name)
         try:
-            content: bytes = answer.read(most_bytes + 1)
+            with self._request("GET", path, name=name) as answer:
+                content: bytes = answer.read(most_bytes + 1)
         except (OSError, http.client.HTTPException) as error:
             raise RegistryUnreachable(
                 self.repository.host, f"it stopped in the middle ({type(error).__name__})"
