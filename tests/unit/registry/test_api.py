@@ -74,12 +74,12 @@ def answers(host: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registr
     return make
 
 
-def always(status: int, content: bytes = b"", **headers: str) -> Callable[[str, str], Answer]:
-    return lambda path, authorization: (status, headers, content)
+def always(status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> Callable[[str, str], Answer]:
+    return lambda path, authorization: (status, headers or {}, content)
 
 
 def test_tag_has_the_digest_of_what_is_there_whatever_the_header_says(answers):
-    registry = answers(always(200, CONTENT, **{"Docker-Content-Digest": "sha256:" + "0" * 64}))
+    registry = answers(always(200, CONTENT, {"Docker-Content-Digest": "sha256:" + "0" * 64}))
     assert registry.resolve("1.0") == DIGEST
 
 
@@ -160,7 +160,7 @@ def test_login_goes_to_no_token_server_without_tls(realm: str):
 
 def test_identity_token_is_no_password(answers):
     with pytest.raises(LoginRefused):
-        answers(always(401, **{"WWW-Authenticate": 'Basic realm="x"'}), Login(identity_token="t")).resolve("1.0")
+        answers(always(401, b"", {"WWW-Authenticate": 'Basic realm="x"'}), Login(identity_token="t")).resolve("1.0")
 
 
 def test_login_does_not_follow_a_redirection(answers, host: str):

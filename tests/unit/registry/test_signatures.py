@@ -34,7 +34,7 @@ COSIGN_SIGNATURE = ImageSignature(
     ),
 )
 DIGEST, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "ECDSA P-256": ec.generate_private_key(ec.SECP256R1()),
     "Ed25519": ed25519.Ed25519PrivateKey.generate(),
     "RSA": rsa.generate_private_key(65537, 2048),
