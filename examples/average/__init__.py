@@ -8,7 +8,7 @@ import math
 from folkmoot.algorithm import Context, central, partial
 
 
-@central
+@central(tables=1, columns=["$column"])
 def average(ctx: Context, column: str, organizations: list[str] | None = None) -> dict[str, float | int | None]:
     """Return the average of a column and how many values it is made of; None if there are none.
 
@@ -21,7 +21,7 @@ def average(ctx: Context, column: str, organizations: list[str] | None = None) -
     return {"average": total / count if count else None, "count": count}
 
 
-@partial
+@partial(tables=1, columns=["$column"])
 def partial_average(ctx: Context, column: str) -> dict[str, float | int]:
     """Return the sum of a column's values, and how many there are."""
     values = ctx.table(ctx.labels[0], columns=[column]).column(column)

@@ -14,7 +14,7 @@ Counts = Mapping[str, Mapping[str, list[float]]]
 """By stratum: `times`, and at each of them the number of `events` and of `censored`. The stratum is "" if there is only one."""
 
 
-@central
+@central(tables=1, columns=["$time", "$event", "$by"])
 def survival(
     ctx: Context,
     time: str,
@@ -35,7 +35,7 @@ def survival(
     return curves if by is not None else curves.get("", curve(Counter(), Counter(), at))
 
 
-@partial
+@partial(tables=1, columns=["$time", "$event", "$by"])
 def count_events(ctx: Context, time: str, event: str, by: str | None = None) -> Counts:
     """Return how many rows had the event, and how many were censored, at each distinct time."""
     table = ctx.table(ctx.labels[0], columns=list(dict.fromkeys([time, event] + ([by] if by else []))))

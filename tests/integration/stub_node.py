@@ -5,7 +5,8 @@
         assert (work.function, work.arguments) == ("average", {"column": "age"})
         await work.complete({"mean": 61.5})
 
-It speaks the real protocol with real proofs, holds everything in memory, and attaches again after a cut.
+It speaks the real protocol with real proofs, holds everything in memory, and attaches again after a cut. Asked whether it would accept a
+task, it says what `verdict` says; without one it says nothing, as nodes of the first release do.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ from folkmoot.trust import (
     sign_receipt,
     timestamp,
     uuid7,
+    verify_check,
     verify_task,
 )
 from folkmoot.v1 import auth_service_pb2, link_pb2, payload_service_pb2, task_pb2, task_service_pb2
@@ -64,6 +66,9 @@ class StubNode:
         self._outgoing: asyncio.Queue[link_pb2.NodeFrame] = asyncio.Queue()
         self._acknowledged = 0
         self._metadata: Metadata = ()
+        self.verdict: dict[str, Any] | None = None
+        self.asked: list[tuple[link_pb2.Check, str, dict[str, Any]]] = []
+        """The questions so far, each with the function and the arguments in it."""
 
     async def __aenter__(self) -> Self:
         self.channel = open_channel(self._address)
@@ -146,6 +151,8 @@ class StubNode:
     async def _handle(self, frame: link_pb2.ServerFrame) -> None:
         if frame.HasField("welcome"):
             self.attached.set()
+        if frame.HasField("check") and self.verdict is not None:
+            await self._answer(frame.check)
         if frame.HasField("resync"):
             self._acknowledged = frame.resync.last_sequence
             await self.send(heartbeat=link_pb2.Heartbeat())
@@ -156,8 +163,19 @@ class StubNode:
             await self._work.put(await self._accept(frame.assign))
         await self.send(heartbeat=link_pb2.Heartbeat())
 
+    async def _answer(self, check: link_pb2.Check) -> None:
+        task = verify_check(check.chain, self.world.state, now=utc_now())
+        self.asked.append((check, *self._open(task, check.input_envelope)))
+        verdict = link_pb2.Verdict(**self.verdict or {})
+        await self.send(checked=link_pb2.Checked(check_id=check.check_id, verdict=verdict))
+
     async def _accept(self, assign: link_pb2.Assign) -> "Work":
         task = verify_task(assign.chain, self.world.state, now=utc_now())
+        digest = task.input(self.organization.address).envelope_digest
+        function, arguments = self._open(task, assign.input_envelope or await self._download(digest))
+        return Work(self, task, assign.run_id, assign.attempt, function, arguments)
+
+    def _open(self, task: VerifiedTask, envelope: bytes) -> tuple[str, dict[str, Any]]:
         reference = task.input(self.organization.address)
         expected = Expected(
             kind=EnvelopeKind.ENVELOPE_KIND_INPUT,
@@ -166,14 +184,13 @@ class StubNode:
             sender_organization_id=task.spec.initiator.organization_id,
         )
         opened = open_envelope(
-            BytesSource(assign.input_envelope or await self._download(reference.envelope_digest)),
+            BytesSource(envelope),
             genesis=self.world.genesis,
             expected=expected,
             sender=lambda context: self.world.state.keys(context.sender_organization_id).task_signing,
             keys=self._keys,
         )
-        function, arguments = decode_input(opened.content())
-        return Work(self, task, assign.run_id, assign.attempt, function, arguments)
+        return decode_input(opened.content())
 
     async def _download(self, envelope_digest: bytes) -> bytes:
         request = payload_service_pb2.DownloadPayloadRequest(envelope_digest=envelope_digest)

@@ -16,9 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from folkmoot.client import AsyncClient
+from folkmoot.client import AsyncClient, Subtasks
 from folkmoot.client.results import Proof
-from folkmoot.client.tasks import Subtasks
 from folkmoot.transport import Keyring, RemoteError, Replica
 from folkmoot.trust import State, replay
 from folkmoot.v1 import auth_service_pb2 as auth

@@ -97,7 +97,7 @@ def encode_input(function: str, arguments: Mapping[str, object]) -> EncodedInput
         if isinstance(value, bytes | bytearray | memoryview) or arrow.is_table(value):
             attached[name] = encode(value, name=name)
         else:
-            plain[name] = _to_json(value, name)
+            plain[name] = to_json(value, name)
     task_input = TaskInput(
         function=function,
         arguments_json=_dump(plain, "arguments"),
@@ -156,7 +156,7 @@ def decode_input(content: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _json_text(value: object, name: str) -> str:
-    return _dump(_to_json(value, name), name)
+    return _dump(to_json(value, name), name)
 
 
 def _dump(value: object, name: str) -> str:
@@ -166,7 +166,7 @@ def _dump(value: object, name: str) -> str:
         raise NotSerializable(f"{name} cannot be written as JSON: {error}") from error
 
 
-def _to_json(value: object, path: str) -> object:
+def to_json(value: object, path: str) -> object:
     """Return the value with nothing in it but what JSON has."""
     try:
         return _checked(value, path)

@@ -31,6 +31,7 @@ class Exit(IntEnum):
     UNREACHABLE = 6, "the server can't be reached, is not trusted, or asks to wait"
     NOT_PROVEN = 7, "a proof failed: somebody altered something, or a key is wrong"
     NOT_COMPLETED = 8, "the task ended, and not every run has a result"
+    REFUSED = 9, "a node would refuse the task"
     INTERRUPTED = 130, "interrupted"
 
 

@@ -1,9 +1,6 @@
-"""`folkmoot task`: create, list, show, wait, why, cancel, logs."""
+"""`folkmoot task`: create, check, list, show, wait, why, cancel, logs."""
 
-import json
 from collections.abc import Iterable
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +9,8 @@ from folkmoot.cli.access import asynchronous, client
 from folkmoot.cli.exits import Exit
 from folkmoot.cli.output import json_option, show_json, show_rows
 from folkmoot.cli.profile import Profile
-from folkmoot.client import Result, Subtasks
+from folkmoot.cli.task_options import described_task, task_options
+from folkmoot.client import Result
 from folkmoot.client.results import explain
 from folkmoot.trust import FolkmootError
 
@@ -22,109 +20,38 @@ def task() -> None:
     """Tasks: questions to organizations, and their answers."""
 
 
-class ArgumentType(click.ParamType[tuple[str, Any]]):
-    """`name=value`; the value is JSON where it is JSON, text otherwise; `name=@file` is a file's bytes."""
-
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Split and read."""
-        name, separator, text = str(value).partition("=")
-        if not separator or not name:
-            self.fail(f"{value!r} is not of the form name=value", param, ctx)
-        if text.startswith("@"):
-            try:
-                return name, Path(text[1:]).read_bytes()
-            except OSError as error:
-                self.fail(f"{text[1:]} can't be read: {error.strerror}", param, ctx)
-        return name, parsed(text)
-
-
-def parsed(text: str) -> Any:
-    """A value as JSON has it; text that is not JSON stands for itself."""
-    try:
-        return json.loads(text, parse_constant=_refused)
-    except ValueError:
-        return text
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
 @task.command()
-@click.argument("image")
-@click.argument("function")
-@click.option(
-    "-o", "--organization", "organizations", multiple=True, required=True, help="Who executes; may be repeated."
-)
-@click.option(
-    "-a", "--argument", "arguments", multiple=True, type=ArgumentType(), help="An argument; JSON, text, or @file."
-)
-@click.option("-l", "--label", "labels", multiple=True, help="Data that runs may read; may be repeated.")
-@click.option(
-    "-r", "--result-receiver", "receivers", multiple=True, help="Who can read the results; default: your organization."
-)
-@click.option("--after", multiple=True, help="Id of a task that must be completed before; may be repeated.")
-@click.option("--name", default="", help="A few words for people.")
-@click.option("--purpose", default="", help="Why the data is used.")
-@click.option("--scratch", is_flag=True, help="Runs of the job share files at each node.")
-@click.option("--messages", is_flag=True, help="Sibling runs may message each other.")
-@click.option("--subtasks", type=click.IntRange(min=1), help="Subtasks that each run may create.")
-@click.option("--subtask-depth", type=click.IntRange(min=1), default=1, show_default=True, help="Levels of subtasks.")
-@click.option(
-    "--expires-in-hours",
-    type=click.FloatRange(min=0, min_open=True),
-    default=24.0,
-    show_default=True,
-    help="Until when runs may start.",
-)
+@task_options
 @click.option("--wait", "waiting", is_flag=True, help="Wait for the results and print them.")
 @json_option
 @asynchronous
-async def create(
-    profile: Profile,
-    image: str,
-    function: str,
-    *,
-    organizations: tuple[str, ...],
-    arguments: tuple[tuple[str, Any], ...],
-    labels: tuple[str, ...],
-    receivers: tuple[str, ...],
-    after: tuple[str, ...],
-    name: str,
-    purpose: str,
-    scratch: bool,
-    messages: bool,
-    subtasks: int | None,
-    subtask_depth: int,
-    expires_in_hours: float,
-    waiting: bool,
-    as_json: bool,
-) -> None:
+async def create(profile: Profile, /, *, waiting: bool, as_json: bool, **options: Any) -> None:
     """Create a task: FUNCTION of IMAGE. Prints its id, or with --wait its results."""
     async with client(profile) as opened:
-        created = await opened.tasks.create(
-            image=image,
-            function=function,
-            organizations=organizations,
-            arguments=dict(arguments),
-            labels=labels,
-            result_receivers=receivers or None,
-            after=[await opened.tasks.get(one) for one in after],
-            name=name,
-            purpose=purpose,
-            scratch=scratch,
-            messages=messages,
-            subtasks=Subtasks(depth=subtask_depth, number=subtasks) if subtasks else None,
-            expires_in=timedelta(hours=expires_in_hours),
-        )
+        created = await opened.tasks.create(**await described_task(opened, **options))
         if waiting:
             finish(await created.wait(), as_json=as_json)
         elif as_json:
             show_json({"id": created.id, "job_id": created.job_id})
         else:
             click.echo(created.id)
+
+
+@task.command()
+@task_options
+@json_option
+@asynchronous
+async def check(profile: Profile, /, *, as_json: bool, **options: Any) -> None:
+    """Ask the nodes whether they would accept a task, and what they would give it: FUNCTION of IMAGE. Nothing is created.
+
+    Leaves with code 9 if any would refuse. What nodes say is a forecast, which the server tells.
+    """
+    async with client(profile) as opened:
+        found = await opened.tasks.check(**await described_task(opened, **options))
+    rows = [{**vars(one), "limits": vars(one.limits), "text": one.text} for one in found]
+    show_rows(rows, ("organization", "forecast", "text"), as_json=as_json, server_says=("forecast", "text"))
+    if any(one.refused for one in found):
+        raise click.exceptions.Exit(Exit.REFUSED)
 
 
 @task.command("list")

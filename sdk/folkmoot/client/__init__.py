@@ -15,10 +15,12 @@ ledger shows, what comes back was signed by nodes that it admits, for exactly th
 """
 
 from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
+from folkmoot.client.drafting import Resources, Subtasks
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.history import LedgerEvent
 from folkmoot.client.keys import Revocation, Rotation, Standing
+from folkmoot.client.limits import Limits
 from folkmoot.client.logs import LogLine
 from folkmoot.client.members import FormerMember, OpenRemoval
 from folkmoot.client.nodes import NodeAttempt
@@ -27,8 +29,9 @@ from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
 from folkmoot.client.sync import Client, Governance, Keys, Task, Tasks, Vault
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
-from folkmoot.client.tasks import AsyncTasks, Resources, Subtasks, TaskSummary
+from folkmoot.client.tasks import AsyncTasks, TaskSummary
 from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret
+from folkmoot.client.verdicts import Forecast, Verdict
 from folkmoot.client.waiting import Why
 from folkmoot.transport import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError
@@ -44,11 +47,13 @@ __all__ = [
     "Client",
     "Collaboration",
     "FolkmootError",
+    "Forecast",
     "FormerMember",
     "Governance",
     "JoinAttempt",
     "Keys",
     "LedgerEvent",
+    "Limits",
     "LogLine",
     "Node",
     "NodeAttempt",
@@ -72,6 +77,7 @@ __all__ = [
     "Unreachable",
     "Vault",
     "VaultEntry",
+    "Verdict",
     "Why",
     "generate_secret",
     "reason_to_keep",

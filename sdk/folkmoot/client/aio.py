@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from folkmoot.client.connection import Connection, default_state_directory
+from folkmoot.client.drafting import Earlier
 from folkmoot.client.encryption import Expectation
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.keyfiles import read_signing_key
@@ -16,7 +17,7 @@ from folkmoot.client.names import made_at, moment, name_of
 from folkmoot.client.proofs import export_proof
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.session import PAGE_ITEMS, Session
-from folkmoot.client.tasks import AsyncTasks, Earlier
+from folkmoot.client.tasks import AsyncTasks
 from folkmoot.client.vault import AsyncVault
 from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.transport.heads import MAX_HEAD_AGE

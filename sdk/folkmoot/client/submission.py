@@ -5,8 +5,9 @@ more; it gets it again, with the ids, signature and ciphertext that the nodes kn
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.inputs import SealedInput, inline
@@ -14,6 +15,8 @@ from folkmoot.transport import RemoteError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import TaskChain
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest
+
+Answer = TypeVar("Answer")
 
 log = logging.getLogger("folkmoot.client")
 
@@ -27,13 +30,7 @@ class Submission:
 
     async def hand_over(self, connection: Connection) -> None:
         """Have the server store the task; one that it has already stays as it is."""
-        try:
-            await self._create(connection)
-        except RemoteError as error:
-            if error.reason != ErrorReason.ERROR_REASON_LEDGER_STALE:
-                raise
-            await connection.state(newest=True)  # Which gives a server back what it has lost of the ledger.
-            await self._create(connection)
+        await giving_back(connection, lambda: self._create(connection))
 
     async def _create(self, connection: Connection) -> None:
         session = connection.session
@@ -47,3 +44,14 @@ class Submission:
         """Give the task to a server that has lost it."""
         log.warning("the server does not know the task %s any more, and gets it again", task_id)
         await self.hand_over(connection)
+
+
+async def giving_back(connection: Connection, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask something of the server; one that has lost entries of the ledger gets them back first, and is asked again."""
+    try:
+        return await ask()
+    except RemoteError as error:
+        if error.reason != ErrorReason.ERROR_REASON_LEDGER_STALE:
+            raise
+        await connection.state(newest=True)
+        return await ask()

@@ -73,6 +73,7 @@ class Tasks:
         self._core = core
 
     create = blocking(AsyncTasks.create, Task)
+    check = blocking(AsyncTasks.check)
     get = blocking(AsyncTasks.get, Task)
     list = blocking(AsyncTasks.list)
 

@@ -6,19 +6,28 @@ from datetime import UTC, datetime
 from folkmoot.client.names import exit_class_name, moment
 from folkmoot.client.results import Proof, RunState, run_state
 from folkmoot.trust.reasons import reason_name
-from folkmoot.v1.task_pb2 import Run, WaitReason
+from folkmoot.v1.task_pb2 import Run, Waiting, WaitReason
 
 _WAITS = {
     WaitReason.WAIT_REASON_NODE_OFFLINE: "no node of it is connected",
     WaitReason.WAIT_REASON_DEPENDENCY: "waits for tasks before it",
     WaitReason.WAIT_REASON_SLOT: "waits for a slot at its node",
-    WaitReason.WAIT_REASON_APPROVAL: "waits for a person at the station",
+    WaitReason.WAIT_REASON_APPROVAL: "waits for a person at the station, who approves it or declines",
     WaitReason.WAIT_REASON_ACCEPTANCE: "its node has not accepted it yet",
     WaitReason.WAIT_REASON_NO_NODE: "it has no node in this collaboration",
     WaitReason.WAIT_REASON_OTHERS: "waits for its subtasks, or for messages of its siblings",
     WaitReason.WAIT_REASON_KEY: "waits for a key",
     WaitReason.WAIT_REASON_LEDGER: "waits until its node can be sure of the ledger",
+    WaitReason.WAIT_REASON_IMAGE: "its node fetches the image",
+    WaitReason.WAIT_REASON_OPENING_HOURS: "waits for the station's opening hours",
+    WaitReason.WAIT_REASON_PAUSED: "waits until the station, which is paused, goes on",
 }
+_HELD = "its result waits for a person at the station, who looks at it before it leaves"
+_STATES = {
+    RunState.AWAITING_APPROVAL: _WAITS[WaitReason.WAIT_REASON_APPROVAL],
+    RunState.HELD: _HELD,
+}
+"""What states mean that say for whom a run waits."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,18 @@ def why(organization: str, run: Run, *, now: datetime, proven: Proof) -> Why | N
     if run.HasField("waiting"):
         since = moment(run.waiting.since)
         reason = WaitReason.Name(run.waiting.reason).removeprefix("WAIT_REASON_")
-        text = _WAITS.get(run.waiting.reason, "waits")
-        detail = f" ({run.waiting.detail})" if run.waiting.detail else ""
-        return Why(organization, state, reason, since, f"{text}{detail}, since {moment_text(since, now)}")
+        text = _HELD if state is RunState.HELD else waiting_text(run.waiting)
+        return Why(organization, state, reason, since, f"{text}, since {moment_text(since, now)}")
     since = moment(run.started_at if run.HasField("started_at") else run.created_at)
     percent = f", {run.fraction:.0%} done" if run.fraction else ""
-    return Why(
-        organization, state, "", since, f"{state.lower().replace('_', ' ')}{percent}, since {moment_text(since, now)}"
-    )
+    text = _STATES.get(state, state.lower().replace("_", " "))
+    return Why(organization, state, "", since, f"{text}{percent}, since {moment_text(since, now)}")
+
+
+def waiting_text(waiting: Waiting) -> str:
+    """What a run waits for."""
+    text = _WAITS.get(waiting.reason, "waits")
+    return f"{text} ({waiting.detail})" if waiting.detail else text
 
 
 def moment_text(since: datetime, now: datetime) -> str:

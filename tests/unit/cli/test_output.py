@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.cli.output import show_rows
-from folkmoot.cli.tasks import ArgumentType, finish, parsed
+from folkmoot.cli.task_options import ArgumentType, parsed
+from folkmoot.cli.tasks import finish
 from folkmoot.client import Proof, Result, RunState
 from folkmoot.v1 import errors_pb2 as reasons
 

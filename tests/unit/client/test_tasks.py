@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 
 from folkmoot.client import FolkmootError, Resources, Subtasks
+from folkmoot.client.drafting import check_calls, grant_message, job_of, resources_message
 from folkmoot.client.images import LocalEngineImage
 from folkmoot.client.inputs import Group
 from folkmoot.client.task import TaskState
-from folkmoot.client.tasks import check_calls, grant_message, job_of, resources_message
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1 import task_pb2
 
