@@ -158,13 +158,14 @@ async def attached(
     node: str = "",
     acknowledged: int = 0,
     held: Sequence[tuple[str, str]] = (),
+    **changes: Any,
 ) -> AsyncIterator[Station]:
-    """Attach a node; it is welcome."""
+    """Attach a node; it is welcome. `changes` are of its Hello."""
     name = node or f"{organization.lower()}-1"
     metadata = await server.node_metadata(world, organization, name)
     station = Station(form(server.tasks, metadata))
     station.link.acknowledged = acknowledged
-    await station.link.send(hello(world, world[organization].nodes[name].fingerprint, held=held))
+    await station.link.send(hello(world, world[organization].nodes[name].fingerprint, held=held, **changes))
     await station.next("welcome")
     station.told.clear()
     try:

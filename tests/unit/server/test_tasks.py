@@ -208,3 +208,16 @@ def test_what_the_node_says_it_waits_for_is_passed_on() -> None:
     arguments: dict[str, Any] = {"blocked": False, "created_at": NOW, "reported": SLOT}
     assert tasks.waiting(RunState.RUN_STATE_PREPARING, station=HERE, **arguments) == SLOT
     assert tasks.waiting(RunState.RUN_STATE_COMPLETED, station=AWAY, **arguments) is None
+
+
+@given(state=st.sampled_from(sorted(RunState.values())), attempt=st.integers(1, 4), allowed=st.integers(1, 4))
+def test_another_attempt_is_begun_only_of_open_runs_and_as_often_as_is_signed(
+    state: int, attempt: int, allowed: int
+) -> None:
+    run = tasks.Run("run", "task", RunState.ValueType(state), attempt, 1, attempts_allowed=allowed)
+    for only_unstarted in (False, True):
+        if tasks.may_be_tried_again(run, only_unstarted=only_unstarted):
+            assert attempt < allowed
+            assert not run.ended
+            assert not (only_unstarted and state >= RunState.RUN_STATE_RUNNING)
+        assert not tasks.may_be_tried_again(replace(run, cancelling=True), only_unstarted=only_unstarted)
