@@ -1,6 +1,6 @@
 # `make setup` is implied by everything else. ARGS reaches the tool: make test ARGS="-k ledger"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly check check-python check-contract check-migrations generate freeze bench services build clean
+.PHONY: help setup demo test nightly check check-python check-contract check-migrations generate freeze bench services build image-node executable clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -64,6 +64,12 @@ services: ## install and start what the tests need from the machine (root)
 build: $(SETUP) ## wheel and sdist into dist/
 	@$(BIN)/python -m build --no-isolation . >/dev/null
 	@ls dist
+
+image-node: $(SETUP) ## the data station's container image; ARGS="--base IMAGE --tag NAME"
+	@$(BIN)/python tools/node_image.py $(ARGS)
+
+executable: $(SETUP) ## the folkmoot command with the node as one file, in dist/
+	@$(BIN)/python tools/executable.py dist
 
 clean: ## everything that can be made again, the virtual environment included
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -40,6 +40,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "nodejs": functools.partial(command_lacks, "node", "npm"),
     "registry": functools.partial(command_lacks, "docker-registry", "htpasswd"),
     "r": functools.partial(command_lacks, "Rscript"),
+    "systemd": functools.partial(command_lacks, "systemd-analyze"),
     "tinyproxy": functools.partial(command_lacks, "tinyproxy"),
     "r_image": functools.partial(docker_lacks, R_IMAGE),
 }

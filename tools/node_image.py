@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--tag", default="", help="a name for the engine")
     options = parser.parse_args()
     try:
-        print(build(options.base, options.tag))  # noqa: T201
+        print(build(options.base, options.tag))
     except BuildFailed as error:
         sys.exit(str(error))
 

@@ -1,5 +1,6 @@
 """What people install: wheel and sdist hold every part and the migrations, and all three ways to install work."""
 
+import asyncio
 import subprocess
 import sys
 import sysconfig
@@ -8,7 +9,13 @@ import venv
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from folkmoot.algorithm.build import build as build_algorithm
+from tests.conftest import BASE_IMAGES
+from tests.integration.network import LABEL, network
+from tools.executable import build as build_executable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IN_WHEEL = {
@@ -94,3 +101,33 @@ def test_installs_and_imports(kind, built, tmp_path):
     server = Path(run(python, "-I", "-c", PROBE, *parts(), cwd=tmp_path).strip())
     assert server == (REPOSITORY / "server/folkmoot/server" if editable else site / "folkmoot/server")
     assert (tmp_path / "venv/bin/folkmoot").is_file()
+
+
+@pytest.mark.nightly
+@pytest.mark.needs_docker
+@pytest.mark.timeout(600)
+async def test_one_executable_file_is_a_node(tmp_path):
+    """Built from this checkout, without this Python in reach: it reads the data and serves an organization."""
+    executable = build_executable(tmp_path / "dist")
+    data = {"Alpha": pd.DataFrame({"age": [60, 70]})}
+    async with network(tmp_path, data=data, runtime="docker", start=False) as net:
+        settings = net.node_folder("Alpha") / "node.toml"
+        environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+        node = await asyncio.create_subprocess_exec(executable, "node", "start", settings, env=environment)
+        image = build_algorithm(REPOSITORY / "examples/average", base=BASE_IMAGES[0], report=lambda _: None)
+        try:
+            async with net.client("Alpha") as client:
+                task = await client.tasks.create(
+                    image=image,
+                    function="partial_average",
+                    arguments={"column": "age"},
+                    organizations=["Alpha"],
+                    labels=[LABEL],
+                )
+                [result] = await task.wait()
+            assert result.value == {"sum": 130.0, "count": 2}
+        finally:
+            node.terminate()
+            code = await node.wait()
+    assert code == 0
+    assert list(tmp_path.glob("_MEI*")) == [], "it leaves nothing behind of what it unpacks"
