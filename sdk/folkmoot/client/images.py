@@ -3,6 +3,7 @@
 | text | image |
 |---|---|
 | `registry.example.org/x/y@sha256:…` | in a registry, by manifest digest |
+| `registry.example.org/x/y:1.0` | the same, the digest being that of the tag now: the registry is asked once, with the login of `docker login` |
 | `local:sha256:…` | present at the nodes' engines, by image id |
 | `average:1.0`, any other name | the same, the id being that of this machine's engine |
 | `process:package.module` | a Python module in a plain process, by the hash of its source; for development |
@@ -16,6 +17,7 @@ import socket
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from folkmoot.algorithm.image import parse_image
@@ -37,8 +39,13 @@ class LocalEngineImage:
 async def resolve_image(text: str) -> tuple[Image, LocalEngineImage | None]:
     """The image that the text names, and what the local engine knows of it if it has it. Raises IMAGE_NOT_FOUND."""
     name = text.removeprefix("local:")
-    if text.startswith("process:") or "@" in text:
+    if text.startswith("process:"):
         return pinned(text), None
+    if tagged := _tagged(text):
+        text = await asyncio.to_thread(_with_digest, *tagged)
+    if "@" in text:
+        image = pinned(text)
+        return image, await asyncio.to_thread(inspect_locally, text)
     found = await asyncio.to_thread(inspect_locally, name)
     if name.startswith("sha256:"):
         return pinned(f"local:{name}"), found
@@ -47,6 +54,27 @@ async def resolve_image(text: str) -> tuple[Image, LocalEngineImage | None]:
     image = pinned(f"local:{found.id}")
     image.local.name = name
     return image, found
+
+
+def _tagged(text: str) -> tuple[str, str] | None:
+    """Repository and tag of an image in a registry, which is what names its host; other names are the local engine's."""
+    host, slash, rest = text.partition("/")
+    named = "." in host or ":" in host or host == "localhost"
+    if not slash or not named or "@" in text or text.startswith("local:"):
+        return None
+    path, _, tag = rest.partition(":")
+    return f"{host}/{path}", tag or "latest"
+
+
+def _with_digest(repository: str, tag: str) -> str:
+    """The image that a tag means now, by its digest."""
+    # Imported here: most tasks name no tag, and HTTP takes its time to import.
+    from folkmoot.registry import DOCKER_LOGINS, Registry, Repository, find_login
+
+    place = Repository.parse(repository)
+    folder = os.environ.get("DOCKER_CONFIG")
+    logins = Path(folder) / DOCKER_LOGINS.name if folder else Path.home() / DOCKER_LOGINS
+    return f"{repository}@{Registry(place, find_login(logins, place.host)).resolve(tag)}"
 
 
 def pinned(text: str) -> Image:
@@ -60,7 +88,7 @@ def pinned(text: str) -> Image:
 def _not_found(what: str) -> FolkmootError:
     return FolkmootError(
         errors_pb2.ERROR_REASON_IMAGE_NOT_FOUND,
-        f"{what}; images are named registry.example.org/x/y@sha256:<64 hex>, local:sha256:<64 hex>, "
+        f"{what}; images are named registry.example.org/x/y:1.0, registry.example.org/x/y@sha256:<64 hex>, local:sha256:<64 hex>, "
         "by the name that this machine's engine knows, or process:package.module",
     )
 

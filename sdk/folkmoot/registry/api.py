@@ -111,7 +111,13 @@ class Registry:
         self, method: str, path: str, *, name: str = "", content: bytes | None = None, content_type: str = ""
     ) -> Any:
         headers = {"Content-Type": content_type} if content_type else {"Accept": ", ".join(MANIFEST_TYPES)}
-        return self._send(method, f"{self._base}/{self.repository.path}/{path}", headers, content, name=name)
+        return self._send(
+            method,
+            f"{self._base}/{urllib.parse.quote(f'{self.repository.path}/{path}', safe='/:')}",
+            headers,
+            content,
+            name=name,
+        )
 
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None, *, name: str = ""

@@ -14,6 +14,7 @@ import pytest
 from folkmoot.algorithm.source import tree_hash
 from folkmoot.client import FolkmootError
 from folkmoot.client.images import inspect_locally, resolve_image
+from folkmoot.registry import Registry
 from folkmoot.v1 import errors_pb2 as reasons
 
 IMAGE_ID = f"sha256:{'ab' * 32}"
@@ -88,6 +89,47 @@ async def test_labels_of_an_image_named_by_id_are_read(engine: dict[str, Any]):
     _, local = await resolve_image(f"local:{IMAGE_ID}")
     assert local is not None
     assert local.labels == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("registry.example.org/x/y:1.0", ("registry.example.org/x/y", "1.0")),
+        ("registry.example.org/x", ("registry.example.org/x", "latest")),
+        ("127.0.0.1:5000/x:1", ("127.0.0.1:5000/x", "1")),
+        ("localhost/x", ("localhost/x", "latest")),
+    ],
+)
+async def test_tag_in_a_registry_becomes_the_digest_that_it_has_now(
+    monkeypatch: pytest.MonkeyPatch, text: str, asked: tuple[str, str]
+):
+    monkeypatch.setattr(Registry, "resolve", lambda self, tag: IMAGE_ID if tag == asked[1] else "")
+    image, _ = await resolve_image(text)
+    assert (image.registry.repository, image.registry.digest) == (asked[0], IMAGE_ID)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("text", ["team/average:1.0", "average", "local:team/average:1.0"])
+async def test_name_without_a_host_is_the_local_engines(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.delattr(Registry, "resolve")
+    with pytest.raises(FolkmootError, match="no engine of this machine"):
+        await resolve_image(text)
+
+
+async def test_labels_of_a_registrys_image_that_is_here_are_read(engine: dict[str, Any]):
+    text = f"registry.example.org/x/y@{IMAGE_ID}"
+    engine[text] = {"Id": "sha256:another", "Config": {"Labels": {"a": "b"}}}
+    _, local = await resolve_image(text)
+    assert local is not None
+    assert local.labels == {"a": "b"}
+
+
+async def test_login_is_that_of_the_docker_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.example.org": {"username": "ada"}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setattr(Registry, "resolve", lambda self, tag: f"sha256:{self._login.username.encode().hex():0<64}")
+    image, _ = await resolve_image("registry.example.org/x/y:1.0")
+    assert image.registry.digest.startswith("sha256:616461")
 
 
 @pytest.mark.usefixtures("engine")
