@@ -1,7 +1,7 @@
 """A collaboration of real processes that a test kills, and a network that it cuts.
 
 The server and each node are `folkmoot` commands of their own; between them and everybody else stands a wire that can be cut, so that
-connections break and new ones are not accepted until it is mended.
+connections break and new ones are not accepted until it is mended. A node may live in a network namespace instead, whose cable is cut.
 """
 
 import asyncio
@@ -9,19 +9,27 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from folkmoot.transport.failpoints import VARIABLE
 from tests.algorithms.stepwise import BEGUN, GO
-from tests.integration.network import Network, network
+from tests.chaos.namespaces import Namespace
+from tests.integration.network import POLICY, Network, network
 from tests.polling import until
 
 REPOSITORY = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from folkmoot.cli.main import main; main()")
+PATH_OF_MODULES = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+MAIN = "from folkmoot.cli.main import main; main()"
+HURRIED = (
+    "from folkmoot.transport import timeouts as t; "
+    "t.HEARTBEAT_SECONDS, t.RECONNECT_SECONDS, t.CALL_SECONDS, t.IDLE_SECONDS = 0.5, 0.5, 3.0, 3.0; "
+)
+"""What has a process lose patience within seconds, so that a test need not wait for minutes until somebody notices a silent cut."""
 
 
 @dataclass
@@ -75,41 +83,63 @@ class Stage:
     folder: Path
     server_port: int
     wire: Wire
+    hurried: bool = False
+    namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
-    async def start(self, name: str) -> None:
+    async def start(self, name: str, *, failpoints: str = "") -> None:
         """Start the server or an organization's node, also again after it was killed, and wait until it serves or is attached."""
-        said = self.folder / f"{name}.log"
-        before = said.read_text() if said.exists() else ""
-        if name == "server":
-            arguments = ["server", "start", "--data", str(self.folder / "server"), "--listen"]
-            arguments.append(f"127.0.0.1:{self.server_port}")
-        else:
-            arguments = ["node", "start", str(self.net.node_folder(name) / "node.toml")]
-        with said.open("ab") as log:
+        before = len(self.said(name))
+        process = await self.launch(name, failpoints=failpoints)
+        ready = "server.started" if name == "server" else "node.attached"
+        await until(lambda: ready in self.said(name)[before:] or process.returncode is not None, f"{name} is ready")
+        assert process.returncode is None, self.said(name)[-2000:]
+
+    async def launch(self, name: str, *, failpoints: str = "") -> asyncio.subprocess.Process:
+        """Start a process, and leave it to itself."""
+        with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = process = await asyncio.create_subprocess_exec(
-                *COMMAND,
-                *arguments,
+                *(self.namespaces[name].command if name in self.namespaces else ()),
+                *(sys.executable, "-c", HURRIED + MAIN if self.hurried else MAIN),
+                *self._arguments(name),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+                env=os.environ | {"PYTHONPATH": PATH_OF_MODULES, VARIABLE: failpoints},
             )
-        ready = "server.started" if name == "server" else "node.attached"
-        await until(
-            lambda: ready in said.read_text()[len(before) :] or process.returncode is not None, f"{name} is ready"
-        )
-        assert process.returncode is None, said.read_text()[-2000:]
+        return process
+
+    def _arguments(self, name: str) -> list[str]:
+        if name != "server":
+            return ["node", "start", str(self.net.node_folder(name) / "node.toml")]
+        address = "0.0.0.0" if self.namespaces else "127.0.0.1"
+        names = ",".join(["127.0.0.1", *(each.host for each in self.namespaces.values())])
+        listen = ["--listen", f"{address}:{self.server_port}", "--certificate-names", names]
+        return ["server", "start", "--data", str(self.folder / "server"), *listen]
+
+    def said(self, name: str) -> str:
+        """What a process, and those before it, have said."""
+        path = self.folder / f"{name}.log"
+        return path.read_text() if path.exists() else ""
 
     async def kill(self, name: str) -> None:
         """SIGKILL: no last words."""
         process = self.processes.pop(name)
-        process.send_signal(signal.SIGKILL)
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM, and whatever the process still wants to do."""
+        process = self.processes.pop(name)
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
     async def close(self) -> None:
         for process in self.processes.values():
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
         for process in self.processes.values():
             await process.wait()
 
@@ -142,25 +172,38 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    folder: Path, *organizations: str, runtime: str = "process", settings: str = ""
+    folder: Path,
+    *organizations: str,
+    runtime: str = "process",
+    settings: str = "",
+    policy: str = POLICY,
+    hurried: bool = False,
+    apart: Collection[str] = (),
+    start: bool = True,
 ) -> AsyncIterator[Stage]:
-    """Found a collaboration and start its processes behind a wire."""
+    """Found a collaboration and start its processes behind a wire; the nodes of `apart` each in a network namespace."""
     data = {name: pd.DataFrame({"age": [50]}) for name in organizations}
-    async with network(folder, data=data, runtime=runtime, settings=settings, start=False) as net:
+    async with (
+        AsyncExitStack() as stack,
+        network(folder, data=data, runtime=runtime, settings=settings, policy=policy, start=False) as net,
+    ):
         port = int(net.target.rpartition(":")[2])
         await net.server.channel.close()
         await net.server.running.stop()
         wire = Wire(port)
         relay = await asyncio.start_server(wire.connected, "127.0.0.1", 0)
         wire.port = relay.sockets[0].getsockname()[1]
+        namespaces = {name: Namespace.make() for name in apart}
+        for namespace in namespaces.values():
+            stack.callback(namespace.remove)
         for name in organizations:
             path = net.node_folder(name) / "node.toml"
-            path.write_text(path.read_text().replace(net.target, f"127.0.0.1:{wire.port}"))
+            target = f"{namespaces[name].host}:{port}" if name in namespaces else f"127.0.0.1:{wire.port}"
+            path.write_text(path.read_text().replace(net.target, target))
         net.target = f"127.0.0.1:{wire.port}"
-        playing = Stage(net, folder, port, wire)
+        playing = Stage(net, folder, port, wire, hurried, namespaces)
         try:
-            await playing.start("server")
-            for name in organizations:
+            for name in ("server", *organizations) if start else ():
                 await playing.start(name)
             yield playing
         finally:

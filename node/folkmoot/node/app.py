@@ -29,7 +29,7 @@ from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.executor import Executor
 from folkmoot.node.intake import Intake
 from folkmoot.node.journal import Journal
-from folkmoot.node.keeping import keep_tidy
+from folkmoot.node.keeping import clear_leftovers, keep_tidy
 from folkmoot.node.keys import load_keyring, read_node_key
 from folkmoot.node.ledger import LedgerWatch, find_keys
 from folkmoot.node.link import FAREWELL_SECONDS, Link
@@ -187,6 +187,7 @@ async def _run_station(
             await _admitted(station)
             check_succession(config, station)
             await check_start(station)
+            await clear_leftovers(station)
             await executor.resume()
             tidying = keep_tidy(station, scratch, keep_days=config.keep_after_commit_days)
             vaulting = [keep_vaulted(station, station.vault)] if station.vault else []

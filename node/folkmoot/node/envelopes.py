@@ -105,6 +105,18 @@ class Envelopes:
         """Remove what was downloaded; the server has it."""
         (self._inbox / digest.hex()).unlink(missing_ok=True)
 
+    def keep_only(self, *, outgoing: set[bytes], incoming: set[bytes]) -> int:
+        """Remove files that a process before this one has left and nothing names; tell how many."""
+        stale = [
+            path
+            for folder, kept in ((self._outbox, outgoing), (self._inbox, incoming))
+            for path in folder.iterdir()
+            if path.name not in {digest.hex() for digest in kept}
+        ]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
     def _seal_to_file(self, sealing: Sealing) -> StoredEnvelope:
         return self._write_outgoing(sealing, lambda: sealing.digest)
 

@@ -25,6 +25,7 @@ from folkmoot.node.delivery import deliver
 from folkmoot.node.held import settle_held
 from folkmoot.node.inputs import RunInput, open_input
 from folkmoot.node.judgement import judge_at_last, settle
+from folkmoot.node.keeping import clear_folders
 from folkmoot.node.keys import KeyAwaited
 from folkmoot.node.link import Link
 from folkmoot.node.outcomes import (
@@ -102,6 +103,7 @@ class Executor:
         wanted = {record.run_name for record in unfinished if not record.stands}
         for run_name in self._adopted - wanted:
             self._in_background(self._clear_process(run_name))
+        await clear_folders(self._station, besides=self._adopted)
 
     def take_up(self, record: RunRecord) -> None:
         """Go on with a run from where the journal has it; does nothing if that is under way."""

@@ -4,6 +4,8 @@ The journal's runs stay: what was executed once is never executed again.
 """
 
 import asyncio
+import shutil
+from collections.abc import Collection
 from datetime import timedelta
 
 import structlog
@@ -22,6 +24,22 @@ async def keep_tidy(station: Station, scratch: Scratch, *, keep_days: int) -> No
     while True:
         await clear_away(station, scratch, keep_days=keep_days)
         await asyncio.sleep(EVERY_SECONDS)
+
+
+async def clear_leftovers(station: Station) -> None:
+    """Clear away what a process that was killed has left half done; for a station's start, before anything goes on."""
+    outgoing, incoming = await station.journal.transact(
+        lambda connection: (records.kept_payloads(connection), records.open_payloads(connection))
+    )
+    if removed := station.envelopes.keep_only(outgoing=outgoing, incoming=incoming):
+        log.info("node.leftovers_removed", envelopes=removed)
+
+
+async def clear_folders(station: Station, *, besides: Collection[str]) -> None:
+    """Clear away the folders of runs that have ended, besides those whose processes are there still and are cleared away with them."""
+    folders = {path.name: path for path in station.runtime_directory.glob("*") if path.name not in besides}
+    for run_name in await station.journal.transact(lambda connection: records.names_of_ended_runs(connection, folders)):
+        await asyncio.to_thread(shutil.rmtree, folders[run_name], ignore_errors=True)
 
 
 async def clear_away(station: Station, scratch: Scratch, *, keep_days: int) -> None:

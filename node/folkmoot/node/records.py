@@ -408,6 +408,22 @@ def forget_payloads(connection: sqlite3.Connection, before: datetime) -> tuple[l
     return digests, jobs
 
 
+def kept_payloads(connection: sqlite3.Connection) -> set[bytes]:
+    """The envelopes that belong to runs whose payloads are kept."""
+    return _payloads(connection, connection.execute("SELECT * FROM runs WHERE forgotten = 0").fetchall())
+
+
+def names_of_ended_runs(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
+    """Those of these run names whose runs have ended."""
+    known = f"SELECT run_name FROM runs WHERE run_name = ? AND state >= {FIRST_TERMINAL}"  # noqa: S608 - our own number
+    return {name for name in names if connection.execute(known, (name,)).fetchone() is not None}
+
+
+def open_payloads(connection: sqlite3.Connection) -> set[bytes]:
+    """The envelopes that belong to runs which have not ended."""
+    return _payloads(connection, connection.execute(f"SELECT * FROM runs WHERE state < {FIRST_TERMINAL}").fetchall())  # noqa: S608
+
+
 def _payloads(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> set[bytes]:
     """The envelopes of runs: inputs, results, and inputs of subtasks."""
     digests = set()

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from folkmoot.server import access, certificates, logs, tokens
+from folkmoot.server import access, certificates, logs, tokens, uploads
 from folkmoot.server.accounts import Accounts
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
@@ -111,6 +111,7 @@ async def serve(
         dispatch = Dispatch(core, LocalWaker())
         parts.push_async_callback(dispatch.close)
         await dispatch.start()
+        dispatch.begin(uploads.keep_tidy(core, payloads))
 
         server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
         joining, attempts = Joining(core, possession), NodeAttempts(core)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +45,12 @@ class PayloadStore(Protocol):
     async def remove(self, digest: bytes) -> None:
         """Forget a payload; nothing happens if there is none."""
 
+    async def is_older(self, digest: bytes, before: datetime) -> bool:
+        """Tell whether nothing of a payload has come since a time."""
+
+    async def remove_unfinished(self) -> None:
+        """Remove what a process before this one has left of parts that it did not finish."""
+
 
 class FolderStore:
     """A folder: `ab/abcd…/00000`, a file for each part. What is written is on disk, names included, when it is told."""
@@ -51,11 +58,12 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="payloads")
+        self._boot = secrets.token_hex(4)
 
     async def write_part(self, digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
         """Take a part: one frame is written while the next one arrives."""
         loop = asyncio.get_running_loop()
-        part = await loop.run_in_executor(self._threads, _NewPart, self._of(digest), number)
+        part = await loop.run_in_executor(self._threads, _NewPart, self._of(digest), number, self._boot)
         writing: asyncio.Future[None] = loop.create_future()
         writing.set_result(None)
         try:
@@ -90,6 +98,19 @@ class FolderStore:
             self._threads, lambda: shutil.rmtree(folder, ignore_errors=True)
         )
 
+    async def is_older(self, digest: bytes, before: datetime) -> bool:
+        """Tell whether nothing of a payload has come since a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _is_older, self._of(digest), before)
+
+    async def remove_unfinished(self) -> None:
+        """Remove what a process before this one has left of parts that it did not finish."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._remove_unfinished)
+
+    def _remove_unfinished(self) -> None:
+        for path in self._folder.glob("??/*/*.*"):
+            if f".{self._boot}" not in path.name:
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let go of the threads."""
         self._threads.shutdown()
@@ -102,10 +123,10 @@ class FolderStore:
 class _NewPart:
     """A part that comes in, under a name of its own until it is whole and on disk."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, boot: str) -> None:
         _make_durable(folder)
         self._path = folder / f"{number:05}"
-        self._unfinished = folder / f"{number:05}.{secrets.token_hex(8)}"
+        self._unfinished = folder / f"{number:05}.{boot}{secrets.token_hex(4)}"
         self._file = self._unfinished.open("xb", buffering=0)
         self._hash = hashlib.sha256()
         self.size_bytes = 0
@@ -174,6 +195,12 @@ def _durable_parts(folder: Path) -> frozenset[int]:
         return frozenset()
     sync_folder(folder)  # a name may be there that another upload has just given
     return frozenset(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def _is_older(folder: Path, before: datetime) -> bool:
+    if not folder.exists():
+        return True
+    return all(path.stat().st_mtime < before.timestamp() for path in (folder, *folder.iterdir()))
 
 
 def _make_durable(folder: Path) -> None:

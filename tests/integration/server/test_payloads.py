@@ -4,10 +4,14 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from folkmoot.server.payloads import FolderStore
+from folkmoot.server.uploads import forget_abandoned
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload
 from folkmoot.trust import BytesSource
@@ -161,6 +165,25 @@ async def test_parts_survive_a_restart(tmp_path: Any, hub: Hub) -> None:
         assert await missing(hub, sealed, ada) == [1, 2]
         await put(hub, sealed, ada)
         await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=ada)
+
+
+async def test_an_upload_that_nobody_goes_on_with_for_a_day_is_forgotten(tmp_path: Path, hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    store = FolderStore(tmp_path / "data" / "payloads")
+    await missing(hub, sealed)
+    await send(hub, part(sealed, 1))
+    whole, _ = large_task(hub)
+    await put(hub, whole)
+    await forget_abandoned(hub.server.running.core, store)
+    assert await missing(hub, sealed) == [0, 2]
+    hub.clock.ahead += timedelta(days=1, minutes=1)
+    await forget_abandoned(hub.server.running.core, store)
+    assert await store.parts(digest) == frozenset()
+    store.close()
+    again = (await hub.server.log_in("ada@alpha")).metadata
+    assert await missing(hub, whole, again) == []
+    assert await missing(hub, sealed, again) == [0, 1, 2]
+    await put(hub, sealed, again)
 
 
 async def test_an_incomplete_payload_is_no_input_and_can_not_be_read(hub: Hub) -> None:

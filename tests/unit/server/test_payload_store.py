@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,12 @@ class PayloadStoreConformance:
         with pytest.raises(FileNotFoundError):
             read(store, 3, 0, 3)
 
+    async def test_it_is_older_than_what_comes_later(self, store: PayloadStore) -> None:
+        assert await store.is_older(DIGEST, datetime.now(UTC))
+        await write(store, 0, b"abc")
+        assert not await store.is_older(DIGEST, datetime.now(UTC) - timedelta(minutes=1))
+        assert await store.is_older(DIGEST, datetime.now(UTC) + timedelta(minutes=1))
+
 
 class TestFolderStore(PayloadStoreConformance):
     @pytest.fixture
@@ -133,6 +140,28 @@ class TestFolderStore(PayloadStoreConformance):
             await store.write_part(DIGEST, 0, frames(b"wrong"), refuse)
         files = [path.name for path in (tmp_path / "payloads").rglob("*") if path.is_file()]
         assert files == ["00000"]
+
+    async def test_what_a_killed_process_left_unfinished_goes_and_what_comes_in_now_stays(
+        self, store: FolderStore, tmp_path: Path
+    ) -> None:
+        await write(store, 0, b"right")
+        [part] = (tmp_path / "payloads").rglob("00000")
+        left = part.with_name("00001.0123456789abcdef")
+        left.write_bytes(b"half")
+        begun, going_on = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"slow"
+            begun.set()
+            await going_on.wait()
+
+        upload = asyncio.create_task(store.write_part(DIGEST, 2, slow(), accept))
+        await begun.wait()
+        await store.remove_unfinished()
+        going_on.set()
+        await upload
+        assert not left.exists()
+        assert await store.parts(DIGEST) == {0, 2}
 
     async def test_a_part_is_on_disk_before_it_has_its_name_and_its_name_before_it_is_told(
         self, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

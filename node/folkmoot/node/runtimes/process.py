@@ -143,8 +143,9 @@ class ProcessRuntime:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for worker in Worker.load_all(self._records, node=self._node):
             self._workers[worker.run_name] = worker
-            if not worker.assigned:
+            if not (worker.assigned and worker.known):  # Whoever serves no known process ends when its folder is gone.
                 await self._discard(worker.run_name)
+        Worker.forget_strays(self._records)
         self._warm.fill()
         return frozenset(self._workers)
 

@@ -13,7 +13,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -60,6 +60,8 @@ class Worker:
     ) -> tuple[Self, subprocess.Popen[bytes]]:
         """Start it. Raises OSError."""
         paths = _Paths(records, run_name)
+        begun = cls(run_name, node, 0, 0, _out_of_memory_kills(), assigned)
+        begun.save(records)  # so that a node which dies with the next instruction knows that there may be a process
         data_kib = "unlimited" if memory_bytes is None else str(memory_bytes // 1024)
         process = subprocess.Popen(
             ["/bin/sh", "-c", _SHELL, "worker", str(paths.exit), str(paths.output), data_kib, *command],
@@ -70,7 +72,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        worker = cls(run_name, node, process.pid, _started_ticks(process.pid) or 0, _out_of_memory_kills(), assigned)
+        worker = replace(begun, pid=process.pid, started_ticks=_started_ticks(process.pid) or 0)
         failpoint("node.run.process_begun")
         worker.save(records)
         return worker, process
@@ -96,6 +98,18 @@ class Worker:
         for path in (paths.exit, paths.output, paths.record):
             path.unlink(missing_ok=True)
 
+    @classmethod
+    def forget_strays(cls, records: Path) -> None:
+        """Remove what processes have left that nobody knows any more: they ended after a node had died that was starting them."""
+        for path in (*records.glob("*.exit"), *records.glob("*.out")):
+            if not _Paths(records, path.stem).record.exists():
+                path.unlink(missing_ok=True)
+
+    @property
+    def known(self) -> bool:
+        """Whether its node lived long enough to write down which process it is."""
+        return bool(self.pid)
+
     @property
     def alive(self) -> bool:
         """Whether it is still the same process, and runs."""
@@ -103,6 +117,8 @@ class Worker:
 
     async def ended(self) -> None:
         """Wait until it is not alive; it need not be a child of this process."""
+        if not self.known:
+            return
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:

@@ -177,3 +177,18 @@ def complete(connection: Connection, digest: bytes, place: Place, *, now: dateti
 def abandon(connection: Connection, digest: bytes) -> None:
     """Forget an upload: it turned out to be something else, or is not needed any more."""
     connection.execute(delete(payloads).where(payloads.c.envelope_digest == digest))
+
+
+def begun_before(connection: Connection, before: datetime) -> list[bytes]:
+    """Return the uploads that were begun before a time and are not complete."""
+    begun = select(payloads.c.envelope_digest).where(_IS_BEGUN, payloads.c.created_at < before)
+    return [bytes(digest) for digest in connection.scalars(begun)]
+
+
+def abandon_begun(connection: Connection, digest: bytes, before: datetime) -> bool:
+    """Forget an upload that was begun before a time, unless it is complete by now; tell whether it was forgotten."""
+    here = delete(payloads).where(payloads.c.envelope_digest == digest, _IS_BEGUN, payloads.c.created_at < before)
+    return connection.execute(here).rowcount > 0
+
+
+_IS_BEGUN = payloads.c.completed_at.is_(None)

@@ -1,0 +1,49 @@
+"""A process dies at each failpoint once, while the work goes on that comes past it: everything is true afterwards.
+
+The kills of each test follow one another in one collaboration: whoever was started again after one is started for the next.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from folkmoot.transport.failpoints import FAILPOINTS
+from tests.chaos.storm import BEFORE_A_PROCESS, ELSEWHERE, REACHED_BY, WORK, Storm, weather
+
+AT_ONCE = 8
+"""Kills that follow one another in one collaboration."""
+
+MOST_TRIES = 4
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_every_failpoint_is_come_past():
+    assert sorted([*ELSEWHERE, *(name for names in REACHED_BY.values() for name in names)]) == sorted(FAILPOINTS)
+
+
+def died_at(storm: Storm, name: str) -> bool:
+    return any(f"failpoint {name}: kill" in storm.playing.said(process) for process in ("server", "Beta"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        pytest.param(kind, names[at : at + AT_ONCE], id=f"{kind}-{at}")
+        for kind, names in REACHED_BY.items()
+        for at in range(0, len(names), AT_ONCE)
+    ],
+)
+async def test_a_crash_at_every_step_of(kind: str, names: tuple[str, ...], tmp_path: Path):
+    def coming(prefixes: tuple[str, ...]) -> Iterator[str]:
+        return iter([f"{name}=kill" for name in names if name.startswith(prefixes)])
+
+    plans = {"server": coming(("server.",)), "Beta": coming(("node.", "upload."))}
+    async with weather(tmp_path, kind, organizations=("Alpha", "Beta"), coming=plans) as storm:
+        for _ in range(MOST_TRIES * len(names)):
+            await WORK[kind](storm)
+            if all(died_at(storm, name) for name in names):
+                break
+        assert [name for name in names if not died_at(storm, name)] == []
+        lost = [result for _, results in storm.results for result in results if result.exit_class == "LOST"]
+        assert len(lost) <= len(BEFORE_A_PROCESS & {*names})
