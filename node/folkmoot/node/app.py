@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 import structlog
 
+from folkmoot.node.admin import serve_people
 from folkmoot.node.admission import AdmissionEnded, require_not_ended
 from folkmoot.node.attendance import Attendance
 from folkmoot.node.config import CollaborationConfig, NodeConfig
@@ -96,6 +97,7 @@ class RunningStation:
     """A station at work. `work` never ends by itself; it raises what the station can't go on with."""
 
     station: Station
+    executor: Executor
     intake: Intake
     link: Link
     isolation: Isolation.ValueType
@@ -159,6 +161,7 @@ async def serve(config: NodeConfig, *, runtime: MakeRuntime = make_runtime) -> A
         running = [
             await stack.enter_async_context(_run_station(config, block, runtime)) for block in config.collaboration
         ]
+        await stack.enter_async_context(serve_people(running, config.state_directory, utc_now()))
         yield RunningNode(running)
 
 
@@ -195,7 +198,7 @@ async def _run_station(
 
         work = asyncio.create_task(first_of(station.connection.run(), attend()))
         stack.push_async_callback(_end, link, work)
-        yield RunningStation(station, intake, link, runtime.isolation, work)
+        yield RunningStation(station, executor, intake, link, runtime.isolation, work)
 
 
 def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:

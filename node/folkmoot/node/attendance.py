@@ -13,6 +13,7 @@ from folkmoot.node.intake import Intake
 from folkmoot.node.ledger import LedgerWatch
 from folkmoot.node.link import PROTOCOL
 from folkmoot.node.offers import policy_summary
+from folkmoot.node.questions import Questions
 from folkmoot.node.records import RunRecord
 from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.station import Station
@@ -34,6 +35,7 @@ class Attendance:
         intake: Intake,
         ledger: LedgerWatch,
         heads: HeadWatch,
+        questions: Questions,
         *,
         isolation: Isolation.ValueType,
     ) -> None:
@@ -42,6 +44,7 @@ class Attendance:
         self._intake = intake
         self._ledger = ledger
         self._heads = heads
+        self._questions = questions
         self._isolation = isolation
         self._boot_id = str(uuid4())
 
@@ -68,6 +71,7 @@ class Attendance:
 
     async def welcome(self, welcome: Welcome) -> Sequence[NodeFrame]:
         """Compare ledgers; messages that the server may not have are sent again."""
+        self._station.attached_at = self._station.now()
         self._ledger.shown(welcome.ledger_position)
         self._heads.attached()
         messages = await self._station.journal.transact(message_records.unaccepted_outgoing)
@@ -91,6 +95,8 @@ class Attendance:
                 self._executor.message_accepted()
             case "resync":
                 await self._resync(frame.resync)
+            case "check":
+                self._questions.ask(frame.check)
             case kind:
                 log.warning("link.frame_unknown", kind=kind)
 

@@ -5,9 +5,10 @@ As in `records`, every function is a change, or a query, for `Journal.transact`.
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from folkmoot.node import records
-from folkmoot.node.records import ASSIGNED, AWAITING_APPROVAL, HELD, RunRecord, StoredEnvelope
+from folkmoot.node.records import ASSIGNED, AWAITING_APPROVAL, FIRST_TERMINAL, HELD, RunRecord, StoredEnvelope
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.signed_pb2 import Signed
@@ -113,3 +114,46 @@ def availability(connection: sqlite3.Connection) -> Availability.ValueType:
 def set_availability(connection: sqlite3.Connection, value: Availability.ValueType) -> None:
     """Note whether the node takes new work."""
     connection.execute("UPDATE availability SET availability = ?", (value,))
+
+
+def runs_like(connection: sqlite3.Connection, beginning: str) -> list[RunRecord]:
+    """The newest attempts of runs whose id begins like this, two at most: more than one is as bad as none."""
+    found: dict[str, RunRecord] = {}
+    rows = connection.execute(
+        "SELECT DISTINCT run_id FROM runs WHERE substr(run_id, 1, length(?)) = ? LIMIT 2", (beginning, beginning)
+    )
+    for (run_id,) in rows.fetchall():
+        found[run_id] = records.attempts_of(connection, run_id)[-1]
+    return list(found.values())
+
+
+def page_of_runs(
+    connection: sqlite3.Connection, before: tuple[int, str, int], states: Sequence[int], number: int
+) -> list[RunRecord]:
+    """Runs accepted before one (when, its id, its attempt), the newest first, so many at most; only in these states if any are named."""
+    wanted = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
+    return records.select_runs(
+        connection,
+        f"WHERE (accepted_at_us, run_id, attempt) < (?, ?, ?) {wanted} ORDER BY accepted_at_us DESC, run_id DESC, attempt DESC LIMIT ?",
+        (*before, *states, number),
+    )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many runs are where."""
+
+    open: int
+    awaiting_approval: int
+    held: int
+    undelivered: int
+
+
+def count_runs(connection: sqlite3.Connection) -> Counts:
+    """How many runs are where, of those whose end the server does not have."""
+    row = connection.execute(
+        "SELECT coalesce(sum(state < ?), 0), coalesce(sum(state = ?), 0), coalesce(sum(state = ?), 0), "
+        "coalesce(sum(state >= ?), 0) FROM runs WHERE committed_at_us = 0",
+        (FIRST_TERMINAL, AWAITING_APPROVAL, HELD, FIRST_TERMINAL),
+    ).fetchone()
+    return Counts(*row)

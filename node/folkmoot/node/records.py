@@ -196,6 +196,11 @@ def uncommitted_runs(connection: sqlite3.Connection) -> list[RunRecord]:
     return [_record(row) for row in connection.execute(f"{_SELECT} WHERE committed_at_us = 0 ORDER BY task_id, run_id")]
 
 
+def select_runs(connection: sqlite3.Connection, condition: str, values: tuple[object, ...]) -> list[RunRecord]:
+    """Runs by a condition in SQL."""
+    return [_record(row) for row in connection.execute(f"{_SELECT} {condition}", values)]
+
+
 def recent_runs(connection: sqlite3.Connection, number: int) -> list[RunRecord]:
     """The newest runs."""
     rows = connection.execute(f"{_SELECT} ORDER BY accepted_at_us DESC LIMIT ?", (number,))

@@ -69,6 +69,16 @@ class Reports:
         self._flush_later: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def state(self) -> RunState.ValueType:
+        """Where the run stands now."""
+        return self._state
+
+    @property
+    def waits_for(self) -> Waiting | None:
+        """What it waits for now, if that takes more than a moment."""
+        return self._waiting
+
     @asynccontextmanager
     async def being(self, state: RunState.ValueType) -> AsyncIterator[None]:
         """Tell the server that the run is in a state, if that takes more than a moment."""

@@ -7,6 +7,8 @@ RUNTIME_DIRECTORY      0700   nobody else on this machine comes past it; a conta
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from folkmoot.trust.errors import FolkmootError
@@ -34,6 +36,19 @@ def socket_path(folder: Path) -> Path:
     if (excess := len(os.fsencode(path)) - SOCKET_PATH_BYTES) > 0:
         raise _refused(f"{path} is {excess} bytes too long for a socket; choose a shorter runtime_directory")
     return path
+
+
+@contextmanager
+def reachable_path(path: Path) -> Iterator[Path]:
+    """A path by which a socket can be bound or reached while the block runs, however long its own path is."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        yield path
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield Path(f"/proc/self/fd/{folder}") / path.name
+    finally:
+        os.close(folder)
 
 
 def _refused(text: str) -> FolkmootError:

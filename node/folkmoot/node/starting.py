@@ -1,6 +1,7 @@
 """What stands between a run's prepared image and its start, each looked at again whenever a person or the policy has changed something.
 
-    the policy, with all that is known now -> a person's approval -> nobody has paused the node -> a slot -> all of it once more
+    the policy, with all that is known now -> a person's approval -> nobody has paused the node -> opening hours -> a slot
+    -> all of it once more
 
 Promises: a run starts only while all of it holds. A person's decision is in the journal before it counts, so that a node that is killed
 finds it when it starts again; the first one stands. Waiting ends when the task expires.
@@ -8,15 +9,18 @@ finds it when it starts again; the first one stands. Waiting ends when the task 
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 
 from folkmoot.node import decision_records
 from folkmoot.node.decision_records import HELD_BY_POLICY, LEAVES_BY_ITSELF
 from folkmoot.node.judgement import granted
+from folkmoot.node.opening_hours import opens_at
 from folkmoot.node.outcomes import Outcome, refused
-from folkmoot.node.policy import Accepted, Refused
+from folkmoot.node.policy import Accepted, Refused, Usage
 from folkmoot.node.ports import PreparedImage
+from folkmoot.node.quotas import used_today
 from folkmoot.node.runs import Run
+from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Decision
@@ -30,6 +34,7 @@ class Hindrance:
 
     reason: WaitReason.ValueType
     state: RunState.ValueType = RunState.RUN_STATE_PREPARING
+    until: datetime | None = None
 
 
 async def may_start(run: Run, prepared: PreparedImage) -> Outcome | None:
@@ -42,13 +47,17 @@ async def may_start(run: Run, prepared: PreparedImage) -> Outcome | None:
             return hindrance
         if hindrance is not None:
             run.slot.give_back()
-            async with run.reports.being(hindrance.state), run.reports.waiting(hindrance.reason):
-                remaining = (expires_at - station.now()).total_seconds()
+            async with run.reports.being(hindrance.state), run.reports.waiting(hindrance.reason) as tell:
+                if hindrance.until is not None:
+                    tell(opens_text(hindrance.until))
+                until = min(expires_at, hindrance.until or expires_at)
+                remaining = (until - station.now()).total_seconds()
                 await first_of(changed.wait(), timeout_seconds=max(0.0, remaining))
         elif run.slot.taken:
             return None
         else:
-            async with run.reports.waiting(WaitReason.WAIT_REASON_SLOT):
+            preparing = run.reports.being(RunState.RUN_STATE_PREPARING)
+            async with preparing, run.reports.waiting(WaitReason.WAIT_REASON_SLOT):
                 await run.slot.take()
 
 
@@ -57,7 +66,7 @@ async def _hindrance(run: Run, prepared: PreparedImage) -> Outcome | Hindrance |
     station = run.station
     if station.now() >= run.task.spec.expires_at.ToDatetime(UTC):
         return refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, "")
-    decision = _noted_decision(run, prepared)
+    decision = _noted_decision(run, prepared, await used_today(station, run.record.initiator_id, run.record))
     if isinstance(decision, Outcome):
         return decision
     if await _needs_approval(run, decision):
@@ -75,13 +84,26 @@ async def _hindrance(run: Run, prepared: PreparedImage) -> Outcome | Hindrance |
                 return Hindrance(WaitReason.WAIT_REASON_APPROVAL, RunState.RUN_STATE_AWAITING_APPROVAL)
     if station.availability != Availability.AVAILABILITY_OPEN:
         return Hindrance(WaitReason.WAIT_REASON_PAUSED)
+    if (until := closed_until(station)) is not None:
+        return Hindrance(WaitReason.WAIT_REASON_OPENING_HOURS, until=until)
     return None
 
 
-def _noted_decision(run: Run, prepared: PreparedImage) -> Accepted | Outcome:
+def closed_until(station: Station) -> datetime | None:
+    """When the station opens; None if it is open now."""
+    policy = station.policy_file.policy
+    return opens_at(policy.hours, policy.zone, station.now())
+
+
+def opens_text(opens: datetime) -> str:
+    """When a station opens, in a few words."""
+    return f"opens {opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
+
+
+def _noted_decision(run: Run, prepared: PreparedImage, used_today: Usage | None) -> Accepted | Outcome:
     """What the policy in force says, which the data owner may have changed; what it gives, and to which image, goes into the run's record."""
     signers = run.station.signatures.signers(run.task.spec.image)
-    decision = run.station.decide(run.task, function=run.function, image_signers=signers)
+    decision = run.station.decide(run.task, function=run.function, image_signers=signers, used_today=used_today)
     judged = dataclasses.replace(run.record, policy_digest=run.station.policy_file.digest)
     if isinstance(decision, Refused):
         run.record = judged

@@ -99,6 +99,8 @@ class Station:
     """The ledger has grown, or keys have come."""
     people: Signal = field(default_factory=Signal)
     """A person at the station has decided something, or the policy has changed."""
+    attached_at: datetime | None = None
+    """When the newest session with the server began."""
     availability: Availability.ValueType = Availability.AVAILABILITY_OPEN
     """Whether it takes new work, as a person has set it; the journal has it too."""
     doubts: Doubts = field(init=False)
