@@ -13,7 +13,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,7 @@ from folkmoot.trust import (
     Expected,
     Sealed,
     VerifiedTask,
+    make_approval,
     make_authentication,
     open_envelope,
     seal_bytes,
@@ -42,10 +43,11 @@ from folkmoot.v1 import auth_service_pb2, link_pb2, payload_service_pb2, task_pb
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.ledger_pb2 import Encryption
+from folkmoot.v1.ledger_pb2 import Decision, Encryption
 from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
 from folkmoot.v1.proxy_service_pb2 import Failure, LogLine, LogLines
-from folkmoot.v1.task_pb2 import ExitClass, Receipt, RunState
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import ApprovalSubject, ExitClass, Receipt, RunState
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 from tests.builders import World
 from tests.integration.harness import Metadata, Server, bearer, utc_now
@@ -214,6 +216,23 @@ class Work:
     function: str
     arguments: dict[str, Any]
     logged: int = 0
+    approvals: list[Signed] = field(default_factory=list)
+    """What comes along with the run's end."""
+
+    def decide(self, subject: ApprovalSubject.ValueType, *, approve: bool, **changes: Any) -> None:
+        """Have a person at the station decide; `changes` are what `make_approval` takes."""
+        wish: dict[str, Any] = {
+            "genesis": self.task.spec.genesis,
+            "task_digest": self.task.digest,
+            "run_id": self.run_id,
+            "attempt": self.attempt,
+            "subject": subject,
+            "decision": Decision.DECISION_APPROVE if approve else Decision.DECISION_DECLINE,
+            "approved_by": "grace",
+            "now": utc_now(),
+            "node_key": self.node.key,
+        }
+        self.approvals.append(make_approval(**(wish | changes)))
 
     async def running(self, fraction: float = 0.0, **update: Any) -> None:
         """Tell that the algorithm runs; `update` are fields of RunUpdate."""
@@ -317,7 +336,7 @@ class Work:
             await upload(node.payloads, BytesSource(envelope), sealed.digest, metadata=lambda: metadata)
             envelope = b""
         receipt = sign_receipt(self.receipt(outcome, sealed, **changes), node.key)
-        request = task_service_pb2.CommitRunRequest(receipt=receipt, envelope=envelope)
+        request = task_service_pb2.CommitRunRequest(receipt=receipt, envelope=envelope, approvals=self.approvals)
         await retrying(lambda: node.tasks.CommitRun(request, metadata=metadata))
 
 

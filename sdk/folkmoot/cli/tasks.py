@@ -71,11 +71,13 @@ async def list_tasks(profile: Profile, limit: int, *, as_json: bool) -> None:
 @json_option
 @asynchronous
 async def show(profile: Profile, task_id: str, *, as_json: bool) -> None:
-    """Show how far a task's runs are; how one ended is proven if its node signed it."""
+    """Show how far a task's runs are; how one ended is proven if its node signed it, and so is who approved it there."""
     async with client(profile) as opened:
         runs = await (await opened.tasks.get(task_id)).runs
-    columns = ("organization", "state", "proven", "attempt", "fraction", "run_id")
-    show_rows(map(vars, runs), columns, as_json=as_json, server_says=("fraction", "node_id"))
+    rows = [{**vars(run), "approvals": [vars(one) if as_json else str(one) for one in run.approvals]} for run in runs]
+    columns = ["organization", "state", "proven", "attempt", "fraction", "run_id"]
+    columns += ["approvals"] if any(run.approvals for run in runs) else []
+    show_rows(rows, columns, as_json=as_json, server_says=("fraction", "node_id"))
 
 
 @task.command()

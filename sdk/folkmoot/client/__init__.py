@@ -15,6 +15,7 @@ ledger shows, what comes back was signed by nodes that it admits, for exactly th
 """
 
 from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
+from folkmoot.client.approvals import Approval
 from folkmoot.client.drafting import Resources, Subtasks
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
 from folkmoot.client.governing import AsyncGovernance
@@ -37,6 +38,7 @@ from folkmoot.transport import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError
 
 __all__ = [
+    "Approval",
     "AsyncClient",
     "AsyncGovernance",
     "AsyncKeys",

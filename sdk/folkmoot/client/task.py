@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from folkmoot.client.approvals import Approval, approvals_of
 from folkmoot.client.connection import Connection
 from folkmoot.client.logs import LogLine, run_log
 from folkmoot.client.names import name_of
@@ -59,6 +60,8 @@ class RunStatus:
     """How far the algorithm is, 0 to 1, as the server tells it."""
     progress: str
     """What it last said of that; sealed to the result's receivers and verified, empty if there is nothing to read."""
+    approvals: tuple[Approval, ...]
+    """What people at its station decided about it, signed by its node; known when it has ended."""
 
 
 class AsyncTask:
@@ -122,6 +125,7 @@ class AsyncTask:
             proven=proven,
             fraction=run.fraction,
             progress=await progress_of(self._connection, self._task, run),
+            approvals=await approvals_of(self._connection, self._task, told),
         )
 
     async def results(self) -> AsyncIterator[Result]:

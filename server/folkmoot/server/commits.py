@@ -4,7 +4,7 @@ A receipt is verified against the task as it is stored and the ledger as it stan
 and node decides. What the first receipt said stays: a repetition gets the same answer, anything else RUN_CONFLICT.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,13 +20,22 @@ from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.trust import BytesSource, Malformed, State, inspect, serialize, verify_task
+from folkmoot.trust import (
+    BytesSource,
+    Malformed,
+    State,
+    fingerprint,
+    inspect,
+    serialize,
+    verify_approval,
+    verify_task,
+)
 from folkmoot.trust.errors import FolkmootError, SignatureInvalid, TaskNotProven
 from folkmoot.trust.receipt import verify_receipt, verify_refusal
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Receipt, RunState, TaskChain
+from folkmoot.v1.task_pb2 import Receipt, Run, RunState, TaskChain
 from folkmoot.v1.task_service_pb2 import CommitRunRequest
 
 _KINDS: Mapping[int, EnvelopeKind.ValueType] = {
@@ -44,6 +53,8 @@ class Ending:
     signed: bytes
     envelope: bytes | None
     """The result's or failure's bytes if they rode along."""
+    approvals: Sequence[Signed]
+    """What people at the station decided."""
     now: datetime
 
     @property
@@ -81,13 +92,14 @@ _CHAIN = Prepared(
 
 
 def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state: State, now: datetime) -> Ending:
-    """Verify the receipt, that it is the caller's to send, and that the envelope is the one that it names."""
+    """Verify receipt and approvals, that they are the caller's to send, and that the envelope is the one that the receipt names."""
     receipt = _verify(request.receipt, chain, caller=caller, state=state)
+    _check_approvals(request.approvals, receipt, chain, state)
     if receipt.node_id != caller.node_id:
         raise tasks.run_conflict("The receipt is another node's.")
     if receipt.outcome not in tasks.NODE_OUTCOMES:
         raise Malformed("That a run has expired is for the server to say")
-    ending = Ending(receipt, serialize(request.receipt), request.envelope or None, now)
+    ending = Ending(receipt, serialize(request.receipt), request.envelope or None, request.approvals, now)
     if ending.envelope is not None:
         _check_envelope(ending)
     return ending
@@ -102,8 +114,26 @@ def _verify(signed: Signed, chain: TaskChain, *, caller: Caller, state: State) -
     except TaskNotProven as error:
         with suppress(TaskNotProven):
             return verify_refusal(signed, run_id=run_id, organization_id=caller.organization_id, state=state)
-        reason = SignatureInvalid.REASON if error.metadata.get("rule") == "SIGNATURE" else Malformed.REASON
-        raise FolkmootError(reason, error.message, metadata=error.metadata) from error
+        raise _not_proven(error) from error
+
+
+def _check_approvals(approvals: Sequence[Signed], receipt: Receipt, chain: TaskChain, state: State) -> None:
+    """Check that people at the same node decided them, about the same attempt."""
+    if not approvals:
+        return
+    try:
+        task = verify_task(chain, state, now=None)
+        decided = [verify_approval(each, task=task, run_id=receipt.run_id, state=state) for each in approvals]
+    except TaskNotProven as error:
+        raise _not_proven(error) from error
+    of = {(fingerprint(signed.key_id), approval.attempt) for signed, approval in zip(approvals, decided, strict=True)}
+    if of != {(receipt.node_id, receipt.attempt)}:
+        raise Malformed("An approval comes along that is another node's, or of another attempt")
+
+
+def _not_proven(error: TaskNotProven) -> FolkmootError:
+    reason = SignatureInvalid.REASON if error.metadata.get("rule") == "SIGNATURE" else Malformed.REASON
+    return FolkmootError(reason, error.message, metadata=error.metadata)
 
 
 def _check_envelope(ending: Ending) -> None:
@@ -140,6 +170,7 @@ def _outcome(ending: Ending) -> dict[str, object]:
         "rule": receipt.rule,
         "waiting": None,
         "receipt": ending.signed,
+        "approvals": Run(approvals=ending.approvals).SerializeToString() if ending.approvals else None,
         "ended_at": moment_at(nanoseconds(receipt.ended_at)),
     }
 

@@ -69,6 +69,7 @@ def test_streams_are_plain_iterators():
 
 def test_exports():
     assert sorted(folkmoot.client.__all__) == [
+        "Approval",
         "AsyncClient",
         "AsyncGovernance",
         "AsyncKeys",

@@ -260,6 +260,7 @@ def _run_message(row: AnyRow, caller: Caller, station: Station) -> Run:
             row.state, blocked=row.blocked, created_at=row.created_at, station=station, reported=reported
         ),
         receipt=Signed.FromString(row.receipt) if row.receipt is not None else None,
+        approvals=Run.FromString(row.approvals).approvals if row.approvals is not None else (),
         result_digest=row.result_digest,
         result_size_bytes=row.result_size_bytes,
         progress_envelope=row.progress_envelope if receives(caller, row) else b"",
