@@ -38,6 +38,7 @@ from folkmoot.node.offers import offer
 from folkmoot.node.policy_file import PolicyFile
 from folkmoot.node.ports import Runtime
 from folkmoot.node.proxy import Proxy
+from folkmoot.node.questions import Questions
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.node.scratch import Scratch
@@ -184,7 +185,9 @@ async def _run_station(
         stack.push_async_callback(executor.close)
         ledger, heads = LedgerWatch(station), HeadWatch(station, link.send)
         intake = Intake(station, executor)
-        attendance = Attendance(station, executor, intake, ledger, heads, isolation=runtime.isolation)
+        questions = Questions(station, link.send)
+        stack.push_async_callback(questions.close)
+        attendance = Attendance(station, executor, intake, ledger, heads, questions, isolation=runtime.isolation)
 
         async def attend() -> None:
             await _admitted(station)

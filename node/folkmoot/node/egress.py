@@ -8,7 +8,7 @@ to the bytes_out of its receipt. Each record names the hash of the one before, s
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from folkmoot.trust import FolkmootError, digest, parse, serialize, timestamp
 from folkmoot.trust.encoding import DIGEST_BYTES
@@ -19,6 +19,16 @@ from folkmoot.v1.station_service_pb2 import EgressRecord
 from folkmoot.v1.task_pb2 import Receipt
 
 FORMAT_VERSION = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How many bytes may leave between two times for the organization whose user made the root task."""
+
+    most_bytes: int
+    begins_at: datetime
+    ends_at: datetime
 
 
 @dataclass(frozen=True)
@@ -31,12 +41,17 @@ class Departure:
     envelope_digest: bytes
     size_bytes: int
     receivers: tuple[str, ...]
+    allowance: Allowance | None = None
+    """It leaves only if it fits into that; None: in any case."""
 
 
 def leave(connection: sqlite3.Connection, run: tuple[str, int], task_id: str, departures: Sequence[Departure]) -> None:
-    """Record what leaves for a run (its id, its attempt), and count its bytes."""
+    """Record what leaves for a run (its id, its attempt), and count its bytes. Raises QUOTA_EXCEEDED where it does not fit."""
+    row = connection.execute("SELECT initiator_id FROM runs WHERE run_id = ? AND attempt = ?", run).fetchone()
+    initiator_id = row[0] if row else ""
     sequence, previous_hash = head(connection)
     for departure in departures:
+        require_room(connection, initiator_id, departure)
         sequence += 1
         record = serialize(
             EgressRecord(
@@ -54,12 +69,42 @@ def leave(connection: sqlite3.Connection, run: tuple[str, int], task_id: str, de
                 receivers=departure.receivers,
             )
         )
-        connection.execute("INSERT INTO egress (sequence, record) VALUES (?, ?)", (sequence, record))
+        connection.execute(
+            "INSERT INTO egress (sequence, record, initiator_id, left_at_us, size_bytes) VALUES (?, ?, ?, ?, ?)",
+            (sequence, record, initiator_id, _microseconds(departure.time), departure.size_bytes),
+        )
         previous_hash = digest(record)
     connection.execute(
         "UPDATE runs SET bytes_out = bytes_out + ? WHERE run_id = ? AND attempt = ?",
         (sum(departure.size_bytes for departure in departures), *run),
     )
+
+
+def left_since(connection: sqlite3.Connection, initiator_id: str, since: datetime) -> int:
+    """Bytes that have left for an organization since a time."""
+    (size_bytes,) = connection.execute(
+        "SELECT coalesce(sum(size_bytes), 0) FROM egress WHERE initiator_id = ? AND left_at_us >= ?",
+        (initiator_id, _microseconds(since)),
+    ).fetchone()
+    return int(size_bytes)
+
+
+def require_room(connection: sqlite3.Connection, initiator_id: str, departure: Departure) -> None:
+    """Raise QUOTA_EXCEEDED if something does not fit into what may leave for an organization."""
+    allowance = departure.allowance
+    if allowance is None:
+        return
+    left = left_since(connection, initiator_id, allowance.begins_at)
+    if left + departure.size_bytes > allowance.most_bytes:
+        raise FolkmootError(
+            ErrorReason.ERROR_REASON_QUOTA_EXCEEDED,
+            f"the node's policy lets {allowance.most_bytes} bytes leave for an organization per day; {left} have left, and this is "
+            f"{departure.size_bytes} more: make it smaller, or try again after {allowance.ends_at.isoformat(timespec='minutes')}",
+        )
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def head(connection: sqlite3.Connection) -> tuple[int, bytes]:

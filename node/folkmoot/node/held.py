@@ -60,7 +60,12 @@ async def end_run(
     )
     completed = outcome.state == RunState.RUN_STATE_COMPLETED
     kind = EnvelopeKind.ENVELOPE_KIND_RESULT if completed else EnvelopeKind.ENVELOPE_KIND_FAILURE
-    departures = [station.departure(kind, result.digest, result.size_bytes, receipt.result_receivers)] if result else []
+    in_any_case = not completed or record.state == HELD
+    departures = (
+        [station.departure(kind, result.digest, result.size_bytes, receipt.result_receivers, in_any_case=in_any_case)]
+        if result
+        else []
+    )
     standing = await station.journal.transact(lambda db: records.end_run(db, ending, new, departures))
     if new is not None and new.inline is not None:
         station.envelopes.remember(new.digest, new.inline)

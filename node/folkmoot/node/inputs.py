@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from folkmoot.node.station import Station
-from folkmoot.trust import EnvelopeRejected, Expected, Malformed, Opened, VerifiedTask, parse
+from folkmoot.trust import EnvelopeRejected, Expected, Malformed, Opened, Source, VerifiedTask, parse
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.task_pb2 import TaskInput
 
@@ -29,6 +29,12 @@ async def open_input(station: Station, task: VerifiedTask, closing: ExitStack) -
     """
     reference = task.input(station.organization_id)
     source = await station.fetch(reference.envelope_digest, closing, most_bytes=reference.size_bytes)
+    return await read_input(station, task, source)
+
+
+async def read_input(station: Station, task: VerifiedTask, source: Source) -> RunInput:
+    """Verify and open this organization's input of a task, wherever it lies. Raises what `Station.open` does."""
+    reference = task.input(station.organization_id)
     expected = Expected(
         kind=EnvelopeKind.ENVELOPE_KIND_INPUT,
         task_id=task.spec.task_id,

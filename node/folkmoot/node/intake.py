@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import structlog
 
 from folkmoot.node import message_records, records
-from folkmoot.node.judgement import Judgement, judge, record_of, refuse
+from folkmoot.node.judgement import Judgement, judge, record_of, refuse, within_quotas
 from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import refused
 from folkmoot.node.records import RunRecord
@@ -136,6 +136,7 @@ class Intake:
                 return records.reopen_run(connection, known)
             if known.state != RunState.RUN_STATE_REFUSED and known.cancelled != records.FENCED:
                 judged = replace(judged, refusal=refused(ErrorReason.ERROR_REASON_RUN_CONFLICT, "journal"))
+        judged = within_quotas(self._station, judged, connection)
         if judged.refusal is not None:
             record = refuse(self._station, judged)
         elif all(inline):

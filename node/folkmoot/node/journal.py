@@ -148,6 +148,13 @@ SCHEMA = (
     ALTER TABLE runs ADD COLUMN initiator_id TEXT NOT NULL DEFAULT '';
     CREATE INDEX runs_by_initiator ON runs (initiator_id, accepted_at_us);
     """,
+    # Version 4: what has left, by organization and time
+    """
+    ALTER TABLE egress ADD COLUMN initiator_id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE egress ADD COLUMN left_at_us INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE egress ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX egress_by_initiator ON egress (initiator_id, left_at_us);
+    """,
 )
 """One script per version of the schema, in order; PRAGMA user_version counts those that have run. Released ones never change."""
 

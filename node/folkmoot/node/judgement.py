@@ -5,9 +5,12 @@ work wait; a fork, entries that the server withholds, or other members' silence 
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import Protocol
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -15,7 +18,8 @@ from google.protobuf.message import DecodeError
 from folkmoot.node import message_records, records
 from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import CANCELLED, Outcome, make_receipt, refused
-from folkmoot.node.policy import Accepted, Refused
+from folkmoot.node.policy import Accepted, Refused, quota_refusal
+from folkmoot.node.quotas import has_quotas, usage
 from folkmoot.node.records import ASSIGNED, RunRecord, microseconds
 from folkmoot.node.sightings import in_task, look_at_heads, require_no_contradiction, weigh_heads, withheld
 from folkmoot.node.station import Station
@@ -30,6 +34,7 @@ from folkmoot.trust import (
     LedgerStale,
     LedgerUpgradeNeeded,
     Malformed,
+    State,
     TaskAheadOfLedger,
     TaskExpired,
     TaskNotProven,
@@ -44,7 +49,15 @@ from folkmoot.trust.spec import attempts_allowed
 from folkmoot.trust.times import nanoseconds, nanoseconds_at
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, NodeFrame, RunUpdate
-from folkmoot.v1.task_pb2 import Isolation, RunState, TaskSpec, Waiting, WaitReason
+from folkmoot.v1.task_pb2 import Isolation, RunState, TaskChain, TaskSpec, Waiting, WaitReason
+
+
+class Verify(Protocol):
+    """Proves a chain: `verify_task`, or `verify_check`."""
+
+    def __call__(self, chain: TaskChain, state: State, *, now: datetime) -> VerifiedTask:
+        """See `verify_task`."""
+
 
 ASK_AGAIN_SECONDS = 60.0
 """How often a run that waits is judged again, if nothing is heard of the ledger meanwhile: its time may be over."""
@@ -92,7 +105,7 @@ async def judge(station: Station, assigned: RunRecord) -> Judgement:
     """Verify, then ask the policy. While the server can't be reached, what needs it raises, and is asked again."""
     record = replace(assigned, policy_digest=station.policy_file.digest, input_digest=b"")
     try:
-        await _require_reliable(station)
+        await require_reliable(station)
         task = await _verify(station, record)
     except (LedgerUpgradeNeeded, LedgerEntryInvalid) as error:
         if _expired(record, station.now()):
@@ -157,7 +170,7 @@ async def judge_at_last(
 
 async def settle(station: Station, judged: Judgement) -> RunRecord:
     """Journal a judgement that was waited for; messages that came meanwhile are checked now."""
-    record = await station.journal.transact(lambda connection: records.decide_run(connection, judged.record))
+    judged, record = await station.journal.transact(partial(_decide, station, judged))
     if judged.task is None or judged.refusal is not None:
         refusal = refuse(station, judged)
         return await station.journal.transact(lambda connection: records.end_run(connection, refusal, None))
@@ -172,6 +185,20 @@ async def settle(station: Station, judged: Judgement) -> RunRecord:
                 lambda connection, message=message: message_records.drop_incoming(connection, message)  # type: ignore[misc]
             )
     return record
+
+
+def _decide(station: Station, judged: Judgement, connection: sqlite3.Connection) -> tuple[Judgement, RunRecord]:
+    within = within_quotas(station, judged, connection)
+    return within, records.decide_run(connection, within.record)
+
+
+def within_quotas(station: Station, judged: Judgement, connection: sqlite3.Connection) -> Judgement:
+    """A judgement, unless it accepts a run whose organization has used up its day: asked in the transaction that journals it."""
+    policy, record = station.policy_file.policy, judged.record
+    if judged.task is None or judged.refusal is not None or not has_quotas(policy):
+        return judged
+    refusal = quota_refusal(usage(connection, policy, station.now(), record.initiator_id, record), policy.quotas)
+    return replace(judged, refusal=refused(refusal.reason, refusal.rule)) if refusal else judged
 
 
 def refuse(station: Station, judged: Judgement) -> RunRecord:
@@ -203,7 +230,7 @@ def claimed_spec(body: bytes) -> TaskSpec:
         return TaskSpec()
 
 
-async def _require_reliable(station: Station) -> None:
+async def require_reliable(station: Station) -> None:
     """Raise what speaks against the ledger that is here."""
     if (fork := station.fork) is not None:
         raise fork
@@ -222,29 +249,38 @@ async def _require_reliable(station: Station) -> None:
 
 async def _verify(station: Station, record: RunRecord) -> VerifiedTask:
     """The task of an assignment, proven, and proven to be for this organization."""
-    chain = record.task_chain()
-    try:
-        task = verify_task(chain, station.state, now=station.now())
-    except TaskAheadOfLedger:
-        await station.refresh()
-        try:
-            task = verify_task(chain, station.state, now=station.now())
-        except TaskAheadOfLedger as ahead:
-            if (stale := withheld(chain, station.state)) is None:
-                raise
-            log.critical("node.entries_withheld", task_id=record.task_id, detail=str(stale))
-            raise stale from ahead
-    except TaskNotProven:
-        require_no_contradiction(station, in_task(chain, station.state))
-        raise
-    if task.receiver(record.run_id).organization_id != station.organization_id:
-        raise TaskNotProven(f"the run {record.run_id} is another organization's", metadata={"rule": "RECEIVERS"})
+    task = await prove(station, record.task_chain(), verify_task)
+    require_receiver(station, task, record.run_id)
     if not 1 <= record.attempt <= (allowed := attempts_allowed(task.spec)):
         raise TaskNotProven(
             f"the task allows {allowed} attempts, this is number {record.attempt}",
             metadata={"rule": "MAX_ATTEMPTS"},
         )
     return task
+
+
+async def prove(station: Station, chain: TaskChain, verify: Verify) -> VerifiedTask:
+    """A task, proven by the ledger that is here, or, if its creator has seen a newer one, by that. Raises what `verify` does."""
+    try:
+        return verify(chain, station.state, now=station.now())
+    except TaskAheadOfLedger:
+        await station.refresh()
+        try:
+            return verify(chain, station.state, now=station.now())
+        except TaskAheadOfLedger as ahead:
+            if (stale := withheld(chain, station.state)) is None:
+                raise
+            log.critical("node.entries_withheld", detail=str(stale))
+            raise stale from ahead
+    except TaskNotProven:
+        require_no_contradiction(station, in_task(chain, station.state))
+        raise
+
+
+def require_receiver(station: Station, task: VerifiedTask, run_id: str) -> None:
+    """Raise TaskNotProven unless the run is this organization's."""
+    if task.receiver(run_id).organization_id != station.organization_id:
+        raise TaskNotProven(f"the run {run_id} is another organization's", metadata={"rule": "RECEIVERS"})
 
 
 def _expired(record: RunRecord, now: datetime) -> bool:

@@ -1,8 +1,8 @@
 """What a run tells while it runs: its state, what it waits for, progress and log.
 
 Log lines and progress texts are sealed to the receivers of the results. They are gathered for a moment, so that a talkative algorithm
-costs one envelope per moment and not one per line. They are told once and may be lost with the link, or when one of their readers has
-left or has no key; results never are. Of a run whose result a person is to look at first, neither lines nor progress are told at all.
+costs one envelope per moment and not one per line. They are told once and may be lost with the link, when one of their readers has
+left or has no key, or when a quota is used up; results never are. Of a run whose result a person is to look at first, neither lines nor progress are told at all.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import structlog
 from folkmoot.node.egress import Departure
 from folkmoot.node.records import RunRecord, moment
 from folkmoot.node.station import Station
-from folkmoot.trust import KeyUnpublished, OrganizationNotFound, Sealed, timestamp
+from folkmoot.trust import FolkmootError, Sealed, timestamp
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
 from folkmoot.v1.proxy_service_pb2 import LogLine, LogLines
@@ -148,7 +148,7 @@ class Reports:
             try:
                 logs = [await self._seal_lines(first + at, part) for at, part in _parts(lines)]
                 progress = await self._seal_progress(text) if text else b""
-            except (OrganizationNotFound, KeyUnpublished) as error:
+            except FolkmootError as error:
                 log.warning("run.report_dropped", run_id=self._run.record.run_id, detail=str(error))
                 return
             if logs or progress or text is not None:

@@ -15,7 +15,7 @@ from datetime import UTC, timedelta
 
 import structlog
 
-from folkmoot.node import decision_records, records
+from folkmoot.node import decision_records, egress, records
 from folkmoot.node.egress import Departure
 from folkmoot.node.held import end_run, must_be_looked_at
 from folkmoot.node.inputs import RunInput
@@ -234,7 +234,11 @@ class Run:
         """Keep how far log or progress has come, and let an envelope leave."""
         self.record = record = dataclasses.replace(self.record, **counters)  # type: ignore[arg-type]
         self.left(departure.size_bytes)
-        await self.station.journal.transact(lambda db: records.count_reports(db, record, departure))
+        try:
+            await self.station.journal.transact(lambda db: records.count_reports(db, record, departure))
+        except FolkmootError:  # It does not fit into the quota.
+            self.left(-departure.size_bytes)
+            raise
 
     @asynccontextmanager
     async def leaving(self) -> AsyncGenerator[None, None]:
@@ -259,6 +263,7 @@ class Run:
             else:
                 stored, look = await self._seal_result(aiter(measured), content_type)
                 failpoint("node.result.sealed")
+                await self._require_room(stored)
                 await self._end(COMPLETED, stored, measured.digest, look, measured.size_bytes)
             self._require_written(measured.digest)
 
@@ -300,6 +305,16 @@ class Run:
                 "a person at the station wants to look at the result, which was on its way: write it again",
             )
         return stored, None
+
+    async def _require_room(self, stored: StoredEnvelope) -> None:
+        """Raise QUOTA_EXCEEDED for a result that does not fit into the day, while the run can still say so, or write a smaller one."""
+        station, record = self.station, self.record
+        departure = station.departure(EnvelopeKind.ENVELOPE_KIND_RESULT, stored.digest, stored.size_bytes, ())
+        try:
+            await station.journal.transact(lambda db: egress.require_room(db, record.initiator_id, departure))
+        except FolkmootError:
+            station.envelopes.forget(stored.digest)
+            raise
 
     async def _sealing(
         self, content_type: str, organization_ids: tuple[str, ...]

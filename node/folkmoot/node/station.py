@@ -25,6 +25,7 @@ from folkmoot.node.journal import Journal
 from folkmoot.node.keys import awaited_key, load_keyring
 from folkmoot.node.policy import Decision, Usage, decide, facts_of
 from folkmoot.node.policy_file import PolicyFile
+from folkmoot.node.quotas import allowance
 from folkmoot.node.records import RunRecord
 from folkmoot.node.signatures import ImageSignatures
 from folkmoot.node.slots import Slots
@@ -202,10 +203,18 @@ class Station:
         )
 
     def departure(
-        self, kind: EnvelopeKind.ValueType, digest: bytes, size_bytes: int, receivers: Iterable[str]
+        self,
+        kind: EnvelopeKind.ValueType,
+        digest: bytes,
+        size_bytes: int,
+        receivers: Iterable[str],
+        *,
+        in_any_case: bool = False,
     ) -> Departure:
-        """What is recorded of an envelope that leaves now."""
-        return Departure(self.state.genesis, self.now(), kind, digest, size_bytes, tuple(receivers))
+        """What is recorded of an envelope that leaves now: if it fits into the quota, or in any case."""
+        now = self.now()
+        most = None if in_any_case else allowance(self.policy_file.policy, now)
+        return Departure(self.state.genesis, now, kind, digest, size_bytes, tuple(receivers), most)
 
     # ---- what comes in ----
 
