@@ -242,7 +242,7 @@ def build(folder: Path, dockerfile: str) -> str:
 
 
 def inspect(run_name: str) -> dict:
-    api = docker.APIClient(version="auto")
+    api = docker.APIClient(version="auto", **docker.utils.kwargs_from_env())
     try:
         return api.inspect_container(f"folkmoot-{run_name}")
     finally:

@@ -172,6 +172,12 @@ def test_container_that_was_made_otherwise_is_told(name: str, value: object):
     assert name in wrong
 
 
+def test_container_without_the_gpus_that_were_asked_for_is_told():
+    asked = config(given(gpus=1))
+    made = {"Config": {"User": hardening.USER}, "HostConfig": asked | {"DeviceRequests": None}}
+    assert len(deviations(made, asked)) == 1
+
+
 def test_container_of_another_runtime_or_user_is_told():
     asked = config(confinement=Confinement(container_runtime="runsc", seccomp="{}"))
     made = {"Config": {"User": ""}, "HostConfig": asked | {"Runtime": "oci"}, "OCIRuntime": "crun"}

@@ -7,11 +7,12 @@ and what it does not keep out stands in docs/isolation.md.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from folkmoot.node.ports import Limits, RunStart
+from folkmoot.node.runtimes.host_paths import HostPaths
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import Isolation
@@ -24,7 +25,6 @@ USER = "65532:65532"
 HOSTNAME = "folkmoot"
 OPEN_FILES = 4096
 OUTPUT_SIZE = "1m"
-TEMPORARY_FILES = 65536
 OOM_SCORE = 500
 """Positive: where the machine itself runs out of memory, an algorithm goes before the node and the engine."""
 
@@ -64,6 +64,8 @@ class Confinement:
     """Of this machine, as the engine's driver names them; none: whichever the driver gives."""
     seccomp: str = ""
     """The profile as the engine wants it: its text, or for Podman its path."""
+    host_paths: HostPaths = field(default_factory=HostPaths)
+    """Where the engine sees this node's folders."""
 
     @property
     def isolation(self) -> Isolation.ValueType:
@@ -106,7 +108,7 @@ def missing_of(info: Mapping[str, Any], container_runtime: str) -> list[str]:
 
 
 def host_config_of(start: RunStart, confinement: Confinement, *, gpus_in_use: Iterable[str] = ()) -> dict[str, Any]:
-    """The HostConfig of a run's container. Raises FolkmootError (RESOURCES_NOT_ALLOWED) for more GPUs than there are."""
+    """The HostConfig of a run's container. Raises FolkmootError for more GPUs than there are, and folders that the engine does not see."""
     limits = start.limits
     return {
         # Nothing is there that is not mounted below.
@@ -120,7 +122,7 @@ def host_config_of(start: RunStart, confinement: Confinement, *, gpus_in_use: It
             "127.0.0.1"
         ],  # else the engine copies this machine's resolv.conf, with the names of the hospital's network
         "DnsSearch": ["."],
-        "Mounts": _mounts(start),
+        "Mounts": _mounts(start, confinement.host_paths),
         "Tmpfs": {"/tmp": _temporary(limits)},  # noqa: S108 - its own
         "ShmSize": min(limits.temporary_bytes, limits.memory_bytes) or 1 << 16,
         # It may do nothing that its user may not.
@@ -147,27 +149,30 @@ def deviations(created: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     wrong = [f"{name} is {made.get(name)!r}, not {asked[name]!r}" for name in names if made.get(name) != asked[name]]
     if "Runtime" in asked and asked["Runtime"] not in (made.get("Runtime"), created.get("OCIRuntime")):
         wrong.append(f"Runtime is {made.get('Runtime')!r}, not {asked['Runtime']!r}")
+    if asked["DeviceRequests"] and not made.get("DeviceRequests"):
+        wrong.append("no gpu was given: use an engine that gives them by device requests")
     if created["Config"].get("User") != USER:
         wrong.append(f"User is {created['Config'].get('User')!r}, not {USER!r}")
     return wrong
 
 
-def _mounts(start: RunStart) -> list[dict[str, Any]]:
-    mounts = [_bind(RUN_FOLDER, start.socket_directory, read_only=True)]
+def _mounts(start: RunStart, host_paths: HostPaths) -> list[dict[str, Any]]:
+    mounts = [_bind(RUN_FOLDER, host_paths.of(start.socket_directory), read_only=True)]
     if start.scratch:
-        mounts.append(_bind(SCRATCH_FOLDER, start.scratch, read_only=False))
-    mounts += [_bind(f"{DATA_FOLDER}/{label}", folder, read_only=True) for label, folder in start.folders.items()]
+        mounts.append(_bind(SCRATCH_FOLDER, host_paths.of(start.scratch), read_only=False))
+    for label, folder in start.folders.items():
+        mounts.append(_bind(f"{DATA_FOLDER}/{label}", host_paths.of(folder), read_only=True))
     return mounts
 
 
-def _bind(target: str, source: Path, *, read_only: bool) -> dict[str, Any]:
+def _bind(target: str, source: str, *, read_only: bool) -> dict[str, Any]:
     # Not recursive: what is mounted below a read-only folder would not be read-only.
     options = {"Propagation": "rprivate", "NonRecursive": True}
-    return {"Type": "bind", "Target": target, "Source": str(source), "ReadOnly": read_only, "BindOptions": options}
+    return {"Type": "bind", "Target": target, "Source": source, "ReadOnly": read_only, "BindOptions": options}
 
 
 def _temporary(limits: Limits) -> str:
-    return f"rw,noexec,nosuid,nodev,mode=1777,size={limits.temporary_bytes},nr_inodes={TEMPORARY_FILES}"
+    return f"rw,noexec,nosuid,nodev,mode=1777,size={limits.temporary_bytes}"
 
 
 def _ulimits(start: RunStart) -> dict[str, int]:
