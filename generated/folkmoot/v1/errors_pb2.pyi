@@ -206,6 +206,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The run does not wait for this decision."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 106
     """The node's disk is full, or nearly so."""
+    ERROR_REASON_PROPOSAL_NOT_FOUND: _ErrorReason.ValueType  # 107
+    """No such proposal of an algorithm in the ledger."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused."""
@@ -392,4 +394,6 @@ ERROR_REASON_NOT_WAITING: ErrorReason.ValueType  # 105
 """The run does not wait for this decision."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 106
 """The node's disk is full, or nearly so."""
+ERROR_REASON_PROPOSAL_NOT_FOUND: ErrorReason.ValueType  # 107
+"""No such proposal of an algorithm in the ledger."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
