@@ -94,7 +94,7 @@ async def test_a_station_whose_admission_has_ended_does_not_end_the_others():
         raise FolkmootError(1, "the other one")
 
     works_on, ended = asyncio.create_task(works()), asyncio.create_task(gone())
-    stations = [RunningStation(None, None, None, None, task) for task in (ended, works_on)]  # type: ignore[arg-type]
+    stations = [RunningStation(None, None, None, None, None, task) for task in (ended, works_on)]  # type: ignore[arg-type]
     failing = asyncio.create_task(RunningNode(stations).failed())
     await asyncio.wait({ended})
     await asyncio.sleep(0)
@@ -110,4 +110,4 @@ async def test_a_node_whose_last_admission_has_ended_ends():
 
     ended = asyncio.create_task(gone())
     with pytest.raises(AdmissionEnded):
-        await RunningNode([RunningStation(None, None, None, None, ended)]).failed()  # type: ignore[arg-type]
+        await RunningNode([RunningStation(None, None, None, None, None, ended)]).failed()  # type: ignore[arg-type]
