@@ -200,9 +200,16 @@ class Stations:
     """Leave an organization's files as they are, as a test has changed them."""
 
     def configure(
-        self, organization: str, *, place: str = "", policy: str = POLICY, data: str = PATIENTS, **changes: Any
+        self,
+        organization: str,
+        *,
+        place: str = "",
+        node: str = "",
+        policy: str = POLICY,
+        data: str = PATIENTS,
+        **changes: Any,
     ) -> Path:
-        """Write what the node of an organization needs, on the machine `place`; return its node.toml."""
+        """Write what a node of an organization (the first one) needs, on the machine `place`; return its node.toml."""
         folder = self.hub.folder / f"station-{organization}{place}"
         if self.keep_files:
             return folder / "node.toml"
@@ -210,7 +217,7 @@ class Stations:
         owner = self.hub.lung[organization]
         authority = self.hub.server.running.certificate_authority
         (folder / "ca.pem").write_bytes(authority or b"")
-        (folder / "node.pem").write_bytes(dump_signing_key(owner.nodes[f"{organization.lower()}-1"]))
+        (folder / "node.pem").write_bytes(dump_signing_key(owner.nodes[node or f"{organization.lower()}-1"]))
         (folder / "organization.pem").write_bytes(dump_organization_key(owner.organization_key))
         (folder / "policy.toml").write_text(policy)
         (folder / "patients.csv").write_text(data)
