@@ -152,6 +152,8 @@ class _ExitClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExitClass.V
     """It could not be started."""
     EXIT_CLASS_LOST: _ExitClass.ValueType  # 6
     """It was lost: the machine restarted, or somebody removed it."""
+    EXIT_CLASS_OUT_OF_SCRATCH: _ExitClass.ValueType  # 7
+    """Its job took more disk than it may."""
 
 class ExitClass(_ExitClass, metaclass=_ExitClassEnumTypeWrapper):
     """How an algorithm ended."""
@@ -170,6 +172,8 @@ EXIT_CLASS_NOT_STARTED: ExitClass.ValueType  # 5
 """It could not be started."""
 EXIT_CLASS_LOST: ExitClass.ValueType  # 6
 """It was lost: the machine restarted, or somebody removed it."""
+EXIT_CLASS_OUT_OF_SCRATCH: ExitClass.ValueType  # 7
+"""Its job took more disk than it may."""
 Global___ExitClass: _TypeAlias = ExitClass  # noqa: Y015
 
 class _Isolation:

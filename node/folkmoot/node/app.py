@@ -26,6 +26,7 @@ from folkmoot.node.attendance import Attendance
 from folkmoot.node.config import CollaborationConfig, NodeConfig
 from folkmoot.node.connection import Connection, Prove
 from folkmoot.node.data.tables import SourceTables
+from folkmoot.node.disk import Disk
 from folkmoot.node.envelopes import Envelopes
 from folkmoot.node.executor import Executor
 from folkmoot.node.intake import Intake
@@ -179,8 +180,9 @@ async def _run_station(
         runtime = make(block, config.runtime_directory, station.node_id, proxy)
         link = Link(station.connection, wire=block.link)
         scratch = Scratch(station.directory / "scratch")
+        disk = Disk(station.directory, reserve_bytes=config.reserve_disk_bytes)
         executor = Executor(
-            station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, link=link
+            station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, disk=disk, link=link
         )
         stack.push_async_callback(executor.close)
         ledger, heads = LedgerWatch(station), HeadWatch(station, link.send)

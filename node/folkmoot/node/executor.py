@@ -22,6 +22,7 @@ import structlog
 from folkmoot.node import decision_records, message_records, records
 from folkmoot.node.awaiting import at_last
 from folkmoot.node.delivery import deliver
+from folkmoot.node.disk import Disk
 from folkmoot.node.held import settle_held
 from folkmoot.node.inputs import RunInput, open_input
 from folkmoot.node.judgement import judge_at_last, settle
@@ -75,6 +76,7 @@ class Executor:
         proxy: ProxyPort,
         tables: Tables,
         scratch: Scratch,
+        disk: Disk,
         link: Link,
     ) -> None:
         self._station = station
@@ -82,6 +84,7 @@ class Executor:
         self._proxy = proxy
         self._tables = tables
         self._scratch = scratch
+        self._disk = disk
         self._link = link
         self._accepted = Signal()
         self._adopted: frozenset[str] = frozenset()
@@ -269,6 +272,8 @@ class Executor:
             return crashed(Exit(task_pb2.EXIT_CLASS_LOST, None, ""), run.record)
         try:
             async with run.reports.being(RunState.RUN_STATE_PREPARING):
+                if not adopted:
+                    self._disk.require_room()
                 run.input = await self._open_input(run)
                 failpoint("node.run.input_opened")
                 scratch = await self._open_scratch(run)
@@ -364,7 +369,7 @@ class Executor:
         ends_at = moment(run.record.started_at_us) + timedelta(seconds=run.record.run_time_seconds)
         remaining = max(0.0, (ends_at - self._station.now()).total_seconds())
         try:
-            exit_ = await asyncio.wait_for(self._runtime.wait(run.run_name), remaining)
+            exit_ = await asyncio.wait_for(self._process_end(run), remaining)
         except TimeoutError:
             await self._runtime.stop(run.run_name)
             exit_ = Exit(task_pb2.EXIT_CLASS_OUT_OF_TIME, None, "")
@@ -375,6 +380,23 @@ class Executor:
             code=exit_.code,
         )
         return crashed(exit_, run.record)
+
+    async def _process_end(self, run: Run) -> Exit:
+        """Wait for the process's end, and end it when its job's scratch takes too much."""
+        if not run.scratch_path:
+            return await self._runtime.wait(run.run_name)
+        job_id, most_bytes = run.task.spec.job_id, run.record.scratch_bytes
+        ending = asyncio.create_task(self._runtime.wait(run.run_name))
+        overrun = asyncio.create_task(self._disk.overrun(job_id, self._scratch.files(job_id), most_bytes))
+        try:
+            await asyncio.wait({ending, overrun}, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                return ending.result()
+            log.warning("run.scratch_overrun", run_id=run.record.run_id, job_id=job_id, detail=overrun.result())
+            await self._runtime.stop(run.run_name)
+            return Exit(task_pb2.EXIT_CLASS_OUT_OF_SCRATCH, None, "")
+        finally:
+            await cancelled(ending, overrun)
 
     def _directory(self, run: Run) -> Path:
         return self._station.runtime_directory / run.run_name

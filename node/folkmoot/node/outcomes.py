@@ -59,7 +59,7 @@ def crashed(exit_: Exit, record: RunRecord) -> Outcome:
     """The algorithm ended without a result."""
     exit_class = exit_.exit_class or ExitClass.EXIT_CLASS_NO_RESULT
     text = _CAUSES[exit_class].format(
-        code=exit_.code, memory_mib=record.memory_bytes // MIB, run_time_seconds=record.run_time_seconds
+        code=exit_.code, memory_mib=record.memory_bytes // MIB, scratch_mib=record.scratch_bytes // MIB, run_time_seconds=record.run_time_seconds
     )
     if exit_.detail:
         text = f"{text}\nIts last output:\n{exit_.detail}"
@@ -76,6 +76,10 @@ _CAUSES = {
     ExitClass.EXIT_CLASS_OUT_OF_TIME: (
         "The algorithm was ended because it took more than the {run_time_seconds} seconds that it may run. "
         "Ask for more, as far as the node's policy gives it."
+    ),
+    ExitClass.EXIT_CLASS_OUT_OF_SCRATCH: (
+        "The algorithm was ended because its job took more disk than the {scratch_mib} MiB of scratch that the node's policy gives, "
+        "or the node's disk was nearly full and the job took most of it."
     ),
     ExitClass.EXIT_CLASS_NOT_STARTED: "The algorithm could not be started.",
     ExitClass.EXIT_CLASS_LOST: (

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -52,12 +53,17 @@ class Scratch:
             self._make(volume, job_id, organization_id)
         if _owner(volume) != (job_id, organization_id):
             raise _error(ErrorReason.ERROR_REASON_NOT_ALLOWED, f"job {job_id} is another organization's")
-        return volume / _FILES
+        return self.files(job_id)
+
+    def files(self, job_id: str) -> Path:
+        """Where a job's files lie, if it has a volume."""
+        return self._volume(job_id) / _FILES
 
     def remove(self, job_id: str) -> None:
         """Remove a job's volume with all that is in it, if it is there."""
         volume = self._volume(job_id)
-        shutil.rmtree(volume, ignore_errors=True)
+        # Not shutil's: an algorithm may nest its folders more deeply than that can follow. It follows no links either.
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(volume)], check=False, capture_output=True)
         if volume.exists():  # folders that a container's user made are that user's; only root may empty them
             _log.error("scratch.not_removed", path=str(volume), help="remove it as root")
 
