@@ -19,6 +19,7 @@ from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage
 from tests.integration.node.fakes import FakeRun
+from tests.integration.node.registries import RunningRegistry, registry
 
 CONFORMANCE = Path(__file__).parents[2] / "images/conformance"
 GENERATED = Path(__file__).parents[3] / "generated/folkmoot/v1"
@@ -120,6 +121,21 @@ async def place(kind: str, directory: Path, image_id: str) -> AsyncIterator[Plac
 
 
 @pytest.fixture(scope="session")
+def shared_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    """One registry for all tests: large layers that images share are pushed once."""
+    with registry(tmp_path_factory.mktemp("images") / "registry") as running:
+        yield running
+
+
+@pytest.fixture
+def images(shared_registry: RunningRegistry) -> Iterator[RunningRegistry]:
+    """A registry, which is up again after each test; the engine has nothing of it."""
+    yield shared_registry
+    shared_registry.start()
+    shared_registry.forget_all()
+
+
+@pytest.fixture(scope="session")
 def conformance_image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Build the image from what is installed here; no network, no registry."""
     context = tmp_path_factory.mktemp("image")
@@ -131,5 +147,6 @@ def conformance_image(tmp_path_factory: pytest.TempPathFactory) -> str:
                 (packages / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path.locate(), packages / path)
     shutil.copytree(GENERATED, packages / "folkmoot/v1", ignore=shutil.ignore_patterns("__pycache__", "*.pyi"))
-    command = ["docker", "build", "--quiet", "--network", "none", str(context)]
+    # With a tag, or the engine would remove it together with the last image that a test makes of it.
+    command = ["docker", "build", "--quiet", "--network", "none", "--tag", "folkmoot-conformance:tests", str(context)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,7 +1,7 @@
 """A real registry for a test: its own process, port and folder, with a login; it can be stopped, started again, and tampered with.
 
 async with registry(tmp_path, auth_file) as images:
-    pinned = images.push("team/average", dockerfile="FROM scratch\nCOPY word /word", word="hello")
+    pinned = images.push("team/average", "FROM scratch\nCOPY word /word\n")
     images.blob(pinned.digest).write_bytes(b"...")
 """
 
@@ -11,20 +11,21 @@ import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from folkmoot.registry import Login, Registry, Repository
 from folkmoot.v1.task_pb2 import Image, RegistryImage
-from tests.polling import until
+from tests.polling import PATIENCE_SECONDS
 
 LOGIN = Login("ada", "correct horse")
 CONFIGURATION = """
 version: 0.1
-log: {{level: warn, accesslog: {{disabled: false}}}}
+log: {{level: info, accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
 http: {{addr: {host}{tls}}}
 auth: {{htpasswd: {{realm: folkmoot, path: {folder}/htpasswd}}}}
@@ -56,7 +57,7 @@ class RunningRegistry:
     port: int
     tls: str = ""
     pushed: list[Pushed] = field(default_factory=list)
-    _process: "subprocess.Popen[bytes] | None" = None
+    _process: "subprocess.Popen[str] | None" = None
 
     @property
     def host(self) -> str:
@@ -72,23 +73,34 @@ class RunningRegistry:
     def client(self, path: str, login: Login | None = LOGIN, **options: Any) -> Registry:
         return Registry(Repository.parse(self.repository(path)), login, **options)
 
-    async def start(self) -> None:
-        self._spawn()
-        await until(self._answers, "the registry listens")
+    def start(self) -> None:
+        """Start it, and wait until it listens; does nothing if it runs."""
+        if self._process and self._process.poll() is None:
+            return
+        command = ["docker-registry", "serve", str(self.folder / "config.yml")]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        listening = threading.Event()
+        threading.Thread(target=self._keep_log, args=(self._process, listening), daemon=True).start()
+        assert listening.wait(PATIENCE_SECONDS), f"see {self.folder}/log"
 
-    def _spawn(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            command = ["docker-registry", "serve", str(self.folder / "config.yml")]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+    def _keep_log(self, process: "subprocess.Popen[str]", listening: threading.Event) -> None:
+        assert process.stdout is not None
+        with process.stdout, (self.folder / "log").open("a") as log:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                if "listening on" in line:
+                    listening.set()
 
     def stop(self) -> None:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    def forget_all(self) -> None:
+        """Have the engine remove all that was pushed."""
+        while self.pushed:
+            self.forget(self.pushed.pop())
 
     # ---- what is in it ----
 
@@ -137,9 +149,9 @@ class RunningRegistry:
         return [self.blob(layer["digest"]) for layer in manifest["layers"]]
 
     def answered(self, request: str) -> int:
-        """How many requests that begin like this it has answered with what was asked for."""
+        """How many requests of the engine that begin like this it has answered with what was asked for."""
         lines = (self.folder / "log").read_text().splitlines()
-        return sum(f'"{request} ' in line and 'HTTP/1.1" 200 ' in line for line in lines)
+        return sum(f'"{request} HTTP/1.1" 200 ' in line and '"docker/' in line for line in lines)
 
 
 @contextmanager
@@ -149,8 +161,8 @@ def silent_registry() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-@asynccontextmanager
-async def registry(folder: Path, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[RunningRegistry]:
+@contextmanager
+def registry(folder: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[RunningRegistry]:
     """Start a registry on a free loopback port, with TLS if it is given a certificate and a key; remove what it pushed at the end."""
     folder.mkdir()
     with socket.socket() as free:
@@ -161,13 +173,12 @@ async def registry(folder: Path, *, tls: tuple[Path, Path] | None = None) -> Asy
     (folder / "htpasswd").write_bytes(hashed(LOGIN))
     (folder / "config.yml").write_text(CONFIGURATION.format(folder=folder, host=running.host, tls=running.tls))
     write_login(running.login_file, running.host, LOGIN)
-    await running.start()
+    running.start()
     try:
         yield running
     finally:
         running.stop()
-        for pushed in running.pushed:
-            running.forget(pushed)
+        running.forget_all()
         shutil.rmtree(folder)
 
 

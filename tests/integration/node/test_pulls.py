@@ -14,18 +14,12 @@ from folkmoot.registry import Login
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.task_pb2 import Image, RegistryImage
-from tests.integration.node.registries import LOGIN, RunningRegistry, registry, silent_registry, write_login
+from tests.integration.node.registries import LOGIN, RunningRegistry, silent_registry, write_login
 from tests.polling import until
 
 pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry]
 
 MakeRuntime = Callable[..., DockerRuntime]
-
-
-@pytest.fixture
-async def images(tmp_path: Path) -> AsyncIterator[RunningRegistry]:
-    async with registry(tmp_path / "registry") as running:
-        yield running
 
 
 @pytest.fixture
@@ -75,7 +69,7 @@ async def test_image_that_the_engine_has_needs_no_registry(images: RunningRegist
     told: list[str] = []
     assert (await node.prepare(pushed.image, told.append)).image_id == pushed.image_id
     assert told == []
-    await images.start()
+    images.start()
 
 
 async def test_many_runs_that_want_an_image_fetch_it_once(images: RunningRegistry, runtime: MakeRuntime):
@@ -93,7 +87,7 @@ async def test_registry_that_is_down_is_waited_for(images: RunningRegistry, runt
     told: list[str] = []
     preparing = asyncio.create_task(runtime(patience_seconds=50).prepare(pushed.image, told.append))
     await until(lambda: any("can't be reached" in each for each in told))
-    await images.start()
+    images.start()
     assert (await preparing).image_id == pushed.image_id
 
 
@@ -103,7 +97,7 @@ async def test_registry_that_stays_down_ends_patience(images: RunningRegistry, r
     refused = await refusal(runtime(patience_seconds=0.1).prepare(pushed.image, silent))
     assert refused.reason == reasons.ERROR_REASON_IMAGE_UNAVAILABLE
     assert "can't be reached" in str(refused)
-    await images.start()
+    images.start()
 
 
 @pytest.mark.parametrize("login", [None, Login("ada", "of another registry")], ids=["none", "wrong"])
@@ -184,7 +178,7 @@ async def test_who_stops_waiting_does_not_stop_the_others(images: RunningRegistr
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    await images.start()
+    images.start()
     assert (await second).image_id == pushed.image_id
 
 
