@@ -1,13 +1,17 @@
-"""`folkmoot node`: join a collaboration, with an invitation or by asking, start the station, see what it does."""
+"""`folkmoot node`: join a collaboration, with an invitation or by asking, start the station, see what it does; and the commands of people there."""
 
 import asyncio
 import signal
-import sqlite3
 from pathlib import Path
 
 import click
 
 from folkmoot.node.config import NodeConfig, load_config
+from folkmoot.node.doctor_cli import doctor
+from folkmoot.node.egress_cli import egress
+from folkmoot.node.policy_cli import policy
+from folkmoot.node.station_cli import COMMANDS
+from folkmoot.node.status_cli import status
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import Reference, parse_fingerprint
 
@@ -17,6 +21,9 @@ CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group()
 def node() -> None:
     """Run a data station: questions come in, only sealed results leave."""
+
+
+node.add_command(policy)
 
 
 @node.command()
@@ -126,45 +133,5 @@ def _given(value: str | None, option: str) -> str:
     return value
 
 
-@node.command()
-@click.argument("config", type=CONFIG)
-@click.option("--number", type=click.IntRange(1), default=20, show_default=True, help="The newest runs, so many.")
-def status(config: Path, number: int) -> None:
-    """Show what the node of CONFIG has done, and what keeps it from new work. Works beside a running node, and without one."""
-    from folkmoot.node.app import station_directory
-    from folkmoot.node.doubts import Doubts
-    from folkmoot.node.keys import without_right_to_work
-    from folkmoot.transport import Replica
-
-    settings = load_config(config)
-    for block in settings.collaboration:
-        click.echo(str(block.collaboration))
-        directory = station_directory(settings, block.collaboration)
-        journal = directory / "journal.db"
-        if not journal.exists():
-            click.echo("  never started")
-            continue
-        replica = Replica(directory, block.collaboration)
-        if (fork := replica.fork) is not None:
-            click.echo(f"  {fork.reason_name}: {fork.message}")
-        if (missing := without_right_to_work(block, replica)) is not None:
-            click.echo(f"  {missing.reason_name}: {missing.message}")
-        for doubt in Doubts(directory):
-            click.echo(f"  {doubt.reason} since {doubt.since}: {doubt.text}")
-        _show(journal, number)
-
-
-def _show(journal: Path, number: int) -> None:
-    from folkmoot.node import records
-    from folkmoot.node.outcomes import state_name
-
-    connection = sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)
-    connection.row_factory = sqlite3.Row
-    try:
-        click.echo(f"  deliveries acknowledged: {records.acknowledged(connection)}")
-        for record in records.recent_runs(connection, number):
-            accepted = records.moment(record.accepted_at_us).isoformat(timespec="seconds")
-            where = "delivered" if record.committed_at_us else "to deliver" if record.ended else "under way"
-            click.echo(f"  {accepted}  run {record.run_id}  {state_name(record.state):<10}  {where}")
-    finally:
-        connection.close()
+for command in (doctor, egress, status, *COMMANDS):
+    node.add_command(command)
