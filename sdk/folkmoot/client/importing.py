@@ -21,12 +21,9 @@ from folkmoot.trust import (
     load_organization_key,
     load_signing_key,
 )
+from folkmoot.trust.keyfile import pem_blocks
 
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
-# A block ends at the next dashes, so that each byte is looked at once, whatever the file contains.
-_PRIVATE_BLOCK = re.compile(
-    rb"-----BEGIN (?:[A-Z0-9 ]* )?PRIVATE KEY-----(?:(?!-----).)*+-----END [A-Z0-9 ]+-----", re.DOTALL
-)
 _PRIVATE = {b"PRIVATE KEY", b"ENCRYPTED PRIVATE KEY"}
 _COMPANIONS = (".crt", ".cer", ".csr", ".p12", ".pfx", ".pub")
 _READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -128,7 +125,7 @@ def _private_labels(pem: bytes) -> list[bytes]:
 
 def _keys_in(pem: bytes) -> bytes:
     """Only the private keys: what else is in the file was warned of, and is not taken along."""
-    return b"\n".join(_PRIVATE_BLOCK.findall(pem)) + b"\n"
+    return b"".join(block.whole for block in pem_blocks(pem) if block.label.endswith(b"PRIVATE KEY"))
 
 
 def _refuse_ssh(pem: bytes) -> None:

@@ -13,6 +13,7 @@ import binascii
 import re
 import textwrap
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -36,8 +37,8 @@ _NAMES: dict[type[PrivateKey], str] = {
     X25519PrivateKey: "X25519",
     RSAPrivateKey: "RSA",
 }
-# A block ends at the next dashes, so that each byte is looked at once, whatever the file contains; what does not end so is skipped.
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n((?:(?!-----).)*+)-----END \1-----", re.DOTALL)
+_BEGINNING = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n")
+_DASHES = b"-----"
 _LONGEST_BLOCK_BYTES = 16 * 1024  # RSA keys of 16,384 bits take 13 KiB
 _PLAIN_LABEL, _ENCRYPTED_LABEL = b"PRIVATE KEY", encrypted_pem.LABEL.encode()
 _OTHER_FORM = (
@@ -113,7 +114,7 @@ def _dump(key: PrivateKey, passphrase: bytes | None) -> bytes:
 
 def _load(pem: bytes, passphrase: bytes | None) -> dict[str, PrivateKey]:
     keys: dict[str, PrivateKey] = {}
-    for label, block in _blocks(pem):
+    for label, _, block in pem_blocks(pem):
         if label not in (_PLAIN_LABEL, _ENCRYPTED_LABEL):
             raise KeyMismatch(
                 f"A {label.decode()} is not read; make a PKCS#8 file of it with `openssl pkcs8 -topk8 -in FILE -nocrypt`."
@@ -146,7 +147,7 @@ def _check_work(block: bytes) -> None:
     """Refuse a block that would keep whoever opens it busy for minutes or years: no key of ours is like that."""
     if len(block) > _LONGEST_BLOCK_BYTES:
         raise KeyMismatch(f"A private key of {len(block)} bytes is longer than any that is used here.")
-    base64_text = b"".join(_BLOCK.findall(block)[0][1].split())
+    base64_text = b"".join(next(pem_blocks(block)).text.split())
     work = encrypted_pem.work(base64.b64decode(base64_text, validate=True))
     if work > encrypted_pem.MOST_WORK:
         raise KeyMismatch(
@@ -155,9 +156,26 @@ def _check_work(block: bytes) -> None:
         )
 
 
-def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for found in _BLOCK.finditer(pem):
-        yield found[1], found[0] + b"\n"
+class PemBlock(NamedTuple):
+    """A PEM block: its label, what stands between its lines, and all of it."""
+
+    label: bytes
+    text: bytes
+    whole: bytes
+
+
+def pem_blocks(pem: bytes) -> Iterator[PemBlock]:
+    """Find the blocks of a file. One ends at the next dashes, so that each byte is looked at once; what does not end so is skipped."""
+    position = 0
+    while beginning := _BEGINNING.search(pem, position):
+        label, position = beginning[1], pem.find(_DASHES, beginning.end())
+        if position < 0:
+            return
+        ending = b"-----END " + label + _DASHES
+        if pem.startswith(ending, position):
+            text, end = pem[beginning.end() : position], position + len(ending)
+            yield PemBlock(label, text, pem[beginning.start() : end] + b"\n")
+            position = end
 
 
 # ---- invitations ---------------------------------------------------------------------------------------------------
@@ -172,11 +190,11 @@ def dump_invitation(invitation: InvitationFile) -> bytes:
 
 def load_invitation(pem: bytes) -> InvitationFile:
     """Read what `folkmoot node join` is given; raise InvitationInvalid. Nothing in it is verified yet."""
-    found = [found for found in _BLOCK.finditer(pem) if found[1] == _INVITATION_LABEL]
+    found = [block for block in pem_blocks(pem) if block.label == _INVITATION_LABEL]
     if len(found) != 1:
         raise InvitationInvalid("The file does not contain one invitation.")
     try:
-        invitation = parse(InvitationFile, base64.b64decode(b"".join(found[0][2].split()), validate=True))
+        invitation = parse(InvitationFile, base64.b64decode(b"".join(found[0].text.split()), validate=True))
     except (binascii.Error, Malformed) as error:
         raise InvitationInvalid("The invitation is damaged.") from error
     if len(invitation.seed) != SEED_BYTES:
