@@ -37,6 +37,7 @@ from folkmoot.node.runtimes.hardening import (
     missing_of,
     seccomp_of,
 )
+from folkmoot.node.runtimes.host_paths import find_host_paths
 from folkmoot.node.runtimes.pulls import Pulls
 from folkmoot.node.threads import in_thread
 from folkmoot.transport.failpoints import failpoint
@@ -122,7 +123,9 @@ class DockerRuntime:
 
     def _confined(self, api: Any) -> Confinement:
         if not self._confinement.seccomp:
-            self._confinement = dataclasses.replace(self._confinement, seccomp=seccomp_of(api.version()))
+            self._confinement = dataclasses.replace(
+                self._confinement, seccomp=seccomp_of(api.version()), host_paths=find_host_paths(api)
+            )
         return self._confinement
 
     async def wait(self, run_name: str) -> Exit:
