@@ -34,7 +34,7 @@ def test_a_mistake_in_the_unit_would_be_noticed(tmp_path):
 
 def exposure(unit: Path) -> float:
     """What systemd calls a service's overall exposure: from 0, sealed, to 10."""
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", unit]
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(re.findall(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)[0])
 
