@@ -23,7 +23,7 @@ from folkmoot.node.decisions import Desk
 from folkmoot.node.held import read_held
 from folkmoot.node.pages import read_token, token_of
 from folkmoot.node.records import RunRecord
-from folkmoot.node.sockets import reachable_path
+from folkmoot.node.sockets import ADMIN_SOCKET_NAME, reachable_path
 from folkmoot.transport.limits import FRAME_BYTES, MESSAGE_BYTES
 from folkmoot.transport.requests import ReadsAll, check
 from folkmoot.transport.status import abort
@@ -33,7 +33,6 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.station_service_pb2_grpc import StationServiceServicer, add_StationServiceServicer_to_server
 from folkmoot.v1.task_pb2 import ApprovalSubject
 
-SOCKET_NAME = "admin.sock"
 PAGE_ITEMS, MOST_ITEMS = 50, 1000
 
 _OPTIONS = (
@@ -49,7 +48,7 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def serve_people(desks: Sequence[Desk], state_directory: Path, started_at: datetime) -> AsyncIterator[None]:
     """Serve StationService on the state directory's socket while the block runs."""
-    path = state_directory / SOCKET_NAME
+    path = state_directory / ADMIN_SOCKET_NAME
     server = grpc.aio.server(interceptors=(ReadsAll(),), options=_OPTIONS)
     add_StationServiceServicer_to_server(StationServicer(desks, started_at), server)
     with reachable_path(path) as short:

@@ -30,6 +30,7 @@ from folkmoot.node.station import Station
 from folkmoot.node.subtasks import Subtasks
 from folkmoot.node.waiting import Gate, first_of
 from folkmoot.transport.failpoints import failpoint
+from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
 from folkmoot.trust import (
     FolkmootError,
     KeyUnpublished,
@@ -57,8 +58,6 @@ from folkmoot.v1.proxy_service_pb2 import (
 from folkmoot.v1.task_pb2 import Isolation, WaitReason
 
 log = structlog.get_logger()
-
-FAILURE_CONTENT_TYPE = "application/vnd.folkmoot.failure"
 
 
 class Run:

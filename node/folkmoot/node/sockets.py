@@ -15,6 +15,8 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 SOCKET_NAME = "proxy.sock"
+ADMIN_SOCKET_NAME = "admin.sock"
+"""For people at the station, in the state directory: 0600."""
 SOCKET_PATH_BYTES = 107
 """What the kernel's address of a Unix socket has room for."""
 

@@ -7,6 +7,8 @@ from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.trust import FolkmootError, Opened, parse
 from folkmoot.v1.proxy_service_pb2 import Failure
 
+FAILURE_CONTENT_TYPE = "application/vnd.folkmoot.failure"
+
 
 def read_failure(opened: Opened) -> Failure:
     """Return what a FAILURE envelope holds, or a failure that says that it can't be read."""

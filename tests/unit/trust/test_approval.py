@@ -106,7 +106,11 @@ def test_only_a_node_of_the_runs_organization_says_so():
     with pytest.raises(TaskNotProven) as caught:
         verified(LUNG, task, approval(LUNG, task, node_key=LUNG["Gamma"].nodes["gamma-1"]))
     assert caught.value.metadata["rule"] == "NODE"
-    for key in (SigningKey.generate(LUNG.random), LUNG["Beta"].governance_key, LUNG["Beta"].organization_key.task_signing):
+    for key in (
+        SigningKey.generate(LUNG.random),
+        LUNG["Beta"].governance_key,
+        LUNG["Beta"].organization_key.task_signing,
+    ):
         with pytest.raises(NodeNotApproved):
             verified(LUNG, task, approval(LUNG, task, node_key=key))
 

@@ -10,8 +10,7 @@ from typing import Any
 import grpc.aio
 
 from folkmoot.node import egress
-from folkmoot.node.admin import SOCKET_NAME
-from folkmoot.node.sockets import reachable_path
+from folkmoot.node.sockets import ADMIN_SOCKET_NAME, reachable_path
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability
@@ -75,7 +74,7 @@ class Person:
 @asynccontextmanager
 async def at_station(folder: Path) -> AsyncIterator[Person]:
     """A person at the node whose node.toml is in a folder."""
-    with reachable_path(folder / "state" / SOCKET_NAME) as path:
+    with reachable_path(folder / "state" / ADMIN_SOCKET_NAME) as path:
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
             yield Person(StationServiceStub(channel))
 

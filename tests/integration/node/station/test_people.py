@@ -1,6 +1,5 @@
 """People at the station: what they decide holds, whatever dies meanwhile, and before they have decided nothing has left."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,7 @@ from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Decision
-from folkmoot.v1.link_pb2 import Availability
-from folkmoot.v1.task_pb2 import ApprovalSubject, WaitReason
+from folkmoot.v1.task_pb2 import ApprovalSubject
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.people import Person, at_station, verified_egress
 from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations
