@@ -1,0 +1,131 @@
+"""Quotas: counted from the journal, for the organization whose user made the root task, by the day of the station's clock."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from folkmoot.node import records
+from folkmoot.node.egress import Allowance, Departure, leave
+from folkmoot.node.journal import Journal
+from folkmoot.node.policy_file import Policy, Quotas
+from folkmoot.node.quotas import allowance, usage
+from folkmoot.node.records import RunRecord, microseconds
+from folkmoot.trust import FolkmootError
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.task_pb2 import RunState
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+POLICY = Policy(quotas=Quotas(runs_per_day=2, bytes_out_per_day=1000), time_zone="Europe/Berlin")
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    opened = Journal(tmp_path / "journal.db")
+    yield opened
+    await opened.close()
+
+
+def run(name: str, *, initiator: str = "alpha", accepted_at: datetime = NOON, **changes: object) -> RunRecord:
+    usual: dict[str, object] = {
+        "run_id": name,
+        "attempt": 1,
+        "task_id": f"task of {name}",
+        "job_id": "job",
+        "task_digest": b"",
+        "chain": b"",
+        "policy_digest": b"policy",
+        "input_digest": b"",
+        "memory_bytes": 0,
+        "cpu_millis": 0,
+        "run_time_seconds": 0,
+        "result_limit_bytes": 0,
+        "accepted_at_us": microseconds(accepted_at),
+        "state": RunState.RUN_STATE_ASSIGNED,
+        "initiator_id": initiator,
+    }
+    return RunRecord(**(usual | changes))  # type: ignore[arg-type]
+
+
+async def put(journal: Journal, *runs: RunRecord) -> None:
+    for each in runs:
+        await journal.transact(lambda connection, each=each: records.insert_run(connection, each))
+
+
+async def send(
+    journal: Journal, name: str, size_bytes: int, *, time: datetime = NOON, most: Allowance | None = None
+) -> None:
+    departure = Departure(b"", time, EnvelopeKind.ENVELOPE_KIND_RESULT, b"d", size_bytes, ("alpha",), most)
+    await journal.transact(lambda connection: leave(connection, (name, 1), "task", (departure,)))
+
+
+async def used(
+    journal: Journal, run: RunRecord | None = None, *, now: datetime = NOON, initiator: str = "alpha"
+) -> tuple[int, int]:
+    found = await journal.transact(lambda connection: usage(connection, POLICY, now, initiator, run))
+    assert found.ends_at == datetime(2026, 11, 20, 23, tzinfo=UTC) or now != NOON
+    return found.runs, found.bytes_out
+
+
+async def test_runs_that_were_accepted_today_count_for_their_organization(journal: Journal):
+    yesterday = datetime(2026, 11, 19, 22, 59, tzinfo=UTC)
+    await put(
+        journal,
+        run("one"),
+        run("two", accepted_at=yesterday + timedelta(minutes=1)),
+        run("yesterday's", accepted_at=yesterday),
+        run("refused", state=RunState.RUN_STATE_REFUSED),
+        run("undecided", policy_digest=b""),
+        run("another's", initiator="beta"),
+        run("ended", state=RunState.RUN_STATE_CANCELLED),
+    )
+    assert await used(journal) == (3, 0)
+    assert await used(journal, initiator="beta") == (1, 0)
+    assert await used(journal, now=NOON + timedelta(days=1)) == (0, 0)
+
+
+async def test_the_run_that_came_first_has_the_last_place(journal: Journal):
+    first, second = run("z"), run("a")
+    await put(journal, first, second)
+    assert await used(journal, first) == (0, 0)
+    assert await used(journal, second) == (1, 0)
+    assert await used(journal, run("not here yet")) == (2, 0)
+
+
+async def test_bytes_count_when_they_leave(journal: Journal):
+    await put(journal, run("one"), run("another's", initiator="beta"))
+    await send(journal, "one", 600, time=NOON - timedelta(days=1))
+    await send(journal, "one", 300)
+    await send(journal, "another's", 50)
+    assert await used(journal) == (1, 300)
+
+
+async def test_what_would_be_too_much_does_not_leave_and_is_not_counted(journal: Journal):
+    await put(journal, run("one"), run("two"))
+    most = allowance(POLICY, NOON)
+    await send(journal, "one", 600, most=most)
+    with pytest.raises(FolkmootError, match=r"600 have left, and this is 401 more.*2026-11-21T00:00") as refusal:
+        await send(journal, "two", 401, most=most)
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED
+    assert await used(journal) == (2, 600)
+    await send(journal, "two", 400, most=most)
+    await send(journal, "two", 50)  # What a person has released, or is said of a failure.
+    assert await used(journal) == (2, 1050)
+
+
+async def test_what_leaves_at_the_same_time_fits_together_or_not_at_all(journal: Journal):
+    await put(journal, *(run(str(number)) for number in range(8)))
+    most, left = allowance(POLICY, NOON), 0
+    for number in range(8):
+        try:
+            await send(journal, str(number), 300, most=most)
+            left += 1
+        except FolkmootError:
+            pass
+    assert left == 3
+
+
+def test_without_a_quota_anything_may_leave():
+    assert allowance(Policy(), NOON) is None
