@@ -1,16 +1,15 @@
-"""`folkmoot algorithm build | describe`: for authors. The one module here that needs click, which comes with folkmoot[cli]."""
+"""`folkmoot algorithm build`: for authors. The one module here that needs click, which comes with folkmoot[cli]."""
 
 from pathlib import Path
 
 import click
 
 from folkmoot.algorithm.build import DEFAULT_BASE, BuildFailed, build
-from folkmoot.algorithm.describe import describe as functions_of
 
 
 @click.group()
 def algorithm() -> None:
-    """Build and describe algorithms."""
+    """Algorithms: build them, see what they say of themselves, vote on which are allowed."""
 
 
 @algorithm.command(name="build")
@@ -27,10 +26,3 @@ def build_(path: Path, tag: str, base: str, refresh: bool) -> None:  # noqa: FBT
         click.echo(build(path, base=base, tag=tag, refresh=refresh, report=lambda line: click.echo(line, err=True)))
     except BuildFailed as error:
         raise click.ClickException(str(error)) from None
-
-
-@algorithm.command()
-@click.argument("module")
-def describe(module: str) -> None:
-    """Print the functions of a MODULE that can be imported here, as JSON."""
-    click.echo(functions_of(module))

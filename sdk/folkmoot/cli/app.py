@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from folkmoot.cli.accounts import login, organization, setup, user
+from folkmoot.cli.algorithms import algorithm
 from folkmoot.cli.collaborations import collaboration
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.cli.keys import key
@@ -96,7 +97,7 @@ def completion(shell: str) -> None:
         click.echo(kind(folkmoot, {}, "folkmoot", "_FOLKMOOT_COMPLETE").source())
 
 
-for command in (collaboration, completion, key, login, node, organization, proof, setup, task, user):
+for command in (algorithm, collaboration, completion, key, login, node, organization, proof, setup, task, user):
     folkmoot.add_command(command)
 
 key.add_command(vault)

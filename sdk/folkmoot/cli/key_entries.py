@@ -23,8 +23,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from folkmoot.cli.access import client, governance_key, local_state, organization_key, passphrase, server_address
+from folkmoot.cli.algorithms import expires_option
 from folkmoot.cli.profile import Profile
 from folkmoot.client import keys
+from folkmoot.client.algorithms import proposed
 from folkmoot.client.keyfiles import EncryptionKind
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
@@ -33,6 +35,9 @@ from folkmoot.trust import (
     Reference,
     SigningKey,
     State,
+    algorithm_propose_entry,
+    algorithm_revoke_entry,
+    algorithm_vote_entry,
     digest,
     leave_entry,
     make_authentication,
@@ -262,6 +267,52 @@ def revoke_node(_: Profile, state: State, own: SigningKey, node: str) -> Signed:
     """End the admission of your node NODE; by name or id."""
     node_id = state.used_names.get((own.fingerprint, node.lower()), node)
     return node_revoke_entry(state, node_id, governance_key=own, now=datetime.now(UTC))
+
+
+# ---- algorithms ------------------------------------------------------------------------------------------------------
+
+
+@_following
+@click.argument("image")
+@click.option("-f", "--function", "functions", multiple=True, help="A function that is allowed; by default all.")
+@click.option("-l", "--label", "labels", multiple=True, help="Data that it may be used with; by default all.")
+@expires_option
+def propose_algorithm(
+    _: Profile,
+    state: State,
+    own: SigningKey,
+    image: str,
+    functions: tuple[str, ...],
+    labels: tuple[str, ...],
+    expires: datetime | None,
+) -> Signed:
+    """Ask the members to allow IMAGE, a pattern or an image with its digest. It is no vote yet."""
+    expires_at = expires.replace(tzinfo=UTC) if expires else None
+    proposal = proposed(image, functions=functions, labels=labels, expires_at=expires_at)
+    return algorithm_propose_entry(state, proposal, governance_key=own, now=datetime.now(UTC))
+
+
+@_following
+@click.argument("proposal")
+@click.option("--approve/--decline", default=None, required=True, help="For or against.")
+def vote_algorithm(_: Profile, state: State, own: SigningKey, proposal: str, *, approve: bool) -> Signed:
+    """Vote on PROPOSAL, named by its whole id."""
+    decision = Decision.DECISION_APPROVE if approve else Decision.DECISION_DECLINE
+    return algorithm_vote_entry(state, _hash_of(proposal), decision, governance_key=own, now=datetime.now(UTC))
+
+
+@_following
+@click.argument("proposal")
+def revoke_algorithm(_: Profile, state: State, own: SigningKey, proposal: str) -> Signed:
+    """Withdraw PROPOSAL, named by its whole id."""
+    return algorithm_revoke_entry(state, _hash_of(proposal), governance_key=own, now=datetime.now(UTC))
+
+
+def _hash_of(proposal: str) -> bytes:
+    try:
+        return bytes.fromhex(proposal)
+    except ValueError as error:
+        raise click.BadParameter("not an id of a proposal: `folkmoot algorithm list --json` shows them") from error
 
 
 # ---- how -------------------------------------------------------------------------------------------------------------

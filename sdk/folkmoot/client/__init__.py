@@ -15,6 +15,14 @@ ledger shows, what comes back was signed by nodes that it admits, for exactly th
 """
 
 from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
+from folkmoot.client.algorithms import (
+    AlgorithmDescription,
+    AlgorithmProposal,
+    AsyncAlgorithms,
+    DescribedFunction,
+    DescribedParameter,
+    ProposalState,
+)
 from folkmoot.client.approvals import Approval
 from folkmoot.client.drafting import Resources, Subtasks
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
@@ -28,7 +36,7 @@ from folkmoot.client.nodes import NodeAttempt
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
-from folkmoot.client.sync import Client, Governance, Keys, Task, Tasks, Vault
+from folkmoot.client.sync import Algorithms, Client, Governance, Keys, Task, Tasks, Vault
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks, TaskSummary
 from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret
@@ -38,7 +46,11 @@ from folkmoot.transport import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError
 
 __all__ = [
+    "AlgorithmDescription",
+    "AlgorithmProposal",
+    "Algorithms",
     "Approval",
+    "AsyncAlgorithms",
     "AsyncClient",
     "AsyncGovernance",
     "AsyncKeys",
@@ -48,6 +60,8 @@ __all__ = [
     "CertificateNotTrusted",
     "Client",
     "Collaboration",
+    "DescribedFunction",
+    "DescribedParameter",
     "FolkmootError",
     "Forecast",
     "FormerMember",
@@ -62,6 +76,7 @@ __all__ = [
     "OpenRemoval",
     "Organization",
     "Proof",
+    "ProposalState",
     "RemoteError",
     "Resources",
     "Result",

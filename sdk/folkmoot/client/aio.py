@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.connection import Connection, default_state_directory
 from folkmoot.client.drafting import Earlier
 from folkmoot.client.encryption import Expectation
@@ -126,6 +127,7 @@ class AsyncClient:
             max_head_age=max_head_age,
         )
         governing = read_signing_key(Path(governance_key), governance_key_passphrase) if governance_key else None
+        self.algorithms = AsyncAlgorithms(self.connection, governing)
         self.governance = AsyncGovernance(self.connection, governing)
         self.keys = AsyncKeys(self.connection, keyring, governing)
         self.tasks = AsyncTasks(self.connection)

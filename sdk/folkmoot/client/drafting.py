@@ -12,12 +12,12 @@ from inspect import signature
 from os import urandom
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from folkmoot.algorithm.describe import FUNCTIONS_LABEL, read_functions
 from folkmoot.client.connection import Connection
 from folkmoot.client.functions import check_call
-from folkmoot.client.images import LocalEngineImage, resolve_image
+from folkmoot.client.images import resolve_image
 from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, seal_input
 from folkmoot.client.own import Own
+from folkmoot.client.published import Published, published
 from folkmoot.trust import FolkmootError, Member, State, timestamp, uuid7
 from folkmoot.v1 import errors_pb2, task_pb2
 from folkmoot.v1.task_pb2 import Grant, Image, Initiator, MessageGrant, Receiver, Scratch, TaskSpec
@@ -123,7 +123,7 @@ async def draft(
     }
     parts = groups([one.organization_id for one in executing], arguments or {}, by_organization)
     resolved, engine_image = await resolve_image(image)
-    check_calls(engine_image, function, parts, labels=labels)
+    check_calls(await published(resolved, engine_image), function, parts, labels=labels)
     subtask_images = [(await resolve_image(text))[0] for text in subtasks.images] if subtasks else []
     now = datetime.now(UTC)
     task_id = uuid7(now, urandom)
@@ -158,14 +158,11 @@ async def members(connection: Connection, names: Sequence[str]) -> tuple[Member,
     return tuple([await connection.member(name) for name in wanted])
 
 
-def check_calls(
-    image: LocalEngineImage | None, function: str, parts: Iterable[Group], *, labels: Sequence[str] = ()
-) -> None:
-    """Check every group's call against the image's label, where the local engine has the image and the image has the label."""
-    functions = read_functions(image.labels.get(FUNCTIONS_LABEL, "")) if image else None
-    if functions is not None:
+def check_calls(image: Published | None, function: str, parts: Iterable[Group], *, labels: Sequence[str] = ()) -> None:
+    """Check every group's call against what the image says of its functions, where that is known."""
+    if image is not None:
         for part in parts:
-            check_call(functions, function, part.arguments, labels=labels)
+            check_call(image.functions, function, part.arguments, labels=labels)
 
 
 def job_of(after: Sequence[Earlier]) -> str:

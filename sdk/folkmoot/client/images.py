@@ -18,12 +18,15 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from folkmoot.algorithm.image import parse_image
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.task_pb2 import Image
+
+if TYPE_CHECKING:
+    from folkmoot.registry import Registry
 
 _ENGINE_SECONDS = 5.0
 
@@ -68,13 +71,18 @@ def _tagged(text: str) -> tuple[str, str] | None:
 
 def _with_digest(repository: str, tag: str) -> str:
     """The image that a tag means now, by its digest."""
-    # Imported here: most tasks name no tag, and HTTP takes its time to import.
+    return f"{repository}@{open_registry(repository).resolve(tag)}"
+
+
+def open_registry(repository: str) -> "Registry":
+    """The registry of a repository, with the login of `docker login`. Calls block."""
+    # Imported here: most tasks name no image of a registry, and HTTP takes its time to import.
     from folkmoot.registry import DOCKER_LOGINS, Registry, Repository, find_login
 
     place = Repository.parse(repository)
     folder = os.environ.get("DOCKER_CONFIG")
     logins = Path(folder) / DOCKER_LOGINS.name if folder else Path.home() / DOCKER_LOGINS
-    return f"{repository}@{Registry(place, find_login(logins, place.host)).resolve(tag)}"
+    return Registry(place, find_login(logins, place.host))
 
 
 def pinned(text: str) -> Image:

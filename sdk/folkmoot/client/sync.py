@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
+from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.loop import blocking, iterating, run
 from folkmoot.client.rekeying import AsyncKeys
@@ -76,6 +77,19 @@ class Tasks:
     check = blocking(AsyncTasks.check)
     get = blocking(AsyncTasks.get, Task)
     list = blocking(AsyncTasks.list)
+
+
+class Algorithms:
+    """The algorithms of one collaboration. Who only reads needs no governance key; without one, the others raise KeyMismatch."""
+
+    def __init__(self, core: AsyncAlgorithms) -> None:
+        self._core = core
+
+    list = blocking(AsyncAlgorithms.list)
+    describe = blocking(AsyncAlgorithms.describe)
+    propose = blocking(AsyncAlgorithms.propose)
+    vote = blocking(AsyncAlgorithms.vote)
+    revoke = blocking(AsyncAlgorithms.revoke)
 
 
 class Governance:
@@ -173,6 +187,7 @@ class Client:
             encryption=encryption,
             max_head_age=max_head_age,
         )
+        self.algorithms = Algorithms(self._core.algorithms)
         self.governance = Governance(self._core.governance)
         self.keys = Keys(self._core.keys)
         self.tasks = Tasks(self._core.tasks)

@@ -6,6 +6,7 @@ digest that was asked for, except which digest a tag has. Everything read is bou
 
 from folkmoot.registry.api import Registry
 from folkmoot.registry.errors import LoginRefused, NotInRegistry, RegistryAltered, RegistryUnreachable
+from folkmoot.registry.labels import image_labels
 from folkmoot.registry.logins import DOCKER_LOGINS, Login, find_login
 from folkmoot.registry.names import Repository
 from folkmoot.registry.signatures import ImageSignature, SignerKey, load_signer_key, signers_of
@@ -22,6 +23,7 @@ __all__ = [
     "Repository",
     "SignerKey",
     "find_login",
+    "image_labels",
     "load_signer_key",
     "signers_of",
 ]

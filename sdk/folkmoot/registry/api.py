@@ -38,6 +38,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 
+_ALGORITHM = "sha256:"
 _TOKEN_BYTES = 64 << 10
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
@@ -59,10 +60,14 @@ class Registry:
         return _digest(content)
 
     def manifest(self, reference: str) -> dict[str, Any]:
-        """A manifest by tag, as JSON."""
-        name = f"{self.repository}:{reference}"
+        """A manifest by tag or digest, as JSON; by digest, it has that."""
+        is_digest = reference.startswith(_ALGORITHM)
+        name = f"{self.repository}{'@' if is_digest else ':'}{reference}"
+        read = self._get(f"manifests/{reference}", name, MANIFEST_BYTES)
+        if is_digest and _digest(read) != reference:
+            raise RegistryAltered(name, f"what the registry holds under this name is {_digest(read)}")
         try:
-            content = json.loads(self._get(f"manifests/{reference}", name, MANIFEST_BYTES))
+            content = json.loads(read)
         except ValueError:
             content = None
         if not isinstance(content, dict):
@@ -241,7 +246,7 @@ def _basic(login: Login) -> str:
 
 
 def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return f"{_ALGORITHM}{hashlib.sha256(content).hexdigest()}"
 
 
 def _cause(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from folkmoot.trust.ballots import Ballot
 from folkmoot.trust.rules import REMOVAL_TERM
@@ -158,6 +159,10 @@ class Proposal(Ballot):
     algorithm: AlgorithmPropose
     proposed_by: str
     revoked: bool = False
+
+    def names(self, image: str) -> bool:
+        """Tell whether it is about an image (as text): its own is a pattern, as a shell's."""
+        return fnmatchcase(image, self.algorithm.image)
 
     def is_in_force(self, now: datetime) -> bool:
         """Tell whether the members allow it at that time."""

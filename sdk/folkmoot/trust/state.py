@@ -7,7 +7,6 @@ earlier is judged by the ledger as it was then: a state knows since when, and un
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 
 from folkmoot.trust.encoding import Reference, digest, fingerprint
 from folkmoot.trust.envelope import Receiver
@@ -251,7 +250,7 @@ class State:
                 proposal
                 for proposal in self.algorithms.values()
                 if proposal.is_in_force(now)
-                and fnmatchcase(image, proposal.algorithm.image)
+                and proposal.names(image)
                 and (function is None or not proposal.algorithm.functions or function in proposal.algorithm.functions)
                 and (not proposal.algorithm.labels or wanted.issubset(proposal.algorithm.labels))
             ),
@@ -271,6 +270,10 @@ class State:
         removal = self.removals[removal_hash]
         electorate = self.members.keys() - {removal.target_organization_id}
         return removal.missing(electorate, self.terms.removal_votes_needed(len(electorate)))
+
+    def missing_proposal_votes(self, proposal_hash: bytes) -> int:
+        """Return how many approvals a proposed image still needs; 0 once it was allowed. Raises KeyError."""
+        return self.algorithms[proposal_hash].missing(self.members.keys(), self.terms.votes_needed(len(self.members)))
 
     def open_removals(self, now: datetime) -> list[Removal]:
         """Return the removals that can still be voted on, oldest first."""

@@ -8,6 +8,8 @@ import pytest
 
 import folkmoot.client
 from folkmoot.client import (
+    Algorithms,
+    AsyncAlgorithms,
     AsyncClient,
     AsyncGovernance,
     AsyncKeys,
@@ -23,6 +25,7 @@ from folkmoot.client import (
 )
 
 PAIRS = [
+    (AsyncAlgorithms, Algorithms),
     (AsyncClient, Client),
     (AsyncGovernance, Governance),
     (AsyncKeys, Keys),
@@ -69,7 +72,11 @@ def test_streams_are_plain_iterators():
 
 def test_exports():
     assert sorted(folkmoot.client.__all__) == [
+        "AlgorithmDescription",
+        "AlgorithmProposal",
+        "Algorithms",
         "Approval",
+        "AsyncAlgorithms",
         "AsyncClient",
         "AsyncGovernance",
         "AsyncKeys",
@@ -79,6 +86,8 @@ def test_exports():
         "CertificateNotTrusted",
         "Client",
         "Collaboration",
+        "DescribedFunction",
+        "DescribedParameter",
         "FolkmootError",
         "Forecast",
         "FormerMember",
@@ -93,6 +102,7 @@ def test_exports():
         "OpenRemoval",
         "Organization",
         "Proof",
+        "ProposalState",
         "RemoteError",
         "Resources",
         "Result",

@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from folkmoot.algorithm.describe import read_functions
 from folkmoot.client import FolkmootError, Resources, Subtasks
 from folkmoot.client.drafting import check_calls, grant_message, job_of, resources_message
-from folkmoot.client.images import LocalEngineImage
 from folkmoot.client.inputs import Group
+from folkmoot.client.published import Published
 from folkmoot.client.task import TaskState
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1 import task_pb2
@@ -50,16 +51,15 @@ def test_grants_and_resources():
 
 def test_every_groups_call_is_checked_where_the_image_is_known():
     label = '[{"name": "f", "kind": "partial", "parameters": [{"name": "x", "type": "int", "required": true}]}]'
-    image = LocalEngineImage("sha256:", {"org.folkmoot.functions": label})
+    image = Published(read_functions(label) or {}, "engine")
     check_calls(image, "f", [Group((), ("a",), {"x": 1})])
     with pytest.raises(FolkmootError, match=r"f\(x: int\)") as refused:
         check_calls(image, "f", [Group(("a",), ("a",), {"x": 1}), Group(("b",), ("b",), {"y": 1})])
     assert refused.value.reason == reasons.ERROR_REASON_ARGUMENTS_INVALID
 
 
-@pytest.mark.parametrize("image", [None, LocalEngineImage("sha256:", {})])
-def test_unknown_image_is_left_to_the_nodes(image: LocalEngineImage | None):
-    check_calls(image, "f", [Group((), ("a",), {"x": 1})])
+def test_unknown_image_is_left_to_the_nodes():
+    check_calls(None, "f", [Group((), ("a",), {"x": 1})])
 
 
 def test_task_states_are_those_of_the_contract():
