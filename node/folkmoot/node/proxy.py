@@ -8,6 +8,7 @@ its reason; anything else is our fault, stands in the node's log, and tells the 
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,10 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceServicer, add_ProxyServiceServicer_to_server
 
 OPEN_CALLS = 2000
+CONNECTIONS = 64
+"""Of one run: each takes a descriptor of the node's, and an algorithm has more to spare than the node."""
+
+HANDSHAKE_MILLISECONDS = 10_000
 CLOSE_SECONDS = 5.0
 LOG_LINES = 1000
 
@@ -38,6 +43,8 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MILLISECONDS),
 )
 
 _log = structlog.get_logger("folkmoot.node.proxy")
@@ -70,7 +77,7 @@ class Proxy:
         path = prepare_folder(directory)
         assignment: _Assignment = asyncio.get_running_loop().create_future()
         server = grpc.aio.server(interceptors=(ReadsAll(),), options=_OPTIONS, maximum_concurrent_rpcs=OPEN_CALLS)
-        servicer = ProxyServicer(assignment)
+        servicer = ProxyServicer(assignment, directory.name)
         add_ProxyServiceServicer_to_server(servicer, server)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
@@ -95,8 +102,10 @@ class Proxy:
 class ProxyServicer(ProxyServiceServicer):
     """The calls of one run."""
 
-    def __init__(self, assignment: _Assignment) -> None:
+    def __init__(self, assignment: _Assignment, run_name: str) -> None:
         self._assignment = assignment
+        self._run_name = run_name
+        self._refusals: Counter[tuple[str, str]] = Counter()
         self._limiter = Limiter(time.monotonic)
         self._open_calls = 0
         self.idle = asyncio.Event()
@@ -210,6 +219,13 @@ class ProxyServicer(ProxyServiceServicer):
             await port.log(request.log)
             return pb.LogResponse()
 
+    def _note(self, call: str, error: FolkmootError) -> None:
+        """Log a refusal by its reason: the first, the tenth, the hundredth of a kind, so that refusals fill no log."""
+        kind = call, ErrorReason.Name(ErrorReason.ValueType(error.reason or 0))
+        self._refusals[kind] += 1
+        if str(self._refusals[kind]).strip("0") == "1":
+            _log.warning("proxy.refused", run=self._run_name, call=call, reason=kind[1], times=self._refusals[kind])
+
     @asynccontextmanager
     async def _call(
         self, name: str, context: _Context, request: Message | None = None
@@ -224,6 +240,7 @@ class ProxyServicer(ProxyServiceServicer):
                     check(request)
                 yield await asyncio.shield(self._assignment)
         except FolkmootError as error:
+            self._note(name, error)
             await abort(context, error)
         except Exception:  # noqa: BLE001 - whatever it is, the algorithm is not told
             _log.exception("proxy.call_failed", call=name)

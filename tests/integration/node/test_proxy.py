@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest
+import structlog
 
 from folkmoot.node import proxy as proxy_module
 from folkmoot.node.data.tables import SourceTables
@@ -22,6 +24,7 @@ from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
 from tests.integration.node.fakes import FakeRun
+from tests.polling import until
 
 if TYPE_CHECKING:
     from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceAsyncStub
@@ -251,6 +254,32 @@ class TestBrokenStreams:
         run.send_message = refuse
         request = pb.SendMessageRequest(organization_id="a" * 56, sequence=1)
         assert await reason(stub.SendMessage(request)) == "MESSAGES_NOT_ALLOWED"
+
+
+class TestHostile:
+    async def test_connections_of_one_run_take_few_descriptors_of_the_node(self, stub, run, directory):
+        await stub.GetContext(pb.GetContextRequest())
+        ends = [socket.socket(socket.AF_UNIX) for _ in range(3 * proxy_module.CONNECTIONS)]
+        before = descriptors()
+        for end in ends:
+            await asyncio.to_thread(end.connect, str(directory / RUN / "proxy.sock"))
+        await until(lambda: descriptors() - before <= proxy_module.CONNECTIONS + 4)
+        await stub.GetContext(pb.GetContextRequest())  # its own connection stays
+        for end in ends:
+            end.close()
+
+    async def test_refusals_are_logged_by_reason_and_fill_no_log(self, stub, run):
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(25):
+                assert await reason(stub.ReadTable(pb.ReadTableRequest(label="secret"))) == "TABLE_NOT_FOUND"
+        said = [each for each in logs if each["event"] == "proxy.refused"]
+        assert [(each["run"], each["call"], each["reason"], each["times"]) for each in said] == [
+            (RUN, "ReadTable", "ERROR_REASON_TABLE_NOT_FOUND", times) for times in (1, 10)
+        ]
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class TestSocket:
