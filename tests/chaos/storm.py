@@ -31,7 +31,7 @@ SILENCE_SECONDS = 2.5
 
 BEFORE_A_PROCESS = {"node.run.journaled_as_started", "node.run.socket_bound", "node.run.process_begun"}
 """Where a node dies between saying that it starts a run and having started it, the run is lost, and says so."""
-ELSEWHERE = {"node.run.container_created"}
+ELSEWHERE = {"node.run.container_created", "node.approval.journaled", "node.result.held", "node.result.dropped"}
 
 Dice: TypeAlias = random.Random
 

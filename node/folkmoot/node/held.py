@@ -18,6 +18,7 @@ from folkmoot.node.outcomes import Outcome, cancelled_by, make_receipt, refused
 from folkmoot.node.records import HELD, RunRecord, StoredEnvelope, microseconds, moment
 from folkmoot.node.results import pieces
 from folkmoot.node.station import Station
+from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import Expected, FolkmootError, VerifiedTask, sign_receipt
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -89,6 +90,7 @@ async def settle_held(
     else:
         for digest in (record.result_digest, record.look_digest):
             station.envelopes.forget(digest)
+        failpoint("node.result.dropped")
         record = dataclasses.replace(record, result_digest=b"", result_size_bytes=0)
         declined = refused(ErrorReason.ERROR_REASON_RELEASE_DECLINED, "release")
         outcome = declined if decision == Decision.DECISION_DECLINE else cancelled_by(record)
