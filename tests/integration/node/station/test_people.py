@@ -1,5 +1,9 @@
 """People at the station: what they decide holds, whatever dies meanwhile, and before they have decided nothing has left."""
 
+import asyncio
+import hashlib
+import random
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,13 +12,17 @@ import grpc.aio
 import pytest
 
 from folkmoot.client import AsyncTask, RunState
+from folkmoot.node.sockets import ADMIN_SOCKET_NAME
 from folkmoot.transport import error_from_rpc
+from folkmoot.v1 import proxy_service_pb2 as proxy
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.ledger_pb2 import Decision
+from folkmoot.v1.ledger_pb2 import Decision, Encryption
+from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.task_pb2 import ApprovalSubject
 from tests.integration.client.conftest import Hub
+from tests.integration.client.hub import hub_of
 from tests.integration.node.station.people import Person, at_station, verified_egress
 from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import ask, only
@@ -199,3 +207,205 @@ async def test_a_withheld_result_is_gone(hub: Hub, stations: Stations, engine: E
         assert (result.state, result.reason) == (RunState.REFUSED, ErrorReason.ERROR_REASON_RELEASE_DECLINED)
         assert await refusal(person.look(held.run_id)) == ErrorReason.ERROR_REASON_NOT_WAITING
     assert verified_egress(beta) == 0
+
+
+async def test_neither_log_nor_progress_nor_failure_of_a_held_run_leaves_unseen(
+    hub: Hub, stations: Stations, engine: Engine, beta: Path
+):
+    async def talk_and_fail(algorithm: Algorithm) -> None:
+        line = proxy.LogLine(text=SECRET)
+        await algorithm.stub.Log(proxy.LogRequest(log=proxy.LogLines(first_sequence=1, lines=[line])))
+        await algorithm.stub.ReportProgress(proxy.ReportProgressRequest(fraction=0.42, text=SECRET))
+        await asyncio.sleep(0)
+        await algorithm.stub.WriteFailure(proxy.WriteFailureRequest(message=SECRET))
+
+    engine.functions = {"answer": talk_and_fail}
+    async with beta_at_work(stations, engine, beta, LOOKED_AT) as person:
+        task = await ask(hub, "Beta")
+        held = await person.waiting(HELD)
+        await until(lambda: _is(task, "HELD"))
+        [run] = await task.runs
+        assert run.fraction == 0
+        assert [line async for line in task.logs("Beta")] == []
+        assert verified_egress(beta) == 0
+        _, content = await person.look(held.run_id)
+        assert SECRET.encode() in content
+        await person.release(held.run_id)
+        result = await only(task)
+        assert result.state == RunState.FAILED
+        assert SECRET in str(result.failure)
+
+
+async def test_a_person_holds_what_the_policy_would_let_go(hub: Hub, stations: Stations, engine: Engine, beta: Path):
+    computing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(algorithm: Algorithm) -> None:
+        computing.set()
+        await go_on.wait()
+        await answer(algorithm)
+
+    engine.functions = {"answer": slow}
+    async with beta_at_work(stations, engine, beta) as person:
+        task = await ask(hub, "Beta")
+        await asyncio.wait_for(computing.wait(), 30)
+        [run] = await person.runs()
+        await person.stub.HoldRun(pb.HoldRunRequest(run_id=run.run_id))
+        go_on.set()
+        held = await person.waiting(HELD)
+        assert verified_egress(beta) == 0
+        await person.release(held.run_id)
+        assert (await only(task)).value["says"] == SECRET
+
+
+async def test_a_result_that_is_on_its_way_when_it_is_to_be_held_is_written_again(
+    hub: Hub, stations: Stations, engine: Engine, beta: Path
+):
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def halting(algorithm: Algorithm) -> None:
+        async def frames() -> AsyncIterator[proxy.WriteResultRequest]:
+            yield proxy.WriteResultRequest(head=proxy.ResultHead(content_type="application/json"))
+            yield proxy.WriteResultRequest(data=b"4")
+            writing.set()
+            await go_on.wait()
+            yield proxy.WriteResultRequest(data=b"2")
+            yield proxy.WriteResultRequest(digest=hashlib.sha256(b"42").digest())
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await algorithm.stub.WriteResult(frames(), wait_for_ready=True)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await algorithm.result(42)
+
+    engine.functions = {"answer": halting}
+    async with beta_at_work(stations, engine, beta) as person:
+        task = await ask(hub, "Beta")
+        await asyncio.wait_for(writing.wait(), 30)
+        [run] = await person.runs()
+        await person.stub.HoldRun(pb.HoldRunRequest(run_id=run.run_id))
+        go_on.set()
+        held = await person.waiting(HELD)
+        assert await person.look(held.run_id) == ("application/json", b"42")
+        await person.release(held.run_id)
+        assert (await only(task)).value == 42
+
+
+async def test_a_large_held_result_is_looked_at_and_leaves_as_it_was_written(
+    hub: Hub, stations: Stations, engine: Engine, beta: Path
+):
+    content = random.Random(1).randbytes(5 << 20)
+
+    async def large(algorithm: Algorithm) -> None:
+        await algorithm.write("application/octet-stream", content)
+
+    engine.functions = {"answer": large}
+    async with beta_at_work(stations, engine, beta, LOOKED_AT) as person:
+        task = await ask(hub, "Beta")
+        held = await person.waiting(HELD)
+        assert held.held_bytes == len(content)
+        assert await person.look(held.run_id) == ("application/octet-stream", content)
+        await person.release(held.run_id)
+        assert (await only(task)).value == content
+        [outbox] = (beta / "state").glob("*/outbox")
+        assert len(list(outbox.iterdir())) == 1
+
+
+async def test_a_held_result_is_cancelled_by_who_asked_for_it(hub: Hub, stations: Stations, engine: Engine, beta: Path):
+    async with beta_at_work(stations, engine, beta, LOOKED_AT) as person:
+        task = await ask(hub, "Beta")
+        held = await person.waiting(HELD)
+        await task.cancel()
+        assert (await only(task)).state == RunState.CANCELLED
+        await until(lambda: _ended(person, held.run_id))
+        assert await refusal(person.release(held.run_id)) == ErrorReason.ERROR_REASON_NOT_WAITING
+        assert await refusal(person.look(held.run_id)) == ErrorReason.ERROR_REASON_NOT_WAITING
+    assert verified_egress(beta) == 0
+
+
+async def test_a_person_cancels_a_run_in_the_stations_name(hub: Hub, stations: Stations, engine: Engine, beta: Path):
+    async with beta_at_work(stations, engine, beta, APPROVED) as person:
+        task = await ask(hub, "Beta")
+        waiting = await person.waiting(AWAITING)
+        await person.stub.CancelStationRun(pb.CancelStationRunRequest(run_id=waiting.run_id))
+        result = await only(task)
+        assert (result.state, bool(result.proven)) == (RunState.CANCELLED, True)
+        assert (await person.show(waiting.run_id)).rule == "station"
+
+
+async def test_the_policy_is_asked_again_when_it_has_changed_while_a_run_waits(
+    hub: Hub, stations: Stations, engine: Engine, beta: Path
+):
+    async with beta_at_work(stations, engine, beta, APPROVED) as person:
+        task = await ask(hub, "Beta")
+        await person.waiting(AWAITING)
+        (beta / "policy.toml").write_text(POLICY)
+        await person.stub.ReloadPolicy(pb.ReloadPolicyRequest())
+        assert (await only(task)).value["of"] == "Beta"
+        (beta / "policy.toml").write_text("approval = 7")
+        assert (
+            await refusal(person.stub.ReloadPolicy(pb.ReloadPolicyRequest())) == ErrorReason.ERROR_REASON_INVALID_FIELD
+        )
+
+
+# ---- the socket, the lists -------------------------------------------------------------------------------------------
+
+
+async def test_nobody_else_can_open_the_socket(hub: Hub, stations: Stations, engine: Engine, beta: Path):
+    async with beta_at_work(stations, engine, beta):
+        assert stat.S_IMODE((beta / "state" / ADMIN_SOCKET_NAME).stat().st_mode) == 0o600
+
+
+async def test_what_breaks_the_contract_is_refused(hub: Hub, stations: Stations, engine: Engine, beta: Path):
+    async with beta_at_work(stations, engine, beta) as person:
+        for request in (
+            person.stub.DecideRun(pb.DecideRunRequest(run_id="x", decision=Decision.DECISION_UNSPECIFIED)),
+            person.stub.DecideRun(pb.DecideRunRequest(decision=Decision.DECISION_APPROVE)),
+            person.stub.GetStationRun(pb.GetStationRunRequest(run_id="x" * 37)),
+            person.stub.SetAvailability(pb.SetAvailabilityRequest(availability=17)),  # type: ignore[arg-type]
+        ):
+            assert await refusal(request) == ErrorReason.ERROR_REASON_INVALID_FIELD
+        page = pb.ListStationRunsRequest(page_token="not one")
+        assert await refusal(person.stub.ListStationRuns(page)) == ErrorReason.ERROR_REASON_PAGE_TOKEN_INVALID
+        elsewhere = pb.ListEgressRequest(collaboration="nowhere")
+        assert await refusal(person.stub.ListEgress(elsewhere)) == ErrorReason.ERROR_REASON_COLLABORATION_NOT_FOUND
+
+
+async def test_runs_are_listed_page_by_page_the_newest_first(hub: Hub, stations: Stations, engine: Engine, beta: Path):
+    async with beta_at_work(stations, engine, beta) as person:
+        tasks = [await ask(hub, "Beta") for _ in range(5)]
+        for task in tasks:
+            await only(task)
+        token, listed = "", []
+        while True:
+            page = await person.stub.ListStationRuns(pb.ListStationRunsRequest(page_size=2, page_token=token))
+            listed += [run.task_id for run in page.runs]
+            if not (token := page.next_page_token):
+                break
+        assert listed == [task.id for task in reversed(tasks)]
+        egress = await person.stub.ListEgress(pb.ListEgressRequest(after_sequence=3))
+        assert (len(egress.records), egress.last_sequence) == (2, 5)
+        status = await person.status()
+        assert (status.open_runs, status.node_name, status.HasField("attached_since")) == (0, "beta-1", True)
+        assert status.availability == Availability.AVAILABILITY_OPEN
+
+
+# ---- what the server sees --------------------------------------------------------------------------------------------
+
+
+async def test_before_the_release_nothing_of_the_result_is_at_the_server_even_where_payloads_are_plain(tmp_path: Path):
+    made = Engine({"answer": answer})
+    try:
+        async with hub_of(tmp_path, "Alpha", "Beta", encryption=Encryption.ENCRYPTION_PLAIN) as hub:
+            stations, folder = Stations(hub), tmp_path / "station-Beta"
+            async with (
+                stations.station("Beta", engine=made, policy=LOOKED_AT, encryption="plain"),
+                at_station(folder) as person,
+            ):
+                task = await ask(hub, "Beta")
+                held = await person.waiting(HELD)
+                await until(lambda: _is(task, "HELD"))
+                assert not server_has(hub, SECRET)
+                await person.release(held.run_id)
+                assert (await only(task)).value["says"] == SECRET
+                assert server_has(hub, SECRET)
+    finally:
+        await made.close()
