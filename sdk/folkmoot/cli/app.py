@@ -17,6 +17,7 @@ from folkmoot.cli.keys import key
 from folkmoot.cli.nodes import node
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.cli.proofs import proof
+from folkmoot.cli.signing import sign
 from folkmoot.cli.tasks import task
 from folkmoot.cli.vault import vault
 from folkmoot.client import CertificateNotTrusted, Unreachable
@@ -101,6 +102,7 @@ for command in (algorithm, collaboration, completion, key, login, node, organiza
     folkmoot.add_command(command)
 
 key.add_command(vault)
+algorithm.add_command(sign)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -25,10 +25,18 @@ TOOLKIT_LABEL = "org.folkmoot.toolkit"
 Report = Callable[[str], None]
 
 
-def build(path: Path, *, base: str = DEFAULT_BASE, tag: str = "", refresh: bool = False, report: Report = print) -> str:
+def build(
+    path: Path,
+    *,
+    base: str = DEFAULT_BASE,
+    tag: str = "",
+    push: str = "",
+    refresh: bool = False,
+    report: Report = print,
+) -> str:
     """Build the image of the package, module or folder of programs at `path` and return how tasks name it, `local:sha256:…`.
 
-    Its requirements are those of the `requirements.txt` beside the code. Wheels that an earlier build collected for the same requirements
+    `push` is a name in a registry: the image is pushed there, and tasks name it `repository@sha256:…`. Its requirements are those of the `requirements.txt` beside the code. Wheels that an earlier build collected for the same requirements
     are used again unless `refresh`. `report` gets a line per step. BuildFailed says what went wrong, and what to do.
     """
     source = find_source(path)
@@ -47,6 +55,9 @@ def build(path: Path, *, base: str = DEFAULT_BASE, tag: str = "", refresh: bool 
             context, arguments, target=source.target, labels=labels, tag=tag
         )  # every layer is there already
     report(f"built {tag or source.name}")
+    if push:
+        report(f"pushing {push}")
+        return engine.push(image_id, push)
     return f"local:{image_id}"
 
 

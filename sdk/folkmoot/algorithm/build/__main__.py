@@ -16,6 +16,7 @@ def main() -> int:
         "path", type=Path, help="a Python package (folder) or module (.py file); requirements.txt beside the code"
     )
     parser.add_argument("--tag", default="", help="a name for the engine, such as average:1.0")
+    parser.add_argument("--push", default="", help="a name in a registry, to which the image is pushed")
     parser.add_argument("--base", default=DEFAULT_BASE, help=f"an image with python3 ({DEFAULT_BASE})")
     parser.add_argument(
         "--refresh", action="store_true", help="collect wheels anew instead of those of an earlier build"
@@ -26,6 +27,7 @@ def main() -> int:
             options.path,
             base=options.base,
             tag=options.tag,
+            push=options.push,
             refresh=options.refresh,
             report=lambda line: print(line, file=sys.stderr),  # noqa: T201
         )

@@ -42,6 +42,22 @@ def build(
     return _docker("image", "inspect", "--format={{.Id}}", built, failed="the built image is gone").strip()
 
 
+def push(image_id: str, name: str) -> str:
+    """Push an image under a name in a registry and return how tasks name it there, `repository@sha256:…`."""
+    _docker("image", "tag", image_id, name, failed=f"{name} can't be an image's name")
+    _docker("push", "--quiet", name, failed=f"{name} could not be pushed; `docker login` gives the registry your login")
+    listed = _docker(
+        "image", "inspect", '--format={{join .RepoDigests "\\n"}}', name, failed="the pushed image is gone"
+    )
+    repository = name.removesuffix(f":{name.rpartition('/')[2].partition(':')[2]}")
+    for pinned in listed.split():
+        if pinned.startswith(f"{repository}@"):
+            return pinned
+    raise BuildFailed(
+        f"the engine does not say which digest {name} has: ask the registry, and name it repository@sha256:…"
+    )
+
+
 def describe(image_id: str, module: str) -> str:
     """Return what an image's functions are, as JSON; asked of the image, because only there are its requirements."""
     if not module:
