@@ -1,5 +1,6 @@
 """`folkmoot collaboration`: found one or its successor, ask to join one, see who belongs to it and how that came."""
 
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -195,7 +196,7 @@ async def nodes(profile: Profile, *, as_json: bool) -> None:
     """List the admitted nodes, by the verified ledger, with whether they are connected, as the server says."""
     async with client(profile) as opened:
         listed = await opened.nodes()
-    rows = [vars(one) for one in listed]
+    rows = [asdict(one) for one in listed]
     columns = ("organization", "name", "online", "since", "node_id")
     show_rows(rows, columns, as_json=as_json, server_says=("online", "since"))
 

@@ -1,19 +1,23 @@
-"""`folkmoot node invite | attempts | approve | revoke`: what an admin does for nodes.
+"""`folkmoot node list`, and `invite | attempts | approve | revoke`: what an admin does for nodes.
 
 The node's own commands come with its extra, in the same group.
 """
 
 import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from folkmoot.cli.access import asynchronous, client, governance_key
 from folkmoot.cli.node_key import create_private_key
-from folkmoot.cli.output import json_option, show_rows
+from folkmoot.cli.output import json_option, show_rows, text_of
 from folkmoot.cli.profile import Profile
-from folkmoot.client import nodes
+from folkmoot.client import Node, nodes
+from folkmoot.client.names import printable
 from folkmoot.client.nodes import INVITATION_LIFETIME
 from folkmoot.trust import fingerprint_words
 
@@ -58,6 +62,66 @@ async def invite(profile: Profile, name: str, output: Path | None, days: int) ->
     with os.fdopen(descriptor, "wb") as file:
         file.write(invitation)
     click.echo(f"{path}: bring it to the node's machine safely, and run there: folkmoot node join {path}")
+
+
+@node.command("list")
+@click.option("-o", "--organization", default="", help="Only the nodes of this one, by name or address.")
+@click.option("--details", is_flag=True, help="Everything that the nodes say of their policies, line by line.")
+@json_option
+@asynchronous
+async def list_nodes(profile: Profile, organization: str, *, details: bool, as_json: bool) -> None:
+    """List the admitted nodes and what they offer: data, limits, hours, whether people are asked. `folkmoot task check` asks for one task.
+
+    What nodes are there is by the verified ledger; the rest is what each has said last, as the server tells it.
+    """
+    async with client(profile) as opened:
+        wanted = (await opened.connection.member(organization)).name if organization else ""
+        nodes = [one for one in await opened.nodes() if not wanted or one.organization == wanted]
+    if details and not as_json:
+        click.echo("\n\n".join("\n".join(map(printable, _detail_lines(one))) for one in nodes) or "(nothing)")
+        return
+    rows = [_row(one, as_json=as_json) for one in nodes]
+    columns = ("organization", "name", *_TOLD)
+    show_rows(rows, columns, as_json=as_json, server_says=_TOLD)
+
+
+_TOLD = ("connection", "data", "slots", "a_run_gets", "rows", "approval", "release", "as_of")
+"""Columns that rest on the node's word, told by the server."""
+
+
+def _row(one: Node, *, as_json: bool) -> dict[str, Any]:
+    offer = one.offer
+    row = {
+        "organization": one.organization,
+        "name": one.name,
+        "connection": _connection(one),
+        "data": list(offer.labels) if offer else [],
+        "slots": offer.slots if offer else None,
+        "a_run_gets": offer.limits.amounts if offer else "",
+        "rows": f">= {offer.minimum_rows}" if offer and offer.minimum_rows else "",
+        "approval": offer.approval if offer else "",
+        "release": offer.release if offer else "",
+        "as_of": one.offered_at,
+    }
+    return {**row, **asdict(one)} if as_json else row
+
+
+def _connection(one: Node) -> str:
+    if one.since is None:
+        return "never seen"
+    if not one.online:
+        return "away"
+    return "online" if one.availability == "open" else one.availability
+
+
+def _detail_lines(one: Node) -> Iterator[str]:
+    yield f"{one.name} of {one.organization}, id {one.node_id}"
+    since = f" since {text_of(one.since)}" if one.since else ""
+    yield f"  {_connection(one)}{since}{f', release {one.version}' if one.version else ''}"
+    if one.offer is not None:
+        for name, value in one.offer.lines():
+            yield f"  {name:<16}{value}"
+        yield f"  as it said at {text_of(one.offered_at)}; told by the server"
 
 
 @node.command()

@@ -33,6 +33,7 @@ from folkmoot.client.limits import Limits
 from folkmoot.client.logs import LogLine
 from folkmoot.client.members import FormerMember, OpenRemoval
 from folkmoot.client.nodes import NodeAttempt
+from folkmoot.client.offers import Offer
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
@@ -73,6 +74,7 @@ __all__ = [
     "LogLine",
     "Node",
     "NodeAttempt",
+    "Offer",
     "OpenRemoval",
     "Organization",
     "Proof",

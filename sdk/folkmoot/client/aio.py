@@ -15,6 +15,7 @@ from folkmoot.client.encryption import Expectation
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.keyfiles import read_signing_key
 from folkmoot.client.names import made_at, moment, name_of
+from folkmoot.client.offers import Offer, availability_text
 from folkmoot.client.proofs import export_proof
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.session import PAGE_ITEMS, Session
@@ -22,7 +23,8 @@ from folkmoot.client.tasks import AsyncTasks
 from folkmoot.client.vault import AsyncVault
 from folkmoot.transport import Keyring, ServerAddress
 from folkmoot.transport.heads import MAX_HEAD_AGE
-from folkmoot.trust import FolkmootError, Member, Reference, fingerprint, fingerprint_words, key_id
+from folkmoot.trust import FolkmootError, Member, Reference, State, fingerprint, fingerprint_words, key_id
+from folkmoot.trust import Node as AdmittedNode
 from folkmoot.v1 import admin_service_pb2, errors_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from folkmoot.v1.keys_pb2 import KeyKind
@@ -81,6 +83,14 @@ class Node:
     online: bool
     since: datetime | None
     """Since when it is online or away; None if the server never saw it."""
+    version: str
+    """Its release; empty if the server never saw it."""
+    availability: str
+    """Whether it takes new work: "open"; "paused": it accepts runs and starts none; "draining": it is about to go."""
+    offer: Offer | None
+    """What it offers, in its own words; None if the server never saw it."""
+    offered_at: datetime | None
+    """When it said what its policy and its availability are."""
 
 
 class AsyncClient:
@@ -161,23 +171,14 @@ class AsyncClient:
         )
 
     async def nodes(self) -> tuple[Node, ...]:
-        """The admitted nodes, with whether they are connected; that is the server's word."""
+        """The admitted nodes, with whether they are connected and what they offer; that is the server's word."""
         state = await self.connection.shown_state()
         session = self.connection.session
         request = ListNodesRequest(page_size=PAGE_ITEMS, genesis=state.genesis)
         pages = session.pages(session.admin.ListNodes, request)
         told = {node.node_id: node async for page in pages for node in page.nodes}
-        return tuple(
-            Node(
-                name=node.name,
-                node_id=node.node_id,
-                organization=name_of(state, node.organization_id),
-                online=(there := told.get(node.node_id)) is not None
-                and there.connection == admin_service_pb2.CONNECTION_ONLINE,
-                since=moment(there.connection_since) if there and there.HasField("connection_since") else None,
-            )
-            for node in sorted(state.nodes.values(), key=lambda node: (name_of(state, node.organization_id), node.name))
-        )
+        nodes = sorted(state.nodes.values(), key=lambda node: (name_of(state, node.organization_id), node.name))
+        return tuple(_node(node, told.get(node.node_id), state) for node in nodes)
 
     async def export_proof(self, task: Earlier | str) -> bytes:
         """Make the proof file of a task (or task id) and all below it: `folkmoot proof verify` needs no server to read it.
@@ -200,6 +201,21 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _node(node: AdmittedNode, told: admin_service_pb2.Node | None, state: State) -> Node:
+    told = told or admin_service_pb2.Node()
+    return Node(
+        name=node.name,
+        node_id=node.node_id,
+        organization=name_of(state, node.organization_id),
+        online=told.connection == admin_service_pb2.CONNECTION_ONLINE,
+        since=moment(told.connection_since) if told.HasField("connection_since") else None,
+        version=told.version,
+        availability=availability_text(told.availability),
+        offer=Offer.of(told.policy) if told.HasField("policy") else None,
+        offered_at=moment(told.offered_at) if told.HasField("offered_at") else None,
+    )
 
 
 def _organization(member: Member, *, since: datetime, own: bool) -> Organization:

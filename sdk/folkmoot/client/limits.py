@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from google.protobuf.descriptor import EnumDescriptor
+
 from folkmoot.v1.link_pb2 import ApprovalMode, ReleaseMode
 from folkmoot.v1.task_pb2 import Resources
 
@@ -26,16 +28,16 @@ class Limits:
         """The contract's message as ours."""
         return cls(told.memory_bytes, told.cpu_millis, _run_time(told), told.resource_class)
 
+    @property
+    def amounts(self) -> str:
+        """How much of what, in words; empty if it says nothing."""
+        memory = f"{size_text(self.memory_bytes)} of memory" if self.memory_bytes else ""
+        processors = f"{self.cpu_millis / _MILLIS:g} processor{'' if self.cpu_millis == _MILLIS else 's'}"
+        running = f"{time_text(self.run_time)} of running time" if self.run_time else ""
+        return ", ".join(filter(None, (memory, processors if self.cpu_millis else "", running)))
+
     def __str__(self) -> str:
-        parts = [
-            f"{size_text(self.memory_bytes)} of memory" if self.memory_bytes else "",
-            f"{self.cpu_millis / _MILLIS:g} processor{'' if self.cpu_millis == _MILLIS else 's'}"
-            if self.cpu_millis
-            else "",
-            f"{time_text(self.run_time)} of running time" if self.run_time else "",
-        ]
-        text = ", ".join(filter(None, parts))
-        return f"{self.resource_class}: {text}" if self.resource_class and text else text or self.resource_class
+        return ": ".join(filter(None, (self.resource_class, self.amounts)))
 
 
 def _run_time(told: Resources) -> timedelta | None:
@@ -65,17 +67,15 @@ def time_text(duration: timedelta) -> str:
 
 def approval_text(mode: int) -> str:
     """When a person is asked: "never", "first use", "every run"; "never" too for nodes that can't ask anybody."""
-    return _word(ApprovalMode.Name(ApprovalMode.ValueType(mode)), "APPROVAL_MODE_") if mode in _APPROVALS else "never"
+    return word(ApprovalMode.DESCRIPTOR, mode, "APPROVAL_MODE_") or "never"
 
 
 def release_text(mode: int) -> str:
     """Whether results leave by themselves: "automatic" or "held"; "automatic" too for nodes that can't hold them."""
-    return _word(ReleaseMode.Name(ReleaseMode.ValueType(mode)), "RELEASE_MODE_") if mode in _RELEASES else "automatic"
+    return word(ReleaseMode.DESCRIPTOR, mode, "RELEASE_MODE_") or "automatic"
 
 
-_APPROVALS = frozenset(ApprovalMode.values()) - {0}
-_RELEASES = frozenset(ReleaseMode.values()) - {0}
-
-
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower().replace("_", " ")
+def word(kind: EnumDescriptor, value: int, prefix: str) -> str:
+    """An enum's value in words; empty for none, and for one of a later release."""
+    known = kind.values_by_number.get(value) if value else None
+    return known.name.removeprefix(prefix).lower().replace("_", " ") if known else ""

@@ -99,6 +99,7 @@ def test_exports():
         "LogLine",
         "Node",
         "NodeAttempt",
+        "Offer",
         "OpenRemoval",
         "Organization",
         "Proof",
