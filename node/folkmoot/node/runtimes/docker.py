@@ -118,6 +118,10 @@ class DockerRuntime:
         try:
             # Not repeated: half of it may have been done.
             await self._engine(lambda api: _start(api, start, self._node, self._confined(api)), patience_seconds=0)
+        except ImageNotFound:
+            self._not_started[start.run_name] = (
+                "The engine does not have the image any more: somebody removed it after it was prepared. Create the task again."
+            )
         except (DockerException, FolkmootError) as error:
             self._not_started[start.run_name] = str(error)
 

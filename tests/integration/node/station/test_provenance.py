@@ -262,7 +262,7 @@ async def test_image_that_is_removed_before_the_start_is_told(site: Site):
         await first.cancel()
         [result] = await second.wait()
         assert (result.state, result.proven) == (RunState.CRASHED, "proven")
-        with pytest.raises(FolkmootError, match="image"):
+        with pytest.raises(FolkmootError, match="somebody removed it"):
             result.raise_for_state()
 
 
