@@ -1,5 +1,7 @@
 """What the doctor asks the container engine, and the registries that the policy names."""
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -115,6 +117,10 @@ def registries_of(patterns: list[str]) -> list[str]:
 def _engine() -> Iterator[Any]:
     import docker
 
+    host = os.environ.get("DOCKER_HOST", docker.constants.DEFAULT_UNIX_SOCKET).replace("http+unix", "unix")
+    if host.startswith("unix://"):  # The library leaves the socket of a connection open that fails.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(host.removeprefix("unix://"))
     client = docker.APIClient(timeout=int(timeouts.CALL_SECONDS), **docker.utils.kwargs_from_env())
     try:
         yield client
