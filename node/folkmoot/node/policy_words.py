@@ -88,6 +88,8 @@ def _rule_warnings(policy: Policy, rule: Rule, labels: Sequence[str]) -> Iterato
             yield f"images has {pattern!r}: any image whatever."
         elif pattern.startswith("process:") and "process" not in policy.runtimes:
             yield f'images has {pattern!r}, and runtimes does not name "process": nothing comes of it.'
+        elif _names_no_registry(pattern):
+            yield f"images has {pattern!r}: `*` stands for slashes too, so it covers images of any registry. Name the registry."
         elif not vouched and not pattern.startswith("process:") and not _PINNED.fullmatch(pattern):
             yield f"images has {pattern!r}: whatever is pushed there later is allowed too. Pin a digest, or name signers."
     for pattern in rule.labels:
@@ -95,6 +97,13 @@ def _rule_warnings(policy: Policy, rule: Rule, labels: Sequence[str]) -> Iterato
             yield f"labels has {pattern!r}, and the node offers {_list(labels) or 'nothing'}."
     if rule.labels and not max(policy.minimum_rows, rule.minimum_rows):
         yield "there is no minimum_rows: an algorithm may read single rows."
+
+
+def _names_no_registry(pattern: str) -> bool:
+    """Whether the part of a pattern that names where images lie is left open."""
+    return any(wildcard in pattern.partition("/")[0] for wildcard in "*?[") and not pattern.startswith(
+        ("local:", "process:")
+    )
 
 
 def stricter(order: Sequence[str], *words: str) -> str:
