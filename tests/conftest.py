@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -31,13 +32,17 @@ def docker_lacks(*images: str) -> str | None:
 
 def command_lacks(*names: str) -> str | None:
     """Return why tests that run these commands can't run here, None if they can."""
-    missing = [name for name in names if shutil.which(name) is None]
+    # Debian keeps servers, and all of PostgreSQL, out of an ordinary user's PATH.
+    places = os.pathsep.join([os.environ["PATH"], "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+    missing = [name for name in names if shutil.which(name, path=places) is None]
     return f"{', '.join(missing)} not found: run `make services`" if missing else None
 
 
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
     "nodejs": functools.partial(command_lacks, "node", "npm"),
+    "postgres": functools.partial(command_lacks, "initdb", "postgres", "psql"),
+    "mariadb": functools.partial(command_lacks, "mariadb-install-db", "mariadbd", "mariadb"),
     "registry": functools.partial(command_lacks, "docker-registry", "htpasswd"),
     "r": functools.partial(command_lacks, "Rscript"),
     "systemd": functools.partial(command_lacks, "systemd-analyze"),

@@ -133,9 +133,17 @@ class ProxyServicer(ProxyServiceServicer):
         async with self._call("ReadTable", context, request) as (port, tables):
             if request.label not in port.labels:
                 raise table_not_found(request.label, port.labels)
-            async with _closing(tables.read(request)) as frames:
+            async with _closing(tables.read(request, minimum_rows=port.minimum_rows)) as frames:
                 async for data in frames:
                     yield pb.ReadTableResponse(data=data)
+
+    async def Query(self, request: pb.QueryRequest, context: _Context) -> AsyncIterator[pb.QueryResponse]:
+        async with self._call("Query", context, request) as (port, tables):
+            if request.label not in port.labels:
+                raise table_not_found(request.label, port.labels)
+            async with _closing(tables.query(request, minimum_rows=port.minimum_rows)) as frames:
+                async for data in frames:
+                    yield pb.QueryResponse(data=data)
 
     async def ReadDependency(
         self, request: pb.ReadDependencyRequest, context: _Context

@@ -44,6 +44,11 @@ def shut_in(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> None
     _set(connection, f"allowed_paths = [{listed}]", "enable_external_access = false", "lock_configuration = true")
 
 
+def name_view(connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, name: str) -> None:
+    """Give a relation a name, which lasts as long as the connection, whatever database it is of."""
+    connection.execute(f"CREATE TEMP VIEW {quoted_name(name)} AS {relation.sql_query()}")
+
+
 def interrupt_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
     """End what the engine does when its time is over."""
     timer = threading.Timer(seconds, connection.interrupt)

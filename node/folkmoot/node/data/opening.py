@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from folkmoot.node.data.engine import quoted_name
+from folkmoot.node.data.engine import name_view, quoted_name
 from folkmoot.node.data.files import categories, open_files, parts
 from folkmoot.node.data.streams import Scan
 from folkmoot.node.data.table_source import SOURCES_GROUP, Condition, OpenTable, Settings, TableSource
@@ -76,7 +76,7 @@ def _view(connection: DuckDBPyConnection, settings: Settings) -> Opened:
     opened = [open_table(connection, one) for one in settings.of]
     for one, of in zip(opened, settings.of, strict=True):
         if of.table or of.kind != "duckdb":
-            one.relation(None, ()).create_view(of.label)
+            name_view(connection, one.relation(None, ()), of.label)
     relation = _one_select(connection, settings.sql)
     return Opened(
         lambda _columns, _conditions: relation,

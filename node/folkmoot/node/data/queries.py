@@ -9,6 +9,7 @@ behind each group of the answer. How an expression weighs those rows is not judg
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from folkmoot.node.data.streams import too_few_rows
 MOST_ROWS = 10_000_000
 """Rows of an answer."""
 
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _ONE_SELECT = "write one SELECT"
 _TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series"})
 _OTHER_TABLES = frozenset({"SHOW_REF", "PIVOT", "DELIM_GET", "BOUND_TABLE_REF", "COLUMN_DATA"})
@@ -81,9 +83,7 @@ def parse(connection: DuckDBPyConnection, sql: str, label: str) -> Query:
     if len(answer["statements"]) != 1:
         raise invalid(_ONE_SELECT)
     tree = answer["statements"][0]["node"]
-    own = {label.casefold()}
-    for part in _parts(tree):
-        own.update(entry["key"].casefold() for entry in (part.get("cte_map") or {}).get("map", ()))
+    own = {label.casefold(), *_defined(tree, _catalog(connection))}
     known = _functions(connection)
     for part in _parts(tree):
         _check(part, own, known)
@@ -130,6 +130,24 @@ def _check(part: Mapping[str, Any], own: Collection[str], functions: Collection[
         name = _name(part)
         if name not in functions and name not in _TABLE_FUNCTIONS:
             raise invalid(f"there is no function {name}")
+
+
+def _defined(tree: Mapping[str, Any], taken: Collection[str]) -> Iterator[str]:
+    """Names that the query gives to parts of itself; outside of those parts they must not mean anything else."""
+    for part in _parts(tree):
+        for entry in (part.get("cte_map") or {}).get("map", ()):
+            name = entry["key"].casefold()
+            if not _NAME.fullmatch(name) or name in taken:
+                raise invalid(f"WITH can't be given the name {name}; take another one")
+            yield name
+
+
+def _catalog(connection: DuckDBPyConnection) -> frozenset[str]:
+    """What the engine would find behind a name."""
+    rows = connection.execute(
+        "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM duckdb_tables()"
+    ).fetchall()
+    return frozenset(name.casefold() for (name,) in rows)
 
 
 def _require_simple(tree: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from folkmoot.node.data.confinement import confine, forbid_network
-from folkmoot.node.data.engine import MEMORY, QUERY_MEMORY, interrupt_after, open_engine, shut_in
+from folkmoot.node.data.engine import MEMORY, QUERY_MEMORY, interrupt_after, name_view, open_engine, shut_in
 from folkmoot.node.data.filters import Refused, conditions_of, select
 from folkmoot.node.data.opening import Opened, open_table
 from folkmoot.node.data.queries import MOST_ROWS, invalid, parse, require_rows
@@ -102,8 +102,7 @@ def _query(
     query = parse(connection, job["sql"], settings.label)
     relation = opened.relation(None, ())
     names = relation.columns
-    relation = opened.relation(query.columns(names), ())
-    relation.create_view(settings.label)
+    name_view(connection, opened.relation(query.columns(names), ()), settings.label)
     try:
         connection.begin()  # what is counted and what is answered is one moment's
         if job["minimum_rows"]:
