@@ -38,8 +38,24 @@ def command_lacks(*names: str) -> str | None:
     return f"{', '.join(missing)} not found: run `make services`" if missing else None
 
 
+def namespaces_lack() -> str | None:
+    """Return why tests that cut a node's network can't run here, None if they can."""
+    from tests.chaos import namespaces
+
+    return namespaces.namespaces_lack()
+
+
+def mounts_lack() -> str | None:
+    """Return why tests with small disks can't run here, None if they can."""
+    from tests.chaos import disks
+
+    return disks.mounts_lack()
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
+    "mounts": mounts_lack,
+    "namespaces": namespaces_lack,
     "nodejs": functools.partial(command_lacks, "node", "npm"),
     "postgres": functools.partial(command_lacks, "initdb", "postgres", "psql"),
     "mariadb": functools.partial(command_lacks, "mariadb-install-db", "mariadbd", "mariadb"),

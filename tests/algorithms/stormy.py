@@ -29,9 +29,10 @@ def plain(ctx: Context, notes: str, number: int, seconds: float = 0.0) -> int:
 
 
 @partial
-def large(ctx: Context, notes: str, size_bytes: int, seed: int) -> bytes:
-    """As many bytes as nobody sends in one message."""
+def large(ctx: Context, notes: str, size_bytes: int, seed: int, seconds: float = 0.0) -> bytes:
+    """As many bytes as nobody sends in one message, after a while."""
     _note(ctx, notes)
+    time.sleep(seconds)
     return random.Random(seed).randbytes(size_bytes)
 
 

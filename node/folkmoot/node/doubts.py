@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from folkmoot.transport.secret_files import write_secret
+from folkmoot.transport.storage import told_if_full
 from folkmoot.trust import FolkmootError
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -63,7 +64,8 @@ class Doubts:
         path = self._path(error.reason)
         if not path.exists():
             log.critical("node.doubt", reason=error.reason_name, detail=str(error), help=error.help)
-            write_secret(path, f"{now.isoformat(timespec='seconds')}\n{error.message}".encode(), replace=True)
+            with told_if_full():
+                write_secret(path, f"{now.isoformat(timespec='seconds')}\n{error.message}".encode(), replace=True)
 
     def settle(self, reason: ErrorReason.ValueType) -> bool:
         """Its cause is gone; tell whether it stood until now."""

@@ -18,6 +18,7 @@ from folkmoot.node.records import StoredEnvelope
 from folkmoot.node.waiting import cancelled
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.transport.failpoints import failpoint
+from folkmoot.transport.storage import told_if_full
 from folkmoot.trust import BytesSource, EnvelopeRejected, FileSource, Sealing, Source, inspect
 
 RECENT = 64
@@ -159,14 +160,15 @@ async def _prefixed(head: bytes, content: AsyncIterator[bytes]) -> AsyncIterator
 
 @contextmanager
 def _part_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A file in the making, removed unless it was renamed."""
+    """A file in the making, removed unless it was renamed. Raises DiskFull."""
     path = folder / f"{os.urandom(8).hex()}.part"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file, path
-    finally:
-        path.unlink(missing_ok=True)
+    with told_if_full():
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file, path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -41,6 +41,7 @@ from folkmoot.node.outcomes import (
 from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.provenance import unless_signed
 from folkmoot.node.records import RunRecord, microseconds, moment
+from folkmoot.node.room import with_room
 from folkmoot.node.runs import Run
 from folkmoot.node.scratch import Scratch
 from folkmoot.node.starting import may_start
@@ -165,13 +166,13 @@ class Executor:
                 await asyncio.wait(after)
                 record = await self._station.journal.transact(partial(records.standing, record=record))
             if not record.decided:
-                record = await self._decide(record)
+                record = await with_room(partial(self._decide, record), run_id=record.run_id)
             if not record.stands:
                 record = await self._execute(record)
             if not record.ended:
-                record = await self._looked_at(record)
+                record = await with_room(partial(self._looked_at, record), run_id=record.run_id)
             await self._messages_stored(record)
-            await deliver(self._station, record)
+            await with_room(partial(deliver, self._station, record), run_id=record.run_id)
         except Exception:
             log.exception("run.stuck", run_id=record.run_id, help="restart the node, and report this")
             raise
@@ -235,7 +236,7 @@ class Executor:
         try:
             await first_of(run.ended.wait(), run.unwanted.wait(), asyncio.wait({work}))
             if not run.record.stands:
-                await run.end(await self._outcome(run, work))
+                await with_room(partial(run.end, await self._outcome(run, work)), run_id=record.run_id)
             log.info("run.ended", run_id=record.run_id, state=state_name(run.record.state))
             return run.record
         finally:
@@ -274,11 +275,12 @@ class Executor:
             async with run.reports.being(RunState.RUN_STATE_PREPARING):
                 if not adopted:
                     self._disk.require_room()
-                run.input = await self._open_input(run)
+                run.input = await with_room(partial(self._open_input, run), run_id=run.record.run_id)
                 failpoint("node.run.input_opened")
-                scratch = await self._open_scratch(run)
+                scratch = await with_room(partial(self._open_scratch, run), run_id=run.record.run_id)
                 folders = await self._open_folders(run)
-                refusal = None if adopted else await self._prepare(run, scratch, folders)
+                preparing = partial(self._prepare, run, scratch, folders)
+                refusal = None if adopted else await with_room(preparing, run_id=run.record.run_id)
         except EnvelopeRejected as error:
             log.warning("run.input_rejected", run_id=run.record.run_id, cause=error.cause_text)
             return refused(ErrorReason.ERROR_REASON_INPUT_REJECTED, "input")

@@ -2,7 +2,8 @@
 
 Promises: what `transact` returned from is on disk (WAL, synchronous=FULL) and survives the end of the process and of the machine. One
 thread owns the connection; it commits what is queued as a group, without waiting for more. If a change of a group fails, the group is
-rolled back and each change runs alone, so changes must be repeatable and touch nothing but the connection.
+rolled back and each change runs alone, so changes must be repeatable and touch nothing but the connection. Where the disk is full, a
+change is undone and its caller gets DiskFull; the journal goes on when there is room.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from folkmoot.transport.storage import disk_full, told_if_full
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
@@ -164,7 +166,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._connection = open_connection(path)
+        with told_if_full():
+            self._connection = open_connection(path)
         self._queue: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"journal {path.name}", daemon=True)
         self._thread.start()
@@ -219,7 +222,7 @@ def _run_group(connection: sqlite3.Connection, group: list[_Change]) -> list[_Ou
         results = _run_together(connection, group)
     except Exception as error:  # noqa: BLE001 - whatever a change raises is its caller's
         if len(group) == 1:
-            return [(group[0][1], None, error)]
+            return [(group[0][1], None, disk_full(error) or error)]
         return [outcome for change in group for outcome in _run_group(connection, [change])]
     return [(future, result, None) for (_, future), result in zip(group, results, strict=True)]
 

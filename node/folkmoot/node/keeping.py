@@ -13,6 +13,7 @@ import structlog
 from folkmoot.node import records
 from folkmoot.node.scratch import Scratch
 from folkmoot.node.station import Station
+from folkmoot.transport.storage import DiskFull
 
 EVERY_SECONDS = 3600.0
 
@@ -22,7 +23,10 @@ log = structlog.get_logger()
 async def keep_tidy(station: Station, scratch: Scratch, *, keep_days: int) -> None:
     """Clear away what is older than that, now and every hour, until cancelled."""
     while True:
-        await clear_away(station, scratch, keep_days=keep_days)
+        try:
+            await clear_away(station, scratch, keep_days=keep_days)
+        except DiskFull as full:  # The journal can't even note what goes.
+            log.critical("node.disk_full", detail=str(full), help=full.help)
         await asyncio.sleep(EVERY_SECONDS)
 
 

@@ -20,6 +20,7 @@ from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import error_from_rpc, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.failpoints import failpoint
+from folkmoot.transport.storage import DiskFull
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Bye, Heartbeat, NodeFrame, ServerFrame, Welcome
@@ -37,6 +38,9 @@ TURNED_AWAY = (ErrorReason.ERROR_REASON_NODE_NOT_APPROVED, ErrorReason.ERROR_REA
 
 REPLACED_PAUSES = 6
 """Where another process uses the node's key, the two would throw each other out for ever: wait this many pauses each time."""
+
+DISK_FULL_ATTEMPT = 6
+"""A node that can't journal what it is given attaches as rarely as one that has tried so often: each time leaves a trace at the server."""
 
 log = structlog.get_logger()
 
@@ -136,7 +140,7 @@ class Link:
         if reason == ErrorReason.ERROR_REASON_TOKEN_INVALID:
             self._connection.refuse_token()
         tell("node.link_ended", detail=str(error))
-        return pause_seconds(attempt)
+        return pause_seconds(DISK_FULL_ATTEMPT if isinstance(error, DiskFull) else attempt)
 
     async def _session(self, receiver: Receiver) -> None:
         """One session, from Hello to its end. Returns when the link is to stop; raises what ends it otherwise."""

@@ -31,6 +31,7 @@ from folkmoot.node.subtasks import Subtasks
 from folkmoot.node.waiting import Gate, first_of
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
+from folkmoot.transport.storage import DiskFull
 from folkmoot.trust import (
     FolkmootError,
     KeyUnpublished,
@@ -263,7 +264,12 @@ class Run:
                 stored, look = await self._seal_result(aiter(measured), content_type)
                 failpoint("node.result.sealed")
                 await self._require_room(stored)
-                await self._end(COMPLETED, stored, measured.digest, look, measured.size_bytes)
+                try:
+                    await self._end(COMPLETED, stored, measured.digest, look, measured.size_bytes)
+                except DiskFull:  # It is written again, and sealed anew.
+                    for envelope in filter(None, (stored, look)):
+                        self.station.envelopes.forget(envelope.digest)
+                    raise
             self._require_written(measured.digest)
 
     async def write_failure(self, message: str, reason: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from folkmoot.transport.durable import sync_folder
+from folkmoot.transport.storage import told_if_full
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
@@ -44,13 +45,14 @@ class Scratch:
         """Return the folder for runs of a job, which belongs to the organization that initiated its root task.
 
         `first_use` says that no earlier run of the job at this node opened it, and allows to make it.
-        Errors: SCRATCH_LOST (it should be there), NOT_ALLOWED (it is another organization's).
+        Errors: SCRATCH_LOST (it should be there), NOT_ALLOWED (it is another organization's), DISK_FULL.
         """
         volume = self._volume(job_id)
         if not volume.exists():
             if not first_use:
                 raise _error(ErrorReason.ERROR_REASON_SCRATCH_LOST, f"the scratch volume of job {job_id} is gone")
-            self._make(volume, job_id, organization_id)
+            with told_if_full():
+                self._make(volume, job_id, organization_id)
         if _owner(volume) != (job_id, organization_id):
             raise _error(ErrorReason.ERROR_REASON_NOT_ALLOWED, f"job {job_id} is another organization's")
         return self.files(job_id)

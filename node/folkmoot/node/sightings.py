@@ -17,6 +17,7 @@ from folkmoot.node.admission import key_of_ours
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import first_of
 from folkmoot.transport import retrying, timeouts
+from folkmoot.transport.storage import DiskFull
 from folkmoot.trust import (
     FolkmootError,
     LedgerBehind,
@@ -183,4 +184,7 @@ class HeadWatch:
             await look_at_heads(self._station)
         except FolkmootError as error:  # what the ledger itself is doubted for, it has noted
             log.warning("node.heads_not_read", detail=str(error))
-        weigh_heads(self._station)
+        try:
+            weigh_heads(self._station)
+        except DiskFull as full:
+            log.critical("node.disk_full", detail=str(full), help=full.help)

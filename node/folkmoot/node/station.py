@@ -33,6 +33,7 @@ from folkmoot.node.vault import Vault
 from folkmoot.node.waiting import Signal
 from folkmoot.transport import INLINE_BYTES, Keyring, Replica, Unreachable
 from folkmoot.transport.heads import HeadStatements, SignsOfLife
+from folkmoot.transport.storage import told_if_full
 from folkmoot.trust import (
     EncryptionDisagrees,
     EnvelopeRejected,
@@ -300,7 +301,8 @@ class Station:
         """`refresh`, without waiting until the server takes this node's token."""
         before = self.replica.state
         try:
-            await self.replica.refresh(self.connection.keys, metadata=self.connection.metadata)
+            with told_if_full():
+                await self.replica.refresh(self.connection.keys, metadata=self.connection.metadata)
         except (LedgerUpgradeNeeded, LedgerEntryInvalid) as error:
             self.doubts.note(error, self.now())
             raise
@@ -326,7 +328,8 @@ class Station:
 
     def take_heads(self, statements: Iterable[Signed]) -> SignsOfLife:
         """Add head statements of other nodes to those that are kept."""
-        signs = self.heads.take(statements, own=self.organization_id, now=self.now())
+        with told_if_full():
+            signs = self.heads.take(statements, own=self.organization_id, now=self.now())
         self._signs = (self.state.position, signs)
         return signs
 

@@ -218,8 +218,9 @@ def _pauses() -> Iterator[float]:
 
 
 def _pause_or_refuse(error: grpc.RpcError, seconds: float) -> None:
-    """Wait a little if the node went away, killed or stopped; raise what it said if it refused."""
+    """Wait a little if the node went away, killed or stopped, or has no room on its disk; raise what it said if it refused."""
     assert isinstance(error, grpc.Call)  # noqa: S101 - so it is for every error of a call; grpc does not type it
-    if error.code() is not grpc.StatusCode.UNAVAILABLE:
-        raise refusal(error.details() or error.code().name) from None
+    refused = refusal(error.details() or error.code().name)
+    if error.code() is not grpc.StatusCode.UNAVAILABLE and refused.reason != ErrorReason.ERROR_REASON_DISK_FULL:
+        raise refused from None
     time.sleep(seconds)

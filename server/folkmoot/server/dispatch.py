@@ -113,7 +113,19 @@ class Dispatch:
             if links.detach(connection, link_id, epoch, sent=session.sent, now=now):
                 placement.relocate(connection, session.node.genesis, session.caller.organization_id, touched)
 
-        self.begin(self.write(detach))
+        self.begin(self._note_away(detach))
+
+    async def _note_away(self, detach: Work[None]) -> None:
+        """Note it, as soon as there is room on the disk: a node that is taken for attached is given runs."""
+        while True:
+            try:
+                return await self.write(detach)
+            except Exception:
+                self.core.log.exception("dispatch.away_not_noted")
+            if self.core.draining.is_set():
+                return None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.core.draining.wait(), SWEEP_SECONDS)
 
     def _ledger_moved(self, state: State) -> None:
         """Tell the nodes that are attached; one that is admitted no more has no session from now on."""

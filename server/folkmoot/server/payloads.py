@@ -19,6 +19,7 @@ from typing import Protocol
 from folkmoot.transport.durable import sync_folder
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import PART_BYTES
+from folkmoot.transport.storage import told_if_full
 from folkmoot.trust import Source
 
 Check = Callable[[int, bytes], None]
@@ -61,7 +62,11 @@ class FolderStore:
         self._boot = secrets.token_hex(4)
 
     async def write_part(self, digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
-        """Take a part: one frame is written while the next one arrives."""
+        """Take a part: one frame is written while the next one arrives. Raises DiskFull."""
+        with told_if_full():
+            await self._write_part(digest, number, frames, check)
+
+    async def _write_part(self, digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
         loop = asyncio.get_running_loop()
         part = await loop.run_in_executor(self._threads, _NewPart, self._of(digest), number, self._boot)
         writing: asyncio.Future[None] = loop.create_future()

@@ -22,6 +22,7 @@ from folkmoot.server.core import RETRY_AFTER, Core
 from folkmoot.transport import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
+from folkmoot.transport.storage import DiskFull, disk_full
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1 import options_pb2 as options
@@ -152,7 +153,11 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _fail(self, call: _Call, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        if not isinstance(error, FolkmootError):
+        if isinstance(error, DiskFull) or disk_full(error) is not None:
+            text = "The server has no room on its disk: nothing was stored. Try again when its operator has made some"
+            error = FolkmootError(errors_pb2.ERROR_REASON_DISK_FULL, text)
+            self._core.log.critical("call.disk_full", method=call.method)
+        elif not isinstance(error, FolkmootError):
             self._core.log.error("call.fault", method=call.method, exc_info=error)
             error = FolkmootError(
                 errors_pb2.ERROR_REASON_INTERNAL, f"The server has a fault; its log names it {context.request_id()}"
@@ -174,7 +179,10 @@ class Guard(grpc.aio.ServerInterceptor):
         if context.caller() is context.ANYONE and not self._strangers.may_be_recorded(now):
             return
         record = events.prepare(intent="call.denied", data={"method": call.method}, now=now, outcome=error.reason_name)
-        await self._core.store.write(record)
+        try:
+            await self._core.store.write(record)
+        except Exception:
+            self._core.log.exception("call.denial_not_recorded", method=call.method)
 
     def _log_end(self, call: _Call, error: FolkmootError | None = None) -> None:
         """Write a line about a call that ended: what went wrong always, what went well only if asked for."""
