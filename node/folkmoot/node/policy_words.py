@@ -78,25 +78,32 @@ def _rule(policy: Policy, rule: Rule) -> Iterator[str]:
 
 
 def _rule_warnings(policy: Policy, rule: Rule, labels: Sequence[str]) -> Iterator[str]:
-    if not rule.images or not rule.initiators or not rule.users or not rule.functions:
+    if not (rule.images and rule.initiators and rule.users and rule.functions):
         yield "a list of it is empty: it covers nothing."
     if EVERY_MEMBER in rule.initiators:
         yield 'initiators is "*": whoever the members admit later may use it too.'
     vouched = bool(rule.signers) or policy.voted_list == "required"
     for pattern in rule.images:
-        if pattern.strip("*") == "":
-            yield f"images has {pattern!r}: any image whatever."
-        elif pattern.startswith("process:") and "process" not in policy.runtimes:
-            yield f'images has {pattern!r}, and runtimes does not name "process": nothing comes of it.'
-        elif _names_no_registry(pattern):
-            yield f"images has {pattern!r}: `*` stands for slashes too, so it covers images of any registry. Name the registry."
-        elif not vouched and not pattern.startswith("process:") and not _PINNED.fullmatch(pattern):
-            yield f"images has {pattern!r}: whatever is pushed there later is allowed too. Pin a digest, or name signers."
+        if warning := _pattern_warning(pattern, policy.runtimes, vouched=vouched):
+            yield f"images has {pattern!r}: {warning}"
     for pattern in rule.labels:
         if not any(fnmatchcase(label, pattern) for label in labels):
             yield f"labels has {pattern!r}, and the node offers {_list(labels) or 'nothing'}."
     if rule.labels and not max(policy.minimum_rows, rule.minimum_rows):
         yield "there is no minimum_rows: an algorithm may read single rows."
+
+
+def _pattern_warning(pattern: str, runtimes: Sequence[str], *, vouched: bool) -> str:
+    """What a pattern of images covers that may not be meant. `vouched`: signers or the members stand for what it covers."""
+    if not pattern.strip("*"):
+        return "any image whatever."
+    if pattern.startswith("process:"):
+        return "" if "process" in runtimes else 'runtimes does not name "process", so nothing comes of it.'
+    if _names_no_registry(pattern):
+        return "`*` stands for slashes too, so it covers images of any registry. Name the registry."
+    if vouched or _PINNED.fullmatch(pattern):
+        return ""
+    return "whatever is pushed there later is allowed too. Pin a digest, or name signers."
 
 
 def _names_no_registry(pattern: str) -> bool:

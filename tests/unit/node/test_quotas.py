@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def run(name: str, *, initiator: str = "alpha", accepted_at: datetime = NOON, **
 
 async def put(journal: Journal, *runs: RunRecord) -> None:
     for each in runs:
-        await journal.transact(lambda connection, each=each: records.insert_run(connection, each))
+        await journal.transact(partial(records.insert_run, record=each))
 
 
 async def send(
