@@ -246,9 +246,9 @@ PROTECTIONS = (
     ),
     Protection(
         "the policy is asked again before a run starts",
-        "node/folkmoot/node/executor.py",
-        "        if isinstance(decision, Refused):  # The data owner",
-        "        if False:  # The data owner",
+        "node/folkmoot/node/starting.py",
+        "                await run.slot.take()\n",
+        "                await run.slot.take()\n            return None\n",
         "tests/attacks/test_a_changed_policy.py::test_a_run_that_waits_is_not_started_when_the_policy_forbids_it_meanwhile",
     ),
     Protection(
@@ -412,8 +412,7 @@ PROTECTIONS = (
         "sdk/folkmoot/registry/api.py",
         "        if is_digest and _digest(read) != reference:\n",
         "        if is_digest and not read:\n",
-        "tests/integration/client/test_algorithms.py::"
-        "test_registry_that_shows_another_manifest_or_configuration_is_not_believed",
+        "tests/unit/registry/test_api.py::test_manifest_by_digest_is_what_its_digest_names",
     ),
 )
 

@@ -89,6 +89,14 @@ def test_blob_is_what_its_digest_names(answers):
         answers(always(200, b"other")).blob(DIGEST, most_bytes=100)
 
 
+def test_manifest_by_digest_is_what_its_digest_names(answers):
+    content = b'{"layers": []}'
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert answers(always(200, content)).manifest(digest) == {"layers": []}
+    with pytest.raises(RegistryAltered):
+        answers(always(200, b'{"layers": [1]}')).manifest(digest)
+
+
 def test_nothing_longer_than_allowed_is_read(answers):
     with pytest.raises(RegistryAltered, match="more than 6 bytes"):
         answers(always(200, CONTENT)).blob(DIGEST, most_bytes=6)
