@@ -44,7 +44,7 @@ TASKS_OF_THIS_COLLABORATION = protection(
 )
 OWN_RUNS = protection(
     "a run is executed by the organization that the task gives it to",
-    Edit(judgement._verify, "task.receiver(record.run_id).organization_id != station.organization_id", "False"),
+    Edit(judgement.require_receiver, "task.receiver(run_id).organization_id != station.organization_id", "False"),
 )
 OWN_INPUTS = protection(
     "an input is for the organizations that the task names",
@@ -56,7 +56,7 @@ OWN_INPUTS = protection(
 )
 GRANTED_ATTEMPTS = protection(
     "a run has as many attempts as its task allows",
-    Edit(judgement._verify, "not 1 <= record.attempt <= task.spec.max_attempts", "False"),
+    Edit(judgement._verify, "not 1 <= record.attempt <= (allowed := attempts_allowed(task.spec))", "False"),
 )
 JOURNALED_RUNS = protection(
     "a run that a node had before is not executed again",
@@ -162,7 +162,7 @@ INPUT_PLACE = protection(
     "an input belongs to one task, of one organization",
     _PLACE,
     Edit(
-        inputs.open_input,
+        inputs.read_input,
         "lambda _: task.signer",
         "lambda it: station.state.keys(it.sender_organization_id).task_signing",
     ),
@@ -262,7 +262,7 @@ NO_GAPS = protection(
 MESSAGE_PLACE = protection(
     "a message belongs to one place in one conversation",
     _PLACE,
-    Edit(messages._envelope, "if not 1 <= context.attempt <= task.spec.max_attempts:", "if False:"),
+    Edit(messages._envelope, "if not 1 <= context.attempt <= attempts_allowed(task.spec):", "if False:"),
     Edit(
         messages._content,
         "if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):",
@@ -319,7 +319,7 @@ SAID_ADDRESSES = protection(
 )
 DATA_OWNERS_POLICY = protection(
     "the data owner's policy decides, and nobody else",
-    Edit(policy.decide, "return refusal or _limits(facts, policy.limits)", "return _limits(facts, policy.limits)"),
+    Edit(policy.decide, "return rules\n", "rules = [0]\n"),
 )
 STATIONS_APPROVALS = protection(
     "an approval is signed by a node of the organization whose run it is about",

@@ -117,7 +117,7 @@ async def test_a_question_is_no_task_and_a_task_no_question(lung: World):
     asked = question(lung)
     with pytest.raises(TaskNotProven, match="expires after it was made"):
         verify_task(asked.chain, lung.state, now=lung.now)
-    assert verify_check(asked.chain, lung.state, now=lung.now).receiver(asked.run_id)
+    assert verify_check(asked.chain, lung.state, now=lung.now).spec.task_id
 
 
 async def test_more_questions_than_a_node_can_bear_are_undecided_at_once(lung: World, make_station: MakeStation):
