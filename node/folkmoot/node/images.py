@@ -25,7 +25,13 @@ def engine_name(image: Image) -> str | None:
 def is_the_image(image: Image, found_id: str, found_digests: list[str]) -> bool:
     """Whether what an engine found is what was asked for; an engine that resolves names otherwise must not decide."""
     wanted = engine_name(image)
-    return wanted == found_id if image.HasField("local") else wanted in found_digests
+    return wanted == found_id if image.HasField("local") else wanted in map(_as_docker_lists, found_digests)
+
+
+def _as_docker_lists(pinned: str) -> str:
+    """Repository and digest as Docker lists them; other engines keep Docker Hub's name."""
+    repository, _, digest = pinned.partition("@")
+    return f"{Repository.parse(repository)}@{digest}"
 
 
 def functions_of(labels: Mapping[str, str] | None) -> tuple[str, ...] | None:

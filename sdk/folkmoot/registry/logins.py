@@ -44,7 +44,7 @@ class Login:
 
 
 def find_login(file: Path | None, host: str) -> Login | None:
-    """The login that a file keeps for a registry; None without a file or without one. Raises INVALID_FIELD for a file of another form."""
+    """The login that a file keeps for a registry; None without a file or without one. Raises IMAGE_UNAVAILABLE for a file of another form."""
     if file is None or not file.exists():
         return None
     try:
@@ -55,7 +55,7 @@ def find_login(file: Path | None, host: str) -> Login | None:
                 return login
     except (OSError, ValueError, AttributeError, TypeError):  # The cause may quote what is secret.
         raise FolkmootError(
-            ErrorReason.ERROR_REASON_INVALID_FIELD,
+            ErrorReason.ERROR_REASON_IMAGE_UNAVAILABLE,
             f"{file} can't be read as a file of `docker login`: log in again with `docker --config {file.parent} login {host}`",
         ) from None
     return _ask(str(helper), _DOCKER_HUB_KEY if host == DOCKER_HUB else host) if helper else None

@@ -11,12 +11,14 @@ from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage, RegistryImage
 ID = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64
 LOCAL = Image(local=LocalImage(id=ID, name="a name is for people only"))
+HUB = Image(registry=RegistryImage(repository="docker.io/library/python", digest=ID))
 REGISTRY = Image(registry=RegistryImage(repository="registry.example.org/a/b", digest=ID))
 
 
 def test_engine_is_asked_without_tags():
     assert engine_name(LOCAL) == ID
     assert engine_name(REGISTRY) == f"registry.example.org/a/b@{ID}"
+    assert engine_name(HUB) == f"python@{ID}"
     assert engine_name(Image(process=ProcessImage(module="os"))) is None
     assert engine_name(Image()) is None
 
@@ -27,6 +29,9 @@ def test_engine_is_asked_without_tags():
         (LOCAL, ID, [], True),
         (LOCAL, OTHER, [ID], False),
         (REGISTRY, OTHER, [f"registry.example.org/a/b@{ID}"], True),
+        (HUB, OTHER, [f"python@{ID}"], True),
+        (HUB, OTHER, [f"docker.io/library/python@{ID}"], True),
+        (HUB, OTHER, [f"registry.example.org/library/python@{ID}"], False),
         (REGISTRY, ID, [], False),
         (REGISTRY, ID, [f"registry.example.org/a/c@{ID}", f"registry.example.org/a/b@{OTHER}"], False),
     ],

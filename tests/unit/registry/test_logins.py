@@ -60,7 +60,7 @@ def test_without_a_file_there_is_no_login(tmp_path: Path):
 def test_file_of_another_form_is_said_without_what_it_holds(tmp_path: Path, content: object):
     with pytest.raises(FolkmootError, match="docker") as refused:
         find_login(write(tmp_path, content), "a.example")
-    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+    assert refused.value.reason == reasons.ERROR_REASON_IMAGE_UNAVAILABLE
     assert "secret" not in str(refused.value)
     assert refused.value.__suppress_context__
 
