@@ -123,6 +123,7 @@ class DockerRuntime:
                 "The engine does not have the image any more: somebody removed it after it was prepared. Create the task again."
             )
         except (DockerException, FolkmootError) as error:
+            _log.warning("engine.not_started", run=start.run_name, detail=str(error))
             self._not_started[start.run_name] = str(error)
 
     def _confined(self, api: Any) -> Confinement:
