@@ -1,8 +1,8 @@
 """People at a station: what they do at its local socket, and what they find in its journal."""
 
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from folkmoot.node.sockets import ADMIN_SOCKET_NAME, reachable_path
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability
-from folkmoot.v1.station_service_pb2 import StationRun, StationStatus
+from folkmoot.v1.station_service_pb2 import EgressRecord, StationRun, StationStatus
 from folkmoot.v1.station_service_pb2_grpc import StationServiceStub
 from folkmoot.v1.task_pb2 import RunState
 from tests.polling import until
@@ -81,9 +81,18 @@ async def at_station(folder: Path) -> AsyncIterator[Person]:
 
 def verified_egress(folder: Path) -> int:
     """Verify what the journal of the node in a folder says has left; return how many records there are."""
-    [path] = (folder / "state").glob("*/journal.db")
-    connection = sqlite3.connect(path)
-    try:
+    with _journal(folder) as connection:
         return egress.verify(connection)
-    finally:
-        connection.close()
+
+
+def records_of_egress(folder: Path) -> list[EgressRecord]:
+    """What has left the node in a folder."""
+    with _journal(folder) as connection:
+        return [EgressRecord.FromString(data) for data in egress.all_records(connection)]
+
+
+@contextmanager
+def _journal(folder: Path) -> Iterator[sqlite3.Connection]:
+    [path] = (folder / "state").glob("*/journal.db")
+    with closing(sqlite3.connect(path)) as connection:
+        yield connection

@@ -11,19 +11,20 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from folkmoot.client import AsyncTask, RunState
+from folkmoot.client import AsyncTask, RunState, Subtasks
 from folkmoot.node.sockets import ADMIN_SOCKET_NAME
 from folkmoot.transport import error_from_rpc
 from folkmoot.v1 import proxy_service_pb2 as proxy
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1 import task_pb2
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Decision, Encryption
 from folkmoot.v1.link_pb2 import Availability
-from folkmoot.v1.task_pb2 import ApprovalSubject
+from folkmoot.v1.task_pb2 import ApprovalSubject, Receipt
 from tests.integration.client.conftest import Hub
 from tests.integration.client.hub import hub_of
-from tests.integration.node.station.people import Person, at_station, verified_egress
+from tests.integration.node.station.people import Person, at_station, records_of_egress, verified_egress
 from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import ask, only
 from tests.polling import until
@@ -409,3 +410,39 @@ async def test_before_the_release_nothing_of_the_result_is_at_the_server_even_wh
                 assert server_has(hub, SECRET)
     finally:
         await made.close()
+
+
+# ---- what has left ---------------------------------------------------------------------------------------------------
+
+
+async def test_every_kind_of_envelope_that_leaves_is_recorded_and_adds_up_to_the_receipts(
+    hub: Hub, stations: Stations, engine: Engine, beta: Path
+):
+    alpha_engine = Engine({"central": central, "answer": answer})
+    async with (
+        stations.station("Alpha", engine=alpha_engine),
+        stations.station("Beta", engine=engine),
+    ):
+        task = await ask(hub, "Alpha", "Gamma", function="central", subtasks=Subtasks(depth=1, number=2), messages=True)
+        async for result in task.results():
+            assert result.value == [f"{SECRET} of Beta"]
+            break
+        receipt = Receipt.FromString((await task._get()).runs[0].receipt.body)
+    left = records_of_egress(hub.folder / "station-Alpha")
+    kinds = {EnvelopeKind.Name(record.kind).removeprefix("ENVELOPE_KIND_") for record in left}
+    assert kinds == {"INPUT", "LOG", "PROGRESS", "MESSAGE", "RESULT"}
+    assert sum(record.size_bytes for record in left) == receipt.bytes_out
+    assert verified_egress(hub.folder / "station-Alpha") == len(left)
+    assert verified_egress(beta) == 1
+    await alpha_engine.close()
+
+
+async def central(algorithm: Algorithm) -> None:
+    """Say and send something of every kind."""
+    line = proxy.LogLine(text="I begin")
+    await algorithm.stub.Log(proxy.LogRequest(log=proxy.LogLines(first_sequence=1, lines=[line])))
+    await algorithm.stub.ReportProgress(proxy.ReportProgressRequest(fraction=0.5, text="half"))
+    await algorithm.send("Gamma", "hello")
+    subtask = await algorithm.subtask("answer", key="one", organizations=["Beta"])
+    values = [f"{value['says']} of {value['of']}" async for value in algorithm.results(subtask)]
+    await algorithm.result(values)

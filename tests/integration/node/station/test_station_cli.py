@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,13 +14,17 @@ from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.node.cli import node
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import task_pb2
+from folkmoot.v1.link_pb2 import Availability
 from tests.integration.client.conftest import Hub
-from tests.integration.node.station.people import at_station
+from tests.integration.node.station.people import Person, at_station
 from tests.integration.node.station.stations import Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import ask, only
 from tests.integration.node.station.test_people import APPROVED, LOOKED_AT
+from tests.polling import until
 
 SECRET = "forty-two"
+LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")
+"""How the node's log begins, which runs in this process and tells on the same stream."""
 
 
 async def answer(algorithm: Algorithm) -> None:
@@ -48,7 +53,8 @@ async def run(*arguments: str | Path) -> tuple[int, str]:
     if isinstance(result.exception, FolkmootError):
         return exit_code(result.exception), f"{result.exception.reason_name}: {result.exception}"
     assert isinstance(result.exception, SystemExit | None), result.exception
-    return result.exit_code, result.output
+    said = [line for line in result.output.splitlines(keepends=True) if not LOGGED.match(line)]
+    return result.exit_code, "".join(said)
 
 
 async def test_a_run_is_listed_shown_approved_and_its_end_is_in_the_books(
@@ -113,17 +119,43 @@ async def test_pause_holds_runs_back_and_drain_waits_for_what_runs(
         async def waits() -> bool:
             return any("PAUSED" in str(each.reason).upper() for each in await task.why())
 
-        from tests.polling import until
-
         await until(waits)
         assert not engine.started
         _, draining = await run("drain", config, "--wait")
         assert "draining" in draining
     async with stations.station("Beta", engine=engine), at_station(config.parent) as person:
-        assert (await person.status()).availability == 3
+        assert await _draining(person)
         assert not engine.started
         await run("resume", config)
         await only(task)
+
+
+async def test_drain_waits_until_what_computes_has_ended_and_is_delivered(
+    hub: Hub, stations: Stations, engine: Engine, config: Path
+):
+    computing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(algorithm: Algorithm) -> None:
+        computing.set()
+        await go_on.wait()
+        await algorithm.result(1)
+
+    engine.functions = {"answer": slow}
+    async with stations.station("Beta", engine=engine), at_station(config.parent) as person:
+        task = await ask(hub, "Beta")
+        await asyncio.wait_for(computing.wait(), 30)
+        draining = asyncio.create_task(run("drain", config, "--wait", "--json"))
+        await until(lambda: _draining(person))
+        assert not draining.done()
+        go_on.set()
+        code, said = await draining
+        [status] = json.loads(said)
+        assert (code, status.get("undelivered", 0), status.get("open_runs", 0)) == (0, 0, 0)
+        assert (await only(task)).value == 1
+
+
+async def _draining(person: Person) -> bool:
+    return (await person.status()).availability == Availability.AVAILABILITY_DRAINING
 
 
 async def test_without_a_node_the_commands_say_what_to_start(hub: Hub, stations: Stations, config: Path):
