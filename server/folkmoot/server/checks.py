@@ -110,16 +110,17 @@ class Checks:
 
 
 def whom_to_ask(connection: Connection, spec: TaskSpec) -> dict[str, links.Link]:
-    """Return the connected node of each organization that would be the best place for its run, as far as there is one."""
+    """Return the connected node of each organization at which its run would be placed now, as far as there is one."""
     organization_ids = [receiver.organization_id for receiver in spec.receivers]
-    attached = [link for link in links.admitted(connection, spec.genesis, organization_ids) if link.attached]
-    open_runs = links.open_runs(connection, (link.link_id for link in attached if link.link_id))
-    chosen = {
-        organization_id: placement.choose(peers, open_runs=open_runs, labels=spec.labels)
-        for organization_id in organization_ids
-        if (peers := [link for link in attached if link.organization_id == organization_id])
-    }
-    return {organization_id: link for organization_id, link in chosen.items() if link is not None}
+    admitted = links.admitted(connection, spec.genesis, organization_ids)
+    open_runs = links.open_runs(connection, (link.link_id for link in admitted if link.link_id))
+    chosen = {}
+    for organization_id in organization_ids:
+        peers = [link for link in admitted if link.organization_id == organization_id]
+        link = placement.choose(peers, open_runs=open_runs, labels=spec.labels)
+        if link is not None and link.attached:
+            chosen[organization_id] = link
+    return chosen
 
 
 def _verdict(receiver: Receiver, node_id: str, forecast: Forecast.ValueType) -> Verdict:

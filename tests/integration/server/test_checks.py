@@ -19,6 +19,7 @@ from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
 from tests.integration.server.links import Poll, Station, Stream, attached
 from tests.integration.server.sealed import SealedTask, task
+from tests.polling import until
 
 ACCEPTED, REFUSED = Forecast.FORECAST_ACCEPTED, Forecast.FORECAST_REFUSED
 UNREACHABLE, UNDECIDED = Forecast.FORECAST_UNREACHABLE, Forecast.FORECAST_UNDECIDED
@@ -236,6 +237,27 @@ async def test_a_node_answers_for_nobody_but_itself(hub: Hub) -> None:
         of_beta, of_gamma = await asking
     assert (of_beta.run_id, of_beta.organization_id) == (asked.run_id("Beta"), hub.lung["Beta"].address)
     assert of_gamma.forecast == REFUSED
+
+
+async def offered(hub: Hub, name: str, label: str) -> bool:
+    listed = await hub.server.admin.ListNodes(admin.ListNodesRequest(genesis=hub.lung.genesis), metadata=hub.ada)
+    return any(node.name == name and label in node.policy.labels for node in listed.nodes)
+
+
+async def test_of_several_nodes_the_one_is_asked_that_would_get_the_run(hub: Hub) -> None:
+    hub.lung.add_node("Beta", "beta-2")
+    await hub.server.append(hub.lung.entries[-1], hub.admins["Beta"])
+    async with (
+        attached(hub.server, hub.lung, "Beta") as first,
+        attached(hub.server, hub.lung, "Beta", node="beta-2") as second,
+    ):
+        await first.send(offer=link.Offer(free_slots=9))
+        await second.send(offer=link.Offer(policy=link.PolicySummary(labels=["patients"], slots=1)))
+        await until(lambda: offered(hub, "beta-2", "patients"))
+        asking = ask(hub, question(hub, ("Beta",), labels=["patients"]))
+        await answer(second, forecast=ACCEPTED)
+        [of_beta] = await asking
+    assert of_beta.node_id == hub.lung["Beta"].nodes["beta-2"].fingerprint
 
 
 async def test_an_answer_without_a_forecast_is_undecided(hub: Hub) -> None:
