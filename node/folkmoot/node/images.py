@@ -25,7 +25,9 @@ def engine_name(image: Image) -> str | None:
 def is_the_image(image: Image, found_id: str, found_digests: list[str]) -> bool:
     """Whether what an engine found is what was asked for; an engine that resolves names otherwise must not decide."""
     wanted = engine_name(image)
-    return wanted == found_id if image.HasField("local") else wanted in map(_as_docker_lists, found_digests)
+    if image.HasField("local"):
+        return wanted == found_id
+    return any(wanted == _as_docker_lists(each) for each in found_digests)
 
 
 def _as_docker_lists(pinned: str) -> str:

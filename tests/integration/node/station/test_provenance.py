@@ -217,6 +217,18 @@ async def test_registry_that_is_down_is_waited_for_and_told(site: Site):
         assert result.state == RunState.COMPLETED
 
 
+async def test_node_that_restarts_in_the_middle_fetches_the_image_afterwards(site: Site):
+    pushed = site.push()
+    site.images.stop()
+    async with site.node(registry_patience_seconds=50):
+        task = await site.task(pushed)
+        await until(lambda: site.waits(task, WaitReason.WAIT_REASON_IMAGE, "can't be reached"))
+    site.images.start()
+    async with site.node():
+        [result] = await task.wait()
+        assert result.state == RunState.COMPLETED
+
+
 async def test_registry_that_stays_down_is_the_reason(site: Site):
     pushed = site.push()
     site.images.stop()
@@ -241,10 +253,18 @@ async def test_fetching_one_image_does_not_delay_another_run(site: Site):
 
 
 async def test_two_runs_fetch_an_image_once(site: Site):
+    """Though the first of them is cancelled while both wait."""
     pushed = site.push()
-    async with site.node(slots=2):
-        tasks = [await site.task(pushed) for _ in range(2)]
+    site.images.stop()
+    async with site.node(slots=2, signers="", registry_patience_seconds=50):
+        tasks = [await site.task(pushed) for _ in range(3)]
         for task in tasks:
+            await until(lambda task=task: site.waits(task, WaitReason.WAIT_REASON_IMAGE, "can't be reached"))
+        await tasks[0].cancel()
+        [cancelled] = await tasks[0].wait()
+        assert cancelled.state == RunState.CANCELLED
+        site.images.start()
+        for task in tasks[1:]:
             [result] = await task.wait()
             assert result.state == RunState.COMPLETED
     assert site.images.answered(f"GET /v2/team/average/manifests/{pushed.digest}") == 1
