@@ -40,7 +40,7 @@ async def test_a_number_that_no_journal_can_keep_costs_a_session_and_not_the_nod
     async def tell(given: ServerFrame) -> None:
         if given.HasField("resync"):
             await station.journal.transact(lambda db: records.acknowledge(db, given.resync.last_sequence))
-        await station.journal.transact(lambda db: message_records.accept_outgoing(db, given.accepted))
+        await station.journal.transact(lambda db: message_records.accept_outgoing(db, [given.accepted]))
 
     scene.station.tell = tell  # type: ignore[method-assign, assignment]
     with pytest.raises(OverflowError):  # what the link has to live with

@@ -15,7 +15,8 @@ The protocol, step by step:
  5. The node sends RunUpdates as runs move. They may be lost with the stream; Hello.held_runs repeats what counts. Terminal states
     do not travel here: TaskService.CommitRun, a call of its own, makes them durable.
  6. The node sends PeerMessages and keeps each until the server's Accepted names it; after a new Welcome it sends unaccepted ones
-    again. The server stores a message once per (sending run, receiving run, sequence).
+    again. The server stores a message once per (sending run, receiving run, sequence). The node of the run that receives says
+    Received as its algorithm gets on; while many messages of a pair are unread, the server withholds Accepted, and the sender waits.
  7. Each side sends Heartbeat when it has sent nothing else for heartbeat_interval. After three silent intervals the other side is
     taken for gone. A node that is gone keeps its runs: it is away, nothing else.
  8. A node that acknowledges more than the server has sent gets Resync (the server was restored from a backup), and so does one that
@@ -198,6 +199,7 @@ class NodeFrame(_message.Message):
     HEAD_STATEMENT_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
     CHECKED_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """Everything up to this delivery is journaled and synced."""
     @_builtins.property
@@ -232,6 +234,10 @@ class NodeFrame(_message.Message):
     def checked(self) -> Global___Checked:
         """The answer to a Check."""
 
+    @_builtins.property
+    def received(self) -> Global___Received:
+        """An algorithm has had messages of a sibling run."""
+
     def __init__(
         self,
         *,
@@ -244,12 +250,13 @@ class NodeFrame(_message.Message):
         head_statement: _signed_pb2.Signed | None = ...,
         offer: Global___Offer | None = ...,
         checked: Global___Checked | None = ...,
+        received: Global___Received | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bye", b"bye", "checked", b"checked", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "offer", b"offer", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bye", b"bye", "checked", b"checked", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "offer", b"offer", "peer_message", b"peer_message", "received", b"received", "run_update", b"run_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "bye", b"bye", "checked", b"checked", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "offer", b"offer", "peer_message", b"peer_message", "run_update", b"run_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "bye", b"bye", "checked", b"checked", "frame", b"frame", "head_statement", b"head_statement", "heartbeat", b"heartbeat", "hello", b"hello", "offer", b"offer", "peer_message", b"peer_message", "received", b"received", "run_update", b"run_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "run_update", "peer_message", "bye", "head_statement", "offer", "checked"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "run_update", "peer_message", "bye", "head_statement", "offer", "checked", "received"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -797,6 +804,36 @@ class PeerMessage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerMessage: _TypeAlias = PeerMessage  # noqa: Y015
+
+@_typing.final
+class Received(_message.Message):
+    """The algorithm of a run has had a message of a sibling run, and all before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_RUN_ID_FIELD_NUMBER: _builtins.int
+    TO_RUN_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    from_run_id: _builtins.str
+    """The run that sent it."""
+    to_run_id: _builtins.str
+    """The run that has had it."""
+    sequence: _builtins.int
+    """Its position."""
+    def __init__(
+        self,
+        *,
+        from_run_id: _builtins.str = ...,
+        to_run_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_run_id", b"from_run_id", "sequence", b"sequence", "to_run_id", b"to_run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Received: _TypeAlias = Received  # noqa: Y015
 
 @_typing.final
 class Bye(_message.Message):

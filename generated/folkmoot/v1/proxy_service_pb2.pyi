@@ -78,6 +78,26 @@ COMPARISON_IS_NOT_NULL: Comparison.ValueType  # 9
 """With a value."""
 Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
+class _ReceiveUntil:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReceiveUntilEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiveUntil.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECEIVE_UNTIL_UNSPECIFIED: _ReceiveUntil.ValueType  # 0
+    """When the caller ends it."""
+    RECEIVE_UNTIL_IDLE: _ReceiveUntil.ValueType  # 1
+    """When there was one at least, and there are no more for now: a run whose stream is open waits, and lends its slot."""
+
+class ReceiveUntil(_ReceiveUntil, metaclass=_ReceiveUntilEnumTypeWrapper):
+    """When a stream of messages ends."""
+
+RECEIVE_UNTIL_UNSPECIFIED: ReceiveUntil.ValueType  # 0
+"""When the caller ends it."""
+RECEIVE_UNTIL_IDLE: ReceiveUntil.ValueType  # 1
+"""When there was one at least, and there are no more for now: a run whose stream is open waits, and lends its slot."""
+Global___ReceiveUntil: _TypeAlias = ReceiveUntil  # noqa: Y015
+
 @_typing.final
 class GetContextRequest(_message.Message):
     """Request of GetContext."""
@@ -1034,6 +1054,9 @@ class ReceiveMessagesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSORS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    until: Global___ReceiveUntil.ValueType
+    """When the stream ends by itself."""
     @_builtins.property
     def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___MessageCursor]:
         """Where to go on, by sender; a sender that is not named begins at its first message."""
@@ -1042,10 +1065,11 @@ class ReceiveMessagesRequest(_message.Message):
         self,
         *,
         cursors: _abc.Iterable[Global___MessageCursor] | None = ...,
+        until: Global___ReceiveUntil.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursors", b"cursors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursors", b"cursors", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

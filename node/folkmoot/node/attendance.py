@@ -1,6 +1,8 @@
 """What a station says and hears on its link: who it is and what it holds; deliveries go to the intake, the rest is answered here."""
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -19,7 +21,7 @@ from folkmoot.node.sightings import HeadWatch
 from folkmoot.node.station import Station
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import FolkmootError
-from folkmoot.v1.link_pb2 import HeldRun, Hello, NodeFrame, Resync, ServerFrame, Welcome
+from folkmoot.v1.link_pb2 import Accepted, HeldRun, Hello, NodeFrame, Resync, ServerFrame, Welcome
 from folkmoot.v1.task_pb2 import Isolation, RunState
 
 log = structlog.get_logger()
@@ -47,6 +49,8 @@ class Attendance:
         self._questions = questions
         self._isolation = isolation
         self._boot_id = str(uuid4())
+        self._accepted: list[Accepted] = []
+        self._noting: asyncio.Task[None] | None = None
 
     async def hello(self) -> NodeFrame:
         """Who the node is, what it holds, up to where it has journaled deliveries."""
@@ -75,7 +79,7 @@ class Attendance:
         self._ledger.shown(welcome.ledger_position)
         self._heads.attached()
         messages = await self._station.journal.transact(message_records.unaccepted_outgoing)
-        return [NodeFrame(peer_message=message) for message in messages]
+        return [*(NodeFrame(peer_message=message) for message in messages), *self._executor.messages_had()]
 
     async def deliver(self, frames: Sequence[ServerFrame]) -> int:
         """Journal deliveries."""
@@ -87,18 +91,23 @@ class Attendance:
             case "ledger_head":
                 self._ledger.shown(frame.ledger_head.position)
             case "accepted":
-                accepted = frame.accepted
-                failpoint("node.message.accepted")
-                await self._station.journal.transact(
-                    lambda connection: message_records.accept_outgoing(connection, accepted)
-                )
-                self._executor.message_accepted()
+                self._accepted.append(frame.accepted)
+                if self._noting is None or self._noting.done():
+                    self._noting = asyncio.create_task(self._note_accepted())
             case "resync":
                 await self._resync(frame.resync)
             case "check":
                 self._questions.ask(frame.check)
             case kind:
                 log.warning("link.frame_unknown", kind=kind)
+
+    async def _note_accepted(self) -> None:
+        """Note which messages the server has stored, those at once that come meanwhile: the link does not wait for the disk."""
+        while self._accepted:
+            accepted, self._accepted = self._accepted, []
+            failpoint("node.message.accepted")
+            await self._station.journal.transact(partial(message_records.accept_outgoing, accepted=accepted))
+            self._executor.message_accepted()
 
     async def turned_away(self, refusal: FolkmootError) -> None:
         """The server says that the node does not belong here. Only the ledger can say that; it is asked for its newest entries."""

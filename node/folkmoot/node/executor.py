@@ -52,8 +52,8 @@ from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, timestamp, verify_task
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
-from folkmoot.v1.proxy_service_pb2 import Folder
+from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage, RunUpdate
+from folkmoot.v1.proxy_service_pb2 import Folder, SendMessageRequest
 from folkmoot.v1.task_pb2 import RunState, Waiting, WaitReason
 from folkmoot.v1.task_pb2 import Scratch as ScratchKind
 
@@ -138,10 +138,14 @@ class Executor:
         """Whether a run is here that could not be decided yet."""
         return run_id in self._undecided
 
-    def message_arrived(self, run_id: str) -> None:
-        """A message for a run has been journaled."""
-        if run := self._runs.get(run_id):
-            run.messages.arrived()
+    def message_arrived(self, message: PeerMessage, content: SendMessageRequest | None) -> None:
+        """A message for a run has been journaled; what it says, if it was opened."""
+        if run := self._runs.get(message.to_run_id):
+            run.messages.arrived(message, content)
+
+    def messages_had(self) -> list[NodeFrame]:
+        """How far algorithms have read what siblings sent, for a server that may not know."""
+        return [frame for run in self._runs.values() for frame in run.messages.had_all()]
 
     def message_accepted(self) -> None:
         """The server has stored a message of a run."""

@@ -22,6 +22,7 @@ from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import BytesSource, EnvelopeRejected, FolkmootError, TrustError, VerifiedTask, inspect
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
+from folkmoot.v1.proxy_service_pb2 import SendMessageRequest
 from folkmoot.v1.task_pb2 import RunState
 
 Change: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]
@@ -45,8 +46,8 @@ class Runs(Protocol):
     def waits(self, run_id: str) -> bool:
         """Whether a run is here that could not be decided yet."""
 
-    def message_arrived(self, run_id: str) -> None:
-        """A message for a run has been journaled."""
+    def message_arrived(self, message: PeerMessage, content: SendMessageRequest | None) -> None:
+        """A message for a run has been journaled; what it says, if it was opened."""
 
 
 class Intake:
@@ -157,12 +158,15 @@ class Intake:
         return change
 
     async def _message(self, message: PeerMessage) -> Change | None:
-        if not self._waits(message.to_run_id) and not await self._is_right(message):
-            return None
+        content = None
+        if not self._waits(message.to_run_id):
+            is_right, content = await self._check(message)
+            if not is_right:
+                return None
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
             message_records.insert_incoming(connection, message)
-            return lambda: self._runs.message_arrived(message.to_run_id)
+            return lambda: self._runs.message_arrived(message, content)
 
         return change
 
@@ -173,19 +177,19 @@ class Intake:
             return self._runs.waits(run_id)
         return not judged.decided and self._runs.task_of(run_id) is None
 
-    async def _is_right(self, message: PeerMessage) -> bool:
+    async def _check(self, message: PeerMessage) -> tuple[bool, SendMessageRequest | None]:
+        """Whether a message is believed, and what it says; nothing, while the key is awaited that it is sealed to."""
         judged = self._judged.get(message.to_run_id)
         task = (judged.task if judged else None) or self._runs.task_of(message.to_run_id)
         if task is None or task.receiver(message.to_run_id).organization_id != self._station.organization_id:
             log.info("message.dropped", run_id=message.to_run_id, cause="the run is not under way here")
-            return False
+            return False, None
         try:
-            await check_message(self._station, task, message)
+            return True, await check_message(self._station, task, message)
         except TrustError as error:
             cause = error.cause_text if isinstance(error, EnvelopeRejected) else error.message
             log.warning("message.rejected", run_id=message.to_run_id, sequence=message.sequence, cause=cause)
-            return False
-        return True
+            return False, None
 
 
 def _apply(connection: sqlite3.Connection, changes: Sequence[Change], last: int) -> list[Callable[[], None]]:

@@ -4,6 +4,7 @@ As in `records`, every function is a change, or a query, for `Journal.transact`.
 """
 
 import sqlite3
+from collections.abc import Iterable
 
 from folkmoot.node import egress
 from folkmoot.node.egress import Departure
@@ -30,7 +31,7 @@ def insert_outgoing(
         raise FolkmootError(
             ErrorReason.ERROR_REASON_REPEAT_DIFFERS, f"message {message.sequence} was sent before, and differs"
         )
-    (last,) = connection.execute(f"SELECT coalesce(max(sequence), 0) {where}", pair).fetchone()
+    last = last_outgoing(connection, *pair)
     if message.sequence != last + 1:
         raise FolkmootError(
             ErrorReason.ERROR_REASON_INVALID_FIELD, f"the next message is {last + 1}, not {message.sequence}"
@@ -43,11 +44,20 @@ def insert_outgoing(
     return True
 
 
-def accept_outgoing(connection: sqlite3.Connection, accepted: Accepted) -> None:
-    """Note that the server has stored a message."""
-    connection.execute(
-        "UPDATE outgoing_messages SET accepted = 1 WHERE from_run_id = ? AND to_run_id = ? AND sequence = ?",
-        (accepted.from_run_id, accepted.to_run_id, accepted.sequence),
+def last_outgoing(connection: sqlite3.Connection, from_run_id: str, to_run_id: str) -> int:
+    """The number of the last message that one run has sent to another."""
+    (last,) = connection.execute(
+        "SELECT coalesce(max(sequence), 0) FROM outgoing_messages WHERE from_run_id = ? AND to_run_id = ?",
+        (from_run_id, to_run_id),
+    ).fetchone()
+    return int(last)
+
+
+def accept_outgoing(connection: sqlite3.Connection, accepted: Iterable[Accepted]) -> None:
+    """Note that the server has stored messages: what they were is not needed any more, only that a repeat is the same."""
+    connection.executemany(
+        "UPDATE outgoing_messages SET accepted = 1, frame = x'' WHERE from_run_id = ? AND to_run_id = ? AND sequence = ?",
+        [(each.from_run_id, each.to_run_id, each.sequence) for each in accepted],
     )
 
 
@@ -55,6 +65,15 @@ def count_unaccepted(connection: sqlite3.Connection, run_id: str) -> int:
     """How many messages that a run has sent the server may lack."""
     (number,) = connection.execute(
         "SELECT count(*) FROM outgoing_messages WHERE accepted = 0 AND from_run_id = ?", (run_id,)
+    ).fetchone()
+    return int(number)
+
+
+def count_unaccepted_to(connection: sqlite3.Connection, from_run_id: str, to_run_id: str) -> int:
+    """How many messages from one run to another the server may lack."""
+    (number,) = connection.execute(
+        "SELECT count(*) FROM outgoing_messages WHERE accepted = 0 AND from_run_id = ? AND to_run_id = ?",
+        (from_run_id, to_run_id),
     ).fetchone()
     return int(number)
 
@@ -85,6 +104,14 @@ def incoming_after(
         (to_run_id, from_run_id, sequence),
     )
     return [(int(number), bytes(envelope)) for number, envelope in rows]
+
+
+def forget_read(connection: sqlite3.Connection, to_run_id: str, from_run_id: str, sequence: int) -> None:
+    """Drop what an algorithm has had of a sibling."""
+    connection.execute(
+        "DELETE FROM incoming_messages WHERE to_run_id = ? AND from_run_id = ? AND sequence <= ?",
+        (to_run_id, from_run_id, sequence),
+    )
 
 
 def incoming_of(connection: sqlite3.Connection, to_run_id: str) -> list[PeerMessage]:

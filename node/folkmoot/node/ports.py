@@ -16,6 +16,7 @@ from folkmoot.v1.proxy_service_pb2 import (
     QueryRequest,
     ReadTableRequest,
     ReceiveMessagesResponse,
+    ReceiveUntil,
     RunResult,
     SendMessageRequest,
     SubtaskHead,
@@ -60,7 +61,9 @@ class RunPort(Protocol):
     async def send_message(self, request: SendMessageRequest) -> None:
         """Journal a message to a sibling run."""
 
-    def receive_messages(self, cursors: Mapping[str, int]) -> AsyncIterator[ReceiveMessagesResponse]:
+    def receive_messages(
+        self, cursors: Mapping[str, int], *, until: ReceiveUntil.ValueType
+    ) -> AsyncIterator[ReceiveMessagesResponse]:
         """Stream messages of sibling runs; cursors give the last received sequence by organization."""
 
     async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:

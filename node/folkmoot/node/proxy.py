@@ -195,7 +195,7 @@ class ProxyServicer(ProxyServiceServicer):
     ) -> AsyncIterator[pb.ReceiveMessagesResponse]:
         async with self._call("ReceiveMessages", context, request) as (port, _):
             cursors = {cursor.organization_id: cursor.after_sequence for cursor in request.cursors}
-            async with _closing(port.receive_messages(cursors)) as messages:
+            async with _closing(port.receive_messages(cursors, until=request.until)) as messages:
                 async for message in messages:
                     yield message
 

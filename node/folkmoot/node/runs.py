@@ -52,6 +52,7 @@ from folkmoot.v1.proxy_service_pb2 import (
     LogLines,
     Peer,
     ReceiveMessagesResponse,
+    ReceiveUntil,
     RunResult,
     SendMessageRequest,
     SubtaskHead,
@@ -210,9 +211,11 @@ class Run:
         """See RunPort."""
         await self.messages.send(request)
 
-    def receive_messages(self, cursors: Mapping[str, int]) -> AsyncGenerator[ReceiveMessagesResponse, None]:
+    def receive_messages(
+        self, cursors: Mapping[str, int], *, until: ReceiveUntil.ValueType = ReceiveUntil.RECEIVE_UNTIL_UNSPECIFIED
+    ) -> AsyncGenerator[ReceiveMessagesResponse, None]:
         """See RunPort."""
-        return self.messages.receive(cursors)
+        return self.messages.receive(cursors, until=until)
 
     @asynccontextmanager
     async def waiting_for_others(self) -> AsyncGenerator[None, None]:

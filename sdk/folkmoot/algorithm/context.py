@@ -94,10 +94,31 @@ class Context:
         """Return a table, as far as columns (none: all) and conditions go; they are applied at the source.
 
         Conditions are tuples such as `("age", ">=", 50)`; rows have to meet all of them. Nothing is read before the table is asked for
-        its content; then TableNotFound, ColumnNotFound and DataUnreadable are possible.
+        its content; then TableNotFound, ColumnNotFound, TooFewRows and DataUnreadable are possible.
         """
         request = pb.ReadTableRequest(label=label, columns=columns, where=[condition(one) for one in where])
         return Table(lambda: self._proxy.read_table(request))
+
+    def query(self, label: str, sql: str) -> Table:
+        """Return the answer to a query of one's own: one SELECT in DuckDB's SQL over the table `label`, if its owner permits that.
+
+        Nothing is executed before the table is asked for its content; then TableNotFound, QueryNotAllowed, QueryInvalid,
+        TooFewRows and DataUnreadable are possible.
+        """
+        request = pb.QueryRequest(label=label, sql=sql)
+        return Table(lambda: self._proxy.query(request))
+
+    def folder(self, label: str) -> Path:
+        """Return a folder of the node's data, which can only be read; TableNotFound names those there are."""
+        known = {folder.label: folder.path for folder in self._run.folders}
+        if label not in known:
+            raise TableNotFound(f"no folder {label!r}; this run may read: {', '.join(known) or 'none'}")
+        return Path(known[label])
+
+    @property
+    def minimum_rows(self) -> int:
+        """The fewest rows that the data owner gives at once; 0: any."""
+        return self._run.minimum_rows
 
     @property
     def scratch(self) -> Path:
@@ -192,13 +213,34 @@ class Context:
 
     # ---- sibling runs ----
 
-    def send(self, organization: Named, value: object) -> None:
-        """Send a value to the sibling run of another organization; what JSON, bytes or tables are, up to 256,000 bytes."""
-        self._messages.send(address(organization, self.siblings), value)
+    def send(self, to: Named | Iterable[Named], value: object) -> None:
+        """Send a value to the sibling run of another organization, or of several; what JSON, bytes or tables are, up to 256,000 bytes.
+
+        Returns when the node has it for each of them. If one of them does not read what was sent before, this waits: then TOO_MANY.
+        """
+        self._messages.send(self._receivers(to), [value])
+
+    def send_many(self, to: Named | Iterable[Named], values: Iterable[object]) -> None:
+        """Send values one after the other, as `send` does, without waiting for each of them."""
+        self._messages.send(self._receivers(to), values)
+
+    def broadcast(self, value: object) -> None:
+        """Send a value to all other sibling runs."""
+        self._messages.send([one.organization_id for one in self.siblings if one != self.organization], [value])
 
     def receive(self, organization: Named) -> Any:
         """Wait for the next value that an organization's sibling run sends to this one."""
         return self._messages.receive(address(organization, self.siblings))
+
+    def receive_any(self) -> tuple[Organization, Any]:
+        """Wait for the next value of whichever sibling run; return whose it is, and the value."""
+        sender, value = self._messages.receive_any()
+        return next(one for one in self.siblings if one.organization_id == sender), value
+
+    def _receivers(self, to: Named | Iterable[Named]) -> list[str]:
+        if isinstance(to, (Organization, str)):
+            return [address(to, self.siblings)]
+        return addresses(to, self.siblings)
 
     # ---- how it goes ----
 

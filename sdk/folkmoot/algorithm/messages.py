@@ -1,6 +1,7 @@
 """Messages between sibling runs: per pair in order, none twice, none missing."""
 
 from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from folkmoot.algorithm.errors import MessageGap, NotSerializable
@@ -21,43 +22,46 @@ class Messages:
         self._received: dict[str, int] = {}
         self._inbox: defaultdict[str, deque[ReceiveMessagesResponse]] = defaultdict(deque)
 
-    def send(self, organization_id: str, value: object) -> None:
-        """Send a value; returns when the node has it in its journal."""
-        encoded = encode(value, name="message")
-        if len(encoded.content) > MESSAGE_LIMIT_BYTES:
-            raise NotSerializable(
-                f"the message takes {len(encoded.content):,} bytes, at most {MESSAGE_LIMIT_BYTES:,} are possible: send it in "
-                "parts, or return it as a result that a later task depends on",
-                reason=reasons.ERROR_REASON_TOO_LARGE,
-            )
-        sequence = self._sent[organization_id] + 1
-        self._proxy.send_message(
-            SendMessageRequest(
-                organization_id=organization_id,
-                sequence=sequence,
-                content_type=encoded.content_type,
-                content=encoded.content,
-            )
-        )
-        self._sent[organization_id] = sequence
+    def send(self, organization_ids: Sequence[str], values: Iterable[object]) -> None:
+        """Send values to each of the siblings; returns when the node has all of them in its journal."""
+        for journaled in self._proxy.send_messages(self._numbered(organization_ids, values)):
+            self._sent[journaled.organization_id] = journaled.sequence
+
+    def _numbered(self, organization_ids: Sequence[str], values: Iterable[object]) -> Iterator[SendMessageRequest]:
+        first = {each: self._sent[each] + 1 for each in organization_ids}
+        for index, value in enumerate(values):
+            encoded = encode(value, name="message")
+            if len(encoded.content) > MESSAGE_LIMIT_BYTES:
+                raise NotSerializable(
+                    f"the message takes {len(encoded.content):,} bytes, at most {MESSAGE_LIMIT_BYTES:,} are possible: send it "
+                    "in parts, or return it as a result that a later task depends on",
+                    reason=reasons.ERROR_REASON_TOO_LARGE,
+                )
+            for organization_id, sequence in first.items():
+                yield SendMessageRequest(
+                    organization_id=organization_id,
+                    sequence=sequence + index,
+                    content_type=encoded.content_type,
+                    content=encoded.content,
+                )
 
     def receive(self, organization_id: str) -> Any:
         """Wait for the next message of an organization and return its value."""
-        if not self._inbox[organization_id]:
-            self._fill(organization_id)
+        while not self._inbox[organization_id]:
+            self._fill()
         message = self._inbox[organization_id].popleft()
         return decode(message.content_type, message.content)
 
-    def _fill(self, organization_id: str) -> None:
-        """Take messages in until there is one of this organization. The call is open only as long as this run waits."""
-        messages = self._proxy.receive_messages(self._received)
-        try:
-            for message in messages:
-                self._take(message)
-                if message.organization_id == organization_id:
-                    return
-        finally:
-            messages.close()  # type: ignore[attr-defined]  # a generator
+    def receive_any(self) -> tuple[str, Any]:
+        """Wait for the next message of whichever sibling; return the sender's address and the value."""
+        while not (waiting := [each for each, inbox in self._inbox.items() if inbox]):
+            self._fill()
+        return waiting[0], self.receive(waiting[0])
+
+    def _fill(self) -> None:
+        """Take in what there is, and wait for something if there is nothing. The call is open only as long as this run waits."""
+        for message in self._proxy.receive_messages(self._received):
+            self._take(message)
 
     def _take(self, message: ReceiveMessagesResponse) -> None:
         sender, last = message.organization_id, self._received.get(message.organization_id, 0)

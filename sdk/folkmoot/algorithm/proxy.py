@@ -9,12 +9,13 @@ import hashlib
 import os
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
 
-from folkmoot.algorithm.errors import DataUnreadable, refusal
+from folkmoot.algorithm.errors import AlgorithmError, DataUnreadable, refusal
 from folkmoot.algorithm.results import Result, assemble
 from folkmoot.algorithm.version import TOOLKIT
 from folkmoot.v1 import proxy_service_pb2 as pb
@@ -24,6 +25,7 @@ from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
 ADDRESS_VARIABLE = "FOLKMOOT_PROXY"
 USUAL_ADDRESS = "unix:/run/folkmoot/proxy.sock"
 FRAME_BYTES = 1024 * 1024
+MESSAGES_UNDER_WAY = 32
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 _CHANNEL_OPTIONS = (
@@ -34,6 +36,8 @@ _CHANNEL_OPTIONS = (
 )
 
 Item = TypeVar("Item")
+_Message = tuple[pb.SendMessageRequest, Any]
+"""A message, and the call that sends it."""
 
 
 class Proxy:
@@ -69,13 +73,21 @@ class Proxy:
         return self._repeat(lambda: self._stub.ListTables(pb.ListTablesRequest(), wait_for_ready=True)).tables
 
     def read_table(self, request: pb.ReadTableRequest) -> Iterator[bytes]:
-        """Yield a table as an Arrow IPC stream. A table has no offset: what was had is read again, and must be the same."""
+        """Yield a table as an Arrow IPC stream."""
+        return self._read_whole(self._stub.ReadTable, request)
+
+    def query(self, request: pb.QueryRequest) -> Iterator[bytes]:
+        """Yield a query's answer as an Arrow IPC stream."""
+        return self._read_whole(self._stub.Query, request)
+
+    def _read_whole(self, method: Any, request: pb.ReadTableRequest | pb.QueryRequest) -> Iterator[bytes]:
+        """Yield a stream that has no offset: what was had is read again, and must be the same."""
         had_bytes, had_checksum = 0, 0
 
         def rest() -> Iterator[bytes]:
             nonlocal had_bytes, had_checksum
             again_bytes, again_checksum = had_bytes, 0
-            for response in _read(self._stub.ReadTable, request):
+            for response in _read(method, request):
                 data = response.data
                 if again_bytes:
                     again_checksum = zlib.crc32(data[:again_bytes], again_checksum)
@@ -131,16 +143,46 @@ class Proxy:
         """Cancel a subtask."""
         self._repeat(lambda: self._stub.CancelSubtask(pb.CancelSubtaskRequest(task_id=task_id), wait_for_ready=True))
 
-    def send_message(self, request: pb.SendMessageRequest) -> None:
-        """Send a message; returns when it is journaled."""
-        self._repeat(lambda: self._stub.SendMessage(request, wait_for_ready=True))
+    def send_messages(self, requests: Iterable[pb.SendMessageRequest]) -> Iterator[pb.SendMessageRequest]:
+        """Send messages, and yield each when it is journaled; raise what the node refuses when nothing is under way any more."""
+        under_way: deque[_Message] = deque()
+        refused: AlgorithmError | None = None
+        left = iter(requests)
+        while True:
+            while refused is None and len(under_way) < MESSAGES_UNDER_WAY and (request := next(left, None)) is not None:
+                under_way.append(self._message(request))
+            if not under_way:
+                break
+            try:
+                self._journaled(under_way)
+                yield under_way.popleft()[0]
+            except AlgorithmError as error:
+                under_way.popleft()
+                refused = refused or error
+        if refused is not None:
+            raise refused
+
+    def _message(self, request: pb.SendMessageRequest) -> "_Message":
+        return request, self._stub.SendMessage.future(request, wait_for_ready=True)
+
+    def _journaled(self, under_way: "deque[_Message]") -> None:
+        """Wait until the first is journaled; what the node may not have got, because it went away, it gets again, in order."""
+        for pause_seconds in _pauses():
+            try:
+                under_way[0][1].result()
+            except grpc.RpcError as error:
+                _pause_or_refuse(error, pause_seconds)
+                under_way.extend([self._message(under_way.popleft()[0]) for _ in range(len(under_way))])
+            else:
+                return
 
     def receive_messages(self, cursors: Mapping[str, int]) -> Iterator[pb.ReceiveMessagesResponse]:
-        """Yield messages of sibling runs for ever; `cursors` (kept by the caller) says how far each sender's were had."""
+        """Yield messages of sibling runs, at least one; `cursors` (kept by the caller) says how far each sender's were had."""
 
         def rest() -> Iterator[pb.ReceiveMessagesResponse]:
             after = [pb.MessageCursor(organization_id=one, after_sequence=last) for one, last in cursors.items()]
-            return _read(self._stub.ReceiveMessages, pb.ReceiveMessagesRequest(cursors=after))
+            request = pb.ReceiveMessagesRequest(cursors=after, until=pb.RECEIVE_UNTIL_IDLE)
+            return _read(self._stub.ReceiveMessages, request)
 
         return self._resume(rest)
 

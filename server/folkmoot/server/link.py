@@ -88,6 +88,7 @@ class LinkSession:
         self._most_sent = 0
         self._resyncing = False
         self._frames: deque[ServerFrame] = deque()
+        self._withheld: deque[Accepted] = deque()
         self._look = True
         self._stirred = asyncio.Event()
         self._listening = ExitStack()
@@ -137,8 +138,8 @@ class LinkSession:
                 await self._begin(frame.acknowledged, frame.hello)
             case "run_update":
                 await self._update(frame.acknowledged, frame.run_update)
-            case "peer_message":
-                await self._message(frame.acknowledged, frame.peer_message)
+            case "peer_message" | "received":
+                await self._messages(frame)
             case "offer":
                 await self._offer(frame.acknowledged, frame.offer)
             case "checked":
@@ -241,6 +242,16 @@ class LinkSession:
         if availability == Availability.AVAILABILITY_DRAINING:
             await self._dispatch.take_over(self._link, self.caller.genesis, only_unstarted=True)
 
+    async def _messages(self, frame: NodeFrame) -> None:
+        if frame.HasField("received"):
+            told = frame.received
+            await self._acknowledge(
+                frame.acknowledged,
+                lambda connection, touched: reports.read(connection, self._link, told, touched),
+            )
+        else:
+            await self._message(frame.acknowledged, frame.peer_message)
+
     async def _message(self, acknowledged: int, sent: PeerMessage) -> None:
         if len(sent.envelope) > INLINE_BYTES:
             raise too_large("A message")
@@ -259,7 +270,10 @@ class LinkSession:
             self._core.log.warning("link.message_not_known", node_id=self.caller.node_id, from_run_id=sent.from_run_id)
             return
         accepted = Accepted(from_run_id=sent.from_run_id, to_run_id=sent.to_run_id, sequence=sent.sequence)
-        self.post(ServerFrame(accepted=accepted))
+        if fate is Fate.UNREAD:
+            self._withheld.append(accepted)
+        else:
+            self.post(ServerFrame(accepted=accepted))
 
     async def _state_head(self, signed: Signed) -> None:
         """Keep what the node says of its ledger. One that is not the node's own, or ahead of the clock, is no use to anybody."""
@@ -351,10 +365,16 @@ class LinkSession:
         if not self._look or self._resyncing or self._over or self.link_id is None or room <= 0:
             return []
         self._look = False
-        link_id, after = self.link_id, self._sent
-        due, more = await self._core.store.read(
-            lambda connection: deliveries.pending(connection, link_id, after=after, most=room)
-        )
+        link_id, after, withheld = self.link_id, self._sent, tuple(self._withheld)
+
+        def look(connection: Connection) -> tuple[list[ServerFrame], bool, list[Accepted]]:
+            read = [each for each in withheld if not reports.is_unread(connection, each)]
+            return *deliveries.pending(connection, link_id, after=after, most=room), read
+
+        due, more, read = await self._core.store.read(look)
+        for accepted in read:
+            self._withheld.remove(accepted)
+            self.post(ServerFrame(accepted=accepted))
         if due:
             self._sent = due[-1].sequence
             self._most_sent = max(self._most_sent, self._sent)

@@ -31,6 +31,7 @@ class State:
     content: bytes = b""
     tables: dict[str, bytes] = field(default_factory=dict)
     reads: list[pb.ReadTableRequest] = field(default_factory=list)
+    answers: dict[str, bytes] = field(default_factory=dict)
     dependencies: dict[str, list[Outcome]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     incoming: list[pb.ReceiveMessagesResponse] = field(default_factory=list)
@@ -118,6 +119,12 @@ class FakeNode(ProxyServiceServicer):
         for data in self._halves("ReadTable", self.state.tables[request.label], context):
             yield pb.ReadTableResponse(data=data)
 
+    def Query(self, request, context):
+        if request.sql not in self.state.answers:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "QUERY_INVALID: write one SELECT")
+        for data in self._halves("Query", self.state.answers[request.sql], context):
+            yield pb.QueryResponse(data=data)
+
     def ReadDependency(self, request, context):
         for frame in self._outcomes("ReadDependency", self.state.dependencies[request.task_id], 0, context):
             yield pb.ReadDependencyResponse(**frame)
@@ -149,11 +156,11 @@ class FakeNode(ProxyServiceServicer):
     def ReceiveMessages(self, request, context):
         cursors = {cursor.organization_id: cursor.after_sequence for cursor in request.cursors}
         self.state.cursors.append(cursors)
-        for message in self.state.incoming:
-            if message.sequence > cursors.get(message.organization_id, 0):
-                yield message
+        found = [each for each in self.state.incoming if each.sequence > cursors.get(each.organization_id, 0)]
+        yield from found
         self._enter("ReceiveMessages", context)
-        self._until_it_ends(context)
+        if not (found and request.until == pb.RECEIVE_UNTIL_IDLE):
+            self._until_it_ends(context)
 
     def WriteResult(self, request_iterator, context):
         self._enter("WriteResult", context)

@@ -61,7 +61,9 @@ class FakeRun:
     async def send_message(self, request: pb.SendMessageRequest) -> None:
         self.messages.append(request)
 
-    async def receive_messages(self, cursors: Mapping[str, int]) -> AsyncIterator[pb.ReceiveMessagesResponse]:
+    async def receive_messages(
+        self, cursors: Mapping[str, int], *, until: pb.ReceiveUntil.ValueType
+    ) -> AsyncIterator[pb.ReceiveMessagesResponse]:
         for organization_id, after in cursors.items():
             yield pb.ReceiveMessagesResponse(organization_id=organization_id, sequence=after + 1, content=b"hello")
 

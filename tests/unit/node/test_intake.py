@@ -56,8 +56,8 @@ class Taken:
     def waits(self, run_id: str) -> bool:
         return run_id in self.waiting
 
-    def message_arrived(self, run_id: str) -> None:
-        self.messages.append(run_id)
+    def message_arrived(self, message: PeerMessage, content: SendMessageRequest | None) -> None:
+        self.messages.append(message.to_run_id)
 
 
 async def take(station: Station, *frames: ServerFrame) -> Taken:

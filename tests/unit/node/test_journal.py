@@ -139,7 +139,7 @@ async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(t
     [standing] = await journal.transact(lambda db: records.attempts_of(db, "run"))
     assert standing.bytes_out == 10
     await journal.transact(
-        lambda db: message_records.accept_outgoing(db, Accepted(from_run_id="run", to_run_id="other", sequence=1))
+        lambda db: message_records.accept_outgoing(db, [Accepted(from_run_id="run", to_run_id="other", sequence=1)])
     )
     assert [each.sequence for each in await journal.transact(message_records.unaccepted_outgoing)] == [2]
     await journal.close()

@@ -476,7 +476,7 @@ async def test_messages_stop_when_the_policy_takes_its_word_back(lung: World, ma
 async def arrive(run: Run, *messages: Any) -> None:
     for each in messages:
         await run.station.journal.transact(partial(message_records.insert_incoming, message=each))
-    run.messages.arrived()
+        run.messages.arrived(each, None)
 
 
 async def test_messages_come_in_order_and_a_waiting_reader_is_woken(

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
 from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, links, runs, scratch
 from folkmoot.server.store.prepared import Prepared
-from folkmoot.server.store.task_tables import IS_PENDING, task_dependencies
+from folkmoot.server.store.task_tables import IS_PENDING, peer_messages, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
@@ -41,6 +41,7 @@ def settle(connection: Connection, task_ids: Iterable[str], *, now: datetime, to
     """Start or cancel what depends on tasks of which a run has just ended, and what depends on that in turn."""
     moved = deque(task_ids)
     while moved:
+        _forget_messages(connection, moved[0], touched)
         for dependant in _blocked_by(connection, moved.popleft()):
             match tasks.verdict(_states_before(connection, dependant)):
                 case Verdict.START:
@@ -54,6 +55,26 @@ def settle(connection: Connection, task_ids: Iterable[str], *, now: datetime, to
                     moved.append(dependant)
                 case Verdict.WAIT:
                     pass
+
+
+def _forget_messages(connection: Connection, task_id: str, touched: Touched) -> None:
+    """Drop messages to runs that have ended: nobody reads them any more, and nobody needs to wait until somebody does."""
+    pairs = _UNREADABLE.rows(connection, {"of_task": task_id})
+    for row in pairs:
+        _FORGET_MESSAGES.each(connection, [{"reader": row.to_run_id}])
+        if row.sender_link_id is not None:
+            touched.link(row.sender_link_id)
+
+
+_SENDER = run_table.alias("senders")
+_UNREADABLE = Prepared(
+    select(peer_messages.c.to_run_id, _SENDER.c.link_id.label("sender_link_id"))
+    .distinct()
+    .join_from(run_table, peer_messages, peer_messages.c.to_run_id == run_table.c.run_id)
+    .join(_SENDER, _SENDER.c.run_id == peer_messages.c.from_run_id)
+    .where(run_table.c.task_id == bindparam("of_task"), run_table.c.state >= int(tasks.COMPLETED))
+)
+_FORGET_MESSAGES = Prepared(delete(peer_messages).where(peer_messages.c.to_run_id == bindparam("reader")))
 
 
 def fail(connection: Connection, task_id: str, *, now: datetime, touched: Touched) -> None:

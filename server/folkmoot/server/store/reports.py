@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum, auto
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, links, runs
 from folkmoot.server.store.deliveries import Delivery, Kind
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import peer_messages, run_logs
 from folkmoot.server.store.touched import Touched
 from folkmoot.trust.times import moment_at, nanoseconds
-from folkmoot.v1.link_pb2 import HeldRun, PeerMessage, RunUpdate
+from folkmoot.v1.link_pb2 import Accepted, HeldRun, PeerMessage, Received, RunUpdate
+
+MOST_UNREAD = 256
+"""Messages of one run to another that the latter need not have read; the sender waits with what comes behind."""
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
 
@@ -64,6 +68,8 @@ class Fate(Enum):
     """What became of a message."""
 
     STORED = auto()
+    UNREAD = auto()
+    """Stored, and the run that receives has so much to read that its sender is to wait."""
     NOT_NEEDED = auto()
     """It is here already, or one of the two runs has ended. The node can forget it."""
     NOT_KNOWN = auto()
@@ -94,16 +100,40 @@ def message(connection: Connection, link_id: int, sent: PeerMessage, *, now: dat
             [Delivery(receiver.link_id, Kind.MESSAGE, receiver.run_id, receiver.attempt, message_id)],
             touched,
         )
-    return Fate.STORED
+    return Fate.UNREAD if is_unread(connection, sent) else Fate.STORED
+
+
+def is_unread(connection: Connection, sent: PeerMessage | Accepted) -> bool:
+    """Tell whether a message lies too far behind what the run that receives it has read."""
+    oldest = _OLDEST.row(connection, {"to_run": sent.to_run_id, "from_run": sent.from_run_id}).sequence
+    return oldest is not None and sent.sequence - oldest >= MOST_UNREAD
 
 
 def _is_stored(connection: Connection, sent: PeerMessage) -> bool:
-    same = select(peer_messages.c.message_id).where(
-        peer_messages.c.to_run_id == sent.to_run_id,
-        peer_messages.c.from_run_id == sent.from_run_id,
-        peer_messages.c.sequence == sent.sequence,
-    )
-    return connection.scalar(same) is not None
+    """Tell whether a message is here, or was, until it was read."""
+    pair = {"to_run": sent.to_run_id, "from_run": sent.from_run_id}
+    oldest = _OLDEST.row(connection, pair).sequence
+    if oldest is not None and sent.sequence < oldest:
+        return True
+    return _SAME.row(connection, pair | {"number": sent.sequence}) is not None
+
+
+_PAIR = (peer_messages.c.to_run_id == bindparam("to_run"), peer_messages.c.from_run_id == bindparam("from_run"))
+_OLDEST = Prepared(select(func.min(peer_messages.c.sequence).label("sequence")).where(*_PAIR))
+_SAME = Prepared(select(peer_messages.c.message_id).where(*_PAIR, peer_messages.c.sequence == bindparam("number")))
+_FORGET_READ = Prepared(delete(peer_messages).where(*_PAIR, peer_messages.c.sequence < bindparam("number")))
+
+
+def read(connection: Connection, link_id: int, told: Received, touched: Touched) -> None:
+    """Forget what a node's run has read of a sibling's messages, but for the newest, which tells how far it is."""
+    known = {run.run_id: run for run in runs.load(connection, [told.from_run_id, told.to_run_id])}
+    sender, reader = known.get(told.from_run_id), known.get(told.to_run_id)
+    if sender is None or reader is None or reader.link_id != link_id or sender.task_id != reader.task_id:
+        return
+    pair = {"to_run": told.to_run_id, "from_run": told.from_run_id}
+    _FORGET_READ.each(connection, [pair | {"number": told.sequence}])
+    if sender.link_id is not None:
+        touched.link(sender.link_id)
 
 
 # ---- what a node holds ---------------------------------------------------------------------------------------------
