@@ -17,6 +17,11 @@ from folkmoot.trust import FolkmootError
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import RunState
+from tests.builders import World
+from tests.unit.node.assignments import assign
+from tests.unit.node.conftest import POLICY as STATION_POLICY
+from tests.unit.node.conftest import MakeStation
+from tests.unit.node.test_intake import receipt_of, take
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 POLICY = Policy(quotas=Quotas(runs_per_day=2, bytes_out_per_day=1000), time_zone="Europe/Berlin")
@@ -130,3 +135,15 @@ async def test_what_leaves_at_the_same_time_fits_together_or_not_at_all(journal:
 
 def test_without_a_quota_anything_may_leave():
     assert allowance(Policy(), NOON) is None
+
+
+async def test_of_runs_that_come_together_no_more_are_accepted_than_there_may_be(
+    lung: World, make_station: MakeStation
+):
+    station = make_station(policy=STATION_POLICY + "[quotas]\nruns_per_day = 2\n")
+    taken = await take(station, *(assign(lung, sequence=number) for number in range(1, 5)))
+    receipts = [receipt_of(record, station) for record in taken.records if record.receipt]
+    assert len(taken.records) - len(receipts) == 2
+    assert {receipt.rule for receipt in receipts} == {"quotas.runs_per_day (until 2026-11-21T00:00+00:00)"}
+    again = await take(station, assign(lung, sequence=5))
+    assert receipt_of(again.records[0], station).reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED
