@@ -167,6 +167,7 @@ _CRASHES = {
     "ERROR": "exited with an error code, without a result",
     "OUT_OF_MEMORY": "took more memory than it may, and was killed",
     "OUT_OF_TIME": "took more time than it may, and was killed",
+    "OUT_OF_SCRATCH": "took more disk than it may, with its job, and was killed",
     "NOT_STARTED": "could not be started",
     "LOST": "was lost: its machine restarted, or somebody removed it",
 }
