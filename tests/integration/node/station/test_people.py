@@ -61,7 +61,7 @@ async def beta_at_work(stations: Stations, engine: Engine, folder: Path, policy:
 async def refusal(call: object) -> ErrorReason.ValueType:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call  # type: ignore[misc]
-    return error_from_rpc(caught.value).reason
+    return ErrorReason.ValueType(error_from_rpc(caught.value).reason)
 
 
 async def state_at_server(task: AsyncTask) -> str:
@@ -86,7 +86,7 @@ async def test_a_run_waits_for_a_person_and_its_approval_reaches_the_researchers
         task = await ask(hub, "Beta", arguments={"column": "age"}, purpose="to learn")
         waiting = await person.waiting(AWAITING)
         shown = await person.show(waiting.run_id[:20])
-        assert (shown.function, shown.purpose, shown.labels) == ("answer", "to learn", ["patients"])
+        assert (shown.function, shown.purpose, *shown.labels) == ("answer", "to learn", "patients")
         assert "age" in shown.arguments_json
         assert [peer.name for peer in shown.initiators] == ["Alpha"]
         assert shown.image_id
