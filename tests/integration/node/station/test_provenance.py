@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ async def test_two_runs_fetch_an_image_once(site: Site):
     async with site.node(slots=2, signers="", registry_patience_seconds=50):
         tasks = [await site.task(pushed) for _ in range(3)]
         for task in tasks:
-            await until(lambda task=task: site.waits(task, WaitReason.WAIT_REASON_IMAGE, "can't be reached"))
+            await until(partial(site.waits, task, WaitReason.WAIT_REASON_IMAGE, "can't be reached"))
         await tasks[0].cancel()
         [cancelled] = await tasks[0].wait()
         assert cancelled.state == RunState.CANCELLED
