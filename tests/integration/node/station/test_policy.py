@@ -1,14 +1,17 @@
 """The data owner's policy on the whole path: what it refuses, with its rule in the signed receipt; what waits; what researchers see of it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from folkmoot.client import AsyncTask, Proof, Resources, Result, RunState
+from folkmoot.client import AsyncClient, AsyncTask, Proof, Resources, Result, RunState
 from folkmoot.node.app import RunningNode
+from folkmoot.node.cli import node as commands
 from folkmoot.trust import dump_signing_key
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.integration.client.conftest import Hub
@@ -53,6 +56,16 @@ def at_night() -> str:
     """Opening hours that begin in six hours or more."""
     closed = datetime.now(UTC) + timedelta(hours=6)
     return f'opening_hours = ["Mon-Sun {closed:%H}:00-{closed:%H}:30"]\n'
+
+
+def voters(hub: Hub) -> dict[str, AsyncClient]:
+    """Clients of two members who may vote: that is enough of three."""
+    members = {}
+    for name in ("Alpha", "Gamma"):
+        key = hub.folder / f"governance-{name}.pem"
+        key.write_bytes(dump_signing_key(hub.lung[name].governance_key))
+        members[name] = hub.client(name, governance_key=key)
+    return members
 
 
 async def why(task: AsyncTask) -> str:
@@ -222,6 +235,35 @@ async def test_the_run_quota_holds_over_a_restart_and_counts_for_the_roots_organ
     assert rule.startswith("quotas.runs_per_day (until 20")
 
 
+async def test_explaining_beside_the_node_says_what_the_node_says(hub: Hub, stations: Stations, engine: Engine):
+    policy = (
+        'voted_list = "required"\n' + POLICY.replace('["Alpha"]', '["Alpha", "Beta"]') + "[quotas]\nruns_per_day = 1\n"
+    )
+    config = stations.configure("Beta", policy=policy)
+
+    async def explained(*, image: str = IMAGE, initiator: str = "Alpha") -> dict[str, Any]:
+        asked = ["--image", image, "--function", "answer", "-l", "patients", "--initiator", initiator, "--json"]
+        ended = await asyncio.to_thread(CliRunner().invoke, commands, ["policy", "explain", str(config), *asked])
+        told: dict[str, Any] = json.loads(ended.stdout)
+        return told
+
+    async with stations.station("Beta", engine=engine, policy=policy):
+        assert (await explained())["reason"] == "ALGORITHM_NOT_VOTED"
+        members = voters(hub)
+        proposal = await members["Alpha"].algorithms.propose("process:examples.*")
+        await members["Gamma"].algorithms.vote(proposal.id, approve=True)
+        assert (await only(await ask(hub, "Beta"))).value == 1
+        used_up = await explained()
+        assert (await explained(initiator="Beta"))["accepted"]
+        assert (await explained(initiator="Gamma"))["rule"] == "allow[0].initiators"
+        [verdict] = await hub.client("Alpha").tasks.check(
+            image=IMAGE, function="answer", organizations=["Beta"], labels=["patients"]
+        )
+    assert (used_up["reason"], used_up["rule"]) == (verdict.reason, verdict.rule)
+    assert used_up["reason"] == "QUOTA_EXCEEDED"
+    assert used_up["notes"] == []
+
+
 async def test_a_result_that_would_be_too_much_for_the_day_is_refused_and_a_smaller_one_leaves(
     hub: Hub, stations: Stations, engine: Engine
 ):
@@ -249,11 +291,7 @@ async def test_a_result_that_would_be_too_much_for_the_day_is_refused_and_a_smal
 async def test_an_image_runs_once_the_members_have_voted_for_it(hub: Hub, stations: Stations, engine: Engine):
     async with stations.station("Beta", engine=engine, policy='voted_list = "required"\n' + POLICY):
         assert refusal(await only(await ask(hub, "Beta"))) == ("ALGORITHM_NOT_VOTED", "voted_list")
-        members = {}
-        for name in ("Alpha", "Gamma"):
-            key = hub.folder / f"governance-{name}.pem"
-            key.write_bytes(dump_signing_key(hub.lung[name].governance_key))
-            members[name] = hub.client(name, governance_key=key)
+        members = voters(hub)
         proposal = await members["Alpha"].algorithms.propose(
             "process:examples.*", functions=["answer"], labels=["patients"]
         )
