@@ -33,10 +33,13 @@ from folkmoot.algorithm.errors import (
     MessagesNotAllowed,
     NotSerializable,
     OrganizationNotFound,
+    QueryInvalid,
+    QueryNotAllowed,
     RunNotCompleted,
     SubtaskNotAllowed,
     TableNotFound,
     TaskNotFound,
+    TooFewRows,
 )
 from folkmoot.algorithm.functions import central, partial
 from folkmoot.algorithm.organizations import Organization
@@ -60,6 +63,8 @@ __all__ = [
     "NotSerializable",
     "Organization",
     "OrganizationNotFound",
+    "QueryInvalid",
+    "QueryNotAllowed",
     "Result",
     "RunNotCompleted",
     "Subtask",
@@ -67,6 +72,7 @@ __all__ = [
     "Table",
     "TableNotFound",
     "TaskNotFound",
+    "TooFewRows",
     "central",
     "partial",
     "run",

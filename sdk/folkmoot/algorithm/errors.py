@@ -8,6 +8,9 @@
     ├── TableNotFound           no data under this label
     ├── ColumnNotFound          the table has no such column
     ├── DataUnreadable          the data owner's source is broken
+    ├── TooFewRows              the data owner gives no fewer rows than a minimum
+    ├── QueryNotAllowed         the data owner does not permit queries of this label
+    ├── QueryInvalid            the query can't be executed
     ├── OrganizationNotFound    no such organization in this collaboration or task
     ├── TaskNotFound            not a dependency or subtask of this run
     ├── SubtaskNotAllowed       the task or the data owner's policy does not allow it
@@ -81,6 +84,24 @@ class DataUnreadable(AlgorithmError):
     usual_reason = reasons.ERROR_REASON_DATA_UNREADABLE
 
 
+class TooFewRows(AlgorithmError):
+    """Fewer rows were asked for than the data owner gives at once; the message names the minimum."""
+
+    usual_reason = reasons.ERROR_REASON_TOO_FEW_ROWS
+
+
+class QueryNotAllowed(AlgorithmError):
+    """The data owner does not permit queries of this label."""
+
+    usual_reason = reasons.ERROR_REASON_QUERY_NOT_ALLOWED
+
+
+class QueryInvalid(AlgorithmError):
+    """The query can't be executed; the message says why."""
+
+    usual_reason = reasons.ERROR_REASON_QUERY_INVALID
+
+
 class OrganizationNotFound(AlgorithmError):
     """There is no such organization; the message names those there are."""
 
@@ -127,6 +148,9 @@ _BY_REASON = {
         TableNotFound,
         ColumnNotFound,
         DataUnreadable,
+        TooFewRows,
+        QueryNotAllowed,
+        QueryInvalid,
         OrganizationNotFound,
         TaskNotFound,
         SubtaskNotAllowed,

@@ -1,6 +1,7 @@
 """What a function can do through its Context, against a node that answers as the contract says."""
 
 import io
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ from folkmoot.algorithm import (
     MessageGap,
     NotSerializable,
     OrganizationNotFound,
+    QueryInvalid,
     RunNotCompleted,
     TableNotFound,
     TaskNotFound,
@@ -73,6 +75,20 @@ def test_table_larger_than_memory_is_read_in_batches(ctx, state):
     read = ctx.table("patients").batches()
     assert next(read)["age"] == list(range(100))
     assert sum(len(batch["age"]) for batch in read) == 1900
+
+
+def test_query_gives_a_table_and_its_refusal_keeps_its_reason(ctx, state):
+    state.answers["SELECT 1"] = ipc(pa.table({"n": [1]}))
+    assert ctx.query("patients", "SELECT 1").column("n") == [1]
+    with pytest.raises(QueryInvalid, match="one SELECT"):
+        ctx.query("patients", "DROP TABLE patients").column("n")
+
+
+def test_folder_of_data_is_a_path_and_a_missing_one_names_those_that_are_there(ctx, state):
+    state.context.folders.add(label="scans", path="/data/scans")
+    assert ctx.folder("scans") == Path("/data/scans")
+    with pytest.raises(TableNotFound, match="scans"):
+        ctx.folder("slides")
 
 
 def test_missing_scratch_says_how_to_get_it(ctx, state):

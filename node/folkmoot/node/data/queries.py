@@ -113,7 +113,7 @@ def invalid(text: str) -> Refused:
 
 
 def _check(part: Mapping[str, Any], own: Collection[str], functions: Collection[str]) -> None:
-    kind = part.get("type")
+    kind = str(part.get("type"))  # a constant's is an object
     if ("select_list" in part or "cte_map" in part) and kind not in _NODES:
         raise invalid(_ONE_SELECT)
     if kind in _OTHER_TABLES or "show_type" in part:

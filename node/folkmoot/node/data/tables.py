@@ -108,6 +108,8 @@ class SourceTables:
             return await child.ask({"source": settings, "network": source.has_network, **job})
         except EOFError:
             _, complaint = await child.end()
+            if "sql" in job and not complaint:  # killed, by the engine's own stack or by the machine's memory
+                raise _out_of_bounds() from None
             raise self._unreadable(label, source, complaint) from None
 
     def _source(self, label: str) -> Source:
@@ -125,6 +127,12 @@ def table_not_found(label: str, labels: Sequence[str] | Mapping[str, Source]) ->
     """The error for a label that is not there; it names those that are."""
     known = ", ".join(sorted(labels)) or "none"
     return FolkmootError(ErrorReason.ERROR_REASON_TABLE_NOT_FOUND, f"no table {label!r}; this run may read: {known}")
+
+
+def _out_of_bounds() -> FolkmootError:
+    return FolkmootError(
+        ErrorReason.ERROR_REASON_QUERY_INVALID, "the query takes too much memory or time, or its answer does"
+    )
 
 
 def _raise_refusal(answer: Mapping[str, Any]) -> None:
