@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.algorithm.conditions import Where, condition
-from folkmoot.algorithm.errors import AlgorithmError, TaskNotFound
+from folkmoot.algorithm.errors import AlgorithmError, TableNotFound, TaskNotFound
 from folkmoot.algorithm.image import parse_image
 from folkmoot.algorithm.log import Level, RunLog
 from folkmoot.algorithm.messages import Messages
