@@ -161,16 +161,16 @@ def schema_text(schema: object) -> str:
     if isinstance(allowed := schema.get("enum"), list):
         return f"one of {', '.join(map(repr, allowed))}"
     if isinstance(media_type := schema.get("contentMediaType"), str):
-        return _MEDIA_WORDS.get(media_type, media_type)
+        return _MEDIA_WORDS.get(media_type, f"bytes of type {media_type!r}")
     kind = schema.get("type")
     inner = schema.get("items") if kind == "array" else schema.get("additionalProperties") if kind == "object" else None
     of = f" (of each: {schema_text(inner)})" if isinstance(inner, Mapping) and inner else ""
-    return f"{kind}{of}" if isinstance(kind, str) else "anything"
+    return f"{kind}{of}" if isinstance(kind, str) and kind else "anything"
 
 
 def _words_of(value: object) -> str:
     if isinstance(value, Attached):
-        return _MEDIA_WORDS.get(value.media_type, value.media_type)
+        return _MEDIA_WORDS[value.media_type]
     if isinstance(value, list | dict):
         return "an array" if isinstance(value, list) else "an object"
     text = repr(value)

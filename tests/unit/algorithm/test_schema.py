@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from folkmoot.algorithm import Context, Table, central, partial
@@ -120,6 +120,8 @@ keywords = some.dictionaries(
 
 
 @given(schema=anything | keywords, value=anything)
+@example(schema={"type": ""}, value=None)
+@example(schema={"contentMediaType": ""}, value=None)
 def test_whatever_a_label_says_is_no_fault_of_ours(schema, value):
     """A label is written by whoever made the image."""
     assert isinstance(misfit(value, schema, "x"), str)
