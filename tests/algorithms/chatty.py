@@ -16,9 +16,11 @@ def total(ctx: Context, numbers: list[int]) -> int:
             ctx.send(receiver, number)
         return len(numbers)
     added = 0
-    for message in ctx._proxy.receive_messages({}):
-        number = decode(message.content_type, message.content)
-        if number is None:
-            break
-        added += number
-    return added
+    had: dict[str, int] = {}
+    while True:
+        for message in ctx._proxy.receive_messages(had):
+            had[message.organization_id] = message.sequence
+            number = decode(message.content_type, message.content)
+            if number is None:
+                return added
+            added += number

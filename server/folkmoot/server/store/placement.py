@@ -9,7 +9,7 @@ Runs that share files within their job stay at the node where the job's first ru
 that node is away. If it is gone for good, so are the files: such runs end with SCRATCH_LOST.
 
 A run is moved from one node to another, in the same attempt, only as long as no node can have got it: what a node was
-sent, it may have journaled (docs/decisions/0028-several-nodes.md).
+sent, it may have journaled (docs/decisions/0029-several-nodes.md).
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Only where the signed task allows another attempt, and another node offers every label, is attached and starts what it
 gets. The former attempt is fenced from then on: its receipt and its reports count no more, what its central function has
 created is cancelled, and its node is told to end it when it comes back. Which runs: those of a node that has been away for
-long, or was revoked; those that a node has not started and that is about to go (docs/decisions/0028-several-nodes.md).
+long, or was revoked; those that a node has not started and that is about to go (docs/decisions/0029-several-nodes.md).
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ NUMBER = 40
 
 async def stored(hub: Hub) -> int:
     counting = select(func.count()).select_from(peer_messages)
-    return int(await hub.server.running.core.store.read(lambda connection: connection.scalar(counting)) or 0)
+    return await hub.server.running.core.store.read(lambda connection: connection.scalar(counting) or 0)
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ async def test_a_sibling_that_does_not_read_fills_no_disk(hub: Hub, stations: St
             for number in range(NUMBER):
                 await algorithm.send("Gamma", number)
                 sent = number + 1
-            return await algorithm.result(NUMBER)
+            await algorithm.result(NUMBER)
+            return
         await may_read.wait()
         read: list[int] = []
         while len(read) < NUMBER:
             cursor = pb.MessageCursor(organization_id=algorithm.address("Beta"), after_sequence=len(read))
             request = pb.ReceiveMessagesRequest(cursors=[cursor], until=pb.RECEIVE_UNTIL_IDLE)
-            async for message in algorithm.stub.ReceiveMessages(request):
-                read.append(int(message.content))
+            read += [int(message.content) async for message in algorithm.stub.ReceiveMessages(request)]
         await algorithm.result(read)
 
     engine = Engine({"answer": talk})
