@@ -98,6 +98,8 @@ async def test_a_run_waits_for_a_person_and_its_approval_reaches_the_researchers
         ended = await person.show(waiting.run_id)
         assert ended.state == task_pb2.RUN_STATE_COMPLETED
         assert ended.HasField("delivered_at")
+        [run] = await task.runs
+        assert [(one.subject, one.approved, one.approved_by) for one in run.approvals] == [("run", True, "uid:4711")]
 
 
 async def _is(task: AsyncTask, state: str) -> bool:
