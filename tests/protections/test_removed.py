@@ -197,7 +197,7 @@ PROTECTIONS = (
     ),
     Protection(
         "a download is as long as the envelope",
-        "node/folkmoot/node/station.py",
+        "node/folkmoot/node/envelopes.py",
         "        if size_bytes > most_bytes:\n",
         "        if False:\n",
         "tests/attacks/test_a_server_against_its_node.py::test_a_download_without_end_fills_no_disk",

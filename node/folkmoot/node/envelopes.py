@@ -57,9 +57,9 @@ class Envelopes:
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 
-    async def fetch(self, digest: bytes, pieces: AsyncIterator[bytes]) -> None:
-        """Write a download to the inbox; raise EnvelopeRejected if it is another envelope than the named one."""
-        await consume_in_thread(pieces, lambda content: self._write_incoming(digest, content))
+    async def fetch(self, digest: bytes, pieces: AsyncIterator[bytes], *, most_bytes: int) -> None:
+        """Write a download to the inbox; raise EnvelopeRejected if it is larger than that, or another envelope than the named one."""
+        await consume_in_thread(_bounded(pieces, most_bytes), lambda content: self._write_incoming(digest, content))
 
     async def seal(
         self, content: AsyncIterator[bytes], sealing: Callable[[Iterator[bytes]], Sealing]
@@ -150,6 +150,16 @@ async def _read_head(content: AsyncIterator[bytes]) -> tuple[bytes, bool]:
         if len(head) > INLINE_BYTES:
             return bytes(head), False
     return bytes(head), True
+
+
+async def _bounded(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+    """Pass a download on; end one that would fill the disk."""
+    size_bytes = 0
+    async for piece in pieces:
+        size_bytes += len(piece)
+        if size_bytes > most_bytes:
+            raise EnvelopeRejected(f"the server sends more than the {most_bytes} bytes that it has")
+        yield piece
 
 
 async def _prefixed(head: bytes, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -17,9 +17,10 @@ from typing import TypeAlias
 from folkmoot.algorithm.image import image_text
 from folkmoot.node.policy_file import APPROVAL, RELEASE, Policy, PolicyLimits, Quotas, Rule
 from folkmoot.node.ports import Limits
+from folkmoot.trust import VerifiedTask
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import ApprovalMode, ReleaseMode
-from folkmoot.v1.task_pb2 import Image, MessageGrant, TaskSpec
+from folkmoot.v1.task_pb2 import Image, MessageGrant
 
 EVERY_MEMBER = "*"
 
@@ -170,20 +171,19 @@ def image_runtime(image: Image) -> str:
 
 
 def facts_of(
-    root: TaskSpec,
-    spec: TaskSpec,
+    task: VerifiedTask,
     initiators: tuple[tuple[str, str | None], ...],
     offered_labels: Iterable[str],
     runtime: str,
 ) -> Facts:
     """What counts of a verified task, at a station that offers these labels and has this runtime (as node.toml says)."""
-    resources = spec.resources
+    spec, resources = task.spec, task.spec.resources
     return Facts(
         image=image_text(spec.image),
         runtime=image_runtime(spec.image),
         station_runtime="process" if runtime == "process" else "container",
         initiators=initiators,
-        user_id=root.initiator.user_id,
+        user_id=task.root.initiator.user_id,
         labels=tuple(spec.labels),
         offered_labels=frozenset(offered_labels),
         subtasks=spec.grant.subtask_depth > 0,

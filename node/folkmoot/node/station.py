@@ -6,7 +6,7 @@ comes in is opened by `open`, against the station's own verified ledger, and onl
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -150,15 +150,9 @@ class Station:
     ) -> Decision:
         """What the policy in force says of a task, by what is known of it so far."""
         initiators = tuple((each, self.state.own_name(each)) for each in task.initiators)
-        facts = facts_of(task.root, task.spec, initiators, self.config.data.keys(), self.config.runtime)
-        proposal = self.state.allowed_algorithm(facts.image, function, facts.labels, self.now())
-        known = replace(
-            facts,
-            voted=proposal is not None,
-            function=function,
-            image_signers=image_signers,
-            used_today=used_today,
-        )
+        facts = facts_of(task, initiators, self.config.data.keys(), self.config.runtime)
+        voted = self.state.allowed_algorithm(facts.image, function, facts.labels, self.now()) is not None
+        known = replace(facts, voted=voted, function=function, image_signers=image_signers, used_today=used_today)
         return decide(known, self.policy_file.policy)
 
     def receivers(self, organization_ids: Iterable[str]) -> list[Receiver] | None:
@@ -278,7 +272,7 @@ class Station:
         source = await self.envelopes.open(digest, closing)
         if source is not None:
             return source
-        await self.envelopes.fetch(digest, _bounded(self.connection.download(digest), most_bytes))
+        await self.envelopes.fetch(digest, self.connection.download(digest), most_bytes=most_bytes)
         closing.callback(self.envelopes.forget_download, digest)
         fetched = await self.envelopes.open(digest, closing)
         if fetched is None:
@@ -404,13 +398,3 @@ class Station:
 
 def _kind(sealed: bool) -> str:  # noqa: FBT001 - names a kind
     return "sealed" if sealed else "plain"
-
-
-async def _bounded(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
-    """Pass a download on; end one that would fill the disk."""
-    size_bytes = 0
-    async for piece in pieces:
-        size_bytes += len(piece)
-        if size_bytes > most_bytes:
-            raise EnvelopeRejected(f"the server sends more than the {most_bytes} bytes that it has")
-        yield piece

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from folkmoot.node import journal as journal_module
-from folkmoot.node import message_records, records
+from folkmoot.node import message_records, records, subtask_records
 from folkmoot.node.egress import Departure
 from folkmoot.node.journal import SCHEMA, Journal
-from folkmoot.node.records import ASSIGNED, RUNNING, RunRecord, StoredEnvelope, SubtaskRecord
+from folkmoot.node.ports import Limits
+from folkmoot.node.records import ASSIGNED, RUNNING, RunRecord, StoredEnvelope
+from folkmoot.node.subtask_records import SubtaskRecord
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -117,6 +119,29 @@ async def test_a_run_starts_once_and_its_first_end_stands(tmp_path: Path):
     await journal.close()
 
 
+async def test_what_the_policy_gave_to_a_started_run_is_what_a_restarted_node_has(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.db")
+    await journal.transact(lambda db: records.insert_run(db, run()))
+    given = {
+        "pids": 5,
+        "scratch_bytes": 6,
+        "temporary_bytes": 7,
+        "gpus": 2,
+        "minimum_rows": 9,
+        "policy_digest": b"q" * 32,
+    }
+    starting = run(run_name="name", started_at_us=1, memory_bytes=3, **given)
+    started = await journal.transact(lambda db: records.start_run(db, starting))
+    later = replace(starting, pids=100, minimum_rows=0)
+    await journal.transact(lambda db: records.start_run(db, later))
+    await journal.close()
+    journal = Journal(tmp_path / "journal.db")
+    assert await journal.transact(lambda db: records.get_run(db, "run", 1)) == started
+    assert started.limits == Limits(3, 1, 1, pids=5, scratch_bytes=6, temporary_bytes=7, gpus=2)
+    assert (started.minimum_rows, started.policy_digest) == (9, b"q" * 32)
+    await journal.close()
+
+
 async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(tmp_path: Path):
     journal = Journal(tmp_path / "journal.db")
     await journal.transact(lambda db: records.insert_run(db, run()))
@@ -155,7 +180,7 @@ async def test_what_is_old_is_cleared_away_but_never_the_run(tmp_path: Path):
     def fill(db: sqlite3.Connection) -> None:
         for record in (old, shared, also_old):
             records.insert_run(db, record)
-        records.insert_subtask(db, old, subtask, ())
+        subtask_records.insert_subtask(db, old, subtask, (), (), granted=1)
         for digest in (b"o", b"s", b"x"):
             records.put_envelope(db, digest * 32, b"sealed")
         records.commit_run(db, old, NOW)
