@@ -14,7 +14,7 @@ from folkmoot.registry import LoginRefused, RegistryUnreachable, load_signer_key
 from folkmoot.registry.signatures import fetch_signatures
 from tests.integration.node.registries import RunningRegistry, registry
 
-pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry]
+pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from folkmoot.v1.task_pb2 import Image, RegistryImage
 from tests.integration.node.registries import LOGIN, RunningRegistry, silent_registry, write_login
 from tests.polling import until
 
-pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry]
+pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry, pytest.mark.timeout(180)]
 
 MakeRuntime = Callable[..., DockerRuntime]
 

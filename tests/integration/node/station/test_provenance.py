@@ -23,7 +23,7 @@ from tests.integration.node.registries import Pushed, RunningRegistry, silent_re
 from tests.integration.node.station.stations import Stations
 from tests.polling import until
 
-pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry]
+pytestmark = [pytest.mark.needs_docker, pytest.mark.needs_registry, pytest.mark.timeout(180)]
 
 POLICY = """
 runtimes = ["container"]
@@ -260,7 +260,7 @@ async def test_two_runs_fetch_an_image_once(site: Site):
     async with site.node(slots=2, signers="", registry_patience_seconds=50):
         tasks = [await site.task(pushed) for _ in range(3)]
         for task in tasks:
-            await until(partial(site.waits, task, WaitReason.WAIT_REASON_IMAGE, "can't be reached"))
+            await until(partial(site.waits, task, WaitReason.WAIT_REASON_IMAGE, "can't be reached"), "they wait")
         await tasks[0].cancel()
         [cancelled] = await tasks[0].wait()
         assert cancelled.state == RunState.CANCELLED
