@@ -204,6 +204,40 @@ def test_messages_are_numbered_per_receiver(ctx, state):
     ]
 
 
+def test_a_message_goes_to_several_or_all_siblings(ctx, state):
+    ctx.send(["Beta", "Gamma"], 1)
+    ctx.broadcast(2)
+    assert sorted((one.organization_id[0], one.sequence, one.content) for one in state.sent) == [
+        ("b", 1, b"1"),
+        ("b", 2, b"2"),
+        ("g", 1, b"1"),
+        ("g", 2, b"2"),
+    ]
+
+
+def test_many_messages_are_numbered_in_their_order(ctx, state):
+    ctx.send_many("Beta", range(100))
+    ctx.send("Beta", 100)
+    assert {one.sequence: one.content for one in state.sent} == {n + 1: str(n).encode() for n in range(101)}
+
+
+def test_numbers_go_on_behind_what_the_node_has_after_a_refusal(ctx, state):
+    ctx.send("Beta", 1)
+    state.refuse["SendMessage"] = "TOO_MANY: wait"
+    with pytest.raises(AlgorithmError, match="wait"):
+        ctx.send_many("Beta", [2, 3])
+    state.refuse.clear()
+    state.sent.clear()
+    ctx.send("Beta", 2)
+    assert [one.sequence for one in state.sent] == [2]
+
+
+def test_whoever_has_something_to_say_is_heard(ctx, state):
+    state.incoming = [message(GAMMA, 1, b"10"), message(BETA, 1, b"1"), message(GAMMA, 2, b"20")]
+    heard = [ctx.receive_any() for _ in range(3)]
+    assert sorted((sender.name, value) for sender, value in heard) == [("Beta", 1), ("Gamma", 10), ("Gamma", 20)]
+
+
 def test_messages_of_one_wait_while_another_is_awaited(ctx, state):
     state.incoming = [message(GAMMA, 1, b"10"), message(GAMMA, 2, b"20"), message(BETA, 1, b"1")]
     assert ctx.receive("Beta") == 1

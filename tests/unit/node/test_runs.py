@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import message_records, records, reports
+from folkmoot.node import message_records, messages, records, reports
 from folkmoot.node.inputs import open_input
 from folkmoot.node.intake import Intake
 from folkmoot.node.outcomes import CANCELLED, crashed
@@ -437,6 +437,38 @@ async def test_a_message_is_sealed_to_its_receiver_journaled_and_sent(
     assert b"secret" not in frame.SerializeToString()
     [kept] = await run.station.journal.transact(message_records.unaccepted_outgoing)
     assert kept == frame.peer_message
+
+
+async def test_calls_that_overtake_each_other_are_put_in_order(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, sent: Sent
+):
+    run, gamma = await make_run(siblings), lung["Gamma"].address
+    requests = [SendMessageRequest(organization_id=gamma, sequence=number) for number in (3, 1, 4, 2)]
+    await asyncio.gather(*map(run.send_message, requests))
+    assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4]
+
+
+async def test_a_message_without_the_one_before_is_refused(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "OVERTAKEN_SECONDS", 0.01)
+    run = await make_run(siblings)
+    with pytest.raises(FolkmootError, match="the next message is 1") as refusal:
+        await run.send_message(SendMessageRequest(organization_id=lung["Gamma"].address, sequence=2))
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_INVALID_FIELD
+
+
+async def test_a_sibling_that_never_reads_ends_the_senders_patience_and_holds_up_nobody_else(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "MOST_UNACCEPTED", 2)
+    monkeypatch.setattr(messages, "UNREAD_SECONDS", 0.1)
+    run, gamma = await make_run(siblings), lung["Gamma"].address
+    await run.send_message(SendMessageRequest(organization_id=gamma, sequence=1))
+    with pytest.raises(FolkmootError, match="Gamma has not read") as refusal:
+        await run.send_message(SendMessageRequest(organization_id=gamma, sequence=2))
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_TOO_MANY
+    await run.send_message(SendMessageRequest(organization_id=lung["Alpha"].address, sequence=1))
 
 
 @pytest.mark.parametrize(
