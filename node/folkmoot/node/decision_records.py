@@ -135,7 +135,9 @@ def page_of_runs(
     return records.select_runs(
         connection,
         f"WHERE (accepted_at_us, run_id, attempt) < (?, ?, ?) {wanted} ORDER BY accepted_at_us DESC, run_id DESC, attempt DESC LIMIT ?",
-        (*before, *states, number),
+        *before,
+        *states,
+        number,
     )
 
 

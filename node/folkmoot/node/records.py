@@ -1,4 +1,4 @@
-"""What the journal knows of runs and their subtasks, and the few changes that these may go through.
+"""What the journal knows of runs, and the few changes that these may go through.
 
     ASSIGNED -> (AWAITING_APPROVAL ->) RUNNING -> (HELD ->) a terminal state with its receipt -> committed
 
@@ -145,7 +145,8 @@ class RunRecord:
 _COLUMNS = tuple(item.name for item in dataclasses.fields(RunRecord))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM runs"  # noqa: S608 - our own names
 _INSERT = f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + name for name in _COLUMNS)})"  # noqa: S608
-_KEY = "run_id = ? AND attempt = ?"
+KEY = "run_id = ? AND attempt = ?"
+"""A run in one attempt, in SQL."""
 _GRANTED = (
     "policy_digest",
     *(item.name for item in dataclasses.fields(Limits)),
@@ -171,10 +172,14 @@ def insert_run(connection: sqlite3.Connection, record: RunRecord) -> None:
     connection.execute(_INSERT, dataclasses.asdict(record))
 
 
+def select_runs(connection: sqlite3.Connection, condition: str, *values: object) -> list[RunRecord]:
+    """Runs by a condition in SQL."""
+    return [RunRecord(**dict(row)) for row in connection.execute(f"{_SELECT} {condition}", values)]
+
+
 def get_run(connection: sqlite3.Connection, run_id: str, attempt: int) -> RunRecord | None:
     """A run in one attempt."""
-    row = connection.execute(f"{_SELECT} WHERE {_KEY}", (run_id, attempt)).fetchone()
-    return _record(row) if row else None
+    return next(iter(select_runs(connection, f"WHERE {KEY}", run_id, attempt)), None)
 
 
 def standing(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
@@ -187,24 +192,17 @@ def standing(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
 
 def attempts_of(connection: sqlite3.Connection, run_id: str) -> list[RunRecord]:
     """All attempts of a run that this station knows, the newest last."""
-    rows = connection.execute(f"{_SELECT} WHERE run_id = ? ORDER BY attempt", (run_id,))
-    return [_record(row) for row in rows]
+    return select_runs(connection, "WHERE run_id = ? ORDER BY attempt", run_id)
 
 
 def uncommitted_runs(connection: sqlite3.Connection) -> list[RunRecord]:
     """Runs that the server does not have the end of, in task order."""
-    return [_record(row) for row in connection.execute(f"{_SELECT} WHERE committed_at_us = 0 ORDER BY task_id, run_id")]
-
-
-def select_runs(connection: sqlite3.Connection, condition: str, values: tuple[object, ...]) -> list[RunRecord]:
-    """Runs by a condition in SQL."""
-    return [_record(row) for row in connection.execute(f"{_SELECT} {condition}", values)]
+    return select_runs(connection, "WHERE committed_at_us = 0 ORDER BY task_id, run_id")
 
 
 def recent_runs(connection: sqlite3.Connection, number: int) -> list[RunRecord]:
     """The newest runs."""
-    rows = connection.execute(f"{_SELECT} ORDER BY accepted_at_us DESC LIMIT ?", (number,))
-    return [_record(row) for row in rows]
+    return select_runs(connection, "ORDER BY accepted_at_us DESC LIMIT ?", number)
 
 
 def decide_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
@@ -220,7 +218,7 @@ def decide_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
 def grant_run(connection: sqlite3.Connection, record: RunRecord) -> None:
     """Note what the policy in force gives to a run that was not started."""
     assignments, values = _assignments(record, *_GRANTED)
-    connection.execute(f"UPDATE runs SET {assignments} WHERE {_KEY} AND started_at_us = 0", (*values, *record.key))  # noqa: S608
+    connection.execute(f"UPDATE runs SET {assignments} WHERE {KEY} AND started_at_us = 0", (*values, *record.key))  # noqa: S608
 
 
 def start_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
@@ -284,7 +282,7 @@ def end_run(
 def count_reports(connection: sqlite3.Connection, record: RunRecord, departure: Departure) -> None:
     """Keep how far a run's log and progress have come, and let one more envelope of them leave."""
     connection.execute(
-        f"UPDATE runs SET log_sequence = ?, log_lines = ?, progress_sequence = ? WHERE {_KEY}",  # noqa: S608
+        f"UPDATE runs SET log_sequence = ?, log_lines = ?, progress_sequence = ? WHERE {KEY}",  # noqa: S608
         (record.log_sequence, record.log_lines, record.progress_sequence, *record.key),
     )
     egress.leave(connection, record.key, record.task_id, (departure,))
@@ -300,14 +298,14 @@ def cancel_run(connection: sqlite3.Connection, run_id: str, *, by: int = CANCELL
 
 def fence_run(connection: sqlite3.Connection, run_id: str, attempt: int) -> bool:
     """Note that an attempt was given to another node: whatever comes of it counts no more. False if a later one is here."""
-    connection.execute(f"UPDATE runs SET cancelled = ? WHERE {_KEY}", (FENCED, run_id, attempt))  # noqa: S608
+    connection.execute(f"UPDATE runs SET cancelled = ? WHERE {KEY}", (FENCED, run_id, attempt))  # noqa: S608
     known = attempts_of(connection, run_id)
     return bool(known) and known[-1].attempt == attempt
 
 
 def reopen_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
     """The server asks for a run that this journal knows: what stands is delivered once more."""
-    connection.execute(f"UPDATE runs SET committed_at_us = 0 WHERE {_KEY} AND forgotten = 0", record.key)  # noqa: S608
+    connection.execute(f"UPDATE runs SET committed_at_us = 0 WHERE {KEY} AND forgotten = 0", record.key)  # noqa: S608
     return dataclasses.replace(record, committed_at_us=0)
 
 
@@ -319,62 +317,7 @@ def reopen_all_runs(connection: sqlite3.Connection) -> list[RunRecord]:
 
 def commit_run(connection: sqlite3.Connection, record: RunRecord, now: datetime) -> None:
     """Note that the server has a run's end."""
-    connection.execute(f"UPDATE runs SET committed_at_us = ? WHERE {_KEY}", (microseconds(now), *record.key))  # noqa: S608
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubtaskRecord:
-    """A subtask, as the journal has it: what its run called it, its signed chain, the envelopes of its inputs."""
-
-    key: str
-    task_id: str
-    request_digest: bytes
-    chain: bytes
-    inputs: bytes
-    created: int = 0
-
-    @property
-    def input_digests(self) -> tuple[bytes, ...]:
-        """The envelopes of its inputs."""
-        return tuple(self.inputs[at : at + 32] for at in range(0, len(self.inputs), 32))
-
-
-_SUBTASK_COLUMNS = tuple(item.name for item in dataclasses.fields(SubtaskRecord))
-_SELECT_SUBTASK = f"SELECT {', '.join(_SUBTASK_COLUMNS)} FROM subtasks WHERE {_KEY}"  # noqa: S608 - our own names
-
-
-def subtask_by_key(connection: sqlite3.Connection, run: RunRecord, key: str) -> SubtaskRecord | None:
-    """A run's subtask, by what the run calls it."""
-    row = connection.execute(f"{_SELECT_SUBTASK} AND key = ?", (*run.key, key)).fetchone()
-    return SubtaskRecord(**dict(row)) if row else None
-
-
-def subtask_by_task(connection: sqlite3.Connection, run: RunRecord, task_id: str) -> SubtaskRecord | None:
-    """A run's subtask, by its id."""
-    row = connection.execute(f"{_SELECT_SUBTASK} AND task_id = ?", (*run.key, task_id)).fetchone()
-    return SubtaskRecord(**dict(row)) if row else None
-
-
-def count_subtasks(connection: sqlite3.Connection, run: RunRecord) -> int:
-    """How many subtasks a run has created."""
-    (number,) = connection.execute(f"SELECT count(*) FROM subtasks WHERE {_KEY}", run.key).fetchone()  # noqa: S608
-    return int(number)
-
-
-def insert_subtask(
-    connection: sqlite3.Connection, run: RunRecord, subtask: SubtaskRecord, departures: Sequence[Departure]
-) -> None:
-    """Let a subtask stand, and its sealed inputs leave."""
-    connection.execute(
-        f"INSERT INTO subtasks (run_id, attempt, {', '.join(_SUBTASK_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-        (*run.key, *dataclasses.astuple(subtask)),
-    )
-    egress.leave(connection, run.key, run.task_id, departures)
-
-
-def subtask_created(connection: sqlite3.Connection, task_id: str) -> None:
-    """Note that the server has a subtask."""
-    connection.execute("UPDATE subtasks SET created = 1 WHERE task_id = ?", (task_id,))
+    connection.execute(f"UPDATE runs SET committed_at_us = ? WHERE {KEY}", (microseconds(now), *record.key))  # noqa: S608
 
 
 def put_envelope(connection: sqlite3.Connection, digest: bytes, data: bytes) -> None:
@@ -435,7 +378,7 @@ def _payloads(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> se
     for row in rows:
         digests |= {bytes(row["input_digest"]), bytes(row["result_digest"]), bytes(row["look_digest"])}
         key = (row["run_id"], row["attempt"])
-        for (inputs,) in connection.execute(f"SELECT inputs FROM subtasks WHERE {_KEY}", key):  # noqa: S608 - our own name
+        for (inputs,) in connection.execute(f"SELECT inputs FROM subtasks WHERE {KEY}", key):  # noqa: S608 - our own name
             digests |= {bytes(inputs[at : at + 32]) for at in range(0, len(inputs), 32)}
     return digests - {b""}
 
@@ -444,7 +387,7 @@ def change_run(
     connection: sqlite3.Connection, record: RunRecord, assignments: str, values: tuple[object, ...], *, where: str
 ) -> RunRecord:
     """Change a run where its state allows it, and give it as it stands then."""
-    statement = f"UPDATE runs SET {assignments} WHERE {_KEY} AND {where}"  # noqa: S608 - our own names
+    statement = f"UPDATE runs SET {assignments} WHERE {KEY} AND {where}"  # noqa: S608 - our own names
     connection.execute(statement, (*values, *record.key))
     return standing(connection, record)
 
@@ -452,7 +395,3 @@ def change_run(
 def _assignments(record: RunRecord, *names: str) -> tuple[str, tuple[object, ...]]:
     """Assignments of a record's columns, and what is assigned."""
     return ", ".join(f"{name} = ?" for name in names), tuple(getattr(record, name) for name in names)
-
-
-def _record(row: sqlite3.Row) -> RunRecord:
-    return RunRecord(**dict(row))

@@ -8,7 +8,6 @@ sealed a second time to the own organization, until a person has looked at it (`
 
 import asyncio
 import dataclasses
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, timedelta
@@ -19,6 +18,7 @@ from folkmoot.node import decision_records, egress, records
 from folkmoot.node.egress import Departure
 from folkmoot.node.held import end_run, must_be_looked_at
 from folkmoot.node.inputs import RunInput
+from folkmoot.node.measured import Measured, digest_of
 from folkmoot.node.messages import Messages
 from folkmoot.node.outcomes import COMPLETED, FAILED, Outcome
 from folkmoot.node.policy import Refused
@@ -32,16 +32,7 @@ from folkmoot.node.waiting import Gate, first_of
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
 from folkmoot.transport.storage import DiskFull
-from folkmoot.trust import (
-    FolkmootError,
-    KeyUnpublished,
-    OrganizationNotFound,
-    Sealing,
-    VerifiedTask,
-    digest,
-    pae,
-    timestamp,
-)
+from folkmoot.trust import FolkmootError, KeyUnpublished, OrganizationNotFound, Sealing, VerifiedTask, digest, timestamp
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame
@@ -258,7 +249,7 @@ class Run:
 
     async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:
         """See RunPort."""
-        measured = _Measured(content, content_type, self.record.result_limit_bytes)
+        measured = Measured(content, content_type, self.record.result_limit_bytes)
         async with self._ending:
             if self.record.stands:
                 async for _ in measured:
@@ -278,9 +269,7 @@ class Run:
     async def write_failure(self, message: str, reason: int) -> None:
         """See RunPort."""
         failure = Failure(message=message, reason=ErrorReason.ValueType(reason))
-        content_digest = digest(
-            pae(FAILURE_CONTENT_TYPE.encode(), digest(failure.SerializeToString(deterministic=True)))
-        )
+        content_digest = digest_of(FAILURE_CONTENT_TYPE, digest(failure.SerializeToString(deterministic=True)))
         async with self._ending:
             if not self.record.stands:
                 await self._end_with(FAILED, failure, content_digest)
@@ -400,30 +389,3 @@ class Run:
             raise FolkmootError(
                 ErrorReason.ERROR_REASON_RESULT_WRITTEN, "the run has ended otherwise before, and that stands"
             )
-
-
-class _Measured:
-    """A result on its way: hashed, and stopped when it gets too large."""
-
-    def __init__(self, content: AsyncIterator[bytes], content_type: str, limit_bytes: int) -> None:
-        self._content = content
-        self._content_type = content_type
-        self._limit_bytes = limit_bytes
-        self._hash = hashlib.sha256()
-        self.size_bytes = 0
-
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        async for piece in self._content:
-            self.size_bytes += len(piece)
-            if self.size_bytes > self._limit_bytes:
-                raise FolkmootError(
-                    ErrorReason.ERROR_REASON_TOO_LARGE,
-                    f"the node's policy gives a result at most {self._limit_bytes} bytes",
-                )
-            self._hash.update(piece)
-            yield piece
-
-    @property
-    def digest(self) -> bytes:
-        """What tells one result from another, once all of it has passed."""
-        return digest(pae(self._content_type.encode(), self._hash.digest()))

@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import ExitStack, aclosing
 from typing import TypeVar
 
-from folkmoot.node import records
-from folkmoot.node.egress import Departure
-from folkmoot.node.records import RunRecord, StoredEnvelope, SubtaskRecord
+from folkmoot.node import subtask_records
+from folkmoot.node.records import StoredEnvelope
 from folkmoot.node.results import read_result, watch_ends
 from folkmoot.node.sender import Sender
 from folkmoot.node.sightings import in_task, require_no_contradiction
 from folkmoot.node.station import Station
+from folkmoot.node.subtask_records import SubtaskRecord
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.failpoints import failpoint
@@ -68,7 +68,7 @@ class Subtasks:
         async with self._creating:
             portions = _Portions(content)
             run = self._run.record
-            known = await self._transact(lambda db: records.subtask_by_key(db, run, head.key))
+            known = await self._transact(lambda db: subtask_records.subtask_by_key(db, run, head.key))
             if known is None:
                 self._require_granted(head)
                 known = await self._make(head, portions)
@@ -196,7 +196,9 @@ class Subtasks:
         ]
         try:
             async with self._run.leaving():
-                await self._transact(lambda db: _insert(db, run, record, stored, departures, number))
+                await self._transact(
+                    lambda db: subtask_records.insert_subtask(db, run, record, stored, departures, granted=number)
+                )
                 failpoint("node.subtask.journaled")
                 self._run.left(sum(envelope.size_bytes for envelope in stored))
         except FolkmootError:
@@ -274,7 +276,7 @@ class Subtasks:
     async def _send_again(self, task_id: str) -> None:
         """Bring a subtask once more to a server that has lost it."""
         run = self._run.record
-        record = await self._transact(lambda db: records.subtask_by_task(db, run, task_id))
+        record = await self._transact(lambda db: subtask_records.subtask_by_task(db, run, task_id))
         if record is not None:
             await self._create(record)
 
@@ -297,7 +299,7 @@ class Subtasks:
             lambda: connection.tasks.CreateTask(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS)
         )
         failpoint("node.subtask.created")
-        await self._transact(lambda db: records.subtask_created(db, record.task_id))
+        await self._transact(lambda db: subtask_records.subtask_created(db, record.task_id))
 
     # ---- finding ----
 
@@ -308,7 +310,7 @@ class Subtasks:
         """A subtask of this run, which the server has."""
         if task_id not in self._verified:
             run = self._run.record
-            record = await self._transact(lambda db: records.subtask_by_task(db, run, task_id))
+            record = await self._transact(lambda db: subtask_records.subtask_by_task(db, run, task_id))
             if record is None:
                 raise FolkmootError(
                     ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"the task {task_id} is not a subtask of this run"
@@ -352,25 +354,6 @@ def _references(head: SubtaskHead, stored: Sequence[StoredEnvelope]) -> list[Tas
         )
         for portion, envelope in zip(head.inputs, stored, strict=True)
     ]
-
-
-def _insert(
-    db: sqlite3.Connection,
-    run: RunRecord,
-    record: SubtaskRecord,
-    inputs: Sequence[StoredEnvelope],
-    departures: Sequence[Departure],
-    granted: int,
-) -> None:
-    """Let a subtask stand in the journal, if its run may have another one."""
-    if records.count_subtasks(db, run) >= granted:
-        raise FolkmootError(
-            ErrorReason.ERROR_REASON_TOO_MANY, f"this run may create {granted} subtasks, and has created them"
-        )
-    for envelope in inputs:
-        if envelope.inline is not None:
-            records.put_envelope(db, envelope.digest, envelope.inline)
-    records.insert_subtask(db, run, record, departures)
 
 
 class _Portions:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import records
+from folkmoot.node import records, subtask_records
 from folkmoot.node.runs import Run
 from folkmoot.trust import (
     BytesSource,
@@ -204,7 +204,7 @@ async def test_a_subtask_is_journaled_before_the_server_hears_of_it(lung: World,
     hub.fault = ConnectionError("killed here")
     with pytest.raises(ConnectionError):
         await create(central, lung)
-    kept = await central.station.journal.transact(lambda db: records.subtask_by_key(db, central.record, "1"))
+    kept = await central.station.journal.transact(lambda db: subtask_records.subtask_by_key(db, central.record, "1"))
     assert kept is not None
     assert not kept.created
     hub.fault = None
