@@ -305,7 +305,9 @@ class TestChild:
         assert b"File too large" in complaint
 
     async def test_it_ends_with_its_parent_even_when_it_neither_reads_nor_writes(self):
-        confined = "import os, signal; from folkmoot.node.data.confinement import confine; confine(parent=os.getppid()); "
+        confined = (
+            "import os, signal; from folkmoot.node.data.confinement import confine; confine(parent=os.getppid()); "
+        )
         waiting = confined + "print(os.getpid(), flush=True); signal.pause()"
         script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waiting!r}])"
         parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
@@ -351,6 +353,7 @@ class TestMemory:
             await anext(frames)
             [child] = children()
             await until(lambda: waits_for_its_reader(child))
+            assert "Seccomp:\t2" in Path(f"/proc/{child.pid}/status").read_text()  # a file needs no socket
 
 
 def children() -> list[psutil.Process]:

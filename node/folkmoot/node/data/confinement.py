@@ -15,6 +15,7 @@ _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_TSYNC = 1
 _ERRNO_EACCES = 0x00050000 | 13
 _ALLOW = 0x7FFF0000
+_LOAD, _IF_EQUAL, _IF_NOT_LESS, _ANSWER = 0x20, 0x15, 0x35, 0x06  # steps of a filter, linux/bpf_common.h
 
 # Numbers of seccomp, socket, socketpair, io_uring_setup, and how seccomp calls the machine.
 _MACHINES = {
@@ -40,15 +41,15 @@ def forbid_network() -> bool:
     if machine is None:
         return False
     seccomp, calls, architecture = machine
-    refused = len(calls) + 1
+    last = len(calls) + 5  # the step that refuses; jumps count from the step behind their own
     steps = [
-        (0x20, 0, 0, 4),  # load the architecture
-        (0x15, 0, refused + 1, architecture),  # another one: refuse
-        (0x20, 0, 0, 0),  # load the call's number
-        (0x35, refused - 1, 0, _X32),  # not less than this: refuse
-        *((0x15, refused - 2 - index, 0, call) for index, call in enumerate(calls)),
-        (0x06, 0, 0, _ALLOW),
-        (0x06, 0, 0, _ERRNO_EACCES),
+        (_LOAD, 0, 0, 4),  # the architecture
+        (_IF_EQUAL, 0, last - 2, architecture),
+        (_LOAD, 0, 0, 0),  # the call's number
+        (_IF_NOT_LESS, last - 4, 0, _X32),
+        *((_IF_EQUAL, last - 5 - index, 0, call) for index, call in enumerate(calls)),
+        (_ANSWER, 0, 0, _ALLOW),
+        (_ANSWER, 0, 0, _ERRNO_EACCES),
     ]
     program = b"".join(struct.pack("HBBI", *step) for step in steps)
     code = ctypes.create_string_buffer(program, len(program))
