@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node import records
+from folkmoot.node import egress, records
 from folkmoot.node.egress import Allowance, Departure, leave
 from folkmoot.node.journal import Journal
 from folkmoot.node.policy_file import Policy, Quotas
@@ -22,6 +22,9 @@ from tests.unit.node.assignments import assign
 from tests.unit.node.conftest import POLICY as STATION_POLICY
 from tests.unit.node.conftest import MakeStation
 from tests.unit.node.test_intake import receipt_of, take
+from tests.unit.node.test_runs import MakeRun, Sent, frames, lines, make_run, sent
+
+__all__ = ["make_run", "sent"]
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 POLICY = Policy(quotas=Quotas(runs_per_day=2, bytes_out_per_day=1000), time_zone="Europe/Berlin")
@@ -147,3 +150,21 @@ async def test_of_runs_that_come_together_no_more_are_accepted_than_there_may_be
     assert {receipt.rule for receipt in receipts} == {"quotas.runs_per_day (until 2026-11-21T00:00+00:00)"}
     again = await take(station, assign(lung, sequence=5))
     assert receipt_of(again.records[0], station).reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED
+
+
+async def test_where_the_days_bytes_are_used_up_only_what_is_said_of_a_failure_leaves(
+    make_run: MakeRun, make_station: MakeStation, sent: Sent
+):
+    run = await make_run(station=make_station(policy=STATION_POLICY + "[quotas]\nbytes_out_per_day = 10\n"))
+    await run.log(lines(1, "a"))
+    await run.report_progress(0.5, "half")
+    await run.reports.flush()
+    assert not any(frame.run_update.log_envelopes or frame.run_update.progress_envelope for frame in sent)
+    with pytest.raises(FolkmootError, match="make it smaller") as refusal:
+        await run.write_result("text/plain", frames(b"a result"))
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED
+    assert not list((run.station.directory / "outbox").glob("*"))
+    assert run.record.bytes_out == 0
+    await run.write_failure("it did not fit", 0)
+    assert receipt_of(run.record, run.station).bytes_out == run.record.bytes_out > 10
+    assert await run.station.journal.transact(egress.verify) == 1
