@@ -4,16 +4,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from folkmoot.client import AsyncClient, AsyncTask, Proof, Resources, Result, RunState
+from folkmoot.client import AsyncClient, AsyncTask, Proof, Resources, Result, RunState, Subtasks
+from folkmoot.node import records
 from folkmoot.node.app import RunningNode
 from folkmoot.node.cli import node as commands
 from folkmoot.trust import dump_signing_key
+from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.signed_pb2 import Signed
+from folkmoot.v1.task_pb2 import Receipt
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.stations import Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import IMAGE, ask, only
@@ -83,6 +88,12 @@ async def why(task: AsyncTask) -> str:
         (POLICY, {"labels": ["cars"]}, ("LABEL_NOT_ALLOWED", "data")),
         (POLICY + 'functions = ["other"]', {}, ("FUNCTION_NOT_ALLOWED", "allow[0].functions")),
         (POLICY, {"messages": True}, ("MESSAGES_NOT_ALLOWED", "allow[0].messages")),
+        (POLICY, {"subtasks": Subtasks(depth=1, number=1)}, ("SUBTASK_NOT_ALLOWED", "allow[0].subtasks")),
+        (
+            POLICY + RULE + "messages = true",
+            {"subtasks": Subtasks(depth=1, number=1)},
+            ("SUBTASK_NOT_ALLOWED", "allow[0,1].subtasks"),
+        ),
         ('voted_list = "required"\n' + POLICY, {}, ("ALGORITHM_NOT_VOTED", "voted_list")),
         (
             POLICY,
@@ -117,6 +128,40 @@ async def test_a_refusal_names_its_rule_before_and_afterwards(
     assert refusal(result) == expected
     assert (verdict.reason, verdict.rule) == expected
     assert engine.started == []
+
+
+@pytest.mark.parametrize(
+    ("initiators", "accepted"), [('["Alpha", "Beta"]', True), ('["Beta"]', False), ('["Alpha"]', False)]
+)
+async def test_a_subtask_is_of_every_organization_of_its_chain(
+    hub: Hub, stations: Stations, initiators: str, accepted: bool
+):
+    async def central(algorithm: Algorithm) -> None:
+        task_id = await algorithm.subtask("answer", key="one", organizations=["Gamma"])
+        try:
+            values = [value async for value in algorithm.results(task_id)]
+        except Exception as error:  # noqa: BLE001 - whatever the proxy says
+            values = [str(error)]
+        await algorithm.result(values)
+
+    at_beta, at_gamma = Engine({"central": central}), Engine({"answer": answer})
+    gammas = POLICY.replace('["Alpha"]', initiators)
+    async with (
+        stations.station("Beta", engine=at_beta, policy=POLICY + "subtasks = true"),
+        stations.station("Gamma", engine=at_gamma, policy=gammas) as gamma,
+    ):
+        await only(await ask(hub, "Beta", function="central", subtasks=Subtasks(depth=1, number=1)))
+        [record] = await gamma.stations[0].station.journal.transact(partial(records.recent_runs, number=10))
+    receipt = Receipt.FromString(Signed.FromString(record.receipt).body)
+    expected = (RunState.COMPLETED, "") if accepted else (RunState.REFUSED, "allow[0].initiators")
+    assert (task_pb2.RunState.Name(receipt.outcome).removeprefix("RUN_STATE_"), receipt.rule) == (
+        expected[0].name,
+        expected[1],
+    )
+    assert len(at_gamma.started) == accepted
+    assert record.initiator_id == hub.lung["Alpha"].address
+    await at_beta.close()
+    await at_gamma.close()
 
 
 async def test_what_is_accepted_gets_what_the_policy_gives(hub: Hub, stations: Stations, engine: Engine):
