@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.runtimes.docker import DockerRuntime
+from folkmoot.node.runtimes.docker import DETAIL_CHARACTERS, DockerRuntime
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -150,6 +150,13 @@ class TestContainer:
             "/run/folkmoot": False
         }
 
+    async def test_a_million_lines_of_output_fill_no_disk(self, place: Place):
+        run = await place.run("chatters", lines=1_000_000)
+        ended = await place.runtime.wait(run.run_name)
+        assert "line 999999" in ended.detail
+        assert len(ended.detail) <= DETAIL_CHARACTERS
+        assert len(kept_output(run.run_name)) < 2 << 20
+
     async def test_labels_name_node_and_run(self, place: Place):
         run = await place.run("forever")
         labels = inspect(run.run_name)["Config"]["Labels"]
@@ -239,6 +246,14 @@ def build(folder: Path, dockerfile: str) -> str:
     (folder / "Dockerfile").write_text(dockerfile)
     command = ["docker", "build", "--quiet", "--network", "none", str(folder)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def kept_output(run_name: str) -> bytes:
+    api = docker.APIClient(version="auto", **docker.utils.kwargs_from_env())
+    try:
+        return api.logs(f"folkmoot-{run_name}")
+    finally:
+        api.close()
 
 
 def inspect(run_name: str) -> dict:
