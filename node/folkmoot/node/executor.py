@@ -10,20 +10,19 @@ behind it. A run is cancelled by ending its process first: if its result was fas
 
 import asyncio
 import dataclasses
-import shutil
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from folkmoot.node import decision_records, message_records, records
 from folkmoot.node.awaiting import at_last
+from folkmoot.node.clearing import Clearing
 from folkmoot.node.delivery import deliver
 from folkmoot.node.disk import Disk
-from folkmoot.node.held import settle_held
+from folkmoot.node.held import decided_about, settle_held
 from folkmoot.node.inputs import RunInput, open_input
 from folkmoot.node.judgement import judge_at_last, settle
 from folkmoot.node.keeping import clear_folders
@@ -49,19 +48,13 @@ from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal, cancelled, first_of
 from folkmoot.transport import Unreachable, timeouts
 from folkmoot.transport.failpoints import failpoint
-from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, timestamp, verify_task
+from folkmoot.trust import EnvelopeRejected, FolkmootError, VerifiedTask, verify_task
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage, RunUpdate
+from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage
 from folkmoot.v1.proxy_service_pb2 import Folder, SendMessageRequest
-from folkmoot.v1.task_pb2 import RunState, Waiting, WaitReason
+from folkmoot.v1.task_pb2 import RunState, WaitReason
 from folkmoot.v1.task_pb2 import Scratch as ScratchKind
-
-CLEAR_AFTER_SECONDS = 10.0
-"""How long a process may go on after its result stands."""
-
-CLEAR_AT_CLOSE_SECONDS = 3.0
-"""How long a node that ends still clears away what has ended; the rest is the next start's."""
 
 log = structlog.get_logger()
 
@@ -93,7 +86,7 @@ class Executor:
         self._undecided: dict[str, asyncio.Event] = {}
         self._held: dict[str, asyncio.Event] = {}
         self._lives: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._clearing: set[asyncio.Task[None]] = set()
+        self._clearing = Clearing(runtime, proxy, station.runtime_directory)
 
     # ---- what others want of runs ----
 
@@ -106,7 +99,7 @@ class Executor:
             self.take_up(record)
         wanted = {record.run_name for record in unfinished if not record.stands}
         for run_name in self._adopted - wanted:
-            self._in_background(self._clear_process(run_name))
+            self._clearing.clear_process(run_name)
         await clear_folders(self._station, besides=self._adopted)
 
     def take_up(self, record: RunRecord) -> None:
@@ -156,9 +149,7 @@ class Executor:
     async def close(self) -> None:
         """Let go of everything; what runs goes on without this process."""
         await cancelled(*self._lives.values())
-        if self._clearing:
-            await asyncio.wait(self._clearing, timeout=CLEAR_AT_CLOSE_SECONDS)
-        await cancelled(*self._clearing)
+        await self._clearing.close()
         await self._tables.close()
         await self._runtime.close()
 
@@ -194,24 +185,15 @@ class Executor:
 
     async def _looked_at(self, record: RunRecord) -> RunRecord:
         """Wait until a person has decided whether a held run's last word leaves, or it is cancelled; then it ends."""
-        station, unwanted = self._station, asyncio.Event()
-        self._held[record.run_id] = unwanted
+        unwanted = self._held[record.run_id] = asyncio.Event()
         if record.cancelled:
             unwanted.set()
-        waiting = Waiting(reason=WaitReason.WAIT_REASON_APPROVAL, since=timestamp(station.now()))
-        update = RunUpdate(run_id=record.run_id, attempt=record.attempt, state=RunState.RUN_STATE_HELD, waiting=waiting)
-        self._link.send(NodeFrame(run_update=update))
         try:
-            while True:
-                changed = station.people.changed()
-                record, decision = await station.journal.transact(partial(decision_records.release_of, record=record))
-                if decision is not None or unwanted.is_set():
-                    break
-                await first_of(changed.wait(), unwanted.wait())
+            standing, decision = await decided_about(self._station, record, unwanted, tell=self._link.send)
         finally:
             self._held.pop(record.run_id)
-        task = verify_task(record.task_chain(), station.state, now=None)
-        return await settle_held(station, record, task, decision, isolation=self._runtime.isolation)
+        task = verify_task(record.task_chain(), self._station.state, now=None)
+        return await settle_held(self._station, standing, task, decision, isolation=self._runtime.isolation)
 
     async def _messages_stored(self, record: RunRecord) -> None:
         """Wait until the server has what the run has sent: messages of a run that has ended there are taken for late ones."""
@@ -248,9 +230,9 @@ class Executor:
             await cancelled(work)
             run.slot.close()
             if run.record.stands:
-                self._in_background(self._clear(run))
+                self._clearing.clear(run)
             else:
-                await self._let_go(run)
+                await self._clearing.let_go(run)
 
     async def _outcome(self, run: Run, work: "asyncio.Task[Outcome]") -> Outcome:
         """How a run without a result ends. The process of one that is not wanted is ended first."""
@@ -406,41 +388,3 @@ class Executor:
 
     def _directory(self, run: Run) -> Path:
         return self._station.runtime_directory / run.run_name
-
-    # ---- afterwards ----
-
-    async def _clear(self, run: Run) -> None:
-        try:
-            if run.run_name:
-                await self._clear_process(run.run_name)
-        finally:
-            run.closing.close()
-
-    async def _clear_process(self, run_name: str) -> None:
-        """Give a process whose run has ended a moment to end by itself; then nothing is left of it."""
-        try:
-            await first_of(self._runtime.wait(run_name), timeout_seconds=CLEAR_AFTER_SECONDS)
-            await self._runtime.stop(run_name)
-            await self._runtime.remove(run_name)
-            failpoint("node.run.process_removed")
-        finally:
-            await self._proxy.close(run_name)
-        await asyncio.to_thread(shutil.rmtree, self._station.runtime_directory / run_name, ignore_errors=True)
-
-    async def _let_go(self, run: Run) -> None:
-        """The node ends, the run goes on: the next process takes it over."""
-        if run.run_name:
-            await self._proxy.close(run.run_name)
-        run.closing.close()
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_logged(work))
-        self._clearing.add(task)
-        task.add_done_callback(self._clearing.discard)
-
-
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("run.not_cleared_away")

@@ -9,22 +9,26 @@ it; a node that is killed in between acts on it when it starts again. Files are 
 that none is left behind.
 """
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
+from functools import partial
 
-from folkmoot.node import records
+from folkmoot.node import decision_records, records
 from folkmoot.node.outcomes import Outcome, cancelled_by, make_receipt, refused
 from folkmoot.node.records import HELD, RunRecord, StoredEnvelope, microseconds, moment
 from folkmoot.node.results import pieces
 from folkmoot.node.station import Station
+from folkmoot.node.waiting import first_of
 from folkmoot.transport.failpoints import failpoint
-from folkmoot.trust import Expected, FolkmootError, VerifiedTask, sign_receipt
+from folkmoot.trust import Expected, FolkmootError, VerifiedTask, sign_receipt, timestamp
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Decision
+from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
 from folkmoot.v1.proxy_service_pb2 import ResultHead
-from folkmoot.v1.task_pb2 import ExitClass, Isolation, RunState
+from folkmoot.v1.task_pb2 import ExitClass, Isolation, RunState, Waiting, WaitReason
 
 _SAID = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CRASHED)
 _NOT_THE_ALGORITHMS = (ExitClass.EXIT_CLASS_NOT_STARTED, ExitClass.EXIT_CLASS_LOST)
@@ -71,6 +75,29 @@ async def end_run(
     if new is not None and new.inline is not None:
         station.envelopes.remember(new.digest, new.inline)
     return standing
+
+
+async def decided_about(
+    station: Station, record: RunRecord, unwanted: asyncio.Event, *, tell: Callable[[NodeFrame], None]
+) -> tuple[RunRecord, Decision.ValueType | None]:
+    """Wait until a person has decided whether a held run's last word leaves, or it is not wanted any more: then there is no decision.
+
+    Gives the run as it stands then. The server is told what it waits for.
+    """
+    waiting = Waiting(reason=WaitReason.WAIT_REASON_APPROVAL, since=timestamp(station.now()))
+    tell(
+        NodeFrame(
+            run_update=RunUpdate(
+                run_id=record.run_id, attempt=record.attempt, state=RunState.RUN_STATE_HELD, waiting=waiting
+            )
+        )
+    )
+    while True:
+        changed = station.people.changed()
+        standing, decision = await station.journal.transact(partial(decision_records.release_of, record=record))
+        if decision is not None or unwanted.is_set():
+            return standing, decision
+        await first_of(changed.wait(), unwanted.wait())
 
 
 async def settle_held(
