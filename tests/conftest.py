@@ -6,6 +6,7 @@ turns those skips into errors: that is how the gate makes sure that nothing was 
 """
 
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -38,6 +39,16 @@ def command_lacks(*names: str) -> str | None:
     return f"{', '.join(missing)} not found: run `make services`" if missing else None
 
 
+def runsc_lacks() -> str | None:
+    """Return why tests in a sandbox can't run here, None if they can."""
+    if reason := docker_lacks(*BASE_IMAGES):
+        return reason
+    asked = subprocess.run(
+        ["docker", "info", "--format", "{{json .Runtimes}}"], capture_output=True, text=True, check=True
+    )
+    return None if "runsc" in json.loads(asked.stdout) else "the engine has no runtime runsc: run `make services`"
+
+
 def namespaces_lack() -> str | None:
     """Return why tests that cut a node's network can't run here, None if they can."""
     from tests.chaos import namespaces
@@ -61,6 +72,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "mariadb": functools.partial(command_lacks, "mariadb-install-db", "mariadbd", "mariadb"),
     "registry": functools.partial(command_lacks, "docker-registry", "htpasswd"),
     "r": functools.partial(command_lacks, "Rscript"),
+    "runsc": functools.cache(runsc_lacks),
     "systemd": functools.partial(command_lacks, "systemd-analyze"),
     "tinyproxy": functools.partial(command_lacks, "tinyproxy"),
     "r_image": functools.partial(docker_lacks, R_IMAGE),

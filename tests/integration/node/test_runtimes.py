@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import docker
@@ -239,6 +240,30 @@ class TestContainer:
         monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
         with pytest.raises(FolkmootError, match="can't be reached"):
             await make_place("docker", place.directory, "").runtime.adopt()
+
+
+@pytest.mark.needs_runsc
+class TestSandbox:
+    """The same container above a kernel of its own: results and ends arrive as from any other."""
+
+    @pytest.fixture
+    async def place(self, directory: Path, conformance_image: str) -> AsyncIterator[Place]:
+        place = make_place("docker", directory, conformance_image)
+        place.runtime = DockerRuntime(node=NODE, container_runtime="runsc", patience_seconds=0)
+        await place.runtime.adopt()
+        yield place
+        await place.clean()
+
+    async def test_result_arrives_and_receipts_say_sandbox(self, place: Place):
+        run = await place.run("result", size_bytes=3_000_000)
+        assert await run.result == ("application/octet-stream", b"x" * 3_000_000)
+        assert inspect(run.run_name)["HostConfig"]["Runtime"] == "runsc"
+        assert place.runtime.isolation == pb.ISOLATION_SANDBOX
+
+    async def test_exit_without_result_keeps_code_and_last_words(self, place: Place):
+        ended = await place.runtime.wait((await place.run("exits", code=7)).run_name)
+        assert (ended.exit_class, ended.code) == (pb.EXIT_CLASS_ERROR, 7)
+        assert "last words" in ended.detail
 
 
 def build(folder: Path, dockerfile: str) -> str:
