@@ -29,6 +29,13 @@ def plain(ctx: Context, notes: str, number: int, seconds: float = 0.0) -> int:
 
 
 @partial
+def asked(ctx: Context, notes: str, number: int) -> int:
+    """Twice the number, where people are asked before and after."""
+    _note(ctx, notes)
+    return 2 * number
+
+
+@partial
 def large(ctx: Context, notes: str, size_bytes: int, seed: int, seconds: float = 0.0) -> bytes:
     """As many bytes as nobody sends in one message, after a while."""
     _note(ctx, notes)

@@ -14,24 +14,46 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import grpc.aio
+
 from folkmoot.client import AsyncClient, AsyncTask, Resources, Result, Subtasks
 from folkmoot.transport import Unreachable
 from folkmoot.transport.failpoints import FAILPOINTS
 from folkmoot.trust import digest
+from folkmoot.v1.ledger_pb2 import Decision
+from folkmoot.v1.task_pb2 import RunState
 from tests.chaos import truth
 from tests.chaos.namespaces import CUTS, namespaces_lack
 from tests.chaos.stage import Stage, stage
+from tests.integration.node.station.people import at_station
 from tests.polling import until
 
 ORGANIZATIONS = ("Alpha", "Beta", "Gamma")
+IN_A_PROCESS = "process:tests.algorithms.stormy"
 LARGE_BYTES = 9 << 20  # two parts
 SETTINGS = "slots = 4"
+POLICY = """
+runtimes = ["container", "process"]
+[[allow]]
+images = ["*"]
+functions = ["plain", "large", "remember", "talk", "gather"]
+initiators = ["*"]
+subtasks = true
+messages = true
+[[allow]]
+images = ["*"]
+functions = ["asked"]
+initiators = ["*"]
+approval = "every_run"
+release = "held"
+"""
 SILENCE_SECONDS = 2.5
 """Longer than hurried processes wait for a sign of life."""
 
 BEFORE_A_PROCESS = {"node.run.journaled_as_started", "node.run.socket_bound", "node.run.process_begun"}
 """Where a node dies between saying that it starts a run and having started it, the run is lost, and says so."""
-ELSEWHERE = {"node.run.container_created", "node.approval.journaled", "node.result.held", "node.result.dropped"}
+ELSEWHERE = ("node.run.container_created",)
+"""Where the process runtime never comes past."""
 
 Dice: TypeAlias = random.Random
 
@@ -44,19 +66,30 @@ class Storm:
     client: AsyncClient
     dice: Dice
     image: str
-    notes: Path
     organizations: tuple[str, ...]
     results: list[tuple[AsyncTask, list[Result]]] = field(default_factory=list)
+    appending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def notes(self) -> str:
+        """Where algorithms note that they were executed; nothing: in their job's scratch."""
+        return str(self.playing.net.folder / "notes") if self.image == IN_A_PROCESS else ""
+
+    def all_notes(self) -> list[Path]:
+        """All files with notes."""
+        directories = [self.playing.net.state_directory(name) for name in self.organizations]
+        within = [path for directory in directories for path in directory.glob("scratch/*/files/notes")]
+        return [self.playing.net.folder / "notes", *within]
 
     async def create(self, function: str, arguments: dict[str, Any], **asked: Any) -> AsyncTask:
         """Create a task of all organizations."""
         return await self.client.tasks.create(
             image=self.image,
             function=function,
-            arguments={"notes": str(self.notes)} | arguments,
+            arguments={"notes": self.notes} | arguments,
             organizations=list(self.organizations),
             resources=Resources(run_time=timedelta(seconds=20)),
-            **asked,
+            **{"scratch": self.image != IN_A_PROCESS} | asked,
         )
 
     async def results_of(self, task: AsyncTask) -> list[Result]:
@@ -73,7 +106,7 @@ class Storm:
                 wanted = value(result) if callable(value) else value
                 assert result.value == wanted, (result, wanted)
             else:
-                assert result.exit_class in ("LOST", "OUT_OF_TIME"), result
+                assert result.exit_class in ("LOST", "NOT_STARTED", "OUT_OF_TIME"), result
 
 
 # ---- work ----------------------------------------------------------------------------------------------------------
@@ -116,7 +149,7 @@ async def subtasks(storm: Storm) -> None:
     task = await storm.client.tasks.create(
         image=storm.image,
         function="gather",
-        arguments={"notes": str(storm.notes), "number": number, "rounds": rounds},
+        arguments={"notes": storm.notes, "number": number, "rounds": rounds},
         organizations=["Beta"],
         subtasks=Subtasks(number=rounds),
     )
@@ -142,11 +175,49 @@ async def cancelled(storm: Storm) -> None:
 async def ledger(storm: Storm) -> None:
     """An entry of the ledger: a node that is admitted and never comes."""
     net = storm.playing.net
-    net.world.add_node("Beta", f"spare {len(net.world.entries)}")
-    entry = net.world.entries[-1]
-    async with net.client("Beta", username="admin@beta") as admin:
+    async with storm.appending, net.client("Beta", username="admin@beta") as admin:
+        net.world.add_node("Beta", f"spare {len(net.world.entries)}")
+        entry = net.world.entries[-1]
         state = await admin.connection.append(lambda _state: entry)
     assert state.position.hash == digest(entry.body)
+
+
+async def people(storm: Storm) -> None:
+    """Runs that a person approves, and whose results one looks at: some are released, some declined."""
+    number, declining = storm.dice.randrange(1000), storm.dice.choice(["", "Beta"])
+    task = await storm.create("asked", {"number": number})
+    deciding = [
+        asyncio.create_task(_decide(storm, name, task.spec.receivers[at].run_id, release=name != declining))
+        for at, name in enumerate(storm.organizations)
+    ]
+    try:
+        results = await storm.results_of(task)
+    finally:
+        for decision in deciding:
+            decision.cancel()
+    for result in results:
+        assert result.proven, result
+        if result.state == "REFUSED":
+            assert (result.organization, result.rule) == (declining, "release"), result
+        elif result.state == "COMPLETED":
+            assert result.value == 2 * number
+            assert result.organization != declining
+        else:
+            assert result.exit_class == "LOST", result
+
+
+async def _decide(storm: Storm, organization: str, run_id: str, *, release: bool) -> None:
+    """Decide about a run at its station, as often as it is asked for, whoever is away just now."""
+    decision = Decision.DECISION_APPROVE if release else Decision.DECISION_DECLINE
+    while True:
+        await asyncio.sleep(0.05)
+        with suppress(grpc.aio.AioRpcError, OSError):
+            async with at_station(storm.playing.net.node_folder(organization)) as person:
+                for run in await person.runs(RunState.RUN_STATE_AWAITING_APPROVAL, RunState.RUN_STATE_HELD):
+                    if run.run_id == run_id and run.state == RunState.RUN_STATE_HELD:
+                        await person.release(run_id, decision=decision)
+                    elif run.run_id == run_id:
+                        await person.approve(run_id)
 
 
 WORK: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
@@ -157,6 +228,7 @@ WORK: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
     "subtasks": subtasks,
     "cancelled": cancelled,
     "ledger": ledger,
+    "people": people,
 }
 
 REACHED_BY: dict[str, tuple[str, ...]] = {
@@ -202,6 +274,7 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
     "subtasks": ("node.subtask.journaled", "node.subtask.created"),
     "cancelled": ("server.cancellation.committed",),
     "ledger": ("server.ledger.stored", "server.ledger.committed"),
+    "people": ("node.approval.journaled", "node.result.held", "node.result.dropped"),
 }
 """Which work comes past which failpoint; those of containers have a test of their own."""
 
@@ -273,15 +346,25 @@ async def weather(
     organizations: tuple[str, ...],
     apart: Collection[str] = (),
     coming: Mapping[str, Iterator[str]],
+    image: str | None = None,
 ) -> AsyncIterator[Storm]:
     """A collaboration whose processes are started again whenever they end; at the end everything must be true.
 
-    `coming` says which failpoints each process is started with, from start to start.
+    `coming` says which failpoints each process is started with, from start to start. `image`: algorithms run in containers of it.
     """
     dice = random.Random(str(seed))
     async with AsyncExitStack() as stack:
         playing = await stack.enter_async_context(
-            stage(folder, *organizations, settings=SETTINGS, hurried=True, apart=apart, start=False)
+            stage(
+                folder,
+                *organizations,
+                runtime="process" if image is None else "docker",
+                settings=SETTINGS,
+                policy=POLICY,
+                hurried=True,
+                apart=apart,
+                start=False,
+            )
         )
         keepers = []
         for name in ("server", *organizations):
@@ -290,8 +373,7 @@ async def weather(
             keepers.append(asyncio.create_task(keep_alive(playing, name, random.Random(f"{seed} {name}"), own)))
         try:
             client = await stack.enter_async_context(_client(playing))
-            notes = playing.net.folder / "notes"
-            storm = Storm(playing, client, dice, "process:tests.algorithms.stormy", notes, organizations)
+            storm = Storm(playing, client, dice, image or IN_A_PROCESS, organizations)
             yield storm
             for keeper in keepers:
                 if keeper.done():
@@ -341,7 +423,10 @@ async def calm(storm: Storm) -> None:
         await until(finished)
     for name in (*storm.organizations, "server"):
         await playing.stop(name)
-    wrong = truth.wrong(playing.folder / "server", stations, truth.executions_in([storm.notes]))
+    wrong = truth.wrong(playing.folder / "server", stations, truth.executions_in(storm.all_notes()))
+    if storm.image != IN_A_PROCESS:
+        nodes = [key.fingerprint for name in storm.organizations for key in playing.net.world[name].nodes.values()]
+        wrong += [f"the container {container} is left" for container in truth.containers_of(nodes)]
     assert not wrong, "\n".join(wrong)
 
 

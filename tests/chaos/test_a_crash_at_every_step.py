@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from folkmoot.algorithm.build import build
 from folkmoot.transport.failpoints import FAILPOINTS
+from tests.chaos.stage import REPOSITORY
 from tests.chaos.storm import BEFORE_A_PROCESS, ELSEWHERE, REACHED_BY, WORK, Storm, weather
 
 AT_ONCE = 8
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.timeout(240)
 
 def test_every_failpoint_is_come_past():
     assert sorted([*ELSEWHERE, *(name for names in REACHED_BY.values() for name in names)]) == sorted(FAILPOINTS)
+
+
+@pytest.fixture(scope="session")
+def container_image() -> str:
+    return build(REPOSITORY / "tests" / "algorithms" / "stormy.py", base="folkmoot-base:debian12", tag="stormy")
 
 
 def died_at(storm: Storm, name: str) -> bool:
@@ -47,3 +54,17 @@ async def test_a_crash_at_every_step_of(kind: str, names: tuple[str, ...], tmp_p
         assert [name for name in names if not died_at(storm, name)] == []
         lost = [result for _, results in storm.results for result in results if result.exit_class == "LOST"]
         assert len(lost) <= len(BEFORE_A_PROCESS & {*names})
+
+
+@pytest.mark.needs_docker
+async def test_a_crash_at_every_step_of_a_container(container_image: str, tmp_path: Path):
+    names = (*ELSEWHERE, "node.run.started", "node.result.journaled", "node.run.process_removed")
+    plans = {"Beta": iter([f"{name}=kill" for name in names])}
+    async with weather(
+        tmp_path, "container", organizations=("Alpha", "Beta"), coming=plans, image=container_image
+    ) as storm:
+        for _ in range(MOST_TRIES * len(names)):
+            await WORK["plain"](storm)
+            if all(died_at(storm, name) for name in names):
+                break
+        assert [name for name in names if not died_at(storm, name)] == []

@@ -13,6 +13,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from folkmoot.node import egress
+from folkmoot.trust import FolkmootError
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Receipt, RunState
 
@@ -48,6 +50,7 @@ def wrong(server: Path, stations: Iterable[Station], executions: Mapping[tuple[s
     database = server / "folkmoot.db"
     return [
         *_integrity(database, stations),
+        *_egress_adds_up(stations),
         *_runs_end_once(database),
         *_receipts_agree(database, stations),
         *_subtasks_arrived(database, stations),
@@ -62,6 +65,16 @@ def _integrity(database: Path, stations: Iterable[Station]) -> Iterator[str]:
         [(answer,)] = rows(path, "PRAGMA integrity_check")
         if answer != "ok":
             yield f"{path} is damaged: {answer}"
+
+
+def _egress_adds_up(stations: Iterable[Station]) -> Iterator[str]:
+    """What a node says has left is chained, and adds up to what its receipts say."""
+    for station in stations:
+        with closing(sqlite3.connect(station.journal)) as connection:
+            try:
+                egress.verify(connection)
+            except FolkmootError as error:
+                yield f"{station.name}: {error}"
 
 
 def _runs_end_once(database: Path) -> Iterator[str]:
@@ -156,6 +169,7 @@ def left_at(station: Station) -> Iterator[str]:
     for process in _processes_serving(station.runtime_directory):
         yield f"{station.name} has left a process: {process}"
     named = {bytes(row["result_digest"]).hex() for row in rows(station.journal, "SELECT result_digest FROM runs")}
+    named |= {bytes(row["look_digest"]).hex() for row in rows(station.journal, "SELECT look_digest FROM runs")}
     for row in rows(station.journal, "SELECT inputs FROM subtasks"):
         named |= {bytes(row["inputs"][at : at + 32]).hex() for at in range(0, len(row["inputs"]), 32)}
     for path in (station.directory / "outbox").iterdir():

@@ -35,6 +35,11 @@ def test_each_listed_failpoint_stands_in_the_source_exactly_once():
     assert placed == Counter(FAILPOINTS.keys())
 
 
+def test_people_find_each_of_them_in_the_documentation():
+    text = (REPOSITORY / "docs" / "robustness.md").read_text()
+    assert dict(re.findall(r"^\| `([a-z._]+)` \| (.*) \|$", text, re.MULTILINE)) == dict(FAILPOINTS)
+
+
 def test_nothing_happens_where_nothing_was_asked_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     failpoints.obey_environment()
