@@ -226,7 +226,7 @@ class Messages:
         if content is not None and envelope == message.envelope:
             return content
         station, task = self._station, self._run.task
-        source, expected = _envelope(task, message)
+        source, expected, _ = _envelope(task, message)
         opening = partial(station.open, source, expected, station.node_sender(expected.sender_organization_id))
         opened = await at_last(station, opening, until=task.spec.expires_at.ToDatetime(UTC))
         return _content(station, opened, message)
@@ -288,8 +288,8 @@ async def check_message(station: Station, task: VerifiedTask, message: PeerMessa
     One that is sealed to a key which is not here yet passes: everything else about it is verified. Raises EnvelopeRejected, TaskNotProven
     (no such sibling), LedgerStale, LedgerFork.
     """
-    source, expected = _envelope(task, message)
-    if fingerprint(inspect(source).context.sender_key_id) not in station.state.nodes:
+    source, expected, sender_key_id = _envelope(task, message)
+    if fingerprint(sender_key_id) not in station.state.nodes:
         await station.catch_up()
     try:
         opened = await station.open(source, expected, station.live_sender(expected.sender_organization_id))
@@ -299,8 +299,8 @@ async def check_message(station: Station, task: VerifiedTask, message: PeerMessa
     return _content(station, opened, message)
 
 
-def _envelope(task: VerifiedTask, message: PeerMessage) -> tuple[BytesSource, Expected]:
-    """A message's envelope, and the place that it must be bound to."""
+def _envelope(task: VerifiedTask, message: PeerMessage) -> tuple[BytesSource, Expected, bytes]:
+    """A message's envelope, the place that it must be bound to, and the key that it says has signed it."""
     source = BytesSource(message.envelope)
     context = inspect(source).context
     if not 1 <= context.attempt <= attempts_allowed(task.spec):
@@ -314,7 +314,7 @@ def _envelope(task: VerifiedTask, message: PeerMessage) -> tuple[BytesSource, Ex
         attempt=context.attempt,
         sequence=message.sequence,
     )
-    return source, expected
+    return source, expected, context.sender_key_id
 
 
 def _content(station: Station, opened: Opened, message: PeerMessage) -> SendMessageRequest:
