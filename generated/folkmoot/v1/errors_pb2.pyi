@@ -205,7 +205,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_WAITING: _ErrorReason.ValueType  # 105
     """The run does not wait for this decision."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 106
-    """The node's disk is full, or nearly so."""
+    """A disk is full, or nearly so: the node's, or the server's. Nothing was stored."""
     ERROR_REASON_PROPOSAL_NOT_FOUND: _ErrorReason.ValueType  # 107
     """No such proposal of an algorithm in the ledger."""
 
@@ -393,7 +393,7 @@ ERROR_REASON_QUERY_INVALID: ErrorReason.ValueType  # 104
 ERROR_REASON_NOT_WAITING: ErrorReason.ValueType  # 105
 """The run does not wait for this decision."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 106
-"""The node's disk is full, or nearly so."""
+"""A disk is full, or nearly so: the node's, or the server's. Nothing was stored."""
 ERROR_REASON_PROPOSAL_NOT_FOUND: ErrorReason.ValueType  # 107
 """No such proposal of an algorithm in the ledger."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
