@@ -111,6 +111,8 @@ def measure(folder: Path, most_bytes: int) -> Taken:
                         taken = descend(parent, entry.name, depth, taken)
                 except FileNotFoundError:
                     continue  # it has just gone
+                except OSError:  # a folder that may be listed and not entered
+                    taken = Taken(hidden=True, size_bytes=taken.size_bytes + ENTRY_BYTES)
         return taken
 
     def descend(parent: int | None, name: str, depth: int, taken: Taken) -> Taken:
@@ -119,7 +121,7 @@ def measure(folder: Path, most_bytes: int) -> Taken:
         try:
             child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
         except FileNotFoundError:
-            raise
+            return taken  # it has just gone
         except OSError:  # closed to this node, or put in the place of a folder just now
             return Taken(hidden=True, size_bytes=taken.size_bytes)
         try:

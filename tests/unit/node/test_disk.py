@@ -94,6 +94,10 @@ def test_what_cannot_be_looked_into_is_told(volume: Path, monkeypatch: pytest.Mo
     assert measure(volume, MUCH).hidden
 
 
+def test_a_volume_that_is_gone_takes_nothing(tmp_path: Path):
+    assert measure(tmp_path / "gone", MUCH).size_bytes == 0
+
+
 async def test_a_volume_that_grows_too_large_is_told(volume: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(disk, "PAUSE_SECONDS", 0)
     waiting = asyncio.create_task(Disk(volume, reserve_bytes=0).overrun(JOB, volume, 1 << 20))
