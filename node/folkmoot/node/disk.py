@@ -11,6 +11,7 @@ log, and such a job is the first to be ended when the disk gets full.
 
 import asyncio
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,48 +99,51 @@ class Disk:
 
 def measure(folder: Path, most_bytes: int) -> Taken:
     """What a folder takes with all that is in it; stops as soon as that is more than `most_bytes`. Follows no links."""
-    counted: set[int] = set()  # files with several names
+    walk = _Walk(most_bytes)
+    walk.enter(None, str(folder), 0)
+    return Taken(walk.hidden, walk.size_bytes)
 
-    def add(parent: int, depth: int, taken: Taken) -> Taken:
-        with os.scandir(parent) as entries:
-            for entry in entries:
-                try:
-                    taken = _plus(taken, _size(entry, counted))
-                    if taken.size_bytes > most_bytes:
-                        return taken
-                    if entry.is_dir(follow_symlinks=False):
-                        taken = descend(parent, entry.name, depth, taken)
-                except FileNotFoundError:
-                    continue  # it has just gone
-                except OSError:  # a folder that may be listed and not entered
-                    taken = Taken(hidden=True, size_bytes=taken.size_bytes + ENTRY_BYTES)
-        return taken
 
-    def descend(parent: int | None, name: str, depth: int, taken: Taken) -> Taken:
+class _Walk:
+    """One measurement. Folders are opened from their parents, so that none can be exchanged for a link to elsewhere."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.size_bytes = 0
+        self.hidden = False
+        self._most_bytes = most_bytes
+
+    def enter(self, parent: int | None, name: str, depth: int) -> None:
+        """Count what is in a folder."""
         if depth == DEEPEST:
-            return Taken(taken.hidden, most_bytes + 1)
+            self.size_bytes = self._most_bytes + 1
+            return
         try:
-            child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            here = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
         except FileNotFoundError:
-            return taken  # it has just gone
+            return  # it has just gone
         except OSError:  # closed to this node, or put in the place of a folder just now
-            return Taken(hidden=True, size_bytes=taken.size_bytes)
+            self.hidden = True
+            return
         try:
-            return add(child, depth + 1, taken)
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    self._count(here, entry, depth)
+                    if self.size_bytes > self._most_bytes:
+                        return
         finally:
-            os.close(child)
+            os.close(here)
 
-    return descend(None, str(folder), 0, Taken(hidden=False, size_bytes=0))
-
-
-def _size(entry: "os.DirEntry[str]", counted: set[int]) -> int:
-    found = entry.stat(follow_symlinks=False)
-    if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-        if found.st_ino in counted:
-            return ENTRY_BYTES
-        counted.add(found.st_ino)
-    return max(ENTRY_BYTES, found.st_blocks * _BLOCK_BYTES)
-
-
-def _plus(taken: Taken, size_bytes: int) -> Taken:
-    return Taken(taken.hidden, taken.size_bytes + size_bytes)
+    def _count(self, parent: int, entry: "os.DirEntry[str]", depth: int) -> None:
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return  # it has just gone
+        except OSError:  # a folder that may be listed and not entered
+            self.hidden = True
+            self.size_bytes += ENTRY_BYTES
+            return
+        is_folder = stat.S_ISDIR(found.st_mode)
+        names = 1 if is_folder else max(1, found.st_nlink)  # each counts its share; to remember them would take memory
+        self.size_bytes += max(ENTRY_BYTES, found.st_blocks * _BLOCK_BYTES // names)
+        if is_folder and self.size_bytes <= self._most_bytes:
+            self.enter(parent, entry.name, depth + 1)
