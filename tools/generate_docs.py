@@ -6,6 +6,7 @@
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -89,8 +90,8 @@ POLICY_HEAD = """
 ## Policy: policy.toml
 
 What the data owner allows; what no `[[allow]]` rule covers is refused. `kill -HUP` lets a running node read it again.
-Images are written `registry.example.org/x/y@sha256:…`, `local:sha256:…` or `process:package.module`; `*`, `?` and `[…]`
-in images and labels match as in a shell.
+Images are written `registry.example.org/x/y@sha256:…`, `local:sha256:…` or `process:package.module`; in patterns `*`
+stands for any characters, slashes among them, `?` for one, `[…]` for one of several.
 """
 
 PROFILE_HEAD = """
@@ -160,6 +161,8 @@ def value(default: object) -> str:
         return "none"
     if default in (None, ""):
         return ""
+    if isinstance(default, tuple):
+        return f"`{json.dumps(default)}`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

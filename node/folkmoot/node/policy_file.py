@@ -107,7 +107,7 @@ class Policy:
     """policy.toml."""
 
     runtimes: Annotated[
-        tuple[str, ...], Setting("what algorithms may run in; both may be named", choices=("container", "process"))
+        tuple[str, ...], Setting("what algorithms may run in, one or both", choices=("container", "process"))
     ] = ()
     approval: Annotated[
         str, Setting("when a person at the station is asked before a run starts", choices=tuple(APPROVAL))
