@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from folkmoot.cli.nodes import node as administrators
 from folkmoot.node import join
 from folkmoot.node.admission import AdmissionEnded
 from folkmoot.node.app import RunningNode, RunningStation
@@ -111,3 +112,8 @@ async def test_a_node_whose_last_admission_has_ended_ends():
     ended = asyncio.create_task(gone())
     with pytest.raises(AdmissionEnded):
         await RunningNode([RunningStation(None, None, None, None, None, ended)]).failed()  # type: ignore[arg-type]
+
+
+def test_no_command_at_the_station_takes_the_name_of_one_for_administrators():
+    """`folkmoot node` is one group: of two of the same name, one could not be reached."""
+    assert not administrators.commands.keys() & node.commands.keys()

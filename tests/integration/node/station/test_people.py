@@ -312,6 +312,23 @@ async def test_a_large_held_result_is_looked_at_and_leaves_as_it_was_written(
         assert len(list(outbox.iterdir())) == 1
 
 
+async def test_of_a_large_result_that_is_withheld_no_file_is_left(
+    hub: Hub, stations: Stations, engine: Engine, beta: Path
+):
+    async def large(algorithm: Algorithm) -> None:
+        await algorithm.write("application/octet-stream", bytes(1 << 20))
+
+    engine.functions = {"answer": large}
+    async with beta_at_work(stations, engine, beta, LOOKED_AT) as person:
+        task = await ask(hub, "Beta")
+        held = await person.waiting(HELD)
+        [outbox] = (beta / "state").glob("*/outbox")
+        assert len(list(outbox.iterdir())) == 2
+        await person.release(held.run_id, decision=Decision.DECISION_DECLINE)
+        assert (await only(task)).state == RunState.REFUSED
+        assert not list(outbox.iterdir())
+
+
 async def test_a_held_result_is_cancelled_by_who_asked_for_it(hub: Hub, stations: Stations, engine: Engine, beta: Path):
     async with beta_at_work(stations, engine, beta, LOOKED_AT) as person:
         task = await ask(hub, "Beta")
