@@ -85,7 +85,7 @@ def target() -> Iterator[Target]:
     """A machine with secrets, and services that answer whoever reaches them."""
     folder = Path(tempfile.mkdtemp(prefix="fm-"))
     folder.chmod(0o755)
-    for name, mode in (("state", 0o700), ("run", 0o700), ("state/other", 0o755), ("data", 0o755), ("scratch", 0o1777)):
+    for name, mode in (("state", 0o700), ("run", 0o700), ("state/other", 0o755), ("data", 0o777), ("scratch", 0o1777)):
         (folder / name).mkdir()
         (folder / name).chmod(mode)
     (folder / "state/node.pem").write_text("the node's key")

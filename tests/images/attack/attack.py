@@ -183,7 +183,7 @@ def written(folder: str) -> bool:
 
 @attempt
 def write_to_the_image(settings: Settings) -> object:
-    return written("/opt")
+    return written("/opt/open")
 
 
 @attempt
@@ -446,7 +446,7 @@ def fills(folder: str, size_bytes: int) -> bool:
 
 @attempt
 def fill_the_image(settings: Settings) -> object:
-    return fills("/opt", settings["disk_bytes"])
+    return fills("/opt/open", settings["disk_bytes"])
 
 
 @attempt
