@@ -259,13 +259,6 @@ PROTECTIONS = (
         "tests/unit/trust/test_keyfile.py::test_passphrase_that_would_be_stretched_for_hours_is_refused_unread",
     ),
     Protection(
-        "a block of a file is looked at once, whatever it contains",
-        "sdk/folkmoot/trust/keyfile.py",
-        "((?:(?!-----).)*+)",
-        "(.*?)",
-        "tests/fuzz/test_measure.py::test_time_grows_no_faster_than_the_input[signing key file]",
-    ),
-    Protection(
         "what is no message is refused, not a fault",
         "sdk/folkmoot/transport/requests.py",
         "        except DecodeError:\n",
