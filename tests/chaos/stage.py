@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from folkmoot.transport.failpoints import VARIABLE
+from folkmoot.trust import dump_signing_key
 from tests.algorithms.stepwise import BEGUN, GO
 from tests.chaos.namespaces import Namespace
 from tests.integration.network import POLICY, Network, network
@@ -115,7 +116,20 @@ class Stage:
         address = "0.0.0.0" if self.namespaces else "127.0.0.1"
         names = ",".join(["127.0.0.1", *(each.host for each in self.namespaces.values())])
         listen = ["--listen", f"{address}:{self.server_port}", "--certificate-names", names]
-        return ["server", "start", "--data", str(self.folder / "server"), *listen]
+        # What a task that allows another attempt waits for, until another node of its organization gets it.
+        return ["server", "start", "--data", str(self.folder / "server"), *listen, "--reassign-after-minutes", "0"]
+
+    def prepare_peer(self, organization: str) -> str:
+        """Prepare a second node of an organization, which the ledger has yet to admit; return its name, and that of its process."""
+        name = f"{organization}-2"
+        folder, own = self.net.node_folder(name), self.net.node_folder(organization)
+        folder.mkdir()
+        for path in own.iterdir():
+            if path.is_file():
+                shutil.copy(path, folder)
+        key = self.net.world.add_node(organization, name.lower())
+        (folder / "node.pem").write_bytes(dump_signing_key(key))
+        return name
 
     def said(self, name: str) -> str:
         """What a process, and those before it, have said."""

@@ -5,6 +5,7 @@ of them meets the work is the machine's to decide, so a seed that failed may hav
 """
 
 import asyncio
+import itertools
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
@@ -67,6 +68,8 @@ class Storm:
     dice: Dice
     image: str
     organizations: tuple[str, ...]
+    nodes: tuple[str, ...]
+    """The nodes' names: each organization's, and those of second nodes."""
     results: list[tuple[AsyncTask, list[Result]]] = field(default_factory=list)
     appending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -77,7 +80,7 @@ class Storm:
 
     def all_notes(self) -> list[Path]:
         """All files with notes."""
-        directories = [self.playing.net.state_directory(name) for name in self.organizations]
+        directories = [self.playing.net.state_directory(name) for name in self.nodes]
         within = [path for directory in directories for path in directory.glob("scratch/*/files/notes")]
         return [self.playing.net.folder / "notes", *within]
 
@@ -163,6 +166,12 @@ async def subtasks(storm: Storm) -> None:
         assert results[0].exit_class == "LOST", results
 
 
+async def attempts(storm: Storm) -> None:
+    """Something that another node of the same organization may execute if the first one is away; of one, it is as `plain`."""
+    task = await storm.create("plain", {"number": 21, "seconds": 1.0}, max_attempts=3)
+    await storm.require(task, 42)
+
+
 async def cancelled(storm: Storm) -> None:
     """A task that is not wanted any more, at whatever moment."""
     task = await storm.create("plain", {"number": 1, "seconds": 15.0})
@@ -175,9 +184,16 @@ async def cancelled(storm: Storm) -> None:
 async def ledger(storm: Storm) -> None:
     """An entry of the ledger: a node that is admitted and never comes."""
     net = storm.playing.net
-    async with storm.appending, net.client("Beta", username="admin@beta") as admin:
+    async with storm.appending:
         net.world.add_node("Beta", f"spare {len(net.world.entries)}")
-        entry = net.world.entries[-1]
+        await append_newest(storm)
+
+
+async def append_newest(storm: Storm) -> None:
+    """Append what the world says that Beta has decided last."""
+    net = storm.playing.net
+    entry = net.world.entries[-1]
+    async with net.client("Beta", username="admin@beta") as admin:
         state = await admin.connection.append(lambda _state: entry)
     assert state.position.hash == digest(entry.body)
 
@@ -209,10 +225,11 @@ async def people(storm: Storm) -> None:
 async def _decide(storm: Storm, organization: str, run_id: str, *, release: bool) -> None:
     """Decide about a run at its station, as often as it is asked for, whoever is away just now."""
     decision = Decision.DECISION_APPROVE if release else Decision.DECISION_DECLINE
+    nodes = itertools.cycle([name for name in storm.nodes if name.startswith(organization)])
     while True:
         await asyncio.sleep(0.05)
         with suppress(grpc.aio.AioRpcError, OSError):
-            async with at_station(storm.playing.net.node_folder(organization)) as person:
+            async with at_station(storm.playing.net.node_folder(next(nodes))) as person:
                 for run in await person.runs(RunState.RUN_STATE_AWAITING_APPROVAL, RunState.RUN_STATE_HELD):
                     if run.run_id == run_id and run.state == RunState.RUN_STATE_HELD:
                         await person.release(run_id, decision=decision)
@@ -226,6 +243,7 @@ WORK: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
     "scratch": scratch,
     "messages": messages,
     "subtasks": subtasks,
+    "attempts": attempts,
     "cancelled": cancelled,
     "ledger": ledger,
     "people": people,
@@ -321,7 +339,7 @@ async def trouble(storm: Storm, times: int) -> None:
         await asyncio.sleep(dice.uniform(0.0, 0.6))
         kind = dice.choice(["kill", "cut", "cable"])
         if kind == "kill":
-            process = playing.processes[dice.choice(["server", *storm.organizations])]
+            process = playing.processes[dice.choice(["server", *storm.nodes])]
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)
         elif kind == "cable" and playing.namespaces:
@@ -347,10 +365,12 @@ async def weather(
     apart: Collection[str] = (),
     coming: Mapping[str, Iterator[str]],
     image: str | None = None,
+    peers: bool = False,
 ) -> AsyncIterator[Storm]:
     """A collaboration whose processes are started again whenever they end; at the end everything must be true.
 
     `coming` says which failpoints each process is started with, from start to start. `image`: algorithms run in containers of it.
+    `peers`: Beta has two nodes.
     """
     dice = random.Random(str(seed))
     async with AsyncExitStack() as stack:
@@ -367,13 +387,16 @@ async def weather(
             )
         )
         keepers = []
-        for name in ("server", *organizations):
+        nodes = (*organizations, playing.prepare_peer("Beta")) if peers else organizations
+        for name in ("server", *nodes):
             own = coming.get(name, iter(()))
             await playing.launch(name, failpoints=next(own, ""))
             keepers.append(asyncio.create_task(keep_alive(playing, name, random.Random(f"{seed} {name}"), own)))
         try:
             client = await stack.enter_async_context(_client(playing))
-            storm = Storm(playing, client, dice, image or IN_A_PROCESS, organizations)
+            storm = Storm(playing, client, dice, image or IN_A_PROCESS, organizations, nodes)
+            if peers:
+                await append_newest(storm)
             yield storm
             for keeper in keepers:
                 if keeper.done():
@@ -404,7 +427,7 @@ async def calm(storm: Storm) -> None:
     playing = storm.playing
     for namespace in playing.namespaces.values():
         namespace.mend()
-    for name in ("server", *storm.organizations):  # None of them has a plan any more.
+    for name in ("server", *storm.nodes):  # None of them has a plan any more.
         await playing.kill(name)
         await playing.start(name)
     async with playing.net.client("Alpha") as again:
@@ -413,7 +436,7 @@ async def calm(storm: Storm) -> None:
             for before, after in zip(results, await same.wait(progress=False), strict=True):
                 assert (before.run_id, before.state, before.receipt) == (after.run_id, after.state, after.receipt)
                 assert before.state != "COMPLETED" or before.value == after.value
-    stations = truth.stations_of({name: playing.net.node_folder(name) for name in storm.organizations})
+    stations = truth.stations_of({name: playing.net.node_folder(name) for name in storm.nodes})
 
     def finished() -> bool:
         open_ = "SELECT 1 FROM runs WHERE committed_at_us = 0"
@@ -421,7 +444,7 @@ async def calm(storm: Storm) -> None:
 
     with suppress(AssertionError):  # What is left is told below.
         await until(finished)
-    for name in (*storm.organizations, "server"):
+    for name in (*storm.nodes, "server"):
         await playing.stop(name)
     wrong = truth.wrong(playing.folder / "server", stations, truth.executions_in(storm.all_notes()))
     if storm.image != IN_A_PROCESS:
@@ -435,8 +458,10 @@ async def rage(folder: Path, seed: int) -> None:
     dice = random.Random(seed)
     organizations = ORGANIZATIONS[: dice.choice([2, 2, 3])]
     apart = ["Beta"] if namespaces_lack() is None and dice.random() < 0.4 else []
-    coming = {name: plans(random.Random(f"{seed} plans of {name}"), name) for name in ("server", *organizations)}
-    async with weather(folder, seed, organizations=organizations, apart=apart, coming=coming) as storm:
+    peers = dice.random() < 0.4
+    names = ("server", *organizations, *(["Beta-2"] if peers else []))
+    coming = {name: plans(random.Random(f"{seed} plans of {name}"), name) for name in names}
+    async with weather(folder, seed, organizations=organizations, apart=apart, coming=coming, peers=peers) as storm:
         work = [asyncio.create_task(WORK[kind](storm)) for kind in dice.choices(list(WORK), k=3)]
         await trouble(storm, dice.randint(1, 3))
         await asyncio.gather(*work)

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -123,18 +123,22 @@ def _subtasks_arrived(database: Path, stations: Iterable[Station]) -> Iterator[s
 
 
 def _messages_arrived(database: Path, stations: list[Station]) -> Iterator[str]:
-    """What a completed run has sent to a completed run is there, in order, each once, unchanged."""
+    """What a completed run has sent to another one is there, in order, behind what that has had already; the sum of all it says itself."""
     completed = {row["run_id"] for row in rows(database, f"SELECT run_id FROM runs WHERE state = {int(COMPLETED)}")}
-    arrived = {
-        (row["from_run_id"], row["to_run_id"], row["sequence"])
-        for station in stations
-        for row in rows(station.journal, "SELECT * FROM incoming_messages")
-    }
+    waiting: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    for station in stations:
+        for row in rows(station.journal, "SELECT * FROM incoming_messages"):
+            waiting[row["from_run_id"], row["to_run_id"]].add(row["sequence"])
     for station in stations:
         for row in rows(station.journal, "SELECT * FROM outgoing_messages"):
-            key = (row["from_run_id"], row["to_run_id"], row["sequence"])
-            if {row["from_run_id"], row["to_run_id"]} <= completed and key not in arrived:
-                yield f"{station.name}: message {key} was lost"
+            pair, sequence = (row["from_run_id"], row["to_run_id"]), row["sequence"]
+            if (
+                {*pair} <= completed
+                and waiting[pair]
+                and sequence not in waiting[pair]
+                and min(waiting[pair]) < sequence
+            ):
+                yield f"{station.name}: message {sequence} of {pair} was lost"
 
 
 def _executed_once(database: Path, executions: Mapping[tuple[str, int], int]) -> Iterator[str]:
