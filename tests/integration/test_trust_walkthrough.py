@@ -1,131 +1,28 @@
-"""The walk of docs/trust.md, as it stands there: block after block in one shell, from founding to a proof that needs no server.
-
-What a block prints is compared with what the document shows below it, where `…` stands for anything, and a line `…` for any
-lines; runs of spaces count as one. Questions are answered with `y`. The port alone is replaced, because it may be taken here.
-"""
+"""The walk of docs/trust.md, as it stands there: from founding to a proof that needs no server."""
 
 import asyncio
-import os
 import re
-import shutil
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_quickstart import end_session, free_port
-from tests.markdown import REPOSITORY, blocks
+from tests.integration.test_quickstart import folder, free_port
+from tests.integration.walkthrough import pattern, shell, steps, walk
+from tests.markdown import REPOSITORY
 
 DEADLINE_SECONDS = 300
 LAST_STEP = "15. A proof, and no server"
 
 pytestmark = pytest.mark.timeout(DEADLINE_SECONDS + 30)
 
-
-@dataclass(frozen=True)
-class Step:
-    """Commands of the document, and what it says they print; empty where it says nothing."""
-
-    heading: str
-    commands: str
-    shown: str
-
-
-def steps(document: str) -> list[Step]:
-    """Return the blocks of commands of the walk, each with the output that stands below it."""
-    found: list[Step] = []
-    for section in document.split("\n## The walk\n")[1].split("\n### ")[1:]:
-        heading = section.split("\n", 1)[0]
-        for language, text in blocks(section):
-            if language == "sh":
-                found.append(Step(heading, text, ""))
-            elif language == "text":
-                assert not found[-1].shown, f"two outputs below one block in {heading}"
-                found[-1] = Step(found[-1].heading, found[-1].commands, text)
-    return found
-
-
-def pattern(shown: str) -> re.Pattern[str]:
-    """Return what an output must match to be the one that is shown."""
-    lines = folded(shown).splitlines()
-    return re.compile(
-        "".join(r"(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in lines)
-    )
-
-
-def folded(text: str) -> str:
-    """A text with single spaces, none at the ends of lines."""
-    return "".join(" ".join(line.split()) + "\n" for line in text.splitlines())
-
-
-class Shell:
-    """A bash that keeps its variables, functions and jobs from block to block."""
-
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self._process, self._folder, self._number = process, folder, 0
-
-    async def run(self, commands: str) -> str:
-        """Run a block, and return what it printed on both streams. Fails if a command of it fails."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._number += 1
-        script, output = (self._folder / f"{self._number:02}.{kind}" for kind in ("sh", "txt"))
-        script.write_text(commands)
-        self._process.stdin.write(f"source {script} < {self._folder}/answer > {output} 2>&1; echo done\n".encode())
-        await self._process.stdin.drain()
-        told = await self._process.stdout.readline()
-        assert told == b"done\n", f"{commands}\nended with\n{output.read_text()}"
-        return output.read_text()
-
-
-@asynccontextmanager
-async def shell(folder: Path, port: int) -> AsyncIterator[Shell]:
-    """A bash as somebody has it who has never used Folkmoot; at the end, whatever it started ends."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "PYTHON"))}
-    environment = {
-        **own,
-        "PATH": f"{Path(sys.executable).parent}:{own['PATH']}",
-        "XDG_STATE_HOME": str(folder / "state"),
-        "FOLKMOOT_SERVER_LISTEN": f"127.0.0.1:{port}",
-    }
-    (folder / "answer").write_text("y\n")
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-euo", "pipefail"),
-        cwd=folder,
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield Shell(process, folder)
-    finally:
-        end_session(process.pid)
-        await process.communicate()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder with a short name: paths of sockets are limited."""
-    made = Path(tempfile.mkdtemp(prefix="fm-"))
-    yield made
-    shutil.rmtree(made)
+__all__ = ["folder"]
 
 
 async def test_every_command_of_the_walk_prints_what_the_document_shows(folder: Path):
-    walk, port = steps((REPOSITORY / "docs/trust.md").read_text()), free_port()
-    assert walk[-1].heading == LAST_STEP
-    said: list[str] = []
+    trust, port = steps((REPOSITORY / "docs/trust.md").read_text()), free_port()
+    assert trust[-1].heading == LAST_STEP
     async with asyncio.timeout(DEADLINE_SECONDS), shell(folder, port) as bash:
-        for step in walk:
-            output = await bash.run(step.commands.replace("localhost:7443", f"localhost:{port}"))
-            if step.shown and not pattern(step.shown).fullmatch(folded(output)):
-                pytest.fail(f"{step.heading}\n{step.commands}\nshown:\n{step.shown}\nprinted:\n{output}", pytrace=False)
-            said.append(output)
+        said = await walk(bash, trust, port)
     assert words_of(said, "beta/keys/governance.pem") in next(text for text in said if "Did the organization" in text)
 
 

@@ -139,7 +139,8 @@ def data(block: CollaborationConfig) -> Iterator[Finding]:
 async def _data(block: CollaborationConfig) -> list[Finding]:
     from folkmoot.node.data.tables import SourceTables
 
-    tables = SourceTables(block.data)
+    causes: list[str] = []
+    tables = SourceTables(block.data, lambda _, place, cause: causes.append(cause or place))
     findings = []
     try:
         for label in block.data:
@@ -150,7 +151,9 @@ async def _data(block: CollaborationConfig) -> list[Finding]:
                     continue
                 table, warnings = await tables.inspect(label)
             except FolkmootError as error:
-                findings.append(wrong(name, error.message, "mend the source, or its block in node.toml"))
+                text = ": ".join([error.message, *causes])
+                causes.clear()
+                findings.append(wrong(name, text, "mend the source, or its block in node.toml"))
                 continue
             columns = ", ".join(f"{column.name} {column.type}" for column in table.columns)
             findings.append(Finding(name, columns))

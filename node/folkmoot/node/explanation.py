@@ -11,6 +11,8 @@ from folkmoot.node.policy import CONDITIONS, Condition, Decision, Facts, decide
 from folkmoot.node.policy_file import Policy, Rule
 
 MEASURES = ("memory_bytes", "cpu_millis", "run_time_seconds")
+NOT_SAID = "not said"
+NOT_KNOWN = "what was used today is not known"
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,7 @@ def explain(facts: Facts, policy: Policy) -> Explanation:
         rules=tuple(
             RulePoints(
                 f"allow[{number}]",
-                tuple(
-                    Point(each.name, _holds(each, facts, rule), "; ".join(_asked(each.name, facts)))
-                    for each in CONDITIONS
-                ),
+                tuple(Point(each.name, _holds(each, facts, rule), _asked(each.name, facts)) for each in CONDITIONS),
             )
             for number, rule in enumerate(policy.allow)
         ),
@@ -75,7 +74,7 @@ def explain(facts: Facts, policy: Policy) -> Explanation:
 def _station(facts: Facts, policy: Policy) -> Iterable[Point]:
     yield Point("runtimes", facts.runtime in policy.runtimes, facts.runtime)
     yield Point("runtime of node.toml", facts.runtime == facts.station_runtime, facts.runtime)
-    yield Point("data of node.toml", facts.offered_labels.issuperset(facts.labels), ", ".join(facts.labels))
+    yield Point("data of node.toml", facts.offered_labels.issuperset(facts.labels), ", ".join(facts.labels) or "none")
     if policy.voted_list == "required":
         yield Point("voted_list", facts.voted, facts.image)
 
@@ -88,25 +87,27 @@ def _holds(condition: Condition, facts: Facts, rule: Rule) -> bool | None:
     return condition.holds(facts, rule)
 
 
-def _asked(key: str, facts: Facts) -> Sequence[str]:
+def _asked(key: str, facts: Facts) -> str:
     """What a run is, under a key of a rule."""
     match key:
         case "images":
-            return [facts.image]
+            return facts.image
+        case "signers" if facts.image_signers is None:
+            return NOT_SAID
         case "signers":
-            return sorted(facts.image_signers or ())
+            return ", ".join(sorted(facts.image_signers or ())) or "nobody"
         case "initiators":
-            return [name or address for address, name in facts.initiators]
+            return "; ".join(name or address for address, name in facts.initiators)
         case "users":
-            return [facts.user_id]
+            return facts.user_id or NOT_SAID
         case "labels":
-            return facts.labels
+            return ", ".join(facts.labels) or "none"
         case "functions":
-            return [facts.function or ""]
+            return facts.function or NOT_SAID
         case "resource_classes":
-            return [facts.resource_class]
+            return facts.resource_class or "none"
         case _:
-            return ["wanted" if getattr(facts, key) else "not wanted"]
+            return "wanted" if getattr(facts, key) else "not wanted"
 
 
 def _limits(facts: Facts, policy: Policy) -> Iterable[Point]:
@@ -119,7 +120,7 @@ def _limits(facts: Facts, policy: Policy) -> Iterable[Point]:
         limits = policy.resource_classes[facts.resource_class]
     for measure in MEASURES:
         asked = getattr(facts, measure)
-        yield Point(f"{name}.{measure}", asked <= getattr(limits, measure), str(asked or ""))
+        yield Point(f"{name}.{measure}", asked <= getattr(limits, measure), f"{asked:,}" if asked else "no wish")
 
 
 def _quotas(facts: Facts, policy: Policy) -> Iterable[Point]:
@@ -132,5 +133,5 @@ def _quotas(facts: Facts, policy: Policy) -> Iterable[Point]:
             yield Point(
                 f"quotas.{name}",
                 None if number is None else number < most,
-                "" if number is None else f"{number} used today",
+                NOT_KNOWN if number is None else f"{number:,} used today",
             )

@@ -106,6 +106,11 @@ class _Files:
     directory: Path
     is_configured: bool
 
+    def replica(self, reference: Reference) -> Replica:
+        """This machine's copy of the ledger, in a state directory that is nobody else's."""
+        self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Replica(self.directory, reference)
+
     @classmethod
     def of(cls, reference: Reference, config_path: Path) -> "_Files":
         if not config_path.exists():
@@ -122,7 +127,7 @@ async def join(ticket: Ticket, config_path: Path, *, tell: Tell) -> str:
     """Make this machine the invited node; return its id. Writes node.toml and policy.toml where there are none."""
     files, place = _Files.of(ticket.reference, config_path), ticket.place
     node_key = make_node_key(files.node_key)
-    replica = Replica(files.directory, ticket.reference)
+    replica = files.replica(ticket.reference)
     try:
         state = await _redeem(ticket, replica, node_key, tell)
     except FolkmootError as error:
@@ -178,7 +183,7 @@ async def ask(place: Place, node_name: str, config_path: Path, *, tell: Tell) ->
     """
     files = _Files.of(place.reference, config_path)
     node_key = make_node_key(files.node_key)
-    replica = Replica(files.directory, place.reference)
+    replica = files.replica(place.reference)
     tell(
         f"This machine asks to be the node {node_name} of {place.reference}. Its key is {node_key.fingerprint}, in words:"
     )

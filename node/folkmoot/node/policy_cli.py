@@ -188,13 +188,14 @@ def _accepted(explanation: "Explanation") -> bool:
 
 def _show(explanation: "Explanation", opens: datetime | None, notes: Sequence[str]) -> None:
     from folkmoot.node.policy import Refused
+    from folkmoot.node.policy_words import grant
     from folkmoot.trust.reasons import reason_name
 
     decision = explanation.decision
     if isinstance(decision, Refused):
         click.echo(f"refused: {reason_name(decision.reason)}, {decision.rule}")
     else:
-        click.echo(f"accepted by {decision.rule}: " + ", ".join(f"{key} {value}" for key, value in _given(decision)))
+        click.echo(f"accepted by {decision.rule}\n" + " ".join(grant(decision)))
     if opens is not None:
         click.echo(f"closed: runs wait until {opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}")
     for note in notes:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from folkmoot.node.policy import EVERY_MEMBER
-from folkmoot.node.policy_file import Policy, PolicyLimits, Rule
+from folkmoot.node.policy import EVERY_MEMBER, Accepted
+from folkmoot.node.policy_file import APPROVAL, RELEASE, Policy, PolicyLimits, Rule
+from folkmoot.node.ports import Limits
 
 _PINNED = re.compile(r".*sha256:[0-9a-f]{64}")
 
@@ -29,6 +30,16 @@ def describe(policy: Policy) -> Iterator[str]:
         yield "There is no [[allow]] rule: everything is refused."
 
 
+def grant(accepted: Accepted) -> Iterator[str]:
+    """What a run that is accepted is given."""
+    yield f"It gets {_limits(accepted.limits, accepted.result_bytes)}."
+    approval = next(word for word, mode in APPROVAL.items() if mode == accepted.approval)
+    release = next(word for word, mode in RELEASE.items() if mode == accepted.release)
+    yield f"{APPROVAL_WORDS[approval].capitalize()}; {RELEASE_WORDS[release]}."
+    if accepted.minimum_rows:
+        yield f"Reads of fewer than {accepted.minimum_rows} rows are refused."
+
+
 def warnings(policy: Policy, labels: Iterable[str]) -> Iterator[str]:
     """What a data owner may not have meant, at a station that offers these labels."""
     if "process" in policy.runtimes:
@@ -47,9 +58,9 @@ def _general(policy: Policy) -> Iterator[str]:
     yield f"Runs start {hours} ({policy.time_zone}); others wait." if hours else "Runs start at any time."
     if policy.voted_list == "required":
         yield "Images must be on the collaboration's voted list."
-    yield f"A run has at most {_limits(policy.limits)}."
+    yield f"A run has at most {_limits(policy.limits, policy.limits.result_bytes)}."
     for name, limits in policy.resource_classes.items():
-        yield f"In the resource class {name} it has {_limits(limits)}."
+        yield f"In the resource class {name} it has {_limits(limits, limits.result_bytes)}."
     quotas = policy.quotas
     if quotas.runs_per_day:
         yield f"An organization has {quotas.runs_per_day} runs per day."
@@ -126,11 +137,11 @@ def size(number: int) -> str:
     return f"{number} bytes"
 
 
-def _limits(limits: PolicyLimits) -> str:
+def _limits(limits: PolicyLimits | Limits, result_bytes: int) -> str:
     gpus = f", {limits.gpus} GPU{'s' * (limits.gpus > 1)}" if limits.gpus else ""
     return (
         f"{size(limits.memory_bytes)} of memory, {limits.cpu_millis / 1000:g} CPU{gpus}, {limits.run_time_seconds} seconds, "
-        f"results of {size(limits.result_bytes)}"
+        f"results of {size(result_bytes)}"
     )
 
 

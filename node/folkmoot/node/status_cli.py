@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.output import json_option, show_json, text_of
+from folkmoot.cli.output import counted, json_option, show_json, text_of
 from folkmoot.node.config import CollaborationConfig, NodeConfig, load_config
 from folkmoot.node.egress_cli import read_only
 from folkmoot.node.station_client import at_station
@@ -97,8 +97,10 @@ def _show(facts: dict[str, Any]) -> None:
         click.echo(f"  running, not attached to the server, {facts['availability']}")
     for problem in facts["problems"]:
         click.echo(text_of(f"  {problem}"))
-    waiting = f"{facts['awaiting_approval']} runs await approval, {facts['held']} results a release"
-    click.echo(f"  {facts['open']} runs are open, {facts['undelivered']} ends are to deliver; {waiting}")
+    click.echo(f"  {counted(facts['open'], 'run')} open, {counted(facts['undelivered'], 'end')} to deliver")
+    click.echo(
+        f"  waiting for a person: {counted(facts['awaiting_approval'], 'approval')}, {counted(facts['held'], 'release')}"
+    )
     click.echo(f"  deliveries acknowledged: {facts['deliveries_acknowledged']}")
     for run in facts["runs"]:
         accepted = run["accepted_at"].isoformat(timespec="seconds")

@@ -93,7 +93,7 @@ def test_a_policy_that_can_not_be_read_is_refused_with_its_key(config: Path):
 def test_an_accepted_run_is_told_what_it_is_given(config: Path):
     result = ask("explain", config, *RUN, "--initiator", "Alpha")
     assert result.exit_code == 0, result.output
-    assert "accepted by allow[0]: memory_bytes 1073741824" in result.output
+    assert "accepted by allow[0]\nIt gets 1 GiB of memory, 1 CPU, 3600 seconds" in result.output
     data = json.loads(ask("explain", config, *RUN, "--initiator", "Alpha", "--json").output)
     assert data["accepted"]
     assert data["given"]["approval"] == "never"

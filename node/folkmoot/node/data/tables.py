@@ -5,7 +5,7 @@ credentials nowhere.
 """
 
 import base64
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,18 @@ BOUNDS_EXIT = 3
 _log = structlog.get_logger("folkmoot.node.data")
 
 
+def to_log(label: str, place: str, detail: str) -> None:
+    """Tell the data owner, and nobody else, why a table can't be read."""
+    _log.error("data.unreadable", label=label, path=place, detail=detail)
+
+
 class SourceTables:
     """Tables from configured sources; implements `ports.Tables`."""
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
+    def __init__(self, sources: Mapping[str, Source], tell: Callable[[str, str, str], None] = to_log) -> None:
+        """Offer the sources; `tell` gets label, place and cause of what can't be read."""
         self._sources = dict(sources)
+        self._tell = tell
         self._readers = Readers()
 
     def expect_reads(self) -> None:
@@ -119,7 +126,7 @@ class SourceTables:
         return source
 
     def _unreadable(self, label: str, source: Source, complaint: str) -> FolkmootError:
-        _log.error("data.unreadable", label=label, path=str(source.path or source.url), detail=complaint)
+        self._tell(label, str(source.path or source.url), complaint)
         return FolkmootError(ErrorReason.ERROR_REASON_DATA_UNREADABLE, f"table {label!r} can't be read")
 
 

@@ -76,6 +76,7 @@ async def test_what_is_wrong_is_told_with_how_to_mend_it_and_ends_with_a_code(se
     result = await asyncio.to_thread(CliRunner().invoke, node, ["doctor", str(secured)])
     assert result.exit_code == Exit.STATE
     assert "WRONG  data patients" in result.output
+    assert "No such file" in result.output
     assert "mend the source" in result.output
 
 

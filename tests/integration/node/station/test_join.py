@@ -49,6 +49,7 @@ async def test_an_invitation_makes_a_node_with_a_key_of_its_own(hub: Hub, tmp_pa
     node_id = await redeem(invite(hub), machine)
     key_file = machine / "node.pem"
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((machine / "state").stat().st_mode) == 0o700
     assert load_signing_key(key_file.read_bytes()).fingerprint == node_id
     config = load_config(machine / "node.toml")
     [block] = config.collaboration
