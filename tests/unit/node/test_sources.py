@@ -1,5 +1,6 @@
 """Sources of data that could never be read are refused where they are written down, with the block's name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from folkmoot.node.config import parse_config, read_toml
 from folkmoot.node.data.omop import TABLES
 from folkmoot.node.data.sources import Source, SourceKind
+from folkmoot.trust import Reference, digest
 from folkmoot.trust.errors import FolkmootError
 
 HEAD = """
@@ -24,15 +26,15 @@ encryption = "sealed"
 
 def labels(tmp_path: Path, text: str) -> dict[str, Source]:
     """Read the data blocks of a node.toml."""
-    from folkmoot.trust import Reference, digest
-
     path = tmp_path / "node.toml"
     path.write_text(HEAD.replace("lung@GENESIS", str(Reference("lung", digest(b"genesis")))) + text)
     [block] = parse_config(read_toml(path), path).collaboration
     return dict(block.data)
 
 
-@pytest.mark.parametrize("path", ["relative.xlsx", "/data/*.xlsx", "/data/[a].xlsx", "/data/?.xlsx", "/data/../x.xlsx", ""])
+@pytest.mark.parametrize(
+    "path", ["relative.xlsx", "/data/*.xlsx", "/data/[a].xlsx", "/data/?.xlsx", "/data/../x.xlsx", ""]
+)
 def test_workbook_must_be_one_file(path):
     with pytest.raises(FolkmootError, match="path"):
         Source(SourceKind.EXCEL, path)
@@ -122,3 +124,18 @@ class TestBlocks:
                 '[collaboration.data.records]\nsource = "duckdb"\npath = "/cdm.duckdb"\n'
                 '[collaboration.data.cdm]\nsource = "omop"\nof = "records"\ntables = ["notes"]\n',
             )
+
+
+def test_example_of_the_documents_can_be_read(tmp_path):
+    document = (Path(__file__).parents[3] / "docs/data-sources.md").read_text()
+    [example] = re.findall(r"```toml\n(.*?)```", document, re.DOTALL)
+    read = labels(tmp_path, example.replace("[collaboration.data.cdm]", WAREHOUSE))
+    assert {"patients", "records", "adults", "cdm.person", "scans"} <= set(read)
+    assert "warehouse" not in read
+
+
+WAREHOUSE = """
+[collaboration.data.warehouse]
+source = "postgres"
+url = "postgresql://reader@db.hospital.example/warehouse"
+[collaboration.data.cdm]"""

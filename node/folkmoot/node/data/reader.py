@@ -34,7 +34,9 @@ BATCH_ROWS = 32_768
 BOUNDS_EXIT = 3
 """A query's answer has become too large, or took too long, after it had begun."""
 
-_WRITE_BYTES = 1 << 20
+_WRITE_BYTES = 64 << 10
+"""What is gathered before it is written. Columns are larger: they go to the pipe from where the engine has put them."""
+
 _HARMLESS = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException)
 _BOUNDS = (duckdb.InterruptException, duckdb.OutOfMemoryException)
 
