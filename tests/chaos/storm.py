@@ -320,16 +320,22 @@ async def keep_alive(playing: Stage, name: str, dice: Dice, coming: Iterator[str
     """Start a process again whenever it has ended, with the next of the coming plans; wake it when it froze."""
     while True:
         process = playing.processes[name]
-        told = playing.said(name).count(": freeze")
         while process.returncode is None:
             await asyncio.sleep(0.05)
-            if playing.said(name).count(": freeze") > told and process.returncode is None:
-                told += 1
+            if is_frozen(process.pid):
                 await asyncio.sleep(dice.choice([0.2, SILENCE_SECONDS]))
-                process.send_signal(signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
         assert process.returncode == -signal.SIGKILL, playing.said(name)[-3000:]
         await asyncio.sleep(dice.uniform(0.0, 0.3))
         await playing.launch(name, failpoints=next(coming, ""))
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether a process got SIGSTOP, and no SIGCONT since."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 async def trouble(storm: Storm, times: int) -> None:
