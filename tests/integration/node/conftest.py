@@ -1,10 +1,11 @@
 """Places where algorithms run: each runtime behind the same few calls, and cleaned up whatever a test did."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import files
 from pathlib import Path
@@ -45,6 +46,7 @@ class Place:
         *,
         limits: Limits = LIMITS,
         scratch: Path | None = None,
+        folders: Mapping[str, Path] | None = None,
         labels: tuple[str, ...] = (),
         tables: SourceTables | None = None,
         **arguments,
@@ -52,9 +54,12 @@ class Place:
         """Start a run of one of the conformance image's functions."""
         run = FakeRun(self.runtime.name_run(), function, labels=labels, **arguments)
         run.scratch_path = self.runtime.scratch_path(scratch) if scratch else ""
+        for label, folder in (folders or {}).items():
+            run.scratch_path = self.runtime.folder_path(label, folder)  # the image looks into one folder only
         self.names.append(run.run_name)
         await self.proxy.open(run, tables or SourceTables({}), self.directory / run.run_name)
-        await self.runtime.start(self.start_of(run.run_name, limits=limits, scratch=scratch))
+        start = self.start_of(run.run_name, limits=limits, scratch=scratch)
+        await self.runtime.start(dataclasses.replace(start, folders=folders or {}))
         return run
 
     def start_of(self, run_name: str, *, limits: Limits = LIMITS, scratch: Path | None = None) -> RunStart:

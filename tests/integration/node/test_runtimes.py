@@ -72,6 +72,18 @@ class TestEveryRuntime:
         await place.runtime.stop("0" * 12)
         await place.runtime.remove("0" * 12)
 
+    async def test_folder_of_data_is_seen_and_in_a_container_read_only(self, place: Place, tmp_path: Path):
+        (tmp_path / "left").write_text("a scan")
+        tmp_path.chmod(0o777)
+        assert await (await place.run("leave_file", folders={"scans": tmp_path})).result == (
+            "application/octet-stream",
+            b"a scan",
+        )
+        if place.kind == "docker":
+            run = await place.run("leave_file", folders={"scans": tmp_path}, write=True)
+            assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_ERROR
+            assert (tmp_path / "left").read_text() == "a scan"
+
     async def test_scratch_is_shared_by_runs_and_writable(self, place: Place, tmp_path: Path):
         scratch = tmp_path / "files"
         scratch.mkdir()

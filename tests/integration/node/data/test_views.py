@@ -1,11 +1,13 @@
 """What data owners put between their data and algorithms: OMOP views, views that join, sources of packages; and what a database is told."""
 
 import asyncio
+import os
 import sqlite3
 import sys
 import venv
 from pathlib import Path
 
+import docker
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -213,6 +215,26 @@ async def test_reader_of_a_file_can_open_no_socket(tmp_path):
     )
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert await child.wait() == 0
+
+
+@pytest.mark.needs_docker
+async def test_volume_is_read_where_the_engine_keeps_it(serve):
+    engine = docker.APIClient()
+    volume = engine.create_volume(labels={"folkmoot": "test"})
+    try:
+        if not os.access(volume["Mountpoint"], os.W_OK):
+            pytest.skip("only who may read the engine's folders can offer its volumes")
+        (Path(volume["Mountpoint"]) / "people.csv").write_text("id\n1\n")
+        tables = serve(
+            people=Source("csv", f"volume:{volume['Name']}/people.csv"),
+            gone=Source("csv", "volume:folkmoot-no-such-volume/people.csv"),
+        )
+        assert (await read(tables, "people")).to_pydict() == {"id": [1]}
+        with pytest.raises(FolkmootError, match="'gone' can't be read"):
+            await read(tables, "gone")
+    finally:
+        engine.remove_volume(volume["Name"])
+        engine.close()
 
 
 async def test_source_of_a_package_is_read_like_any_other(serve, tmp_path, monkeypatch):
