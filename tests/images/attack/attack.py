@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import http2  # beside this file
+import http2  # type: ignore[import-not-found]  # beside this file
 
 Settings = dict[str, Any]
 ATTEMPTS: dict[str, Callable[[Settings], object]] = {}
@@ -329,7 +329,11 @@ def mounting(settings: Settings) -> object:
 
 @attempt
 def changing_root(settings: Settings) -> object:
-    return in_a_child(lambda: os.chroot("/tmp") is None)
+    def change() -> bool:
+        os.chroot("/tmp")
+        return True
+
+    return in_a_child(change)
 
 
 @attempt
@@ -340,7 +344,11 @@ def device_node(settings: Settings) -> object:
 
 @attempt
 def another_user(settings: Settings) -> object:
-    return in_a_child(lambda: os.setuid(1234) is None)
+    def change() -> bool:
+        os.setuid(1234)
+        return True
+
+    return in_a_child(change)
 
 
 def _sleeper() -> int:
@@ -466,7 +474,7 @@ def fill_scratch_with_one_file(settings: Settings) -> object:
 
 @attempt
 def open_files(settings: Settings) -> object:
-    held = []
+    held: list[int] = []
     try:
         while len(held) < 5000:
             held.append(os.open("/dev/null", os.O_RDONLY))
@@ -516,7 +524,8 @@ def as_run() -> None:
             command = [sys.executable, __file__, context.input.arguments_json]
             write(subprocess.run(command, capture_output=True, check=True).stdout)
         case "half":
-            path, held = target.removeprefix("unix:"), []
+            path = target.removeprefix("unix:")
+            held: list[socket.socket] = []
             for _ in range(arguments["times"]):
                 http2.garbage(path)
             for _ in range(arguments["connections"]):
