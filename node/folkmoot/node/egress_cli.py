@@ -12,7 +12,7 @@ import click
 from folkmoot.cli.output import counted, json_option, show_json, show_rows
 from folkmoot.node.config import load_config
 from folkmoot.node.station_view import name_of
-from folkmoot.trust import digest
+from folkmoot.trust import Reference, digest
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.station_service_pb2 import EgressRecord
 
@@ -40,7 +40,17 @@ def egress(config: Path, since: datetime | None, totals: str | None, *, verify: 
         elif as_json:
             show_json([{**row(each), "collaboration": reference} for each in records])
         else:
-            show_rows(map(row, records), COLUMNS, as_json=False, empty="nothing left")
+            name = _names(journal.parent, reference)
+            rows = ({**row(each), "receivers": list(map(name, each.receivers))} for each in records)
+            show_rows(rows, COLUMNS, as_json=False, empty="nothing left")
+
+
+def _names(directory: Path, reference: str) -> Callable[[str], str]:
+    """What organizations are called, as far as the node's copy of the ledger says who alone had a name."""
+    from folkmoot.transport import Replica
+
+    state = Replica(directory, Reference.parse(reference)).state
+    return lambda address: (state.own_name(address) if state and address in state.memberships else None) or address
 
 
 def journals(config: Path) -> Iterator[tuple[str, Path]]:

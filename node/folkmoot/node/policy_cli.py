@@ -207,8 +207,9 @@ def _show(explanation: "Explanation", opens: datetime | None, notes: Sequence[st
 
 def _show_points(title: str, points: Sequence["Point"]) -> None:
     click.echo(f"\n{title}")
+    width = max((len(point.key) for point in points), default=0)
     for point in points:
-        click.echo(f"  {_MARKS[point.holds]:<4}{point.key:<28}{point.asked}")
+        click.echo(f"  {_MARKS[point.holds]:<4}{point.key:<{width}}  {point.asked}")
 
 
 def _given(accepted: "Accepted") -> Iterator[tuple[str, Any]]:

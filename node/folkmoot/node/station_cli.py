@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import click
 
 from folkmoot.cli.output import counted, json_option, show_json, show_rows, text_of
 from folkmoot.node.station_client import StationClient, at_station, person
-from folkmoot.node.station_view import RUN_COLUMNS, everything, readable, run_lines, run_row, status_lines, waits_for
+from folkmoot.node.station_view import RUN_COLUMNS, everything, readable, run_lines, run_row, status_lines
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability
@@ -120,17 +120,15 @@ def _decide(
         else:
             asked = pb.DecideRunRequest(run_id=run, decision=decided, decided_by=who)
             found = station.call(station.stub.DecideRun, asked).run
-    _tell(found, as_json=as_json)
+    _tell(found, ("run", "decided"), as_json=as_json)
 
 
-def _tell(run: StationRun, *, as_json: bool) -> None:
-    """Say how a run is now, and what was decided about it."""
+def _tell(run: StationRun, about: Collection[str], *, as_json: bool) -> None:
+    """Say some of what there is to know about a run."""
     if as_json:
         show_json(everything(run))
-        return
-    lines = dict(run_lines(run))
-    show_lines([("run", lines["run"]), ("state", lines["state"]), ("waits for", waits_for(run))])
-    show_lines(line for line in run_lines(run) if line[0] == "decided")
+    else:
+        show_lines(line for line in run_lines(run) if line[0] in about)
 
 
 @click.command()
@@ -140,7 +138,7 @@ def hold(config: Path, run: str, *, as_json: bool) -> None:
     """Have the result of RUN wait for a release, whatever the policy says; from now on neither its log nor its progress leaves."""
     with at_station(config) as station:
         found = station.call(station.stub.HoldRun, pb.HoldRunRequest(run_id=run)).run
-    _tell(found, as_json=as_json)
+    _tell(found, ("run", "state", "waits for"), as_json=as_json)
 
 
 @click.command()
@@ -150,7 +148,7 @@ def cancel(config: Path, run: str, *, as_json: bool) -> None:
     """End RUN, if it has not ended: it is cancelled in the station's name."""
     with at_station(config) as station:
         found = station.call(station.stub.CancelStationRun, pb.CancelStationRunRequest(run_id=run)).run
-    _tell(found, as_json=as_json)
+    _tell(found, ("run", "state", "waits for"), as_json=as_json)
 
 
 @click.command()

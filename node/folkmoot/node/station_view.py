@@ -59,6 +59,8 @@ def run_row(run: StationRun) -> dict[str, Any]:
 
 def waits_for(run: StationRun) -> str:
     """What a run waits for, with the words that it has about it."""
+    if run.state == RunState.RUN_STATE_HELD:
+        return "release"
     if not run.HasField("waiting"):
         return ""
     what = name_of(WaitReason, run.waiting.reason)
@@ -106,7 +108,7 @@ def decided(approval: Approval) -> str:
 
 def _limits(run: StationRun) -> str:
     limits = run.limits
-    return f"{limits.memory_bytes >> 20:,} MiB, {limits.cpu_millis / 1000:g} processors, {limits.run_time.seconds:,} seconds"
+    return f"{limits.memory_bytes >> 20:,} MiB, {limits.cpu_millis / 1000:g} CPU, {limits.run_time.seconds:,} seconds"
 
 
 def _grant(run: StationRun) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_refused_run_is_told_every_condition_and_when_the_station_opens(config
     assert result.exit_code == 9
     assert "refused: INITIATOR_NOT_ALLOWED, allow[0].initiators" in result.output
     assert "closed: runs wait until Mon 2026-11-23 08:00 Europe/Berlin" in result.output
-    assert "  NO  initiators                  Alpha; Beta" in result.output
+    assert "  NO  initiators        Alpha; Beta" in result.output
     data = json.loads(ask("explain", config, *asked, "--json").output)
     assert (data["reason"], data["rule"]) == ("INITIATOR_NOT_ALLOWED", "allow[0].initiators")
     points = {point["key"]: point["holds"] for point in data["rules"][0]["points"]}

@@ -73,10 +73,12 @@ async def test_a_run_is_listed_shown_approved_and_its_end_is_in_the_books(
         code, decided = await run("approve-run", config, waiting.run_id, "--as", "staff:7")
         assert code == 0
         assert "staff:7 approved that it starts" in decided
+        assert "awaiting" not in decided
         await only(task)
         assert await run("runs", config, "--waiting") == (0, "(nothing waits)\n")
         code, egress = await run("egress", config, "--verify")
         assert (code, waiting.run_id in egress, "1 record, whole and in order" in egress) == (0, True, True)
+        assert egress.rstrip().endswith("Alpha"), "receivers are told by name"
         _, totals = await run("egress", config, "--totals", "task", "--json")
         [total] = json.loads(totals)
         assert (total["task"], total["envelopes"]) == (task.id, 1)
@@ -92,6 +94,8 @@ async def test_a_held_result_is_looked_at_on_the_screen_and_in_a_private_file(
     async with stations.station("Beta", engine=engine, policy=LOOKED_AT), at_station(config.parent) as person:
         await ask(hub, "Beta")
         held = await person.waiting(task_pb2.RUN_STATE_HELD)
+        _, listed = await run("runs", config, "--waiting")
+        assert re.search(r"held +release", listed)
         code, looked = await run("look", config, held.run_id)
         assert (code, SECRET in looked, "\x1b" in looked) == (0, True, False)
         file = tmp_path / "result"
