@@ -2,6 +2,7 @@
 
 import dataclasses
 import sqlite3
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from folkmoot.node.policy_file import Policy
 
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
+WIDTH = 100
+"""Of what is written in sentences, in characters."""
 _MARKS = {True: "yes", False: "NO", None: "?"}
 
 
@@ -56,10 +59,12 @@ def check(config: Path, *, as_json: bool) -> None:
         return
     for each in found:
         click.echo(f"{each['collaboration']}: {each['file']}, digest {each['digest']}")
-        for paragraph in each["allows"]:
-            click.echo(f"\n{paragraph}")
-        for warning in each["warnings"]:
-            click.echo(f"\nWarning: {warning}")
+        for paragraph in (*each["allows"], *(f"Warning: {text}" for text in each["warnings"])):
+            click.echo(f"\n{_filled(paragraph)}")
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 @policy.command()
@@ -195,7 +200,7 @@ def _show(explanation: "Explanation", opens: datetime | None, notes: Sequence[st
     if isinstance(decision, Refused):
         click.echo(f"refused: {reason_name(decision.reason)}, {decision.rule}")
     else:
-        click.echo(f"accepted by {decision.rule}\n" + " ".join(grant(decision)))
+        click.echo(f"accepted by {decision.rule}\n" + _filled(" ".join(grant(decision))))
     if opens is not None:
         click.echo(f"closed: runs wait until {opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}")
     for note in notes:
