@@ -11,7 +11,14 @@ from tests.markdown import REPOSITORY
 DOCUMENT = REPOSITORY / "docs/security.md"
 MACHINERY = {"test_protections.py"}
 """Files of the hostile suite that have no attacks, but test the machinery of the others."""
-PARTIES = ["The server", "Another member", "An algorithm", "A researcher's laptop", "A stolen node's disk", "A registry"]
+PARTIES = [
+    "The server",
+    "Another member",
+    "An algorithm",
+    "A researcher's laptop",
+    "A stolen node's disk",
+    "A registry",
+]
 
 _TEST_LINK = re.compile(r"\[([^\]]+)\]\(\.\./(tests/[^)]+/test_\w+\.py)\)")
 
