@@ -182,7 +182,13 @@ async def _run_station(
         scratch = Scratch(station.directory / "scratch")
         disk = Disk(station.directory, reserve_bytes=config.reserve_disk_bytes)
         executor = Executor(
-            station, runtime=runtime, proxy=proxy, tables=SourceTables(block.data), scratch=scratch, disk=disk, link=link
+            station,
+            runtime=runtime,
+            proxy=proxy,
+            tables=SourceTables(block.data),
+            scratch=scratch,
+            disk=disk,
+            link=link,
         )
         stack.push_async_callback(executor.close)
         ledger, heads = LedgerWatch(station), HeadWatch(station, link.send)

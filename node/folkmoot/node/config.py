@@ -47,27 +47,34 @@ class DataBlock:
         ),
     ]
     path: Annotated[
-        str, Setting("file, folder or pattern of files (csv, parquet, json), or `volume:NAME/path` in a volume of the engine")
+        str,
+        Setting(
+            "file, folder or pattern of files (csv, parquet, json), or `volume:NAME/path` in a volume of the engine"
+        ),
     ] = ""
     table: Annotated[str, Setting("table of a database, sheet of an excel file")] = ""
     schema: Annotated[str, Setting("the database's schema that the table is in")] = ""
     sql: Annotated[str, Setting("the SELECT of a view, of a database or of an endpoint")] = ""
     of: Annotated[tuple[str, ...], Setting("labels that a view or omop is of; one may be a plain text")] = ()
     tables: Annotated[tuple[str, ...], Setting("tables of omop that are offered; none named: all")] = ()
-    url: Annotated[str, Setting("postgresql://USER@HOST/DATABASE, mariadb://…, or an endpoint's https://…; never a password")] = ""
+    url: Annotated[
+        str, Setting("postgresql://USER@HOST/DATABASE, mariadb://…, or an endpoint's https://…; never a password")
+    ] = ""
     password_file: Annotated[Path | None, Setting("file with the password, read at each use")] = None
     password_variable: Annotated[str, Setting("the node's environment variable with the password")] = ""
     certificate_authority: Annotated[Path | None, Setting("PEM file that vouches for the database or endpoint")] = None
     timeout_seconds: Annotated[
         int, Setting("how long a database, or an algorithm's query, may take until its last row is read", minimum=1)
     ] = 3600
-    types: Annotated[
-        Mapping[str, str], Setting("types of columns that shall not be guessed, as DuckDB has them")
-    ] = field(default_factory=dict)
+    types: Annotated[Mapping[str, str], Setting("types of columns that shall not be guessed, as DuckDB has them")] = (
+        field(default_factory=dict)
+    )
     queries: Annotated[
         str, Setting("whether algorithms may write queries of their own", choices=("refused", "allowed"))
     ] = "refused"
-    options: Annotated[Mapping[str, str], Setting("what a package's source wants to know besides")] = field(default_factory=dict)
+    options: Annotated[Mapping[str, str], Setting("what a package's source wants to know besides")] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +106,9 @@ class CollaborationConfig:
     runtime: Annotated[str, Setting("what keeps algorithms apart", choices=("docker", "process"))] = "docker"
     container_runtime: Annotated[
         str,
-        Setting("a runtime that is registered at the engine: runsc (or runsc-…) is a sandbox; empty: the engine's default"),
+        Setting(
+            "a runtime that is registered at the engine: runsc (or runsc-…) is a sandbox; empty: the engine's default"
+        ),
     ] = ""
     gpus: Annotated[
         tuple[str, ...],

@@ -59,7 +59,10 @@ def crashed(exit_: Exit, record: RunRecord) -> Outcome:
     """The algorithm ended without a result."""
     exit_class = exit_.exit_class or ExitClass.EXIT_CLASS_NO_RESULT
     text = _CAUSES[exit_class].format(
-        code=exit_.code, memory_mib=record.memory_bytes // MIB, scratch_mib=record.scratch_bytes // MIB, run_time_seconds=record.run_time_seconds
+        code=exit_.code,
+        memory_mib=record.memory_bytes // MIB,
+        scratch_mib=record.scratch_bytes // MIB,
+        run_time_seconds=record.run_time_seconds,
     )
     if exit_.detail:
         text = f"{text}\nIts last output:\n{exit_.detail}"
