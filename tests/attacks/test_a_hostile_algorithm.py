@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,9 +95,7 @@ async def test_messages_wait_for_a_server_that_stores_them_more_slowly(
         assert len(sent) == number
         first = sent[number - 3].peer_message
         accepted = Accepted(from_run_id=first.from_run_id, to_run_id=first.to_run_id, sequence=first.sequence)
-        await run.station.journal.transact(
-            lambda db, accepted=accepted: message_records.accept_outgoing(db, [accepted])
-        )  # type: ignore[misc]
+        await run.station.journal.transact(partial(message_records.accept_outgoing, accepted=[accepted]))
         run.messages.accepted()
     await flooding
     assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4, 5, 6, 7]

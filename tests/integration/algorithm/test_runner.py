@@ -193,7 +193,7 @@ def test_out_of_memory_is_left_to_the_node(serve, state):
 
 
 def test_module_that_cannot_be_imported_is_told(proxy, state):
-    def load(name: str) -> ModuleType:
+    def load(name: str) -> runner.Algorithm:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     state.context.module = "nowhere"

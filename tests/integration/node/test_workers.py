@@ -25,6 +25,10 @@ from tests.integration.node.fakes import FakeRun
 SAMPLE = "tests.integration.node.sample"
 
 
+def silent(_: str) -> None:
+    """Nobody listens."""
+
+
 @pytest.fixture
 async def warm(directory: Path) -> AsyncIterator[Place]:
     place = make_place("process", directory, "", warm_workers=2)
@@ -185,7 +189,7 @@ class TestModules:
 
     async def test_module_with_the_pinned_source_is_prepared(self, runtime: ProcessRuntime):
         image = pb.Image(process=pb.ProcessImage(module=SAMPLE, tree_hash=tree_hash(SAMPLE)))
-        prepared = await runtime.prepare(image)
+        prepared = await runtime.prepare(image, silent)
         assert (prepared.image_id, prepared.functions) == (tree_hash(SAMPLE).hex(), None)
 
     @pytest.mark.parametrize(
@@ -199,7 +203,7 @@ class TestModules:
     )
     async def test_module_that_is_not_exactly_there_is_not_found(self, runtime: ProcessRuntime, image: pb.Image):
         with pytest.raises(FolkmootError) as refused:
-            await runtime.prepare(image)
+            await runtime.prepare(image, silent)
         assert refused.value.reason == ErrorReason.ERROR_REASON_IMAGE_NOT_FOUND
 
 

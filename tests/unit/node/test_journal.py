@@ -122,7 +122,7 @@ async def test_a_run_starts_once_and_its_first_end_stands(tmp_path: Path):
 async def test_what_the_policy_gave_to_a_started_run_is_what_a_restarted_node_has(tmp_path: Path):
     journal = Journal(tmp_path / "journal.db")
     await journal.transact(lambda db: records.insert_run(db, run()))
-    given = {
+    given: dict[str, Any] = {
         "pids": 5,
         "scratch_bytes": 6,
         "temporary_bytes": 7,

@@ -50,9 +50,8 @@ def approval(lung: World, task: VerifiedTask, **changes: Any) -> Signed:
 
 
 def verified(lung: World, task: VerifiedTask, signed: Signed, **changes: Any) -> Approval:
-    return verify_approval(
-        signed, state=lung.state, **({"task": task, "run_id": task.spec.receivers[0].run_id} | changes)
-    )
+    place: dict[str, Any] = {"task": task, "run_id": task.spec.receivers[0].run_id}
+    return verify_approval(signed, state=lung.state, **(place | changes))
 
 
 @given(subject=SUBJECTS, decision=DECISIONS, person=PEOPLE, attempt=st.integers(1, 3))
