@@ -74,6 +74,24 @@ def test_what_computes_on_the_table_is_answered(engine, sql):
         "SELECT sleep_ms(1000)",
         "SELECT pg_get_viewdef(1)",
         "SELECT current_database()",
+        "SELECT current_schemas(true)",
+        "SELECT txid_current()",
+        "SELECT nextval('s')",
+        "SELECT finalize('x'::BLOB)",
+        "SELECT variant_bytes_to_variant('x'::BLOB, 'x'::BLOB)",
+        "SELECT * FROM sqlite_master",
+        "SELECT * FROM pg_catalog.pg_class",
+        "SELECT * FROM duckdb_secrets()",
+        "SELECT * FROM test_all_types()",
+        "SELECT * FROM json_each('{}')",
+        "CREATE MACRO f() AS 1",
+        "BEGIN",
+        "USE memory",
+        "EXPORT DATABASE '/tmp/x'",
+        "IMPORT DATABASE '/tmp/x'",
+        "CHECKPOINT",
+        "VACUUM",
+        "PREPARE p AS SELECT 1",
         "WITH salaries AS (SELECT 1) SELECT * FROM salaries",
         "SELECT * FROM salaries, (WITH salaries AS (SELECT 1 AS x) SELECT * FROM salaries) AS shadow",
         'SELECT * FROM \'/a.csv\', (WITH "/a.csv" AS (SELECT 1 AS x) SELECT * FROM "/a.csv") AS shadow',
@@ -93,6 +111,7 @@ def test_what_computes_on_the_table_is_answered(engine, sql):
         "SELECT * FROM (DESCRIBE salaries)",
         "SUMMARIZE salaries",
         "PIVOT patients ON sex USING sum(age)",
+        "UNPIVOT patients ON id, age",
         "EXPLAIN SELECT 1",
         "CALL pragma_version()",
     ],
@@ -107,7 +126,8 @@ def test_everything_else_does_not_exist(engine, sql):
     "sql",
     [
         "SELECT * FROM patients WHERE id < 10",
-        "SELECT id AS number FROM patients WHERE number < 10 ORDER BY 1 LIMIT 1",
+        "SELECT id AS number FROM patients WHERE id < 10 ORDER BY number LIMIT 1",
+        "SELECT id % 2 AS half, count(*) FROM patients WHERE half = 0 GROUP BY half",
         "SELECT count(*) FROM patients WHERE id < 10",
         "SELECT DISTINCT 1 FROM patients WHERE id < 10",
         "SELECT sex, max(age) FROM patients WHERE id < 20 GROUP BY sex",
@@ -126,6 +146,11 @@ def test_enough_rows_stand_behind_an_answer(engine, sql):
         ("SELECT count(*) FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
         ("SELECT 1 FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
         ("SELECT DISTINCT sex FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
+        ('SELECT 100 AS "folkmoot rows", max(age) FROM patients WHERE id = 7', "TOO_FEW_ROWS"),
+        ('SELECT max(age), 100 AS "count_star()" FROM patients WHERE id = 7 GROUP BY sex', "TOO_FEW_ROWS"),
+        ("SELECT range(1000), id FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
+        ("SELECT max(number) FROM patients AS p(number, s, a) WHERE number = 7", "TOO_FEW_ROWS"),
+        ("SELECT id, age FROM patients GROUP BY GROUPING SETS ((id, age), ())", "TOO_FEW_ROWS"),
         ("SELECT age, count(*) FROM patients GROUP BY age", "TOO_FEW_ROWS"),
         ("SELECT age FROM patients GROUP BY 1", "TOO_FEW_ROWS"),
         ("SELECT sex, count(*) FROM patients WHERE id < 19 GROUP BY ALL", "TOO_FEW_ROWS"),
@@ -138,6 +163,10 @@ def test_enough_rows_stand_behind_an_answer(engine, sql):
         ("SELECT * FROM patients WHERE id = 7 UNION ALL SELECT * FROM patients", "QUERY_INVALID"),
         ("SELECT * FROM patients WHERE id = 7 OR random() < 0.5", "QUERY_INVALID"),
         ("SELECT unnest(range(1000)), id FROM patients WHERE id = 7", "QUERY_INVALID"),
+        ("SELECT regexp_split_to_table(repeat('a,', 1000), ','), id FROM patients WHERE id = 7", "QUERY_INVALID"),
+        ("SELECT generate_subscripts(range(1000), 1), id FROM patients WHERE id = 7", "QUERY_INVALID"),
+        ("SELECT id FROM patients LIMIT (SELECT 1)", "QUERY_INVALID"),
+        ("SELECT id FROM patients WHERE current_localtimestamp() > '2020-01-01' OR id = 7", "QUERY_INVALID"),
         ("SELECT * FROM patients TABLESAMPLE 1 ROWS", "QUERY_INVALID"),
         ("SELECT * FROM patients QUALIFY row_number() OVER () = 1", "QUERY_INVALID"),
         ("SELECT * FROM (SELECT * FROM patients WHERE id = 7)", "QUERY_INVALID"),
@@ -156,3 +185,20 @@ def test_only_columns_that_a_query_can_speak_of_are_fetched(engine):
     assert parse(engine, "SELECT p.* FROM patients p", "patients").columns(names) == names
     assert parse(engine, "SELECT COLUMNS('a.*') FROM patients", "patients").columns(names) == names
     assert parse(engine, "SELECT count(*) FROM patients", "patients").columns(names) == ["id"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT patients FROM patients",
+        "SELECT p FROM patients p",
+        "SELECT to_json(PATIENTS) FROM patients",
+        "SELECT #3, id FROM patients",
+        "SELECT b FROM patients AS p(a, b)",
+        "SELECT x FROM (SELECT p AS x FROM patients p)",
+        "SELECT a.id FROM patients a NATURAL JOIN patients b",
+        "SELECT count(DISTINCT p) FROM patients p",
+    ],
+)
+def test_query_that_speaks_of_columns_without_their_names_gets_all(engine, sql):
+    assert parse(engine, sql, "patients").columns(PATIENTS.column_names) == PATIENTS.column_names

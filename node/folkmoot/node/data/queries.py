@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -30,6 +31,7 @@ _OTHER_TABLES = frozenset({"SHOW_REF", "PIVOT", "DELIM_GET", "BOUND_TABLE_REF", 
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _CLOCK = frozenset(
     {"now", "today", "current_date", "transaction_timestamp", "get_current_timestamp", "get_current_time"}
+    | {"current_localtime", "current_localtimestamp"}
 )
 _CHANCE = frozenset({"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7"})
 _FORBIDDEN_BEGINNINGS = (
@@ -40,9 +42,12 @@ _FORBIDDEN_BEGINNINGS = (
     "parse_duckdb",
     "icu_collate",
 )
-_MACROS_BEGINNINGS = ("list_", "array_", "date_", "map_", "split_part", "regexp_")
+_STATES = frozenset({"combine", "combine_aggr", "finalize", "to_aggregate_state", "variant_bytes_to_variant"})
+"""Functions that take octets for what the engine holds inside of itself."""
+
+_MACROS_BEGINNINGS = ("list_", "array_", "date_", "map_contains")
 _MACROS = frozenset(
-    {"if", "nullif", "fmod", "fdiv", "histogram", "geomean", "geometric_mean", "wavg", "weighted_avg", "days_in_month"}
+    {"if", "nullif", "fmod", "fdiv", "geomean", "geometric_mean", "wavg", "weighted_avg", "days_in_month", "split_part"}
 )
 _ORDINARY = frozenset(
     {"cte_map", "type", "select_list", "from_table", "where_clause", "group_expressions", "group_sets"}
@@ -63,11 +68,13 @@ class Query:
 
     def columns(self, names: Collection[str]) -> list[str]:
         """Those of a table's columns that the query can speak of."""
-        words: set[str] = set()
-        for part in _parts(self.tree):
-            if part.get("class") in ("STAR", "COLUMNS") or part.get("ref_type") == "NATURAL":
-                return list(names)
-            words.update(str(word).casefold() for word in _texts(part))
+        parts = list(_parts(self.tree))
+        tables = {
+            str(part[key]).casefold() for part in parts for key in ("alias", "table_name") if "table_name" in part
+        }
+        if any(_takes_all(part, tables) for part in parts):
+            return list(names)
+        words = {word.casefold() for part in parts for word in _texts(part)}
         return [name for name in names if name.casefold() in words] or list(names)[:1]
 
 
@@ -92,17 +99,17 @@ def parse(connection: DuckDBPyConnection, sql: str, label: str) -> Query:
 
 def require_rows(connection: DuckDBPyConnection, query: Query, minimum: int) -> None:
     """Raise Refused unless at least so many rows meet the query's conditions, in each group of its answer."""
-    _require_simple(query.tree)
-    counted = {**query.tree, "modifiers": []}
-    [(count,)] = connection.execute("SELECT json_serialize_sql('SELECT count(*) AS \"folkmoot rows\"')").fetchall()
-    [column] = json.loads(count)["statements"][0]["node"]["select_list"]
-    by_group = {**counted, "select_list": [*query.tree["select_list"], column]}
-    try:
-        counting = f'SELECT min("folkmoot rows") FROM ({_text(connection, by_group)})'  # noqa: S608 - of the tree that was checked
-        relation = connection.sql(counting)
-    except duckdb.BinderException:  # without groups and aggregates each row of the answer is one that meets WHERE
-        relation = connection.sql(f"SELECT count(*) FROM ({_text(connection, counted)})")  # noqa: S608
-    [(rows,)] = relation.fetchall()
+    tree = query.tree
+    _require_simple(tree)
+    rows = f"rows {uuid4().hex}"  # a name that no query can have given
+    [(counting,)] = connection.execute(
+        "SELECT json_serialize_sql(?::VARCHAR)", [f'SELECT count(*) AS "{rows}"']
+    ).fetchall()
+    [count] = json.loads(counting)["statements"][0]["node"]["select_list"]
+    grouped = tree["group_expressions"] or tree["group_sets"] or tree["aggregate_handling"] != "STANDARD_HANDLING"
+    # Groups may be said by the answer's columns (GROUP BY ALL, 1, a name). Without groups those play no part in how many rows there are.
+    counted = {**tree, "modifiers": [], "select_list": [*(tree["select_list"] if grouped else ()), count]}
+    [(rows,)] = connection.sql(f'SELECT min("{rows}") FROM ({_text(connection, counted)})').fetchall()  # noqa: S608 - of the tree that was checked
     if (rows or 0) < minimum:
         raise too_few_rows(minimum)
 
@@ -181,7 +188,17 @@ def _functions(connection: DuckDBPyConnection) -> frozenset[str]:
     ).fetchall()
     harmless = {name for name, consistent, _ in rows if consistent and not name.startswith(_FORBIDDEN_BEGINNINGS)}
     macros = {name for name, _, macro in rows if macro and (name in _MACROS or name.startswith(_MACROS_BEGINNINGS))}
-    return frozenset(harmless | macros | _CLOCK | _CHANCE)
+    return frozenset((harmless | macros | _CLOCK | _CHANCE) - _STATES)
+
+
+def _takes_all(part: Mapping[str, Any], tables: Collection[str]) -> bool:
+    """Whether a part speaks of all columns without their names: *, NATURAL, by their numbers, or of whole rows."""
+    kind = part.get("class")
+    if kind in ("STAR", "COLUMNS", "POSITIONAL_REFERENCE") or part.get("ref_type") == "NATURAL":
+        return True
+    return bool(part.get("column_name_alias")) or (
+        kind == "COLUMN_REF" and part["column_names"][-1].casefold() in tables
+    )
 
 
 def _text(connection: DuckDBPyConnection, tree: Mapping[str, Any]) -> str:
