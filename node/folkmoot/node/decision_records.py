@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from folkmoot.node import records
 from folkmoot.node.records import ASSIGNED, AWAITING_APPROVAL, FIRST_TERMINAL, HELD, RunRecord, StoredEnvelope
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.signed_pb2 import Signed
@@ -16,6 +17,11 @@ from folkmoot.v1.task_pb2 import ApprovalSubject
 
 LEAVES_BY_ITSELF, HELD_BY_POLICY, HELD_BY_PERSON = range(3)
 """Why the last word of a run's algorithm waits for a person: column `hold`."""
+
+_DECLINED = {
+    ApprovalSubject.APPROVAL_SUBJECT_RUN: ErrorReason.ERROR_REASON_APPROVAL_DECLINED,
+    ApprovalSubject.APPROVAL_SUBJECT_RELEASE: ErrorReason.ERROR_REASON_RELEASE_DECLINED,
+}
 
 
 def await_approval(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
@@ -83,6 +89,12 @@ def decision_about(
         "SELECT decision FROM approvals WHERE run_id = ? AND attempt = ? AND subject = ?", (*record.key, subject)
     ).fetchone()
     return Decision.ValueType(row[0]) if row else None
+
+
+def declined(connection: sqlite3.Connection, record: RunRecord) -> ErrorReason.ValueType | None:
+    """With which reason a person has declined a run, or its release; None if nobody has."""
+    decisions = {subject: decision_about(connection, record, subject) for subject in _DECLINED}
+    return next((_DECLINED[each] for each, said in decisions.items() if said == Decision.DECISION_DECLINE), None)
 
 
 def release_of(connection: sqlite3.Connection, record: RunRecord) -> tuple[RunRecord, Decision.ValueType | None]:

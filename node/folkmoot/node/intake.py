@@ -12,7 +12,8 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from folkmoot.node import message_records, records
+from folkmoot.node import decision_records, message_records, records
+from folkmoot.node.decision_records import HELD_BY_PERSON
 from folkmoot.node.judgement import Judgement, judge, record_of, refuse, within_quotas
 from folkmoot.node.messages import check_message
 from folkmoot.node.outcomes import refused
@@ -129,15 +130,15 @@ class Intake:
     def _stand(self, connection: sqlite3.Connection, judged: Judgement, inline: tuple[bytes, bytes]) -> RunRecord:
         """Let the judgement stand, unless the run is known: a repeat is answered with what stands, nothing runs twice.
 
-        A later attempt begins where the earlier ones were refused here, or were given to another node, and count no more.
+        A later attempt begins where the earlier ones were refused here, or were given to another node, and count no more. What a
+        person here has said of those counts for it, too.
         """
-        record = judged.record
-        for known in records.attempts_of(connection, record.run_id):
-            if known.attempt == record.attempt:
+        for known in records.attempts_of(connection, judged.record.run_id):
+            if known.attempt == judged.record.attempt:
                 return records.reopen_run(connection, known)
-            if known.state != RunState.RUN_STATE_REFUSED and known.cancelled != records.FENCED:
-                judged = replace(judged, refusal=refused(ErrorReason.ERROR_REASON_RUN_CONFLICT, "journal"))
+            judged = _following(connection, judged, known)
         judged = within_quotas(self._station, judged, connection)
+        record = judged.record
         if judged.refusal is not None:
             record = refuse(self._station, judged)
         elif all(inline):
@@ -190,6 +191,18 @@ class Intake:
             cause = error.cause_text if isinstance(error, EnvelopeRejected) else error.message
             log.warning("message.rejected", run_id=message.to_run_id, sequence=message.sequence, cause=cause)
             return False, None
+
+
+def _following(connection: sqlite3.Connection, judged: Judgement, former: RunRecord) -> Judgement:
+    """A judgement of an attempt, as it is in the light of a former one of the same run."""
+    declined = decision_records.declined(connection, former)
+    if declined is not None:
+        return replace(judged, refusal=refused(declined, "journal"))
+    if former.state != RunState.RUN_STATE_REFUSED and former.cancelled != records.FENCED:
+        return replace(judged, refusal=refused(ErrorReason.ERROR_REASON_RUN_CONFLICT, "journal"))
+    if former.hold == HELD_BY_PERSON:
+        return replace(judged, record=replace(judged.record, hold=HELD_BY_PERSON))
+    return judged
 
 
 def _apply(connection: sqlite3.Connection, changes: Sequence[Change], last: int) -> list[Callable[[], None]]:

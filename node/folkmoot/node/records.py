@@ -298,7 +298,8 @@ def cancel_run(connection: sqlite3.Connection, run_id: str, *, by: int = CANCELL
 
 def fence_run(connection: sqlite3.Connection, run_id: str, attempt: int) -> bool:
     """Note that an attempt was given to another node: whatever comes of it counts no more. False if a later one is here."""
-    connection.execute(f"UPDATE runs SET cancelled = ? WHERE {KEY}", (FENCED, run_id, attempt))  # noqa: S608
+    unless = f"cancelled <> {CANCELLED_AT_STATION}"  # what a person here has ended does not begin here again
+    connection.execute(f"UPDATE runs SET cancelled = ? WHERE {KEY} AND {unless}", (FENCED, run_id, attempt))  # noqa: S608
     known = attempts_of(connection, run_id)
     return bool(known) and known[-1].attempt == attempt
 
