@@ -74,12 +74,16 @@ class Attendance:
         return NodeFrame(acknowledged=acknowledged, hello=hello)
 
     async def welcome(self, welcome: Welcome) -> Sequence[NodeFrame]:
-        """Compare ledgers; messages that the server may not have are sent again."""
+        """Compare ledgers; messages that the server may not have are sent again, and where runs stand is told again."""
         self._station.attached_at = self._station.now()
         self._ledger.shown(welcome.ledger_position)
         self._heads.attached()
         messages = await self._station.journal.transact(message_records.unaccepted_outgoing)
-        return [*(NodeFrame(peer_message=message) for message in messages), *self._executor.messages_had()]
+        return [
+            *self._executor.standings(),
+            *(NodeFrame(peer_message=message) for message in messages),
+            *self._executor.messages_had(),
+        ]
 
     async def deliver(self, frames: Sequence[ServerFrame]) -> int:
         """Journal deliveries."""

@@ -37,6 +37,7 @@ from folkmoot.node.outcomes import (
     refused,
     state_name,
 )
+from folkmoot.node.pending import Pending
 from folkmoot.node.ports import Exit, ProxyPort, RunStart, Runtime, Tables
 from folkmoot.node.provenance import unless_signed
 from folkmoot.node.records import RunRecord, microseconds, moment
@@ -83,8 +84,8 @@ class Executor:
         self._accepted = Signal()
         self._adopted: frozenset[str] = frozenset()
         self._runs: dict[str, Run] = {}
-        self._undecided: dict[str, asyncio.Event] = {}
-        self._held: dict[str, asyncio.Event] = {}
+        self._undecided: dict[str, Pending] = {}
+        self._held: dict[str, Pending] = {}
         self._lives: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._clearing = Clearing(runtime, proxy, station.runtime_directory)
 
@@ -114,9 +115,9 @@ class Executor:
         """End a run that is not wanted any more, as the journal says."""
         if run := self._runs.get(run_id):
             run.unwanted.set()
-        for waiting in (self._undecided, self._held):
-            if unwanted := waiting.get(run_id):
-                unwanted.set()
+        for pending in (self._undecided.get(run_id), self._held.get(run_id)):
+            if pending is not None:
+                pending.unwanted.set()
 
     def run_of(self, run_id: str) -> Run | None:
         """A run that is under way here."""
@@ -135,6 +136,11 @@ class Executor:
         """A message for a run has been journaled; what it says, if it was opened."""
         if run := self._runs.get(message.to_run_id):
             run.messages.arrived(message, content)
+
+    def standings(self) -> list[NodeFrame]:
+        """Where the runs under way stand, for a server that may not know: what was told while nobody listened is lost."""
+        pending = [each.told for each in (*self._undecided.values(), *self._held.values()) if each.told is not None]
+        return [*(run.reports.standing() for run in self._runs.values() if not run.record.stands), *pending]
 
     def messages_had(self) -> list[NodeFrame]:
         """How far algorithms have read what siblings sent, for a server that may not know."""
@@ -174,22 +180,18 @@ class Executor:
 
     async def _decide(self, record: RunRecord) -> RunRecord:
         """Judge a run that came when the ledger could not be relied on, as soon as it can; it ends if it is cancelled meanwhile."""
-        unwanted = self._undecided[record.run_id] = asyncio.Event()
-        if record.cancelled:
-            unwanted.set()
+        pending = self._undecided[record.run_id] = Pending(self._link, cancelled=bool(record.cancelled))
         try:
-            judged = await judge_at_last(self._station, record, unwanted, tell=self._link.send)
+            judged = await judge_at_last(self._station, record, pending.unwanted, tell=pending.tell)
             return await settle(self._station, judged)
         finally:
             self._undecided.pop(record.run_id)
 
     async def _looked_at(self, record: RunRecord) -> RunRecord:
         """Wait until a person has decided whether a held run's last word leaves, or it is cancelled; then it ends."""
-        unwanted = self._held[record.run_id] = asyncio.Event()
-        if record.cancelled:
-            unwanted.set()
+        pending = self._held[record.run_id] = Pending(self._link, cancelled=bool(record.cancelled))
         try:
-            standing, decision = await decided_about(self._station, record, unwanted, tell=self._link.send)
+            standing, decision = await decided_about(self._station, record, pending.unwanted, tell=pending.tell)
         finally:
             self._held.pop(record.run_id)
         task = verify_task(record.task_chain(), self._station.state, now=None)

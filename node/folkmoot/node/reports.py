@@ -1,12 +1,12 @@
 """What a run tells while it runs: its state, what it waits for, progress and log.
 
 Log lines and progress texts are sealed to the receivers of the results. They are gathered for a moment, so that a talkative algorithm
-costs one envelope per moment and not one per line. They are told once and may be lost with the link, when one of their readers has
+costs one envelope per moment and not one per line. They are told once and may be lost with the link (where the run stands is told again at each attach), when one of their readers has
 left or has no key, or when a quota is used up; results never are. Of a run whose result a person is to look at first, neither lines nor progress are told at all.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -78,6 +78,19 @@ class Reports:
     def waits_for(self) -> Waiting | None:
         """What it waits for now, if that takes more than a moment."""
         return self._waiting
+
+    def standing(self) -> NodeFrame:
+        """Where the run stands, as the server is told."""
+        record = self._run.record
+        update = RunUpdate(
+            run_id=record.run_id,
+            attempt=record.attempt,
+            state=self._state,
+            fraction=self._fraction,
+            waiting=self._waiting,
+            started_at=timestamp(moment(record.started_at_us)) if record.started_at_us else None,
+        )
+        return NodeFrame(run_update=update)
 
     @asynccontextmanager
     async def being(self, state: RunState.ValueType) -> AsyncIterator[None]:
@@ -169,21 +182,11 @@ class Reports:
         self._waiting = waiting
         self._update()
 
-    def _update(self, *, progress_envelope: bytes = b"", log_envelopes: list[bytes] | None = None) -> None:
-        if self._closed:
-            return
-        record = self._run.record
-        update = RunUpdate(
-            run_id=record.run_id,
-            attempt=record.attempt,
-            state=self._state,
-            fraction=self._fraction,
-            progress_envelope=progress_envelope,
-            log_envelopes=log_envelopes or (),
-            waiting=self._waiting,
-            started_at=timestamp(moment(record.started_at_us)) if record.started_at_us else None,
-        )
-        self._send(NodeFrame(run_update=update))
+    def _update(self, *, progress_envelope: bytes = b"", log_envelopes: Sequence[bytes] = ()) -> None:
+        if not self._closed:
+            frame = self.standing()
+            frame.run_update.MergeFrom(RunUpdate(progress_envelope=progress_envelope, log_envelopes=log_envelopes))
+            self._send(frame)
 
     async def _seal_lines(self, first_sequence: int, lines: list[LogLine]) -> bytes:
         sequence = self._run.record.log_sequence + 1

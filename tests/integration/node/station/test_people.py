@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from folkmoot.client import AsyncTask, RunState, Subtasks
+from folkmoot.node.link import Link
 from folkmoot.node.sockets import ADMIN_SOCKET_NAME
 from folkmoot.transport import error_from_rpc
 from folkmoot.v1 import proxy_service_pb2 as proxy
@@ -162,6 +163,32 @@ async def test_a_node_that_dies_while_a_run_waits_still_asks(hub: Hub, stations:
         await person.approve(run.run_id)
         assert (await only(task)).value["of"] == "Beta"
     assert len(engine.started) == 1
+
+
+@pytest.mark.parametrize(("policy", "state"), [(APPROVED, AWAITING), (LOOKED_AT, HELD)], ids=["approval", "release"])
+async def test_what_a_run_waits_for_is_known_after_it_was_told_to_nobody(
+    hub: Hub,
+    stations: Stations,
+    engine: Engine,
+    beta: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    state: task_pb2.RunState.ValueType,
+):
+    """The link was cut when it began to wait: who attaches again says it again."""
+    with monkeypatch.context() as silence:
+        silence.setattr(Link, "send", lambda *_: None)
+        async with beta_at_work(stations, engine, beta, policy) as person:
+            task = await ask(hub, "Beta")
+            await person.waiting(state)
+            assert not await _waits_for_approval(task)
+    async with beta_at_work(stations, engine, beta, policy):
+        await until(lambda: _waits_for_approval(task))
+        assert await _is(task, task_pb2.RunState.Name(state).removeprefix("RUN_STATE_"))
+
+
+async def _waits_for_approval(task: AsyncTask) -> bool:
+    return "APPROVAL" in [each.reason for each in await task.why()]
 
 
 async def test_nothing_that_waits_for_no_decision_takes_one(hub: Hub, stations: Stations, engine: Engine, beta: Path):
