@@ -118,7 +118,8 @@ async def decide(
     )
     standing = await station.journal.transact(lambda db: _decide(db, record, subject, decision, signed))
     failpoint("node.approval.journaled")
-    log.info("run.decided", run_id=record.run_id, subject=subject, decision=decision, decided_by=decided_by)
+    told = {"subject": ApprovalSubject.Name(subject), "decision": Decision.Name(decision)}
+    log.info("run.decided", run_id=record.run_id, **told, decided_by=decided_by)
     station.people.notify()
     return standing
 
