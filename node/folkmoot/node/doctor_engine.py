@@ -56,13 +56,13 @@ def leftovers(config: NodeConfig, block: CollaborationConfig) -> Iterator[Findin
     from folkmoot.node.egress_cli import read_only
     from folkmoot.node.keys import read_node_key
     from folkmoot.node.records import FIRST_TERMINAL
-    from folkmoot.node.runtimes.docker import LABEL_NODE, LABEL_RUN
+    from folkmoot.node.runtimes.docker import LABEL_NODE, own_runs
 
     journal = station_directory(config, block.collaboration) / "journal.db"
     label = f"{LABEL_NODE}={read_node_key(block.node_key).fingerprint}"
     try:
         with _engine() as api:
-            there = {each["Labels"].get(LABEL_RUN, "") for each in api.containers(all=True, filters={"label": label})}
+            there = own_runs(api.containers(all=True, filters={"label": label}))
     except (DockerException, OSError):
         return  # `engine` has said so.
     wanted: set[str] = set()

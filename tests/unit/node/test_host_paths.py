@@ -42,6 +42,22 @@ def test_a_process_of_the_host_is_in_no_container(tmp_path):
     assert of(tmp_path, HOST).of(Path("/var/lib/folkmoot/run/x")) == "/var/lib/folkmoot/run/x"
 
 
+SHARED_MEMORY = (
+    f"400 30 0:60 / /var/lib/docker/containers/{CONTAINER}/mounts/shm rw,nosuid shared:9 - tmpfs shm rw,size=65536k"
+)
+FOLDER = f"401 30 254:0 /srv/containers/{CONTAINER}/x /data rw,relatime - ext4 /dev/vda rw"
+
+
+@pytest.mark.parametrize("line", [SHARED_MEMORY, FOLDER], ids=["shared memory", "a folder of that name"])
+def test_what_the_engine_keeps_for_a_container_makes_nobody_that_container(tmp_path, line):
+    """On the host: whoever starts a container with `--ipc=shareable` would have the node give its runs that container's folders."""
+    assert own_container(f"{HOST}\n{line}") is None
+    assert (
+        of(tmp_path, f"{HOST}\n{line}", ("/var/lib/folkmoot", "/home/mallory")).of(Path("/var/lib/folkmoot/x"))
+        == "/var/lib/folkmoot/x"
+    )
+
+
 def test_paths_are_those_behind_the_nearest_mount(tmp_path):
     paths = of(tmp_path, DOCKER, ("/data", "/srv/hospital"), ("/data/run", "/run/moot"), ("/state", "/state"))
     assert paths.of(Path("/data/scratch/job")) == "/srv/hospital/scratch/job"

@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,7 @@ LABEL_RUN_ID = "folkmoot.run-id"
 LABEL_TASK_ID = "folkmoot.task-id"
 LABEL_ATTEMPT = "folkmoot.attempt"
 
+_RUN_NAME = re.compile(r"[0-9a-f]{12}")
 _KILLED = 137
 _GONE = (404, 409)  # not there; not running any more, or being removed
 _DETAIL_LINES = 200
@@ -153,7 +155,7 @@ class DockerRuntime:
         await self._engine(lambda api: _require_able(api, self._confinement.container_runtime))
         filters = {"label": [f"{LABEL_NODE}={self._node}"]}
         found = await self._engine(lambda api: api.containers(all=True, filters=filters))
-        return frozenset(container["Labels"][LABEL_RUN] for container in found)
+        return own_runs(found)
 
     async def close(self) -> None:
         """Let go of the engine."""
@@ -181,6 +183,12 @@ class DockerRuntime:
                     raise FolkmootError(ErrorReason.ERROR_REASON_SHUTTING_DOWN, text) from None
                 _log.warning("engine.unreachable", detail=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
+
+
+def own_runs(containers: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The runs whose containers these are. Labels alone say nothing: an image may have the same, and then everything made of it has them."""
+    named = ((each["Labels"].get(LABEL_RUN, ""), each["Names"]) for each in containers)
+    return frozenset(run for run, names in named if _RUN_NAME.fullmatch(run) and f"/{_container(run)}" in names)
 
 
 def _find(api: Any, image: Image) -> PreparedImage | None:

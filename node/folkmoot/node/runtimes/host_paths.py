@@ -16,8 +16,11 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 MOUNTS = Path("/proc/self/mountinfo")
-_OWN_FILES = re.compile(r"[/-]containers/(?:[a-z-]+/)*([0-9a-f]{64})/")
-"""An engine mounts files of its own folder for a container (hostname, hosts) into it: the path names the container."""
+_OWN_FILES = re.compile(
+    r"\d+ \d+ \S+ \S*[/-]containers/(?:[a-z-]+/)*([0-9a-f]{64})/\S* /etc/(?:hostname|hosts|resolv\.conf) "
+)
+"""An engine mounts files of its own folder for a container into it: where they come from names the container. Other mounts say nothing:
+on the host, an engine mounts what containers share below the same folder."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class HostPaths:
 def own_container(mount_information: str) -> str | None:
     """The container that a process runs in, from its /proc/self/mountinfo; None if that names none."""
     for line in mount_information.splitlines():
-        if found := _OWN_FILES.search(line.split(" - ")[0]):
+        if found := _OWN_FILES.match(line):
             return found[1]
     return None
 

@@ -236,7 +236,7 @@ async def test_an_engine_that_answers_and_a_container_that_was_left(secured: Pat
     node_id = read_node_key(secured.parent / "node.pem").fingerprint
     api = docker.APIClient()
     labels = {LABEL_NODE: node_id, LABEL_RUN: "abcdefabcdef"}
-    container = api.create_container("folkmoot-base:debian12", "true", labels=labels)
+    container = api.create_container("folkmoot-base:debian12", "true", name="folkmoot-abcdefabcdef", labels=labels)
     try:
         assert "abcdefabcdef" in (await wrong_of(secured))["containers"]
     finally:
