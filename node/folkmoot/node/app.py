@@ -201,7 +201,7 @@ async def _run_station(
             await _admitted(station)
             check_succession(config, station)
             await check_start(station)
-            await clear_leftovers(station)
+            await clear_leftovers(station, scratch)
             await executor.resume()
             tidying = keep_tidy(station, scratch, keep_days=config.keep_after_commit_days)
             vaulting = [keep_vaulted(station, station.vault)] if station.vault else []

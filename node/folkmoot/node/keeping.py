@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from folkmoot.node import records
+from folkmoot.node import keeping_records
 from folkmoot.node.scratch import Scratch
 from folkmoot.node.station import Station
 from folkmoot.transport.storage import DiskFull
@@ -30,26 +30,33 @@ async def keep_tidy(station: Station, scratch: Scratch, *, keep_days: int) -> No
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def clear_leftovers(station: Station) -> None:
+async def clear_leftovers(station: Station, scratch: Scratch) -> None:
     """Clear away what a process that was killed has left half done; for a station's start, before anything goes on."""
     outgoing, incoming = await station.journal.transact(
-        lambda connection: (records.kept_payloads(connection), records.open_payloads(connection))
+        lambda connection: (keeping_records.kept_payloads(connection), keeping_records.open_payloads(connection))
     )
     if removed := station.envelopes.keep_only(outgoing=outgoing, incoming=incoming):
         log.info("node.leftovers_removed", envelopes=removed)
+    there = await asyncio.to_thread(scratch.jobs)
+    for job_id in await station.journal.transact(lambda connection: keeping_records.forgotten_jobs(connection, there)):
+        await asyncio.to_thread(scratch.remove, job_id)
 
 
 async def clear_folders(station: Station, *, besides: Collection[str]) -> None:
     """Clear away the folders of runs that have ended, besides those whose processes are there still and are cleared away with them."""
     folders = {path.name: path for path in station.runtime_directory.glob("*") if path.name not in besides}
-    for run_name in await station.journal.transact(lambda connection: records.names_of_ended_runs(connection, folders)):
+    for run_name in await station.journal.transact(
+        lambda connection: keeping_records.names_of_ended_runs(connection, folders)
+    ):
         await asyncio.to_thread(shutil.rmtree, folders[run_name], ignore_errors=True)
 
 
 async def clear_away(station: Station, scratch: Scratch, *, keep_days: int) -> None:
     """Clear away what belongs to runs that were committed longer ago."""
     before = station.now() - timedelta(days=keep_days)
-    digests, jobs = await station.journal.transact(lambda connection: records.forget_payloads(connection, before))
+    digests, jobs = await station.journal.transact(
+        lambda connection: keeping_records.forget_payloads(connection, before)
+    )
     for digest in digests:
         station.envelopes.forget(digest)
     for job_id in jobs:

@@ -337,53 +337,6 @@ def drop_envelopes(connection: sqlite3.Connection, digests: Iterable[bytes]) -> 
     connection.executemany("DELETE FROM envelopes WHERE digest = ?", [(digest,) for digest in digests])
 
 
-def forget_payloads(connection: sqlite3.Connection, before: datetime) -> tuple[list[bytes], list[str]]:
-    """Drop small envelopes and messages of runs committed before a time.
-
-    Gives the digests whose files may go as well, and the jobs whose scratch volumes may.
-    """
-    limit = (microseconds(before),)
-    old = connection.execute(
-        "SELECT * FROM runs WHERE committed_at_us BETWEEN 1 AND ? AND forgotten = 0", limit
-    ).fetchall()
-    young = connection.execute("SELECT * FROM runs WHERE committed_at_us = 0 OR committed_at_us > ?", limit).fetchall()
-    digests = sorted(_payloads(connection, old) - _payloads(connection, young))
-    jobs = sorted({row["job_id"] for row in old if row["scratch"]} - {row["job_id"] for row in young})
-    runs = [(row["run_id"],) for row in old]
-    drop_envelopes(connection, digests)
-    connection.executemany("DELETE FROM incoming_messages WHERE to_run_id = ?", runs)
-    connection.executemany("DELETE FROM outgoing_messages WHERE from_run_id = ? AND accepted = 1", runs)
-    connection.executemany("UPDATE runs SET forgotten = 1 WHERE run_id = ?", runs)
-    return digests, jobs
-
-
-def kept_payloads(connection: sqlite3.Connection) -> set[bytes]:
-    """The envelopes that belong to runs whose payloads are kept."""
-    return _payloads(connection, connection.execute("SELECT * FROM runs WHERE forgotten = 0").fetchall())
-
-
-def names_of_ended_runs(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
-    """Those of these run names whose runs have ended."""
-    known = f"SELECT run_name FROM runs WHERE run_name = ? AND state >= {FIRST_TERMINAL}"  # noqa: S608 - our own number
-    return {name for name in names if connection.execute(known, (name,)).fetchone() is not None}
-
-
-def open_payloads(connection: sqlite3.Connection) -> set[bytes]:
-    """The envelopes that belong to runs which have not ended."""
-    return _payloads(connection, connection.execute(f"SELECT * FROM runs WHERE state < {FIRST_TERMINAL}").fetchall())  # noqa: S608
-
-
-def _payloads(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> set[bytes]:
-    """The envelopes of runs: inputs, results, and inputs of subtasks."""
-    digests = set()
-    for row in rows:
-        digests |= {bytes(row["input_digest"]), bytes(row["result_digest"]), bytes(row["look_digest"])}
-        key = (row["run_id"], row["attempt"])
-        for (inputs,) in connection.execute(f"SELECT inputs FROM subtasks WHERE {KEY}", key):  # noqa: S608 - our own name
-            digests |= {bytes(inputs[at : at + 32]) for at in range(0, len(inputs), 32)}
-    return digests - {b""}
-
-
 def change_run(
     connection: sqlite3.Connection, record: RunRecord, assignments: str, values: tuple[object, ...], *, where: str
 ) -> RunRecord:

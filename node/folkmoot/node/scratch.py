@@ -61,6 +61,10 @@ class Scratch:
         """Where a job's files lie, if it has a volume."""
         return self._volume(job_id) / _FILES
 
+    def jobs(self) -> list[str]:
+        """The jobs that have a volume."""
+        return [path.name for path in self._folder.iterdir() if _JOB_ID.fullmatch(path.name)]
+
     def remove(self, job_id: str) -> None:
         """Remove a job's volume with all that is in it, if it is there."""
         volume = self._volume(job_id)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from folkmoot.node import journal as journal_module
-from folkmoot.node import message_records, records, subtask_records
+from folkmoot.node import keeping_records, message_records, records, subtask_records
 from folkmoot.node.egress import Departure
 from folkmoot.node.journal import SCHEMA, Journal
 from folkmoot.node.ports import Limits
@@ -187,11 +187,11 @@ async def test_what_is_old_is_cleared_away_but_never_the_run(tmp_path: Path):
         records.commit_run(db, also_old, NOW)
 
     await journal.transact(fill)
-    digests, jobs = await journal.transact(lambda db: records.forget_payloads(db, NOW + timedelta(days=1)))
+    digests, jobs = await journal.transact(lambda db: keeping_records.forget_payloads(db, NOW + timedelta(days=1)))
     assert digests == [b"o" * 32, b"x" * 32]
     assert jobs == ["old job"]
     assert await journal.transact(lambda db: records.get_envelope(db, b"o" * 32)) is None
     assert await journal.transact(lambda db: records.get_envelope(db, b"s" * 32)) == b"sealed"
     assert await journal.transact(lambda db: records.get_run(db, "old", 1)) is not None
-    assert await journal.transact(lambda db: records.forget_payloads(db, NOW + timedelta(days=1))) == ([], [])
+    assert await journal.transact(lambda db: keeping_records.forget_payloads(db, NOW + timedelta(days=1))) == ([], [])
     await journal.close()
