@@ -1,4 +1,4 @@
-"""docs/security.md promises a test for each claim: every test that it names is there, and every attack of the hostile suite is named."""
+"""docs/security.md promises a test for each claim: every test that it names is there, and every attack of both suites is named."""
 
 import ast
 import re
@@ -9,8 +9,9 @@ import pytest
 from tests.markdown import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs/security.md"
+SUITES = ("tests/hostile", "tests/attacks")
 MACHINERY = {"test_protections.py"}
-"""Files of the hostile suite that have no attacks, but test the machinery of the others."""
+"""Files of the suites that have no attacks, but test the machinery of the others."""
 PARTIES = [
     "The server",
     "Another member",
@@ -51,10 +52,10 @@ def test_every_named_test_exists(file: str, test: str):
 
 @pytest.mark.parametrize(
     "file",
-    sorted(path for path in (REPOSITORY / "tests/hostile").glob("test_*.py") if path.name not in MACHINERY),
+    sorted(path for suite in SUITES for path in (REPOSITORY / suite).glob("test_*.py") if path.name not in MACHINERY),
     ids=lambda path: path.stem,
 )
-def test_every_attack_of_the_hostile_suite_is_named(file: Path):
+def test_every_attack_is_named(file: Path):
     here = file.relative_to(REPOSITORY).as_posix()
     linked = {test for of, test in named(DOCUMENT.read_text()) if of == here}
     assert functions(file) - linked == set()
