@@ -89,7 +89,7 @@ of a wrong form is refused with its name.
 POLICY_HEAD = """
 ## Policy: policy.toml
 
-What the data owner allows; what no `[[allow]]` rule covers is refused. `kill -HUP` lets a running node read it again.
+What the data owner allows; what no `[[allow]]` rule covers is refused. `folkmoot node reload` has a running node read it again.
 Images are written `registry.example.org/x/y@sha256:…`, `local:sha256:…` or `process:package.module`; in patterns `*`
 stands for any characters, slashes among them, `?` for one, `[…]` for one of several.
 """
