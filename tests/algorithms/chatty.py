@@ -18,7 +18,7 @@ def total(ctx: Context, numbers: list[int]) -> int:
     added = 0
     had: dict[str, int] = {}
     while True:
-        for message in ctx._proxy.receive_messages(had):
+        for message in ctx._proxy.take_messages(had):
             had[message.organization_id] = message.sequence
             number = decode(message.content_type, message.content)
             if number is None:

@@ -26,6 +26,7 @@ from folkmoot.server import access
 from folkmoot.transport.channel import SERVER_OPTIONS
 from folkmoot.transport.status import abort
 from folkmoot.trust import FolkmootError
+from folkmoot.v1.task_service_pb2 import AttachRequest, AttachResponse
 from tests.integration.harness import Server
 
 Lie: TypeAlias = Callable[[Any], Iterable[Message] | None]
@@ -105,11 +106,18 @@ class Liar(grpc.GenericRpcHandler):
             if not lies[path]:
                 yield data
                 continue
-            told = [_read(path, data, side)]
+            told = _alone(_read(path, data, side))
             for lie in lies[path]:
                 told = [each for message in told for each in _after(lie, message)]
             for message in told:
                 yield message.SerializeToString()
+
+
+def _alone(message: Message) -> list[Message]:
+    """The messages of a link with one frame each: lies are about frames."""
+    if not isinstance(message, AttachRequest | AttachResponse):
+        return [message]
+    return [type(message)(frame=frame) for frame in (message.frame, *message.more)]
 
 
 def _after(lie: Lie, message: Message) -> Iterable[Message]:

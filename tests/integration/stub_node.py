@@ -137,7 +137,8 @@ class StubNode:
         sending = asyncio.create_task(self._send_all(call))
         try:
             async for response in call:
-                await self._handle(response.frame)
+                for frame in (response.frame, *response.more):
+                    await self._handle(frame)
         finally:
             sending.cancel()
             call.cancel()

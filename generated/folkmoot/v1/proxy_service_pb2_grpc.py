@@ -85,10 +85,20 @@ class ProxyServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessageRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessageResponse.FromString,
                 _registered_method=True)
+        self.SendMessages = channel.unary_unary(
+                '/folkmoot.v1.ProxyService/SendMessages',
+                request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessagesRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessagesResponse.FromString,
+                _registered_method=True)
         self.ReceiveMessages = channel.unary_stream(
                 '/folkmoot.v1.ProxyService/ReceiveMessages',
                 request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReceiveMessagesRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReceiveMessagesResponse.FromString,
+                _registered_method=True)
+        self.TakeMessages = channel.unary_unary(
+                '/folkmoot.v1.ProxyService/TakeMessages',
+                request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.TakeMessagesRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.TakeMessagesResponse.FromString,
                 _registered_method=True)
         self.WriteResult = channel.stream_unary(
                 '/folkmoot.v1.ProxyService/WriteResult',
@@ -200,8 +210,27 @@ class ProxyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendMessages(self, request, context):
+        """Sends messages, in order: those that there is room for, the first one at least. Answered when they are journaled; if one is refused,
+        none of them is.
+        Callers: the run's algorithm. Idempotent by (organization, sequence).
+        Errors: MESSAGES_NOT_ALLOWED, ORGANIZATION_NOT_FOUND, REPEAT_DIFFERS, TOO_LARGE, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReceiveMessages(self, request, context):
         """Streams messages of sibling runs, per sender in order and without gaps, from the given cursors on.
+        Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeMessages(self, request, context):
+        """Waits until there is a message behind the cursors, and gives those that there are, per sender in order and without gaps, about 1 MiB
+        at most. A run whose call is open waits, and lends its slot.
         Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -293,10 +322,20 @@ def add_ProxyServiceServicer_to_server(servicer, server):
                     request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessageRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessageResponse.SerializeToString,
             ),
+            'SendMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendMessages,
+                    request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessagesRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.SendMessagesResponse.SerializeToString,
+            ),
             'ReceiveMessages': grpc.unary_stream_rpc_method_handler(
                     servicer.ReceiveMessages,
                     request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReceiveMessagesRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.ReceiveMessagesResponse.SerializeToString,
+            ),
+            'TakeMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeMessages,
+                    request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.TakeMessagesRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.TakeMessagesResponse.SerializeToString,
             ),
             'WriteResult': grpc.stream_unary_rpc_method_handler(
                     servicer.WriteResult,
@@ -601,6 +640,33 @@ class ProxyService:
             _registered_method=True)
 
     @staticmethod
+    def SendMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.ProxyService/SendMessages',
+            folkmoot_dot_v1_dot_proxy__service__pb2.SendMessagesRequest.SerializeToString,
+            folkmoot_dot_v1_dot_proxy__service__pb2.SendMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReceiveMessages(request,
             target,
             options=(),
@@ -617,6 +683,33 @@ class ProxyService:
             '/folkmoot.v1.ProxyService/ReceiveMessages',
             folkmoot_dot_v1_dot_proxy__service__pb2.ReceiveMessagesRequest.SerializeToString,
             folkmoot_dot_v1_dot_proxy__service__pb2.ReceiveMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.ProxyService/TakeMessages',
+            folkmoot_dot_v1_dot_proxy__service__pb2.TakeMessagesRequest.SerializeToString,
+            folkmoot_dot_v1_dot_proxy__service__pb2.TakeMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

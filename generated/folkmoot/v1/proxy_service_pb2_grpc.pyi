@@ -81,8 +81,19 @@ class ProxyServiceStub:
     Callers: the run's algorithm. Idempotent by (organization, sequence).
     Errors: MESSAGES_NOT_ALLOWED, ORGANIZATION_NOT_FOUND, REPEAT_DIFFERS, TOO_LARGE, TOO_MANY.
     """
+    SendMessages: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.SendMessagesRequest, _proxy_service_pb2.SendMessagesResponse]
+    """Sends messages, in order: those that there is room for, the first one at least. Answered when they are journaled; if one is refused,
+    none of them is.
+    Callers: the run's algorithm. Idempotent by (organization, sequence).
+    Errors: MESSAGES_NOT_ALLOWED, ORGANIZATION_NOT_FOUND, REPEAT_DIFFERS, TOO_LARGE, TOO_MANY.
+    """
     ReceiveMessages: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.ReceiveMessagesRequest, _proxy_service_pb2.ReceiveMessagesResponse]
     """Streams messages of sibling runs, per sender in order and without gaps, from the given cursors on.
+    Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
+    """
+    TakeMessages: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.TakeMessagesRequest, _proxy_service_pb2.TakeMessagesResponse]
+    """Waits until there is a message behind the cursors, and gives those that there are, per sender in order and without gaps, about 1 MiB
+    at most. A run whose call is open waits, and lends its slot.
     Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
     """
     WriteResult: _grpc.StreamUnaryMultiCallable[_proxy_service_pb2.WriteResultRequest, _proxy_service_pb2.WriteResultResponse]
@@ -151,8 +162,19 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     Callers: the run's algorithm. Idempotent by (organization, sequence).
     Errors: MESSAGES_NOT_ALLOWED, ORGANIZATION_NOT_FOUND, REPEAT_DIFFERS, TOO_LARGE, TOO_MANY.
     """
+    SendMessages: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.SendMessagesRequest, _proxy_service_pb2.SendMessagesResponse]  # type: ignore[assignment]
+    """Sends messages, in order: those that there is room for, the first one at least. Answered when they are journaled; if one is refused,
+    none of them is.
+    Callers: the run's algorithm. Idempotent by (organization, sequence).
+    Errors: MESSAGES_NOT_ALLOWED, ORGANIZATION_NOT_FOUND, REPEAT_DIFFERS, TOO_LARGE, TOO_MANY.
+    """
     ReceiveMessages: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.ReceiveMessagesRequest, _proxy_service_pb2.ReceiveMessagesResponse]  # type: ignore[assignment]
     """Streams messages of sibling runs, per sender in order and without gaps, from the given cursors on.
+    Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
+    """
+    TakeMessages: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.TakeMessagesRequest, _proxy_service_pb2.TakeMessagesResponse]  # type: ignore[assignment]
+    """Waits until there is a message behind the cursors, and gives those that there are, per sender in order and without gaps, about 1 MiB
+    at most. A run whose call is open waits, and lends its slot.
     Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
     """
     WriteResult: _aio.StreamUnaryMultiCallable[_proxy_service_pb2.WriteResultRequest, _proxy_service_pb2.WriteResultResponse]  # type: ignore[assignment]
@@ -280,12 +302,35 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SendMessages(
+        self,
+        request: _proxy_service_pb2.SendMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proxy_service_pb2.SendMessagesResponse, _abc.Awaitable[_proxy_service_pb2.SendMessagesResponse]]:
+        """Sends messages, in order: those that there is room for, the first one at least. Answered when they are journaled; if one is refused,
+        none of them is.
+        Callers: the run's algorithm. Idempotent by (organization, sequence).
+        Errors: MESSAGES_NOT_ALLOWED, ORGANIZATION_NOT_FOUND, REPEAT_DIFFERS, TOO_LARGE, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
     def ReceiveMessages(
         self,
         request: _proxy_service_pb2.ReceiveMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_proxy_service_pb2.ReceiveMessagesResponse], _abc.AsyncIterator[_proxy_service_pb2.ReceiveMessagesResponse]]:
         """Streams messages of sibling runs, per sender in order and without gaps, from the given cursors on.
+        Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
+        """
+
+    @_abc_1.abstractmethod
+    def TakeMessages(
+        self,
+        request: _proxy_service_pb2.TakeMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proxy_service_pb2.TakeMessagesResponse, _abc.Awaitable[_proxy_service_pb2.TakeMessagesResponse]]:
+        """Waits until there is a message behind the cursors, and gives those that there are, per sender in order and without gaps, about 1 MiB
+        at most. A run whose call is open waits, and lends its slot.
         Callers: the run's algorithm. Idempotent. Errors: MESSAGES_NOT_ALLOWED, MESSAGE_GAP.
         """
 

@@ -166,8 +166,8 @@ class Intake:
                 return None
 
         def change(connection: sqlite3.Connection) -> Callable[[], None]:
-            message_records.insert_incoming(connection, message)
-            return lambda: self._runs.message_arrived(message, content)
+            is_new = message_records.insert_incoming(connection, message)
+            return lambda: self._runs.message_arrived(message, content if is_new else None)
 
         return change
 

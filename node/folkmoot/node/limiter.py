@@ -31,6 +31,8 @@ CALL_LIMITS: Mapping[str, CallLimit] = {
     "WatchSubtask": CallLimit(per_second=100, burst=1000, at_once=1000),
     "CancelSubtask": CallLimit(per_second=50, burst=1000, at_once=16),
     "SendMessage": CallLimit(per_second=5000, burst=10_000, at_once=256),
+    "SendMessages": CallLimit(per_second=1000, burst=5000, at_once=16),
+    "TakeMessages": CallLimit(per_second=2000, burst=10_000, at_once=16),
     "ReceiveMessages": CallLimit(per_second=2000, burst=10_000, at_once=16),
     "WriteResult": CallLimit(per_second=5, burst=20, at_once=1),
     "WriteFailure": CallLimit(per_second=5, burst=20, at_once=1),

@@ -18,6 +18,7 @@ import structlog
 from folkmoot.node.connection import Connection
 from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import error_from_rpc, timeouts
+from folkmoot.transport.batches import batches
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.storage import DiskFull
@@ -277,7 +278,8 @@ async def stream_wire(connection: Connection) -> AsyncIterator[Wire]:
     async def read() -> None:
         try:
             async for response in call:
-                await arrived.put(response.frame)
+                for frame in (response.frame, *response.more):
+                    await arrived.put(frame)
             await arrived.put(Gone("the server ended the session"))
         except grpc.aio.AioRpcError as error:
             await arrived.put(error)
@@ -303,8 +305,8 @@ class _StreamWire:
 
     async def send(self, frames: Sequence[NodeFrame]) -> None:
         with suppress(asyncio.InvalidStateError):  # The stream has ended: `receive` says why.
-            for frame in frames:
-                await self._call.write(AttachRequest(frame=frame))
+            for first, *more in batches(frames):
+                await self._call.write(AttachRequest(frame=first, more=more))
 
     async def receive(self) -> Sequence[ServerFrame]:
         frames = []

@@ -4,7 +4,8 @@ As in `records`, every function is a change, or a query, for `Journal.transact`.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from folkmoot.node import egress
 from folkmoot.node.egress import Departure
@@ -14,34 +15,55 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Accepted, PeerMessage
 
 
-def insert_outgoing(
-    connection: sqlite3.Connection,
-    run: RunRecord,
-    message: PeerMessage,
-    content_digest: bytes,
-    departure: Departure,
-) -> bool:
-    """Let a message stand that a run sends; False if it stood before. Raises REPEAT_DIFFERS, or INVALID_FIELD out of order."""
-    pair = (message.from_run_id, message.to_run_id)
-    where = "FROM outgoing_messages WHERE from_run_id = ? AND to_run_id = ?"
-    known = connection.execute(f"SELECT content_digest {where} AND sequence = ?", (*pair, message.sequence)).fetchone()
-    if known is not None and known[0] == content_digest:
-        return False
-    if known is not None:
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that is about to leave."""
+
+    message: PeerMessage
+    content_digest: bytes
+    departure: Departure
+
+
+def insert_outgoing(connection: sqlite3.Connection, run: RunRecord, outgoing: Sequence[Outgoing]) -> list[PeerMessage]:
+    """Let messages stand that a run sends; return those that did not stand before.
+
+    Raises REPEAT_DIFFERS, or INVALID_FIELD out of order: then none of them stands.
+    """
+    last: dict[str, int] = {}
+    new = []
+    for each in outgoing:
+        message, pair = each.message, (each.message.from_run_id, each.message.to_run_id)
+        before = last.get(message.to_run_id)
+        before = last_outgoing(connection, *pair) if before is None else before
+        last[message.to_run_id] = max(before, message.sequence)
+        if message.sequence <= before:
+            _require_same(connection, each)
+            continue
+        if message.sequence != before + 1:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_INVALID_FIELD, f"the next message is {before + 1}, not {message.sequence}"
+            )
+        connection.execute(
+            "INSERT INTO outgoing_messages (from_run_id, to_run_id, sequence, content_digest, frame) VALUES (?, ?, ?, ?, ?)",
+            (*pair, message.sequence, each.content_digest, message.SerializeToString()),
+        )
+        new.append(each)
+    if new:
+        egress.leave(connection, run.key, run.task_id, [each.departure for each in new])
+    return [each.message for each in new]
+
+
+def _require_same(connection: sqlite3.Connection, outgoing: Outgoing) -> None:
+    """Raise REPEAT_DIFFERS unless a message stands as it is sent again."""
+    message = outgoing.message
+    known = connection.execute(
+        "SELECT content_digest FROM outgoing_messages WHERE from_run_id = ? AND to_run_id = ? AND sequence = ?",
+        (message.from_run_id, message.to_run_id, message.sequence),
+    ).fetchone()
+    if known is None or known[0] != outgoing.content_digest:
         raise FolkmootError(
             ErrorReason.ERROR_REASON_REPEAT_DIFFERS, f"message {message.sequence} was sent before, and differs"
         )
-    last = last_outgoing(connection, *pair)
-    if message.sequence != last + 1:
-        raise FolkmootError(
-            ErrorReason.ERROR_REASON_INVALID_FIELD, f"the next message is {last + 1}, not {message.sequence}"
-        )
-    connection.execute(
-        "INSERT INTO outgoing_messages (from_run_id, to_run_id, sequence, content_digest, frame) VALUES (?, ?, ?, ?, ?)",
-        (*pair, message.sequence, content_digest, message.SerializeToString()),
-    )
-    egress.leave(connection, run.key, run.task_id, (departure,))
-    return True
 
 
 def last_outgoing(connection: sqlite3.Connection, from_run_id: str, to_run_id: str) -> int:
@@ -86,12 +108,13 @@ def unaccepted_outgoing(connection: sqlite3.Connection) -> list[PeerMessage]:
     return [PeerMessage.FromString(frame) for (frame,) in rows]
 
 
-def insert_incoming(connection: sqlite3.Connection, message: PeerMessage) -> None:
-    """Let a message stand that came in; the first one with its number stays."""
-    connection.execute(
+def insert_incoming(connection: sqlite3.Connection, message: PeerMessage) -> bool:
+    """Let a message stand that came in; the first one with its number stays, and then this is False."""
+    inserted = connection.execute(
         "INSERT OR IGNORE INTO incoming_messages VALUES (?, ?, ?, ?)",
         (message.to_run_id, message.from_run_id, message.sequence, message.envelope),
     )
+    return inserted.rowcount == 1
 
 
 def incoming_after(

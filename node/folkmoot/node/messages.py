@@ -9,16 +9,21 @@ The content of a MESSAGE envelope is the SendMessageRequest itself: so the signa
 
 import asyncio
 import sqlite3
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 
 from folkmoot.node import message_records
 from folkmoot.node.awaiting import at_last
+from folkmoot.node.inbox import Inbox
 from folkmoot.node.keys import KeyAwaited
+from folkmoot.node.message_records import Outgoing
+from folkmoot.node.records import RunRecord
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal, first_of
@@ -51,14 +56,17 @@ MOST_UNACCEPTED = 64
 UNREAD_SECONDS = 3600.0
 """How long a message waits for a sibling that does not read those before it: then TOO_MANY."""
 
+SEALED_AT_ONCE = 16
+"""Messages that are sealed, each in a fraction of a millisecond, before others get their turn."""
+
 OVERTAKEN_SECONDS = 1.0
 """How long a message waits for those that the algorithm has sent before it."""
 
-MOST_OPENED = 64
-"""Messages that are kept open in memory until the algorithm asks for them."""
+TAKEN_BYTES = 1024 * 1024
+"""Content of messages that are given to the algorithm at once; then the call is answered, though there may be more."""
 
-OPENED_BYTES = 16 * 1024
-"""The largest of them."""
+FORGOTTEN_EVERY = 64
+"""After how many messages that the algorithm has received they are dropped from the journal."""
 
 TOLD_EVERY = 32
 """After how many messages that an algorithm has had the server is told: the sender may go on."""
@@ -67,6 +75,9 @@ LEND_AFTER_SECONDS = 0.05
 """A run that waits for siblings lends its slot if it waits longer than this."""
 
 MESSAGE_CONTENT_TYPE = "application/vnd.folkmoot.message"
+
+_Incoming: TypeAlias = tuple[str, int, SendMessageRequest | bytes]
+"""The run that sends, the number, and what the message says; its envelope, if it is not open yet."""
 
 
 class Messages:
@@ -81,16 +92,72 @@ class Messages:
         self._unaccepted: defaultdict[str, int] = defaultdict(int)
         self._handed: dict[str, int] = {}
         self._handing = Signal()
-        self._opened: dict[tuple[str, int], tuple[bytes, SendMessageRequest]] = {}
+        self._leaving = asyncio.Lock()
+        """Held while messages leave together: there is room for as many as were counted."""
+        self._inbox = Inbox()
+        self._forgotten: defaultdict[str, int] = defaultdict(int)
         self._had: dict[str, int] = {}
         self._told: dict[str, int] = {}
 
     async def send(self, request: SendMessageRequest) -> None:
         """Seal and journal a message; return when it is journaled, and few enough wait for the server. Raises TOO_MANY."""
         self._require_granted()
-        self._run.require_allowed()
         to_run_id = self._sibling(request.organization_id)
+        await self._in_order(to_run_id, request.sequence)
+        await self._leave([request])
+        if not self._room(to_run_id):
+            await self._make_room(to_run_id, 1)
+
+    async def send_some(self, requests: Sequence[SendMessageRequest]) -> int:
+        """Seal and journal messages together, as many from the first one on as there is room for; return how many. Raises TOO_MANY."""
+        self._require_granted()
+        first = self._sibling(requests[0].organization_id)
+        await self._in_order(first, requests[0].sequence)
+        while True:
+            async with self._leaving:
+                if fitting := self._fitting(requests):
+                    await self._leave(fitting)
+                    return len(fitting)
+            await self._make_room(first, max(1, min(len(requests), MOST_UNACCEPTED // 2)))
+
+    def _room(self, to_run_id: str) -> int:
+        """How many messages may leave for a run before the server accepts one."""
+        return max(0, MOST_UNACCEPTED - self._unaccepted[to_run_id])
+
+    def _fitting(self, requests: Sequence[SendMessageRequest]) -> list[SendMessageRequest]:
+        """Those from the first one on that there is room for."""
+        fitting: list[SendMessageRequest] = []
+        taken: Counter[str] = Counter()
+        for request in requests:
+            to_run_id = self._sibling(request.organization_id)
+            taken[to_run_id] += 1
+            if taken[to_run_id] > self._room(to_run_id):
+                break
+            fitting.append(request)
+        return fitting
+
+    async def _leave(self, requests: Sequence[SendMessageRequest]) -> None:
+        """Seal messages, journal them in one step, and send them."""
+        self._run.require_allowed()
         record = self._run.record
+        outgoing = []
+        for number, request in enumerate(requests, start=1):
+            outgoing.append(self._seal(request, record))
+            if number % SEALED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # the node has others to serve
+        for request in requests:
+            self._hand(self._sibling(request.organization_id), request.sequence)
+        async with self._run.leaving():
+            new = await self._station.journal.transact(lambda db: message_records.insert_outgoing(db, record, outgoing))
+            if new:
+                failpoint("node.message.journaled")
+                self._run.left(sum(len(message.envelope) for message in new))
+        for message in new:
+            self._send(NodeFrame(peer_message=message))
+            self._unaccepted[message.to_run_id] += 1
+
+    def _seal(self, request: SendMessageRequest, record: RunRecord) -> Outgoing:
+        """Seal a message to its receiver."""
         context = self._station.context(
             EnvelopeKind.ENVELOPE_KIND_MESSAGE, record, content_type=MESSAGE_CONTENT_TYPE, sequence=request.sequence
         )
@@ -99,26 +166,14 @@ class Messages:
         message = PeerMessage(
             task_id=record.task_id,
             from_run_id=record.run_id,
-            to_run_id=to_run_id,
+            to_run_id=self._sibling(request.organization_id),
             sequence=request.sequence,
             envelope=sealed.envelope,
         )
         departure = self._station.departure(
             EnvelopeKind.ENVELOPE_KIND_MESSAGE, sealed.digest, len(sealed.envelope), (request.organization_id,)
         )
-        await self._in_order(to_run_id, request.sequence)
-        async with self._run.leaving():
-            is_new = await self._station.journal.transact(
-                lambda db: message_records.insert_outgoing(db, record, message, digest(content), departure)
-            )
-            if is_new:
-                failpoint("node.message.journaled")
-                self._run.left(len(sealed.envelope))
-        if is_new:
-            self._send(NodeFrame(peer_message=message))
-            self._unaccepted[to_run_id] += 1
-        if self._unaccepted[to_run_id] >= MOST_UNACCEPTED:
-            await self._few_unaccepted(to_run_id)
+        return Outgoing(message, digest(content), departure)
 
     async def _in_order(self, to_run_id: str, sequence: int) -> None:
         """Calls that have overtaken each other on their way to the proxy wait a moment for those before them."""
@@ -131,10 +186,13 @@ class Messages:
             await first_of(handed.wait(), timeout_seconds=OVERTAKEN_SECONDS)
             if not handed.is_set():
                 return  # the journal says what is missing
-        self._handed[to_run_id] = max(self._handed[to_run_id], sequence)
+
+    def _hand(self, to_run_id: str, sequence: int) -> None:
+        """A message is on its way into the journal."""
+        self._handed[to_run_id] = max(self._handed.get(to_run_id, 0), sequence)
         self._handing.notify()
 
-    async def _few_unaccepted(self, to_run_id: str) -> None:
+    async def _make_room(self, to_run_id: str, number: int) -> None:
         """Wait until the server has accepted what was sent to a run before: it does when it has it, and that run reads."""
         counting = partial(
             message_records.count_unaccepted_to, from_run_id=self._run.record.run_id, to_run_id=to_run_id
@@ -144,7 +202,7 @@ class Messages:
                 while True:
                     accepted = self._accepted.changed()
                     self._unaccepted[to_run_id] = await self._station.journal.transact(counting)
-                    if self._unaccepted[to_run_id] < MOST_UNACCEPTED:
+                    if self._room(to_run_id) >= number:
                         return
                     await self._wait_for_others(accepted)
         except TimeoutError:
@@ -154,6 +212,17 @@ class Messages:
                 f"{name} has not read what was sent to it for {UNREAD_SECONDS / 60:.0f} minutes: have it receive, or send less",
             ) from None
 
+    async def take(self, cursors: Mapping[str, int]) -> list[ReceiveMessagesResponse]:
+        """Wait for messages, and return those that there are; no more when they take TAKEN_BYTES."""
+        taken, size_bytes = [], 0
+        async with aclosing(self.receive(cursors, until=ReceiveUntil.RECEIVE_UNTIL_IDLE)) as messages:
+            async for message in messages:
+                taken.append(message)
+                size_bytes += len(message.content)
+                if size_bytes >= TAKEN_BYTES:
+                    break
+        return taken
+
     async def receive(
         self, cursors: Mapping[str, int], *, until: ReceiveUntil.ValueType
     ) -> AsyncGenerator[ReceiveMessagesResponse, None]:
@@ -162,35 +231,61 @@ class Messages:
         for organization_id in cursors:
             self._sibling(organization_id)
         received = {run_id: cursors.get(organization_id, 0) for organization_id, run_id in self._siblings()}
-        confirmed = {run_id: last for run_id, last in received.items() if last}
+        await self._forget(received)
         any_yet = False
         while True:
             arrived = self._arrived.changed()
-            found = await self._station.journal.transact(self._later_than(received, forgetting=confirmed))
-            confirmed = {}
-            for from_run_id, sequence, envelope in found:
-                if sequence != received[from_run_id] + 1:
-                    raise FolkmootError(
-                        ErrorReason.ERROR_REASON_MESSAGE_GAP,
-                        f"message {received[from_run_id] + 1} of {self._organization(from_run_id)} is missing, "
-                        f"and message {sequence} has come",
+            found = await self._behind(received)
+            try:
+                for from_run_id, sequence, content in found:
+                    self._require_next(from_run_id, received[from_run_id], sequence)
+                    opened = await self._open(from_run_id, sequence, content) if isinstance(content, bytes) else content
+                    received[from_run_id] = sequence
+                    self._inbox.had(from_run_id, sequence)
+                    yield ReceiveMessagesResponse(
+                        organization_id=self._organization(from_run_id),
+                        sequence=sequence,
+                        content_type=opened.content_type,
+                        content=opened.content,
                     )
-                message = PeerMessage(from_run_id=from_run_id, sequence=sequence, envelope=envelope)
-                content = await self._open(message)
-                received[from_run_id] = sequence
-                yield ReceiveMessagesResponse(
-                    organization_id=self._organization(from_run_id),
-                    sequence=sequence,
-                    content_type=content.content_type,
-                    content=content.content,
-                )
-            self._note_had(received)
+            finally:
+                self._note_had(received)
             any_yet = any_yet or bool(found)
             if found:
                 continue
             if any_yet and until == ReceiveUntil.RECEIVE_UNTIL_IDLE:
                 return
             await self._wait_for_others(arrived)
+
+    async def _forget(self, received: Mapping[str, int]) -> None:
+        """Drop what the algorithm says that it has received: not each time, since that takes a turn of the disk."""
+        to_run_id = self._run.record.run_id
+        for from_run_id, last in received.items():
+            self._inbox.had(from_run_id, last)
+            if last - self._forgotten[from_run_id] >= FORGOTTEN_EVERY:
+                self._forgotten[from_run_id] = last
+                await self._station.journal.transact(
+                    partial(message_records.forget_read, to_run_id=to_run_id, from_run_id=from_run_id, sequence=last)
+                )
+
+    async def _behind(self, received: Mapping[str, int]) -> "Sequence[_Incoming]":
+        """The next messages: those that are open in memory, or else what the journal has."""
+        at_hand = self._inbox.at_hand(received)
+        if at_hand or not self._inbox.lacks(received):
+            return at_hand
+        self._inbox.is_whole = True  # but for what comes while the journal is read
+        found = await self._station.journal.transact(self._later_than(received))
+        if found:
+            self._inbox.is_whole = False  # there may be more
+        return found
+
+    def _require_next(self, from_run_id: str, last: int, sequence: int) -> None:
+        """Raise MESSAGE_GAP unless a message is the next one."""
+        if sequence != last + 1:
+            raise FolkmootError(
+                ErrorReason.ERROR_REASON_MESSAGE_GAP,
+                f"message {last + 1} of {self._organization(from_run_id)} is missing, and message {sequence} has come",
+            )
 
     async def _wait_for_others(self, event: asyncio.Event) -> None:
         """Wait; if it takes longer than a moment, without a slot."""
@@ -220,12 +315,10 @@ class Messages:
         self._told = {}
         return self.had(at_least=1)
 
-    async def _open(self, message: PeerMessage) -> SendMessageRequest:
+    async def _open(self, from_run_id: str, sequence: int, envelope: bytes) -> SendMessageRequest:
         """Open a journaled message, as soon as the key is here that it is sealed to; its sender may have gone since it came."""
-        envelope, content = self._opened.pop((message.from_run_id, message.sequence), (b"", None))
-        if content is not None and envelope == message.envelope:
-            return content
         station, task = self._station, self._run.task
+        message = PeerMessage(from_run_id=from_run_id, sequence=sequence, envelope=envelope)
         source, expected, _ = _envelope(task, message)
         opening = partial(station.open, source, expected, station.node_sender(expected.sender_organization_id))
         opened = await at_last(station, opening, until=task.spec.expires_at.ToDatetime(UTC))
@@ -236,26 +329,17 @@ class Messages:
         self._accepted.notify()
 
     def arrived(self, message: PeerMessage, content: SendMessageRequest | None) -> None:
-        """A message has been journaled; if it was opened, and is small, it need not be opened once more."""
-        if content is not None and len(self._opened) < MOST_OPENED and len(message.envelope) <= OPENED_BYTES:
-            self._opened[message.from_run_id, message.sequence] = (message.envelope, content)
+        """A message has been journaled; what it says, if it was opened."""
+        self._inbox.put(message, content)
         self._arrived.notify()
 
-    def _later_than(
-        self, received: Mapping[str, int], *, forgetting: Mapping[str, int]
-    ) -> Callable[[sqlite3.Connection], list[tuple[str, int, bytes]]]:
+    def _later_than(self, received: Mapping[str, int]) -> "Callable[[sqlite3.Connection], list[_Incoming]]":
         after, to_run_id = dict(received), self._run.record.run_id
-
-        def query(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]:
-            for from_run_id, last in forgetting.items():
-                message_records.forget_read(connection, to_run_id, from_run_id, last)
-            return [
-                (from_run_id, sequence, envelope)
-                for from_run_id, last in after.items()
-                for sequence, envelope in message_records.incoming_after(connection, to_run_id, from_run_id, last)
-            ]
-
-        return query
+        return lambda connection: [
+            (from_run_id, sequence, envelope)
+            for from_run_id, last in after.items()
+            for sequence, envelope in message_records.incoming_after(connection, to_run_id, from_run_id, last)
+        ]
 
     def _require_granted(self) -> None:
         if self._run.task.spec.grant.messages != MessageGrant.MESSAGE_GRANT_SIBLINGS:

@@ -61,6 +61,12 @@ class RunPort(Protocol):
     async def send_message(self, request: SendMessageRequest) -> None:
         """Journal a message to a sibling run."""
 
+    async def send_messages(self, requests: Sequence[SendMessageRequest]) -> int:
+        """Journal messages to sibling runs, as many from the first one on as there is room for; return how many."""
+
+    async def take_messages(self, cursors: Mapping[str, int]) -> list[ReceiveMessagesResponse]:
+        """Wait for messages of sibling runs behind the cursors, and return those that there are."""
+
     def receive_messages(
         self, cursors: Mapping[str, int], *, until: ReceiveUntil.ValueType
     ) -> AsyncIterator[ReceiveMessagesResponse]:

@@ -190,6 +190,17 @@ class ProxyServicer(ProxyServiceServicer):
             await port.send_message(request)
             return pb.SendMessageResponse()
 
+    async def SendMessages(self, request: pb.SendMessagesRequest, context: _Context) -> pb.SendMessagesResponse:
+        async with self._call("SendMessages", context, request) as (port, _):
+            if len(request.messages) > 1 and request.ByteSize() > FRAME_BYTES:
+                raise _too_large(f"at most {FRAME_BYTES} bytes of messages in one call")
+            return pb.SendMessagesResponse(journaled=await port.send_messages(request.messages))
+
+    async def TakeMessages(self, request: pb.TakeMessagesRequest, context: _Context) -> pb.TakeMessagesResponse:
+        async with self._call("TakeMessages", context, request) as (port, _):
+            cursors = {cursor.organization_id: cursor.after_sequence for cursor in request.cursors}
+            return pb.TakeMessagesResponse(messages=await port.take_messages(cursors))
+
     async def ReceiveMessages(
         self, request: pb.ReceiveMessagesRequest, context: _Context
     ) -> AsyncIterator[pb.ReceiveMessagesResponse]:

@@ -8,7 +8,7 @@ sealed a second time to the own organization, until a person has looked at it (`
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, timedelta
 
@@ -201,6 +201,14 @@ class Run:
     async def send_message(self, request: SendMessageRequest) -> None:
         """See RunPort."""
         await self.messages.send(request)
+
+    async def send_messages(self, requests: Sequence[SendMessageRequest]) -> int:
+        """See RunPort."""
+        return await self.messages.send_some(requests)
+
+    async def take_messages(self, cursors: Mapping[str, int]) -> list[ReceiveMessagesResponse]:
+        """See RunPort."""
+        return await self.messages.take(cursors)
 
     def receive_messages(
         self, cursors: Mapping[str, int], *, until: ReceiveUntil.ValueType = ReceiveUntil.RECEIVE_UNTIL_UNSPECIFIED

@@ -218,15 +218,15 @@ class Context:
 
         Returns when the node has it for each of them. If one of them does not read what was sent before, this waits: then TOO_MANY.
         """
-        self._messages.send(self._receivers(to), [value])
+        self._messages.send(self._receivers(to), value)
 
     def send_many(self, to: Named | Iterable[Named], values: Iterable[object]) -> None:
         """Send values one after the other, as `send` does, without waiting for each of them."""
-        self._messages.send(self._receivers(to), values)
+        self._messages.send_many(self._receivers(to), values)
 
     def broadcast(self, value: object) -> None:
         """Send a value to all other sibling runs."""
-        self._messages.send([one.organization_id for one in self.siblings if one != self.organization], [value])
+        self._messages.send([one.organization_id for one in self.siblings if one != self.organization], value)
 
     def receive(self, organization: Named) -> Any:
         """Wait for the next value that an organization's sibling run sends to this one."""

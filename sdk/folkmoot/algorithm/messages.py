@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from folkmoot.algorithm.errors import MessageGap, NotSerializable
+from folkmoot.algorithm.outbox import Outbox
 from folkmoot.algorithm.proxy import Proxy
 from folkmoot.algorithm.values import decode, encode
 from folkmoot.v1 import errors_pb2 as reasons
@@ -22,9 +23,18 @@ class Messages:
         self._received: dict[str, int] = {}
         self._inbox: defaultdict[str, deque[ReceiveMessagesResponse]] = defaultdict(deque)
 
-    def send(self, organization_ids: Sequence[str], values: Iterable[object]) -> None:
-        """Send values to each of the siblings; returns when the node has all of them in its journal."""
-        for journaled in self._proxy.send_messages(self._numbered(organization_ids, values)):
+    def send(self, organization_ids: Sequence[str], value: object) -> None:
+        """Send a value to each of the siblings; returns when the node has all of them in its journal."""
+        self._send(self._numbered(organization_ids, [value]))
+
+    def send_many(self, organization_ids: Sequence[str], values: Iterable[object]) -> None:
+        """Send values to each of the siblings: the first ones leave while the next ones are made, and many at once if they are fast."""
+        with Outbox(self._send) as outbox:
+            for request in self._numbered(organization_ids, values):
+                outbox.put(request)
+
+    def _send(self, requests: Iterable[SendMessageRequest]) -> None:
+        for journaled in self._proxy.send_messages(list(requests)):
             self._sent[journaled.organization_id] = journaled.sequence
 
     def _numbered(self, organization_ids: Sequence[str], values: Iterable[object]) -> Iterator[SendMessageRequest]:
@@ -60,7 +70,7 @@ class Messages:
 
     def _fill(self) -> None:
         """Take in what there is, and wait for something if there is nothing. The call is open only as long as this run waits."""
-        for message in self._proxy.receive_messages(self._received):
+        for message in self._proxy.take_messages(self._received):
             self._take(message)
 
     def _take(self, message: ReceiveMessagesResponse) -> None:

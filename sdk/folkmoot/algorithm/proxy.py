@@ -9,13 +9,12 @@ import hashlib
 import os
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
 
-from folkmoot.algorithm.errors import AlgorithmError, DataUnreadable, refusal
+from folkmoot.algorithm.errors import DataUnreadable, refusal
 from folkmoot.algorithm.results import Result, assemble
 from folkmoot.algorithm.version import TOOLKIT
 from folkmoot.v1 import proxy_service_pb2 as pb
@@ -25,7 +24,11 @@ from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
 ADDRESS_VARIABLE = "FOLKMOOT_PROXY"
 USUAL_ADDRESS = "unix:/run/folkmoot/proxy.sock"
 FRAME_BYTES = 1024 * 1024
-MESSAGES_UNDER_WAY = 32
+MESSAGES_AT_ONCE = 64
+"""Most messages of one call."""
+
+_FIELD_BYTES = 5
+"""What a message takes besides its own bytes: a tag and a length."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 _CHANNEL_OPTIONS = (
@@ -36,8 +39,6 @@ _CHANNEL_OPTIONS = (
 )
 
 Item = TypeVar("Item")
-_Message = tuple[pb.SendMessageRequest, Any]
-"""A message, and the call that sends it."""
 
 
 class Proxy:
@@ -143,48 +144,20 @@ class Proxy:
         """Cancel a subtask."""
         self._repeat(lambda: self._stub.CancelSubtask(pb.CancelSubtaskRequest(task_id=task_id), wait_for_ready=True))
 
-    def send_messages(self, requests: Iterable[pb.SendMessageRequest]) -> Iterator[pb.SendMessageRequest]:
-        """Send messages, and yield each when it is journaled; raise what the node refuses when nothing is under way any more."""
-        under_way: deque[_Message] = deque()
-        refused: AlgorithmError | None = None
-        left = iter(requests)
-        while True:
-            while refused is None and len(under_way) < MESSAGES_UNDER_WAY and (request := next(left, None)) is not None:
-                under_way.append(self._message(request))
-            if not under_way:
-                break
-            try:
-                self._journaled(under_way)
-                yield under_way.popleft()[0]
-            except AlgorithmError as error:
-                under_way.popleft()
-                refused = refused or error
-        if refused is not None:
-            raise refused
+    def send_messages(self, requests: Sequence[pb.SendMessageRequest]) -> Iterator[pb.SendMessageRequest]:
+        """Send messages, as many at once as one call takes, and yield each when it is journaled."""
+        left = list(requests)
+        while left:
+            request = pb.SendMessagesRequest(messages=_together(left))
+            journaled = self._repeat(lambda: self._stub.SendMessages(request, wait_for_ready=True)).journaled  # noqa: B023
+            yield from left[:journaled]
+            del left[:journaled]
 
-    def _message(self, request: pb.SendMessageRequest) -> "_Message":
-        return request, self._stub.SendMessage.future(request, wait_for_ready=True)
-
-    def _journaled(self, under_way: "deque[_Message]") -> None:
-        """Wait until the first is journaled; what the node may not have got, because it went away, it gets again, in order."""
-        for pause_seconds in _pauses():
-            try:
-                under_way[0][1].result()
-            except grpc.RpcError as error:
-                _pause_or_refuse(error, pause_seconds)
-                under_way.extend([self._message(under_way.popleft()[0]) for _ in range(len(under_way))])
-            else:
-                return
-
-    def receive_messages(self, cursors: Mapping[str, int]) -> Iterator[pb.ReceiveMessagesResponse]:
-        """Yield messages of sibling runs, at least one; `cursors` (kept by the caller) says how far each sender's were had."""
-
-        def rest() -> Iterator[pb.ReceiveMessagesResponse]:
-            after = [pb.MessageCursor(organization_id=one, after_sequence=last) for one, last in cursors.items()]
-            request = pb.ReceiveMessagesRequest(cursors=after, until=pb.RECEIVE_UNTIL_IDLE)
-            return _read(self._stub.ReceiveMessages, request)
-
-        return self._resume(rest)
+    def take_messages(self, cursors: Mapping[str, int]) -> Sequence[pb.ReceiveMessagesResponse]:
+        """Wait for messages of sibling runs, and return those that there are; `cursors` says how far each sender's were had."""
+        after = [pb.MessageCursor(organization_id=one, after_sequence=last) for one, last in cursors.items()]
+        request = pb.TakeMessagesRequest(cursors=after)
+        return self._repeat(lambda: self._stub.TakeMessages(request, wait_for_ready=True)).messages
 
     # ---- what comes out ----
 
@@ -234,6 +207,18 @@ class Proxy:
                 _pause_or_refuse(error, pause_seconds)
             else:
                 return
+
+
+def _together(messages: Iterable[pb.SendMessageRequest]) -> list[pb.SendMessageRequest]:
+    """Those from the first one on that one call takes."""
+    fitting: list[pb.SendMessageRequest] = []
+    size_bytes = 0
+    for message in messages:
+        size_bytes += message.ByteSize() + _FIELD_BYTES
+        if fitting and (size_bytes > FRAME_BYTES or len(fitting) == MESSAGES_AT_ONCE):
+            break
+        fitting.append(message)
+    return fitting
 
 
 def frames(contents: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,9 +7,10 @@ one goes on behind what the node has acknowledged.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
@@ -70,6 +71,15 @@ class _Begun:
     resynced: bool
 
 
+def taken_together(frames: Iterable[NodeFrame]) -> Iterator[Sequence[NodeFrame]]:
+    """Cut frames that came together into what is handled at once: messages that follow each other, and any other frame alone."""
+    for is_message, group in groupby(frames, key=lambda frame: frame.HasField("peer_message")):
+        if is_message:
+            yield list(group)
+        else:
+            yield from ([frame] for frame in group)
+
+
 class LinkSession:
     """A node's session, from its Hello to its end."""
 
@@ -98,38 +108,40 @@ class LinkSession:
 
     # ---- what comes ------------------------------------------------------------------------------------------------
 
-    async def listen(self, frames: AsyncIterator[NodeFrame]) -> None:
+    async def listen(self, requests: AsyncIterator[Sequence[NodeFrame]]) -> None:
         """Handle the frames of a stream until it ends, and the session with it.
 
         They take effect in their order, because writes do; none waits until the one before is on disk.
         """
         room = asyncio.Semaphore(FRAMES_UNDER_WAY)
 
-        async def handle(frame: NodeFrame) -> None:
+        async def handle(frames: Sequence[NodeFrame]) -> None:
             try:
-                await self.handle(frame)
+                await self.handle(frames)
             except Exception as error:  # noqa: BLE001 -- whoever sends frames to the node raises it
                 self.end(error)
             finally:
                 room.release()
 
         try:
-            async for frame in frames:
-                await room.acquire()
-                handling = self._dispatch.begin(handle(frame))
-                if self.link_id is None:
-                    await handling
+            async for request in requests:
+                for frames in taken_together(request):
+                    await room.acquire()
+                    handling = self._dispatch.begin(handle(frames))
+                    if self.link_id is None:
+                        await handling
         except FolkmootError as error:  # a frame that breaks the contract, or a node that was revoked
             self.end(error)
         for _ in range(FRAMES_UNDER_WAY):
             await room.acquire()
         self.end()
 
-    async def handle(self, frame: NodeFrame) -> None:
-        """Take a frame of the node; raise PROTOCOL_VIOLATION, SESSION_REPLACED, TOO_LARGE."""
+    async def handle(self, frames: Sequence[NodeFrame]) -> None:
+        """Take a frame of the node, or messages that came together; raise PROTOCOL_VIOLATION, SESSION_REPLACED, TOO_LARGE."""
         self._heard_at = self._time()
         if self._error is not None:
             raise self._error
+        frame = frames[-1]
         kind = frame.WhichOneof("frame")
         if (kind == "hello") != (self.link_id is None):
             raise violation("A session begins with one Hello, and with nothing else")
@@ -139,7 +151,7 @@ class LinkSession:
             case "run_update":
                 await self._update(frame.acknowledged, frame.run_update)
             case "peer_message" | "received":
-                await self._messages(frame)
+                await self._messages(frames)
             case "offer":
                 await self._offer(frame.acknowledged, frame.offer)
             case "checked":
@@ -242,30 +254,34 @@ class LinkSession:
         if availability == Availability.AVAILABILITY_DRAINING:
             await self._dispatch.take_over(self._link, self.caller.genesis, only_unstarted=True)
 
-    async def _messages(self, frame: NodeFrame) -> None:
-        if frame.HasField("received"):
-            told = frame.received
+    async def _messages(self, frames: Sequence[NodeFrame]) -> None:
+        acknowledged, told = frames[-1].acknowledged, frames[-1].received
+        if frames[-1].HasField("received"):
             await self._acknowledge(
-                frame.acknowledged,
-                lambda connection, touched: reports.read(connection, self._link, told, touched),
+                acknowledged, lambda connection, touched: reports.read(connection, self._link, told, touched)
             )
         else:
-            await self._message(frame.acknowledged, frame.peer_message)
+            await self._store(acknowledged, [each.peer_message for each in frames])
 
-    async def _message(self, acknowledged: int, sent: PeerMessage) -> None:
-        if len(sent.envelope) > INLINE_BYTES:
+    async def _store(self, acknowledged: int, sent: Sequence[PeerMessage]) -> None:
+        if any(len(each.envelope) > INLINE_BYTES for each in sent):
             raise too_large("A message")
-        if not sent.sequence:
+        if not all(each.sequence for each in sent):
             raise violation("Messages are counted from 1")
         now = self._core.clock()
 
-        def work(connection: Connection, touched: Touched) -> Fate:
-            fate = reports.message(connection, self._link, sent, now=now, touched=touched)
+        def work(connection: Connection, touched: Touched) -> list[Fate]:
+            fates = reports.messages(connection, self._link, sent, now=now, touched=touched)
             failpoint("server.message.stored")
-            return fate
+            return fates
 
-        fate = await self._acknowledge(acknowledged, work)
+        fates = await self._acknowledge(acknowledged, work)
         failpoint("server.message.committed")
+        for each, fate in zip(sent, fates or (), strict=True):
+            self._answer(each, fate)
+
+    def _answer(self, sent: PeerMessage, fate: Fate) -> None:
+        """Tell the node that a message is stored: now, or when the run that receives has read enough of those before."""
         if fate is Fate.NOT_KNOWN:
             self._core.log.warning("link.message_not_known", node_id=self.caller.node_id, from_run_id=sent.from_run_id)
             return

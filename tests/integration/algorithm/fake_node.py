@@ -6,6 +6,7 @@
 import hashlib
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class State:
     outcomes: list[Outcome] = field(default_factory=list)
     incoming: list[pb.ReceiveMessagesResponse] = field(default_factory=list)
     subtasks: dict[str, tuple[pb.SubtaskHead, bytes]] = field(default_factory=dict)
+    room: int = 64  # for so many messages of one call
     sent: list[pb.SendMessageRequest] = field(default_factory=list)
     cursors: list[dict[str, int]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
@@ -45,6 +47,7 @@ class State:
     failure: tuple[str, str] | None = None
     on_result: Callable[[bytes], object] = bool
 
+    calls: Counter[str] = field(default_factory=Counter)
     refuse: dict[str, str] = field(default_factory=dict)  # method -> status message
     cut: set[str] = field(default_factory=set)  # methods that stop in the middle, once
     in_the_middle: threading.Event = field(default_factory=threading.Event)
@@ -148,19 +151,26 @@ class FakeNode(ProxyServiceServicer):
         return pb.CancelSubtaskResponse()
 
     def SendMessage(self, request, context):
-        if request not in self.state.sent:
-            self.state.sent.append(request)
-        self._enter("SendMessage", context)
+        self.SendMessages(pb.SendMessagesRequest(messages=[request]), context)
         return pb.SendMessageResponse()
 
+    def SendMessages(self, request, context):
+        journaled = request.messages[: self.state.room]
+        self.state.sent += [each for each in journaled if each not in self.state.sent]
+        self._enter("SendMessages", context)
+        return pb.SendMessagesResponse(journaled=len(journaled))
+
     def ReceiveMessages(self, request, context):
+        yield from self.TakeMessages(pb.TakeMessagesRequest(cursors=request.cursors), context).messages
+
+    def TakeMessages(self, request, context):
         cursors = {cursor.organization_id: cursor.after_sequence for cursor in request.cursors}
         self.state.cursors.append(cursors)
         found = [each for each in self.state.incoming if each.sequence > cursors.get(each.organization_id, 0)]
-        yield from found
-        self._enter("ReceiveMessages", context)
-        if not (found and request.until == pb.RECEIVE_UNTIL_IDLE):
+        self._enter("TakeMessages", context)
+        if not found:
             self._until_it_ends(context)
+        return pb.TakeMessagesResponse(messages=found)
 
     def WriteResult(self, request_iterator, context):
         self._enter("WriteResult", context)
@@ -194,6 +204,7 @@ class FakeNode(ProxyServiceServicer):
     # ---- the same for all ----
 
     def _enter(self, method: str, context: grpc.ServicerContext) -> None:
+        self.state.calls[method] += 1
         if method in self.state.refuse:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.state.refuse[method])
         if method in self.state.cut:

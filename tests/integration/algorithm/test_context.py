@@ -1,6 +1,7 @@
 """What a function can do through its Context, against a node that answers as the contract says."""
 
 import io
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -221,9 +222,43 @@ def test_many_messages_are_numbered_in_their_order(ctx, state):
     assert {one.sequence: one.content for one in state.sent} == {n + 1: str(n).encode() for n in range(101)}
 
 
+def test_messages_that_the_node_has_no_room_for_are_sent_again(ctx, state):
+    state.room = 3
+    ctx.send_many("Beta", range(10))
+    assert [(one.sequence, one.content) for one in state.sent] == [(n + 1, str(n).encode()) for n in range(10)]
+
+
+def test_what_is_made_leaves_before_the_next_one_is_made(ctx, state):
+    def values():
+        yield "question"
+        while not state.sent:
+            time.sleep(0.001)
+        yield "the answer has come"
+
+    ctx.send_many("Beta", values())
+    assert [one.sequence for one in state.sent] == [1, 2]
+
+
+def test_values_that_end_in_an_error_are_sent_as_far_as_they_go(ctx, state):
+    def values():
+        yield 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ctx.send_many("Beta", values())
+    ctx.send("Beta", 2)
+    assert [(one.sequence, one.content) for one in state.sent] == [(1, b"1"), (2, b"2")]
+
+
+def test_large_messages_travel_in_calls_that_take_them(ctx, state):
+    ctx.send_many("Beta", [bytes(250_000)] * 9)
+    assert [one.sequence for one in state.sent] == list(range(1, 10))
+    assert state.calls["SendMessages"] >= 3
+
+
 def test_numbers_go_on_behind_what_the_node_has_after_a_refusal(ctx, state):
     ctx.send("Beta", 1)
-    state.refuse["SendMessage"] = "TOO_MANY: wait"
+    state.refuse["SendMessages"] = "TOO_MANY: wait"
     with pytest.raises(AlgorithmError, match="wait"):
         ctx.send_many("Beta", [2, 3])
     state.refuse.clear()

@@ -96,7 +96,7 @@ def test_subtask_is_created_once(cut, ctx, state):
 
 
 def test_message_is_sent_once(cut, ctx, state):
-    cut("SendMessage")
+    cut("SendMessages")
     ctx.send("Beta", 1)
     ctx.send("Beta", 2)
     assert [one.sequence for one in state.sent] == [1, 2]
@@ -111,7 +111,7 @@ def test_waiting_for_a_message(cut, ctx, state):
     )
     state.incoming = [first]
     assert ctx.receive("Beta") == 1
-    cut("ReceiveMessages")
+    cut("TakeMessages")
     answer = threading.Timer(0, lambda: state.in_the_middle.wait(30) and state.incoming.append(second))
     answer.start()
     assert ctx.receive("Beta") == 2

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.task_pb2 import TaskInput
@@ -60,6 +60,13 @@ class FakeRun:
 
     async def send_message(self, request: pb.SendMessageRequest) -> None:
         self.messages.append(request)
+
+    async def send_messages(self, requests: Sequence[pb.SendMessageRequest]) -> int:
+        self.messages += requests[:2]
+        return len(requests[:2])
+
+    async def take_messages(self, cursors: Mapping[str, int]) -> list[pb.ReceiveMessagesResponse]:
+        return [each async for each in self.receive_messages(cursors, until=pb.RECEIVE_UNTIL_IDLE)]
 
     async def receive_messages(
         self, cursors: Mapping[str, int], *, until: pb.ReceiveUntil.ValueType

@@ -37,6 +37,7 @@ class Stream:
         self.acknowledged = 0
         self.session_id = ""
         self._call = tasks.Attach(metadata=metadata)
+        self._read: deque[ServerFrame] = deque()
 
     async def send(self, frame: NodeFrame) -> None:
         frame.acknowledged = self.acknowledged
@@ -44,13 +45,13 @@ class Stream:
             await self._call.write(AttachRequest(frame=frame))
 
     async def receive(self) -> ServerFrame:
-        while True:
+        while not self._read:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 answer = await self._call.read()
             if not hasattr(answer, "frame"):
                 raise EOFError("the server has ended the stream")
-            if not answer.frame.HasField("heartbeat"):
-                return answer.frame
+            self._read += [frame for frame in (answer.frame, *answer.more) if not frame.HasField("heartbeat")]
+        return self._read.popleft()
 
     async def cut(self) -> None:
         self._call.cancel()

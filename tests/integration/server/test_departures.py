@@ -92,7 +92,7 @@ async def test_revoked_node_reads_how_it_ended_and_nothing_behind_it(hub: Hub) -
 
 async def test_session_is_over_as_soon_as_the_entry_is_there(hub: Hub) -> None:
     session, first = session_of(hub, "Beta")
-    await session.handle(first)
+    await session.handle([first])
     assert (len(await session.next_frames(0)), session.over) == (1, False)
     await revoke(hub, "Beta", "beta-1")
     assert session.over
@@ -368,6 +368,6 @@ async def test_hello_that_was_under_way_when_its_node_was_revoked_begins_nothing
     session, first = session_of(hub, "Beta")
     await revoke(hub, "Beta", "beta-1")
     with pytest.raises(NodeNotApproved):
-        await session.handle(first)
+        await session.handle([first])
     run = await hub.run(sealed, "Beta")
     assert (run.node_id, run.waiting.reason) == ("", WaitReason.WAIT_REASON_NO_NODE)

@@ -113,7 +113,7 @@ def caller(hub: Hub) -> Caller:
 
 async def begun(hub: Hub, instance: Dispatch) -> LinkSession:
     session = instance.open(caller(hub))
-    await session.handle(hello(hub.lung, caller(hub).node_id))
+    await session.handle([hello(hub.lung, caller(hub).node_id)])
     return session
 
 
@@ -127,7 +127,7 @@ async def test_a_session_of_one_instance_ends_when_the_node_attaches_to_another(
     newer = await begun(hub, there)
     assert newer.epoch == older.epoch + 1
     with pytest.raises(FolkmootError) as refused:
-        await older.handle(NodeFrame(acknowledged=1, heartbeat=Heartbeat()))
+        await older.handle([NodeFrame(acknowledged=1, heartbeat=Heartbeat())])
     assert refused.value.reason == ErrorReason.ERROR_REASON_SESSION_REPLACED
     assert await hub.state(sealed, "Beta") == "PENDING"
     older.end()
@@ -142,7 +142,7 @@ async def test_a_session_of_one_instance_ends_when_the_node_attaches_to_another(
 async def test_a_stream_that_breaks_off_before_its_welcome_leaves_the_node_away(hub: Hub) -> None:
     instance = Dispatch(hub.server.running.core, LocalWaker())
     session = instance.open(caller(hub))
-    beginning = asyncio.create_task(session.handle(hello(hub.lung, caller(hub).node_id)))
+    beginning = asyncio.create_task(session.handle([hello(hub.lung, caller(hub).node_id)]))
     await asyncio.sleep(0)
     session.end()
     await beginning

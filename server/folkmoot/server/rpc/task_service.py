@@ -11,7 +11,7 @@ from folkmoot.server import checks, commits, context, creation, events, pages
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, wait_for
 from folkmoot.server.dispatch import Dispatch
-from folkmoot.server.link import LinkSession
+from folkmoot.server.link import LinkSession, taken_together
 from folkmoot.server.store import endings, views
 from folkmoot.server.store.links import Link
 from folkmoot.server.store.task_tables import AnyRow
@@ -19,6 +19,7 @@ from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import task_topic
+from folkmoot.transport.batches import batches
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
 from folkmoot.v1 import options_pb2 as options
@@ -220,8 +221,8 @@ class TaskService(TaskServiceServicer):
         listening = asyncio.create_task(session.listen(_node_frames(request)))
         try:
             while (frames := await session.next_frames(HEARTBEAT_SECONDS)) or not session.over:
-                for frame in frames or session.idle():
-                    yield pb.AttachResponse(frame=frame)
+                for first, *more in batches(frames or session.idle()):
+                    yield pb.AttachResponse(frame=first, more=more)
                     failpoint("server.delivery.sent")
         finally:
             listening.cancel()
@@ -231,22 +232,22 @@ class TaskService(TaskServiceServicer):
         session = self._session(context.caller(), request.session_id)
         async with session.turn:
             try:
-                for frame in request.frames:
-                    await session.handle(frame)
+                for frames in taken_together(request.frames):
+                    await session.handle(frames)
             except Exception as error:
                 session.end(error)
                 raise
             session.rewind()
-            frames = await session.next_frames(request.wait_milliseconds / 1000)
-        return pb.ExchangeResponse(frames=frames)
+            due = await session.next_frames(request.wait_milliseconds / 1000)
+        return pb.ExchangeResponse(frames=due)
 
     def _session(self, caller: Caller, session_id: str) -> LinkSession:
         return self._dispatch.find(caller, session_id) if session_id else self._dispatch.open(caller)
 
 
-async def _node_frames(requests: AsyncIterator[pb.AttachRequest]) -> AsyncIterator[NodeFrame]:
+async def _node_frames(requests: AsyncIterator[pb.AttachRequest]) -> AsyncIterator[Sequence[NodeFrame]]:
     async for request in requests:
-        yield request.frame
+        yield [request.frame, *request.more]
 
 
 def _next_page(name: str, rows: Sequence[AnyRow], size: int) -> str:

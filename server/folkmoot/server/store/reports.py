@@ -76,51 +76,88 @@ class Fate(Enum):
     """Not between a run of this node and a sibling of it, as far as this server knows."""
 
 
-def message(connection: Connection, link_id: int, sent: PeerMessage, *, now: datetime, touched: Touched) -> Fate:
-    """Store a message between siblings once, and have it delivered to the node of the run that receives it."""
-    known = {run.run_id: run for run in runs.load(connection, [sent.from_run_id, sent.to_run_id])}
-    sender, receiver = known.get(sent.from_run_id), known.get(sent.to_run_id)
-    if sender is None or receiver is None or sender is receiver or {sender.task_id, receiver.task_id} != {sent.task_id}:
-        return Fate.NOT_KNOWN
-    if sender.link_id != link_id:
-        return Fate.NOT_KNOWN
-    if sender.ended or receiver.ended or _is_stored(connection, sent):
-        return Fate.NOT_NEEDED
-    stored = insert(peer_messages).values(
-        from_run_id=sent.from_run_id,
-        to_run_id=sent.to_run_id,
-        sequence=sent.sequence,
-        envelope=sent.envelope,
-        received_at=now,
-    )
-    message_id = connection.execute(stored.returning(peer_messages.c.message_id)).scalar_one()
-    if receiver.link_id is not None:
-        deliveries.enqueue(
-            connection,
-            [Delivery(receiver.link_id, Kind.MESSAGE, receiver.run_id, receiver.attempt, message_id)],
-            touched,
-        )
-    return Fate.UNREAD if is_unread(connection, sent) else Fate.STORED
+def messages(
+    connection: Connection, link_id: int, sent: Sequence[PeerMessage], *, now: datetime, touched: Touched
+) -> list[Fate]:
+    """Store messages between siblings, each once, and have them delivered to the nodes of the runs that receive them."""
+    run_ids = (run_id for each in sent for run_id in (each.from_run_id, each.to_run_id))
+    known = {run.run_id: run for run in runs.load(connection, run_ids)}
+    pairs = {pair: _stored(connection, pair, sent) for pair in dict.fromkeys(map(_pair, sent))}
+    fates, due = [], []
+    for each in sent:
+        sender, receiver, stored = known.get(each.from_run_id), known.get(each.to_run_id), pairs[_pair(each)]
+        if sender is None or receiver is None or not _are_siblings(sender, receiver, each, link_id):
+            fates.append(Fate.NOT_KNOWN)
+        elif sender.ended or receiver.ended or each.sequence in stored:
+            fates.append(Fate.NOT_NEEDED)
+        else:
+            message_id = _store(connection, each, now)
+            stored.add(each.sequence)
+            if receiver.link_id is not None:
+                due.append(Delivery(receiver.link_id, Kind.MESSAGE, receiver.run_id, receiver.attempt, message_id))
+            fates.append(Fate.UNREAD if stored.is_unread(each.sequence) else Fate.STORED)
+    deliveries.enqueue(connection, due, touched)
+    return fates
 
 
-def is_unread(connection: Connection, sent: PeerMessage | Accepted) -> bool:
+def is_unread(connection: Connection, sent: Accepted) -> bool:
     """Tell whether a message lies too far behind what the run that receives it has read."""
-    oldest = _OLDEST.row(connection, {"to_run": sent.to_run_id, "from_run": sent.from_run_id}).sequence
-    return oldest is not None and sent.sequence - oldest >= MOST_UNREAD
-
-
-def _is_stored(connection: Connection, sent: PeerMessage) -> bool:
-    """Tell whether a message is here, or was, until it was read."""
     pair = {"to_run": sent.to_run_id, "from_run": sent.from_run_id}
-    oldest = _OLDEST.row(connection, pair).sequence
-    if oldest is not None and sent.sequence < oldest:
-        return True
-    return _SAME.row(connection, pair | {"number": sent.sequence}) is not None
+    return _Stored(_OLDEST.row(connection, pair).sequence).is_unread(sent.sequence)
+
+
+@dataclasses.dataclass
+class _Stored:
+    """Which messages of a pair of runs are here, as far as somebody asks."""
+
+    oldest: int | None
+    asked_for: set[int] = dataclasses.field(default_factory=set)
+
+    def __contains__(self, sequence: int) -> bool:
+        """Whether a message is here, or was, until it was read."""
+        return sequence in self.asked_for or (self.oldest is not None and sequence < self.oldest)
+
+    def add(self, sequence: int) -> None:
+        """Another one is here now."""
+        self.asked_for.add(sequence)
+        self.oldest = sequence if self.oldest is None else self.oldest
+
+    def is_unread(self, sequence: int) -> bool:
+        """Whether a message lies too far behind the oldest, which the run that receives has not read, or read last."""
+        return self.oldest is not None and sequence - self.oldest >= MOST_UNREAD
+
+
+def _pair(sent: PeerMessage) -> tuple[str, str]:
+    return sent.from_run_id, sent.to_run_id
+
+
+def _are_siblings(sender: tasks.Run, receiver: tasks.Run, sent: PeerMessage, link_id: int) -> bool:
+    """Tell whether a message is one of a node's run to a sibling."""
+    is_one_task = {sender.task_id, receiver.task_id} == {sent.task_id}
+    return sender.link_id == link_id and sender is not receiver and is_one_task
+
+
+def _stored(connection: Connection, pair: tuple[str, str], sent: Sequence[PeerMessage]) -> _Stored:
+    """Find out which of the messages of a pair are here already."""
+    here = {"from_run": pair[0], "to_run": pair[1]}
+    sequences = [each.sequence for each in sent if _pair(each) == pair]
+    same = _SAME.rows(connection, here | {"first": min(sequences), "last": max(sequences)})
+    return _Stored(_OLDEST.row(connection, here).sequence, {row.sequence for row in same})
+
+
+def _store(connection: Connection, sent: PeerMessage, now: datetime) -> int:
+    values = {"from_run_id": sent.from_run_id, "to_run_id": sent.to_run_id, "sequence": sent.sequence}
+    return int(_STORE.row(connection, values | {"envelope": sent.envelope, "received_at": now}).message_id)
 
 
 _PAIR = (peer_messages.c.to_run_id == bindparam("to_run"), peer_messages.c.from_run_id == bindparam("from_run"))
 _OLDEST = Prepared(select(func.min(peer_messages.c.sequence).label("sequence")).where(*_PAIR))
-_SAME = Prepared(select(peer_messages.c.message_id).where(*_PAIR, peer_messages.c.sequence == bindparam("number")))
+_SAME = Prepared(
+    select(peer_messages.c.sequence).where(
+        *_PAIR, peer_messages.c.sequence.between(bindparam("first"), bindparam("last"))
+    )
+)
+_STORE = Prepared(insert(peer_messages).returning(peer_messages.c.message_id))
 _FORGET_READ = Prepared(delete(peer_messages).where(*_PAIR, peer_messages.c.sequence < bindparam("number")))
 
 
