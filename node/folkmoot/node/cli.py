@@ -41,12 +41,15 @@ async def _start(config: NodeConfig) -> None:
     from folkmoot.node.logs import log_to_standard_error
 
     log_to_standard_error()
-    stopped = asyncio.Event()
+    stopped, hung_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)  # while the node starts, which it would end otherwise
     async with serve(config) as running:
         loop.add_signal_handler(signal.SIGHUP, running.reload_policies)
+        if hung_up.is_set():
+            running.reload_policies()
         stop = asyncio.create_task(stopped.wait())
         failure = asyncio.create_task(running.failed())
         await asyncio.wait({stop, failure}, return_when=asyncio.FIRST_COMPLETED)

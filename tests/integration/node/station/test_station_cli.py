@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import signal
 import stat
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from click.testing import CliRunner
 
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.node.cli import node
+from folkmoot.node.sockets import ADMIN_SOCKET_NAME
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import task_pb2
-from folkmoot.v1.link_pb2 import Availability
+from folkmoot.v1.link_pb2 import ApprovalMode, Availability
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.people import Person, at_station
 from tests.integration.node.station.stations import Algorithm, Engine, Stations
@@ -160,6 +163,33 @@ async def test_drain_waits_until_what_computes_has_ended_and_is_delivered(
 
 async def _draining(person: Person) -> bool:
     return (await person.status()).availability == Availability.AVAILABILITY_DRAINING
+
+
+async def test_sighup_puts_the_policy_in_force_and_ends_no_node(stations: Stations):
+    """A real signal to a real process. A policy that can't be read changes nothing."""
+    config = stations.configure("Beta")
+    policy, command = config.parent / "policy.toml", ("-m", "folkmoot.cli", "node", "start", str(config))
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        await until((config.parent / "state" / ADMIN_SOCKET_NAME).exists)
+        async with at_station(config.parent) as person:
+
+            async def asks_people() -> bool:
+                return (await person.status()).policy.approval == ApprovalMode.APPROVAL_MODE_EVERY_RUN
+
+            assert not await asks_people()
+            policy.write_text(APPROVED)
+            process.send_signal(signal.SIGHUP)
+            await until(asks_people)
+            policy.write_text("approval = ")
+            process.send_signal(signal.SIGHUP)
+            while b"node.policy_not_reloaded" not in await process.stderr.readline():
+                assert process.returncode is None
+            assert await asks_people()
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_without_a_node_the_commands_say_what_to_start(hub: Hub, stations: Stations, config: Path):
