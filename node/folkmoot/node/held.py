@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from functools import partial
 
-from folkmoot.node import decision_records, records
+from folkmoot.node import decision_records, egress, records
 from folkmoot.node.outcomes import Outcome, cancelled_by, make_receipt, refused
 from folkmoot.node.records import HELD, RunRecord, StoredEnvelope, microseconds, moment
 from folkmoot.node.results import pieces
@@ -34,10 +34,23 @@ _SAID = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_S
 _NOT_THE_ALGORITHMS = (ExitClass.EXIT_CLASS_NOT_STARTED, ExitClass.EXIT_CLASS_LOST)
 
 
-def must_be_looked_at(record: RunRecord, outcome: Outcome) -> bool:
-    """Whether an end waits for a person: it is one that the algorithm may have chosen, of a run that is held."""
-    chosen = outcome.state in _SAID and outcome.exit_class not in _NOT_THE_ALGORITHMS
-    return bool(record.hold) and record.started and chosen
+def must_be_looked_at(record: RunRecord, outcome: Outcome, isolation: Isolation.ValueType) -> bool:
+    """Whether an end waits for a person: it is one that the algorithm may have chosen, of a run that is held.
+
+    A plain process can make any end look like any other.
+    """
+    told = isolation != Isolation.ISOLATION_PROCESS and outcome.exit_class in _NOT_THE_ALGORITHMS
+    return bool(record.hold) and record.started and outcome.state in _SAID and not told
+
+
+async def require_room(station: Station, record: RunRecord, stored: StoredEnvelope) -> None:
+    """Raise QUOTA_EXCEEDED for a result that does not fit into the day, while its run can still say so, or write a smaller one."""
+    departure = station.departure(EnvelopeKind.ENVELOPE_KIND_RESULT, stored.digest, stored.size_bytes, ())
+    try:
+        await station.journal.transact(lambda db: egress.require_room(db, record.initiator_id, departure))
+    except FolkmootError:
+        station.envelopes.forget(stored.digest)
+        raise
 
 
 async def end_run(

@@ -14,9 +14,9 @@ from datetime import UTC, timedelta
 
 import structlog
 
-from folkmoot.node import decision_records, egress, records
+from folkmoot.node import decision_records, records
 from folkmoot.node.egress import Departure
-from folkmoot.node.held import end_run, must_be_looked_at
+from folkmoot.node.held import end_run, must_be_looked_at, require_room
 from folkmoot.node.inputs import RunInput
 from folkmoot.node.measured import Measured, digest_of
 from folkmoot.node.messages import Messages
@@ -31,7 +31,6 @@ from folkmoot.node.subtasks import Subtasks
 from folkmoot.node.waiting import Gate, first_of
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
-from folkmoot.transport.storage import DiskFull
 from folkmoot.trust import FolkmootError, KeyUnpublished, OrganizationNotFound, Sealing, VerifiedTask, digest, timestamp
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -82,6 +81,7 @@ class Run:
         self._isolation = isolation
         self._ending = asyncio.Lock()
         self._leaving = Gate()
+        self._ends = False
 
     # ---- what it is ----
 
@@ -116,7 +116,9 @@ class Run:
         return bool(self.record.hold)
 
     def hold(self) -> None:
-        """A person at the station wants to look at what it says before it leaves."""
+        """A person at the station wants to look at what it says before it leaves. Raises NOT_WAITING when that is too late."""
+        if self._ends:
+            raise FolkmootError(ErrorReason.ERROR_REASON_NOT_WAITING, "the run's result is leaving: it can't be held")
         self.record = dataclasses.replace(self.record, hold=decision_records.HELD_BY_PERSON)
 
     def require_allowed(self) -> None:
@@ -265,10 +267,10 @@ class Run:
             else:
                 stored, look = await self._seal_result(aiter(measured), content_type)
                 failpoint("node.result.sealed")
-                await self._require_room(stored)
+                await require_room(self.station, self.record, stored)
                 try:
                     await self._end(COMPLETED, stored, measured.digest, look, measured.size_bytes)
-                except DiskFull:  # It is written again, and sealed anew.
+                except FolkmootError:  # No room any more: it is written again, and sealed anew.
                     for envelope in filter(None, (stored, look)):
                         self.station.envelopes.forget(envelope.digest)
                     raise
@@ -302,24 +304,7 @@ class Run:
         if self.held:
             looking = await self._sealing(content_type, (self.station.organization_id,))
             return await envelopes.seal_twice(content, sealing, looking)
-        stored = await envelopes.seal(content, sealing)
-        if self.held:
-            envelopes.forget(stored.digest)
-            raise FolkmootError(
-                ErrorReason.ERROR_REASON_SHUTTING_DOWN,
-                "a person at the station wants to look at the result, which was on its way: write it again",
-            )
-        return stored, None
-
-    async def _require_room(self, stored: StoredEnvelope) -> None:
-        """Raise QUOTA_EXCEEDED for a result that does not fit into the day, while the run can still say so, or write a smaller one."""
-        station, record = self.station, self.record
-        departure = station.departure(EnvelopeKind.ENVELOPE_KIND_RESULT, stored.digest, stored.size_bytes, ())
-        try:
-            await station.journal.transact(lambda db: egress.require_room(db, record.initiator_id, departure))
-        except FolkmootError:
-            station.envelopes.forget(stored.digest)
-            raise
+        return await envelopes.seal(content, sealing), None
 
     async def _sealing(
         self, content_type: str, organization_ids: tuple[str, ...]
@@ -362,7 +347,12 @@ class Run:
             result_digest=stored.digest if stored else b"",
             result_size_bytes=stored.size_bytes if stored else 0,
         )
-        if must_be_looked_at(self.record, outcome):
+        if must_be_looked_at(self.record, outcome, self._isolation):
+            if outcome == COMPLETED and look is None:
+                raise FolkmootError(
+                    ErrorReason.ERROR_REASON_SHUTTING_DOWN,
+                    "a person at the station wants to look at the result, which was on its way: write it again",
+                )
             holding = dataclasses.replace(
                 ending,
                 held_state=outcome.state,
@@ -376,7 +366,12 @@ class Run:
             )
             failpoint("node.result.held")
         else:
-            self.record = await end_run(self.station, ending, self.task, outcome, isolation=self._isolation, new=stored)
+            self._ends = True
+            try:
+                isolation = self._isolation
+                self.record = await end_run(self.station, ending, self.task, outcome, isolation=isolation, new=stored)
+            finally:
+                self._ends = False
         failpoint("node.result.journaled")
         self.ended.set()
 
