@@ -69,10 +69,10 @@ def show(config: Path, run: str, *, as_json: bool) -> None:
 
 
 def show_lines(lines: Iterable[tuple[str, object]]) -> None:
-    """Print what is known, one thing per line; what is empty is left out."""
+    """Print what is known, one thing per line; what is empty is left out. What has lines of its own can't pass for one of these."""
     for name, value in lines:
         if text := text_of(value):
-            click.echo(f"{name:<18} {text}")
+            click.echo(f"{name:<18} {text}".replace("\n", f"\n{'':<18} "))
 
 
 @click.command("approve-run")

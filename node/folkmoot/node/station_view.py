@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
@@ -133,7 +133,14 @@ def status_lines(status: StationStatus) -> Iterator[tuple[str, object]]:
 
 
 def readable(content_type: str, content: bytes) -> str | None:
-    """A result as people read it; None for one that is bytes to them."""
+    """A result as people read it; None for one that is bytes to them, or something else than its algorithm says."""
+    try:
+        return _readable(content_type, content)
+    except (ValueError, LookupError, RuntimeError, OSError, DecodeError):
+        return None
+
+
+def _readable(content_type: str, content: bytes) -> str | None:
     match content_type.partition(";")[0].strip():
         case kind if kind == JSON:
             return json.dumps(json.loads(content), indent=2, ensure_ascii=False)
@@ -152,6 +159,7 @@ def _table(content: bytes) -> str:
 
     with pa.ipc.open_stream(content) as reader:
         table = reader.read_all()
+    table.validate(full=True)  # an algorithm wrote it: what points outside of it must not be followed
     shown = table.slice(0, MOST_ROWS).to_pylist()
     lines = [" | ".join(table.column_names), *(" | ".join(str(value) for value in row.values()) for row in shown)]
     more = table.num_rows - len(shown)
