@@ -198,7 +198,7 @@ class TestRefusals:
 
 
 class TestChild:
-    async def test_it_has_no_environment_no_descriptors_and_a_session_of_its_own(self, monkeypatch):
+    async def test_it_has_nothing_of_our_environment_no_descriptors_and_a_session_of_its_own(self, monkeypatch):
         monkeypatch.setenv("FOLKMOOT_PASSWORD", "secret")
         inherited = os.open("/dev/null", os.O_RDONLY)
         os.set_inheritable(inherited, True)
@@ -206,7 +206,7 @@ class TestChild:
         try:
             process = psutil.Process(child.pid)
             await until(lambda: process.num_threads() > 0 and "duckdb" in maps(child.pid))
-            assert Path(f"/proc/{child.pid}/environ").read_bytes() == b""
+            assert Path(f"/proc/{child.pid}/environ").read_bytes() == b"ARROW_DEFAULT_MEMORY_POOL=system\0"
             assert process.cwd() == "/"
             assert os.getsid(child.pid) == child.pid
             assert not (Path(f"/proc/{child.pid}/fd") / str(inherited)).exists()

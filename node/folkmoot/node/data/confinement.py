@@ -8,6 +8,8 @@ import signal
 import struct
 
 ADDRESS_SPACE_BYTES = 8 << 30
+QUERY_BYTES = 1 << 30
+"""What a process that executes a query may hold: of single values the engine keeps no account."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -33,6 +35,17 @@ def confine(*, parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before the line above
+
+
+def hold_query() -> None:
+    """From now on memory beyond QUERY_BYTES is refused by the kernel."""
+    resource.setrlimit(resource.RLIMIT_DATA, (QUERY_BYTES, QUERY_BYTES))
+
+
+def end_after(seconds: int) -> None:
+    """Have the kernel end this process, whatever it is doing then."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
 
 
 def forbid_network() -> bool:

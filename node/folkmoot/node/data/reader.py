@@ -7,6 +7,9 @@ If its source is a database or an endpoint, it holds that one's credential; if n
    the columns are wanted, minimum_rows and either request (a serialized ReadTableRequest in base64) or sql.
 2. It answers with one line of JSON on standard output: {} or {"reason", "message", "field"} or {"columns": [[name, type]], "warnings"}.
 3. After {} follows an Arrow IPC stream. It is whole if the exit code is 0. What went wrong otherwise is on standard error.
+
+A query, and a read from the network, has a time after which the kernel ends the process: not everything that an engine or a server
+does, or leaves undone, can be interrupted.
 """
 
 import base64
@@ -20,7 +23,7 @@ from typing import Any, BinaryIO
 import duckdb
 import pyarrow as pa
 
-from folkmoot.node.data.confinement import confine, forbid_network
+from folkmoot.node.data.confinement import confine, end_after, forbid_network, hold_query
 from folkmoot.node.data.engine import MEMORY, QUERY_MEMORY, interrupt_after, name_view, open_engine, shut_in
 from folkmoot.node.data.filters import Refused, conditions_of, select
 from folkmoot.node.data.opening import Opened, open_table
@@ -31,14 +34,25 @@ from folkmoot.v1.proxy_service_pb2 import ReadTableRequest
 
 BATCH_ROWS = 32_768
 
-BOUNDS_EXIT = 3
-"""A query's answer has become too large, or took too long, after it had begun."""
+QUERY_EXIT = 3
+"""A query failed after its answer had begun: on a row, or because it became too large or took too long."""
+
+GRACE_SECONDS = 2
+"""How long what was interrupted may take to end."""
+
+_COMPLAINT_LETTERS = 2000
 
 _WRITE_BYTES = 64 << 10
 """What is gathered before it is written. Columns are larger: they go to the pipe from where the engine has put them."""
 
 _HARMLESS = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException)
-_BOUNDS = (duckdb.InterruptException, duckdb.OutOfMemoryException)
+_BOUNDS = (duckdb.InterruptException, duckdb.OutOfMemoryException, MemoryError)
+_FAILURES = (duckdb.Error, pa.ArrowException, OSError, MemoryError)
+_ROW = "Original Line:"
+
+
+class QueryFailed(Exception):  # noqa: N818 - says what happened
+    """An answer that had begun can't be finished."""
 
 
 def main() -> None:
@@ -50,11 +64,10 @@ def main() -> None:
             serve(json.loads(line), sys.stdout.buffer)
     except BrokenPipeError:
         code = 1  # nobody listens any more
-    except _BOUNDS as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        code = BOUNDS_EXIT
+    except QueryFailed:
+        code = QUERY_EXIT
     except Exception as error:  # noqa: BLE001 - the last line of defence; the parent logs it
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.write(_complaint(error))
         code = 1
     os._exit(code)
 
@@ -64,6 +77,8 @@ def serve(job: dict[str, Any], answer: BinaryIO) -> None:
     settings = Settings.from_job(job["source"])
     if not job["network"] and not forbid_network():
         sys.stderr.write("this kernel can't take the network from one process\n")
+    if job["network"] or "sql" in job:
+        end_after(settings.longest_seconds + GRACE_SECONDS)
     computes = "sql" in job or settings.kind == "view"
     connection = open_engine(memory=QUERY_MEMORY if computes else MEMORY)
     opened = open_table(connection, settings)
@@ -100,6 +115,7 @@ def _read(
 def _query(
     connection: duckdb.DuckDBPyConnection, opened: Opened, settings: Settings, job: dict[str, Any]
 ) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    hold_query()
     interrupt_after(connection, settings.timeout_seconds)
     query = parse(connection, job["sql"], settings.label)
     relation = opened.relation(None, ())
@@ -115,18 +131,21 @@ def _query(
         raise invalid(f"{str(error).splitlines()[0]} (columns are {', '.join(names)})") from None
     except _BOUNDS as error:
         raise invalid(f"it takes too much memory or time ({type(error).__name__})") from None
-    except duckdb.Error as error:  # its text may hold a value
+    except _FAILURES as error:  # its text may hold a value
         raise invalid(f"it fails on a row of the table ({type(error).__name__})") from None
     return reader.schema, _bounded(chain([first] if first else [], reader))
 
 
 def _bounded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     rows = 0
-    for batch in batches:
-        rows += batch.num_rows
-        if rows > MOST_ROWS:
-            raise duckdb.OutOfMemoryException(f"more than {MOST_ROWS} rows")
-        yield batch
+    try:
+        for batch in batches:
+            rows += batch.num_rows
+            if rows > MOST_ROWS:
+                raise QueryFailed
+            yield batch
+    except _FAILURES:
+        raise QueryFailed from None
 
 
 def _write(schema: pa.Schema, batches: Iterable[pa.RecordBatch], answer: BinaryIO) -> None:
@@ -135,6 +154,12 @@ def _write(schema: pa.Schema, batches: Iterable[pa.RecordBatch], answer: BinaryI
             for batch in batches:
                 writer.write_batch(batch)
         sink.flush()
+
+
+def _complaint(error: Exception) -> str:
+    """What the data owner is told: the cause, without the row that a library shows with it."""
+    lines = [line for line in str(error).splitlines() if not line.startswith(_ROW)]
+    return f"{type(error).__name__}: {chr(10).join(lines)}"[:_COMPLAINT_LETTERS] + "\n"
 
 
 def _say(answer: BinaryIO, line: dict[str, Any]) -> None:

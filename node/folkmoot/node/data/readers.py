@@ -1,6 +1,6 @@
 """Child processes that read tables: one per read, and one started in advance so that a read begins at once.
 
-A child gets an empty environment, no descriptor but its three, a session of its own, and the job on standard input. It
+A child gets an environment that tells it nothing, no descriptor but its three, a session of its own, and the job on standard input. It
 ends with the read: whoever stops reading kills it. What it writes waits in a pipe, so a slow reader slows it down.
 """
 
@@ -22,6 +22,8 @@ SPARE_SECONDS = 60
 
 _COMMAND = module_command("folkmoot.node.data.reader")
 _COMPLAINT_BYTES = 4096
+_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Arrow's other pools reserve a gigabyte, which would count for what a query may hold (`confinement.hold_query`)."""
 
 
 class Child:
@@ -49,7 +51,7 @@ class Child:
                 stdout=its_end,
                 stderr=asyncio.subprocess.PIPE,
                 cwd="/",
-                env=least_environment(),
+                env={**least_environment(), **_ENVIRONMENT},
                 start_new_session=True,
             )
         except BaseException:

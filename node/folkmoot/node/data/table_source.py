@@ -53,6 +53,11 @@ class Settings:
         """Read what the node wrote."""
         return cls(**{**job, "of": tuple(map(cls.from_job, job.get("of", ())))})
 
+    @property
+    def longest_seconds(self) -> int:
+        """How long a read may take: as long as what it is made of."""
+        return max([self.timeout_seconds, *(one.longest_seconds for one in self.of)])
+
 
 class TableSource(Protocol):
     """A table, of which nothing but its columns is known before it is read."""

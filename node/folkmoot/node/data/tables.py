@@ -5,6 +5,7 @@ credentials nowhere.
 """
 
 import base64
+import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -20,8 +21,10 @@ from folkmoot.trust.reasons import reason_number
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2 import Column, QueryRequest, ReadTableRequest, Table
 
-BOUNDS_EXIT = 3
-"""What a child's exit code says of a query whose answer became too large or took too long (`reader`, which is too much to import here)."""
+QUERY_EXIT = 3
+"""What a child's exit code says of a query that failed in the middle of its answer (`reader`, which is too much to import here)."""
+
+_TOO_LATE = "it took longer than timeout_seconds"
 
 _log = structlog.get_logger("folkmoot.node.data")
 
@@ -98,12 +101,8 @@ class SourceTables:
                 async for frame in frames:
                     yield frame
             code, complaint = await child.end()
-            if code == BOUNDS_EXIT and "sql" in job:
-                raise FolkmootError(
-                    ErrorReason.ERROR_REASON_QUERY_INVALID, "the answer is too large, or takes too long"
-                )
             if code:
-                raise self._unreadable(label, source, complaint)
+                raise self._ended(label, source, code, complaint, job)
 
     async def _ask(self, child: Child, label: str, source: Source, **job: Any) -> dict[str, Any]:
         try:
@@ -114,16 +113,21 @@ class SourceTables:
         try:
             return await child.ask({"source": settings, "network": source.has_network, **job})
         except EOFError:
-            _, complaint = await child.end()
-            if "sql" in job and not complaint:  # killed, by the engine's own stack or by the machine's memory
-                raise _out_of_bounds() from None
-            raise self._unreadable(label, source, complaint) from None
+            code, complaint = await child.end()
+            raise self._ended(label, source, code, complaint, job) from None
 
     def _source(self, label: str) -> Source:
         source = self._sources.get(label)
         if source is None or source.is_folder:
             raise table_not_found(label, {one: kept for one, kept in self._sources.items() if not kept.is_folder})
         return source
+
+    def _ended(self, label: str, source: Source, code: int, complaint: str, job: Mapping[str, Any]) -> FolkmootError:
+        """What the end of a child means. A query that has it killed, by its time, its memory or the engine's stack, is one to mend."""
+        if "sql" in job and (code == QUERY_EXIT or code < 0):
+            text = "the query takes too much memory or time, or fails on a row of the table"
+            return FolkmootError(ErrorReason.ERROR_REASON_QUERY_INVALID, text)
+        return self._unreadable(label, source, complaint or (_TOO_LATE if code == -signal.SIGALRM else f"exit {code}"))
 
     def _unreadable(self, label: str, source: Source, complaint: str) -> FolkmootError:
         self._tell(label, str(source.path or source.url), complaint)
@@ -134,12 +138,6 @@ def table_not_found(label: str, labels: Sequence[str] | Mapping[str, Source]) ->
     """The error for a label that is not there; it names those that are."""
     known = ", ".join(sorted(labels)) or "none"
     return FolkmootError(ErrorReason.ERROR_REASON_TABLE_NOT_FOUND, f"no table {label!r}; this run may read: {known}")
-
-
-def _out_of_bounds() -> FolkmootError:
-    return FolkmootError(
-        ErrorReason.ERROR_REASON_QUERY_INVALID, "the query takes too much memory or time, or its answer does"
-    )
 
 
 def _raise_refusal(answer: Mapping[str, Any]) -> None:
