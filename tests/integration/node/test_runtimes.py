@@ -15,6 +15,7 @@ import pytest
 
 from folkmoot.node.data.tables import SourceTables
 from folkmoot.node.runtimes.docker import DETAIL_CHARACTERS, DockerRuntime
+from folkmoot.node.waiting import cancelled
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -66,6 +67,16 @@ class TestEveryRuntime:
         await place.runtime.remove(run.run_name)
         await waiting
         assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_LOST
+
+    async def test_end_is_told_to_all_who_wait_and_after_one_of_them_gave_up(self, place: Place):
+        run = await place.run("forever")
+        await run.progress.get()
+        gave_up, stayed = (asyncio.create_task(place.runtime.wait(run.run_name)) for _ in range(2))
+        await asyncio.sleep(0)
+        await cancelled(gave_up)
+        await place.runtime.stop(run.run_name)
+        ends = await stayed, await place.runtime.wait(run.run_name)
+        assert {(end.exit_class, end.code) for end in ends} == {(pb.EXIT_CLASS_ERROR, 128 + signal.SIGKILL)}
 
     async def test_run_that_never_was_is_lost(self, place: Place):
         assert (await place.runtime.wait("0" * 12)).exit_class == pb.EXIT_CLASS_LOST

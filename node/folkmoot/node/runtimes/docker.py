@@ -41,6 +41,7 @@ from folkmoot.node.runtimes.hardening import (
 from folkmoot.node.runtimes.host_paths import find_host_paths
 from folkmoot.node.runtimes.pulls import Pulls
 from folkmoot.node.threads import in_thread
+from folkmoot.node.waiting import cancelled
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
@@ -86,6 +87,7 @@ class DockerRuntime:
         self._patience_seconds = patience_seconds
         self._confinement = Confinement(container_runtime=container_runtime, gpus=tuple(gpus))
         self._not_started: dict[str, str] = {}
+        self._ends: dict[str, asyncio.Task[Exit]] = {}
         self._pulls = Pulls(self._engine, login_file=registry_login_file, patience_seconds=registry_patience_seconds)
 
     @property
@@ -136,18 +138,30 @@ class DockerRuntime:
         return self._confinement
 
     async def wait(self, run_name: str) -> Exit:
-        """Wait until a container does not run."""
+        """Wait until a container does not run. The engine is asked once, however many wait."""
         if problem := self._not_started.get(run_name):
             return Exit(pb.EXIT_CLASS_NOT_STARTED, None, problem)
-        return await self._engine(lambda api: _wait(api, _container(run_name)), patience_seconds=math.inf)
+        if run_name not in self._ends:
+            asking = self._engine(lambda api: _wait(api, _container(run_name)), patience_seconds=math.inf)
+            self._ends[run_name] = end = asyncio.create_task(asking)
+            end.add_done_callback(lambda _: self._forget_unless_told(run_name, end))
+        return await asyncio.shield(self._ends[run_name])
+
+    def _forget_unless_told(self, run_name: str, end: "asyncio.Task[Exit]") -> None:
+        """Ask the engine again the next time, if it did not say how a run has ended."""
+        if (end.cancelled() or end.exception()) and self._ends.get(run_name) is end:
+            del self._ends[run_name]
 
     async def stop(self, run_name: str) -> None:
-        """Kill a container."""
+        """Kill a container that has not ended yet."""
+        if (end := self._ends.get(run_name)) and end.done():
+            return
         await self._engine(lambda api: _unless_gone(api.kill, _container(run_name)))
 
     async def remove(self, run_name: str) -> None:
         """Remove a container, and kill it if it runs."""
         self._not_started.pop(run_name, None)
+        self._ends.pop(run_name, None)
         await self._engine(lambda api: _unless_gone(api.remove_container, _container(run_name), force=True, v=True))
 
     async def adopt(self) -> frozenset[str]:
@@ -159,6 +173,7 @@ class DockerRuntime:
 
     async def close(self) -> None:
         """Let go of the engine."""
+        await cancelled(*self._ends.values())
         await self._pulls.close()
         if "_api" in vars(self):
             self._api.close()
