@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,8 @@ from folkmoot.node.policy import CONDITIONS, Accepted, Facts, Refused, Usage, de
 from folkmoot.node.policy_file import Policy, PolicyLimits, Quotas, Rule
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import ApprovalMode, ReleaseMode
+
+_Dataclass = TypeVar("_Dataclass", Facts, Policy, Rule)
 
 TOMORROW = datetime(2026, 11, 21, tzinfo=UTC)
 FACTS = Facts(
@@ -43,7 +45,7 @@ RULE = Rule(
 POLICY = Policy(
     runtimes=("container",),
     allow=(RULE,),
-    resource_classes={"large": PolicyLimits(memory_bytes=8 << 30, gpus=2)},
+    resource_classes={"large": PolicyLimits(memory_bytes=8 << 30, gpus=2), "gpu": PolicyLimits(gpus=1)},
     quotas=Quotas(runs_per_day=4, bytes_out_per_day=2000),
 )
 
@@ -52,8 +54,14 @@ def some(*words: str) -> st.SearchStrategy[tuple[str, ...]]:
     return st.lists(st.sampled_from(words), unique=True).map(tuple)
 
 
-rules = st.builds(
-    Rule,
+def near(usual: _Dataclass, **values: st.SearchStrategy[Any]) -> st.SearchStrategy[_Dataclass]:
+    """Things that differ from the usual one in little, so that what is decided of them hangs by one thread or another."""
+    change = st.sampled_from(sorted(values)).flatmap(lambda name: st.tuples(st.just(name), values[name]))
+    return st.lists(change, max_size=2).map(lambda changes: replace(usual, **dict(changes)))
+
+
+rules = near(
+    RULE,
     images=some("local:*", "local:sha256:aa", "process:*", "*"),
     signers=some("acme", "other"),
     initiators=some("Alpha", "Beta", "address-of-alpha", "address-of-beta", "*", "Gamma"),
@@ -67,20 +75,17 @@ rules = st.builds(
     release=st.sampled_from(["automatic", "held"]),
     minimum_rows=st.integers(0, 3),
 )
-policies = st.builds(
-    Policy,
+settings = near(
+    POLICY,
     runtimes=some("container", "process"),
     approval=st.sampled_from(["never", "first_use"]),
     voted_list=st.sampled_from(["required", "not required"]),
     minimum_rows=st.integers(0, 2),
-    allow=st.lists(rules, max_size=4).map(tuple),
-    resource_classes=st.fixed_dictionaries(
-        {"large": st.just(PolicyLimits(memory_bytes=8 << 30)), "gpu": st.just(PolicyLimits(gpus=1))}
-    ),
     quotas=st.builds(Quotas, runs_per_day=st.integers(0, 4), bytes_out_per_day=st.integers(0, 4)),
 )
-facts = st.builds(
-    Facts,
+policies = st.builds(lambda policy, allow: replace(policy, allow=tuple(allow)), settings, st.lists(rules, max_size=4))
+facts = near(
+    FACTS,
     image=st.sampled_from(["local:sha256:aa", "process:examples.average"]),
     runtime=st.sampled_from(["container", "process"]),
     station_runtime=st.sampled_from(["container", "process"]),
