@@ -1,7 +1,7 @@
 """The protections that stop the attacks, each as the lines that do it."""
 
 from folkmoot.client import encryption, governance, nodes, opening, receipts, results
-from folkmoot.node import inputs, judgement, messages, policy, subtasks
+from folkmoot.node import inputs, judgement, message_envelopes, messages, policy, subtasks
 from folkmoot.node import results as node_results
 from folkmoot.node.intake import Intake
 from folkmoot.node.station import Station
@@ -257,14 +257,14 @@ AGREED_ENCRYPTION = protection(
 
 NO_GAPS = protection(
     "messages come without gaps",
-    Edit(messages.Messages.receive, "if sequence != received[from_run_id] + 1:", "if False:"),
+    Edit(messages.Messages._require_next, "if sequence != last + 1:", "if False:"),
 )
 MESSAGE_PLACE = protection(
     "a message belongs to one place in one conversation",
     _PLACE,
-    Edit(messages._envelope, "if not 1 <= context.attempt <= attempts_allowed(task.spec):", "if False:"),
+    Edit(message_envelopes._envelope, "if not 1 <= context.attempt <= attempts_allowed(task.spec):", "if False:"),
     Edit(
-        messages._content,
+        message_envelopes._content,
         "if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):",
         "if False:",
     ),

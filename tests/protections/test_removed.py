@@ -212,7 +212,7 @@ PROTECTIONS = (
     Protection(
         "messages wait for the server",
         "node/folkmoot/node/messages.py",
-        "        if self._unaccepted[to_run_id] >= MOST_UNACCEPTED:\n",
+        "        if not self._room(to_run_id):\n",
         "        if False:\n",
         "tests/attacks/test_a_hostile_algorithm.py::test_messages_wait_for_a_server_that_stores_them_more_slowly",
     ),

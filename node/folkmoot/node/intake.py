@@ -15,7 +15,7 @@ import structlog
 from folkmoot.node import decision_records, message_records, records
 from folkmoot.node.decision_records import HELD_BY_PERSON
 from folkmoot.node.judgement import Judgement, judge, record_of, refuse, within_quotas
-from folkmoot.node.messages import check_message
+from folkmoot.node.message_envelopes import check_message
 from folkmoot.node.outcomes import refused
 from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station

@@ -16,7 +16,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from folkmoot.node import message_records, records
-from folkmoot.node.messages import check_message
+from folkmoot.node.message_envelopes import check_message
 from folkmoot.node.outcomes import CANCELLED, Outcome, make_receipt, refused
 from folkmoot.node.policy import Accepted, Refused, quota_refusal
 from folkmoot.node.quotas import has_quotas, usage

@@ -3,8 +3,6 @@
 A message leaves when the journal has it and is sent again until the server has stored it. One that comes in is believed only if a node
 of the sibling's organization has sealed it for exactly this run's place; what fails is dropped as if it had never come. Algorithms get
 messages in order; one that is missing before a later one is reported (MESSAGE_GAP), never skipped.
-
-The content of a MESSAGE envelope is the SendMessageRequest itself: so the signature covers whom it is for, where payloads are plain too.
 """
 
 import asyncio
@@ -12,43 +10,21 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC
 from functools import partial
 from typing import TypeAlias
 
-import structlog
-
 from folkmoot.node import message_records
-from folkmoot.node.awaiting import at_last
 from folkmoot.node.inbox import Inbox
-from folkmoot.node.keys import KeyAwaited
-from folkmoot.node.message_records import Outgoing
-from folkmoot.node.records import RunRecord
+from folkmoot.node.message_envelopes import open_journaled, seal_message
 from folkmoot.node.sender import Sender
 from folkmoot.node.station import Station
 from folkmoot.node.waiting import Signal, first_of
 from folkmoot.transport.failpoints import failpoint
-from folkmoot.trust import (
-    BytesSource,
-    EnvelopeRejected,
-    Expected,
-    FolkmootError,
-    Opened,
-    VerifiedTask,
-    digest,
-    fingerprint,
-    inspect,
-    parse,
-    serialize,
-)
-from folkmoot.trust.spec import attempts_allowed
-from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage, Received
 from folkmoot.v1.proxy_service_pb2 import ReceiveMessagesResponse, ReceiveUntil, SendMessageRequest
 from folkmoot.v1.task_pb2 import MessageGrant
-
-log = structlog.get_logger()
 
 MOST_UNACCEPTED = 64
 """Messages from one run to another that the server need not have accepted yet; the next one waits. They are sent again at each attach."""
@@ -73,8 +49,6 @@ TOLD_EVERY = 32
 
 LEND_AFTER_SECONDS = 0.05
 """A run that waits for siblings lends its slot if it waits longer than this."""
-
-MESSAGE_CONTENT_TYPE = "application/vnd.folkmoot.message"
 
 _Incoming: TypeAlias = tuple[str, int, SendMessageRequest | bytes]
 """The run that sends, the number, and what the message says; its envelope, if it is not open yet."""
@@ -142,7 +116,8 @@ class Messages:
         record = self._run.record
         outgoing = []
         for number, request in enumerate(requests, start=1):
-            outgoing.append(self._seal(request, record))
+            to_run_id = self._sibling(request.organization_id)
+            outgoing.append(seal_message(self._station, record, to_run_id, request))
             if number % SEALED_AT_ONCE == 0:
                 await asyncio.sleep(0)  # the node has others to serve
         for request in requests:
@@ -155,25 +130,6 @@ class Messages:
         for message in new:
             self._send(NodeFrame(peer_message=message))
             self._unaccepted[message.to_run_id] += 1
-
-    def _seal(self, request: SendMessageRequest, record: RunRecord) -> Outgoing:
-        """Seal a message to its receiver."""
-        context = self._station.context(
-            EnvelopeKind.ENVELOPE_KIND_MESSAGE, record, content_type=MESSAGE_CONTENT_TYPE, sequence=request.sequence
-        )
-        content = serialize(request)
-        sealed = self._station.seal_small(content, context, (request.organization_id,))
-        message = PeerMessage(
-            task_id=record.task_id,
-            from_run_id=record.run_id,
-            to_run_id=self._sibling(request.organization_id),
-            sequence=request.sequence,
-            envelope=sealed.envelope,
-        )
-        departure = self._station.departure(
-            EnvelopeKind.ENVELOPE_KIND_MESSAGE, sealed.digest, len(sealed.envelope), (request.organization_id,)
-        )
-        return Outgoing(message, digest(content), departure)
 
     async def _in_order(self, to_run_id: str, sequence: int) -> None:
         """Calls that have overtaken each other on their way to the proxy wait a moment for those before them."""
@@ -239,7 +195,7 @@ class Messages:
             try:
                 for from_run_id, sequence, content in found:
                     self._require_next(from_run_id, received[from_run_id], sequence)
-                    opened = await self._open(from_run_id, sequence, content) if isinstance(content, bytes) else content
+                    opened = await self._open(from_run_id, sequence, content)
                     received[from_run_id] = sequence
                     self._inbox.had(from_run_id, sequence)
                     yield ReceiveMessagesResponse(
@@ -315,14 +271,11 @@ class Messages:
         self._told = {}
         return self.had(at_least=1)
 
-    async def _open(self, from_run_id: str, sequence: int, envelope: bytes) -> SendMessageRequest:
-        """Open a journaled message, as soon as the key is here that it is sealed to; its sender may have gone since it came."""
-        station, task = self._station, self._run.task
+    async def _open(self, from_run_id: str, sequence: int, envelope: SendMessageRequest | bytes) -> SendMessageRequest:
+        if isinstance(envelope, SendMessageRequest):
+            return envelope
         message = PeerMessage(from_run_id=from_run_id, sequence=sequence, envelope=envelope)
-        source, expected, _ = _envelope(task, message)
-        opening = partial(station.open, source, expected, station.node_sender(expected.sender_organization_id))
-        opened = await at_last(station, opening, until=task.spec.expires_at.ToDatetime(UTC))
-        return _content(station, opened, message)
+        return await open_journaled(self._station, self._run.task, message)
 
     def accepted(self) -> None:
         """The server has stored a message."""
@@ -364,45 +317,3 @@ class Messages:
 
     def _organization(self, run_id: str) -> str:
         return self._run.task.receiver(run_id).organization_id
-
-
-async def check_message(station: Station, task: VerifiedTask, message: PeerMessage) -> SendMessageRequest | None:
-    """Check a message to this organization's run of a task that comes in now; return what it says.
-
-    One that is sealed to a key which is not here yet passes: everything else about it is verified. Raises EnvelopeRejected, TaskNotProven
-    (no such sibling), LedgerStale, LedgerFork.
-    """
-    source, expected, sender_key_id = _envelope(task, message)
-    if fingerprint(sender_key_id) not in station.state.nodes:
-        await station.catch_up()
-    try:
-        opened = await station.open(source, expected, station.live_sender(expected.sender_organization_id))
-    except KeyAwaited as awaited:
-        log.warning("node.key_awaited", run_id=message.to_run_id, detail=str(awaited))
-        return None
-    return _content(station, opened, message)
-
-
-def _envelope(task: VerifiedTask, message: PeerMessage) -> tuple[BytesSource, Expected, bytes]:
-    """A message's envelope, the place that it must be bound to, and the key that it says has signed it."""
-    source = BytesSource(message.envelope)
-    context = inspect(source).context
-    if not 1 <= context.attempt <= attempts_allowed(task.spec):
-        raise EnvelopeRejected("it comes from an attempt that the task does not allow")
-    expected = Expected(
-        kind=EnvelopeKind.ENVELOPE_KIND_MESSAGE,
-        task_id=task.spec.task_id,
-        sender_organization_id=task.receiver(message.from_run_id).organization_id,
-        task_digest=task.digest,
-        run_id=message.from_run_id,
-        attempt=context.attempt,
-        sequence=message.sequence,
-    )
-    return source, expected, context.sender_key_id
-
-
-def _content(station: Station, opened: Opened, message: PeerMessage) -> SendMessageRequest:
-    content = parse(SendMessageRequest, opened.content())
-    if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):
-        raise EnvelopeRejected("it is a message to somebody else, or another one")
-    return content

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import structlog
 
@@ -38,6 +39,7 @@ from folkmoot.trust import (
     EncryptionDisagrees,
     EnvelopeRejected,
     Expected,
+    Inspected,
     KeyMismatch,
     LedgerBehind,
     LedgerEntryInvalid,
@@ -68,6 +70,9 @@ from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.signed_pb2 import Signed
+
+Signer: TypeAlias = Callable[[EnvelopeContext], PublicKey]
+"""Who may have signed an envelope, by what it says of itself."""
 
 log = structlog.get_logger()
 
@@ -213,33 +218,31 @@ class Station:
 
     # ---- what comes in ----
 
-    async def open(self, source: Source, expected: Expected, sender: Callable[[EnvelopeContext], PublicKey]) -> Opened:
-        """Verify and open an envelope, a large one beside the loop.
+    async def open(
+        self, source: Source, expected: Expected, sender: Signer, inspected: Inspected | None = None
+    ) -> Opened:
+        """Verify and open an envelope, a large one beside the loop; `inspected`, if that was done before.
 
         Raises EnvelopeRejected, EncryptionDisagrees; KeyAwaited for one that is sealed to a key of the organization that is not here
         (yet); LedgerStale and LedgerFork if its sender has seen another ledger than this station.
         """
-        inspected = inspect(source)
+        inspected = inspected or inspect(source)
         if inspected.sealed != self.sealed:
             raise EncryptionDisagrees(
                 f"the envelope is {_kind(inspected.sealed)}, the ledger of {self.replica.reference} says {_kind(self.sealed)}"
             )
         if inspected.context.ledger_sequence > self.state.position.sequence:
             await self.catch_up()
+        genesis, keys = self.state.genesis, self.keyring.decryption_keys() if self.sealed else None
         opening = partial(
-            open_envelope,
-            source,
-            genesis=self.state.genesis,
-            expected=expected,
-            sender=sender,
-            keys=self.keyring.decryption_keys() if self.sealed else None,
+            open_envelope, source, genesis=genesis, expected=expected, sender=sender, keys=keys, inspected=inspected
         )
         try:
             opened = opening() if source.size_bytes <= INLINE_BYTES else await asyncio.to_thread(opening)
         except SealedToOtherKeys as error:
             raise awaited_key(inspected, self.state, self.organization_id) or error from error
-        seen = Position(opened.context.ledger_sequence, opened.context.ledger_hash)
-        self.check_position(seen, opened.context.sender_organization_id)
+        context = opened.context
+        self.check_position(Position(context.ledger_sequence, context.ledger_hash), context.sender_organization_id)
         return opened
 
     def check_position(self, seen: Position, of: str) -> None:
@@ -352,7 +355,7 @@ class Station:
             self.keyring = found
             self.moved.notify()
 
-    def node_sender(self, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
+    def node_sender(self, organization_id: str) -> Signer:
         """Who may have signed for runs of an organization: each of its nodes, as the ledger showed them to the sender."""
 
         def key(context: EnvelopeContext) -> PublicKey:
@@ -367,7 +370,7 @@ class Station:
 
         return key
 
-    def live_sender(self, organization_id: str) -> Callable[[EnvelopeContext], PublicKey]:
+    def live_sender(self, organization_id: str) -> Signer:
         """Who may sign for runs of an organization now: those of its nodes that are admitted still."""
         signed = self.node_sender(organization_id)
 

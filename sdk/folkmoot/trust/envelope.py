@@ -206,15 +206,17 @@ def open_envelope(
     sender: Callable[[EnvelopeContext], PublicKey],
     keys: Mapping[bytes, DecryptionKey] | None,
     now: datetime | None = None,
+    inspected: Inspected | None = None,
 ) -> "Opened":
     """Verify all of an envelope, and find its content key; raise EnvelopeRejected unless every check passes.
 
     `sender` returns the public key, from the verified ledger, that may sign for the (not yet believed) context.
     `keys` are the private keys by id; None, in a collaboration without encryption, accepts plain envelopes and nothing
-    else. `now` refuses what has expired; None reads it all the same.
+    else. `now` refuses what has expired; None reads it all the same. `inspected` is what `inspect` gave for the source, if
+    it was asked before.
     """
     with one_error_outward():
-        inspected = inspect(source)
+        inspected = inspected or inspect(source)
         if inspected.sealed != (keys is not None):
             raise EnvelopeRejected(f"it is {'sealed' if inspected.sealed else 'plain'}, the collaboration is not")
         _check_place(inspected, genesis, expected, now)

@@ -37,6 +37,7 @@ MAX_CONTENT_TYPE_LENGTH = 255
 
 _KEY_INFO = b"folkmoot/v1 envelope"
 _AES_KEY_BYTES, _NONCE_BYTES = 32, 12
+_KINDS = frozenset(EnvelopeKind.values()) - {EnvelopeKind.ENVELOPE_KIND_UNSPECIFIED}
 _NUMBERED = (EnvelopeKind.ENVELOPE_KIND_PROGRESS, EnvelopeKind.ENVELOPE_KIND_LOG, EnvelopeKind.ENVELOPE_KIND_MESSAGE)
 
 
@@ -183,7 +184,7 @@ def check_context(context: EnvelopeContext) -> None:
     """Raise Malformed unless every field has a value that its kind of envelope may have."""
     is_input = context.kind == EnvelopeKind.ENVELOPE_KIND_INPUT
     is_numbered = context.kind in _NUMBERED
-    _require(context.kind in EnvelopeKind.values() and context.kind != EnvelopeKind.ENVELOPE_KIND_UNSPECIFIED, "kind")
+    _require(context.kind in _KINDS, "kind")
     _require(len(context.genesis) == DIGEST_BYTES, "genesis")
     _require(len(context.task_digest) == (0 if is_input else DIGEST_BYTES), "task_digest")
     _require(is_uuid(context.task_id), "task_id")

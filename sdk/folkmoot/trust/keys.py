@@ -213,6 +213,7 @@ def load_encryption_key(public: PublicKey) -> rsa.RSAPublicKey | MLKEM768X25519P
     raise Malformed("The key is not of a kind that receives.")
 
 
+@lru_cache(maxsize=1024)
 def _load_x_wing(public: bytes) -> MLKEM768X25519PublicKey:
     if len(public) != _ML_KEM_PUBLIC_BYTES + _X25519_BYTES:
         raise Malformed(f"An X-Wing key is {_ML_KEM_PUBLIC_BYTES + _X25519_BYTES} bytes long, not {len(public)}.")
