@@ -2,15 +2,23 @@
 
 import asyncio
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from folkmoot.client import Proof, RunState
+from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.integration.client.conftest import Hub, hub
 from tests.integration.node.station.conftest import stations
 from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import ask, engine, only
 from tests.polling import until
+from tests.unit.node.conftest import POLICY as ANY_IMAGE
+from tests.unit.node.conftest import lung, make_station
+from tests.unit.node.test_runs import MakeRun, make_run, sent
 
-__all__ = ["engine", "hub", "stations"]
+__all__ = ["engine", "hub", "lung", "make_run", "make_station", "sent", "stations"]
 
 
 async def test_a_run_that_waits_is_not_started_when_the_policy_forbids_it_meanwhile(
@@ -44,3 +52,17 @@ async def test_a_run_that_waits_is_not_started_when_the_policy_forbids_it_meanwh
         assert result.receipt is not None
         assert result.receipt.policy_digest == policy_file.digest
     assert len(engine.started) == 1
+
+
+async def test_what_runs_sends_nothing_more_when_a_signature_is_asked_for_that_its_image_lacks(make_run: MakeRun):
+    run = await make_run()
+    run.require_allowed()
+    policy_file = run.station.policy_file
+    key = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (policy_file._path.parent / "acme.pub").write_bytes(key)
+    rule = ANY_IMAGE.replace("[[allow]]", '[[allow]]\nsigners = ["acme"]')
+    policy_file._path.write_text(f'{rule}\n[signers]\nacme = "acme.pub"\n')
+    policy_file.reload()
+    with pytest.raises(FolkmootError) as refused:
+        run.require_allowed()
+    assert refused.value.reason == ErrorReason.ERROR_REASON_IMAGE_NOT_SIGNED

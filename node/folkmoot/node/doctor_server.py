@@ -42,7 +42,7 @@ def reachable(address: Callable[[], ServerAddress]) -> Iterator[Finding]:
     """A connection gets there, by itself or through the proxy that the environment names."""
     target = address().target
     proxy = proxy_of(target)
-    through = f", through the proxy {proxy}" if proxy else ""
+    through = f", through the proxy {_without_password(proxy)}" if proxy else ""
     try:
         with _connect(target, proxy):
             pass
@@ -101,6 +101,12 @@ async def _server_info(address: ServerAddress) -> GetServerInfoResponse:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, server=address.target) from None
         return answer
+
+
+def _without_password(proxy: str) -> str:
+    """A proxy's address as it may be told."""
+    parts = urlsplit(proxy)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _connect(target: str, proxy: str) -> socket.socket:

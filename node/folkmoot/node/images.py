@@ -40,7 +40,7 @@ def functions_of(labels: Mapping[str, str] | None) -> tuple[str, ...] | None:
     """Return the functions that an image says it has; None if it does not say, or not in this form."""
     try:
         return tuple(str(function["name"]) for function in json.loads((labels or {})[FUNCTIONS_LABEL]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         return None
 
 

@@ -125,7 +125,10 @@ class Run:
         """Raise FolkmootError if the run has ended, or the policy in force does not allow what it is any more."""
         self._require_open()
         function = self.input.head.function if self.input else None
-        decision = self.station.decide(self.task, function=function)
+        signers = (
+            self.station.signatures.signers(self.task.spec.image) if self.station.policy_file.signer_keys else None
+        )
+        decision = self.station.decide(self.task, function=function, image_signers=signers)
         if isinstance(decision, Refused):
             raise FolkmootError(decision.reason, f"the node's policy does not allow it any more: {decision.rule}")
 

@@ -68,7 +68,7 @@ class Registry:
             raise RegistryAltered(name, f"what the registry holds under this name is {_digest(read)}")
         try:
             content = json.loads(read)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise RegistryAltered(name, "its manifest is not JSON")
@@ -227,7 +227,7 @@ class Registry:
         except urllib.error.HTTPError as error:
             with error:
                 raise self._error(error.code, realm) from None
-        except (OSError, http.client.HTTPException, ValueError, KeyError, AttributeError) as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise RegistryUnreachable(self.repository.host, f"its token server: {_cause(error)}") from None
 
 

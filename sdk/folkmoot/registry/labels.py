@@ -24,5 +24,5 @@ def image_labels(registry: Registry, digest: str) -> Mapping[str, str]:
         content = registry.blob(str(manifest["config"]["digest"]), most_bytes=CONFIGURATION_BYTES)
         labels: Any = (json.loads(content).get("config") or {}).get("Labels") or {}
         return {str(key): str(value) for key, value in labels.items()}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
         raise RegistryAltered(name, "it has no configuration that can be read") from None

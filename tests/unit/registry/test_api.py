@@ -118,7 +118,7 @@ def test_status_says_what_is_the_matter(answers, status: int, kind: type[Folkmoo
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no JSON", b"[]", b"1"])
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"[]", b"1", b"[" * 1_000_000, b'{"a":' * 100_000], ids=range(6))
 def test_manifest_of_another_form_is_altered(answers, content: bytes):
     with pytest.raises(RegistryAltered):
         answers(always(200, content)).manifest("1.0")
@@ -151,7 +151,7 @@ def test_token_is_fetched_where_the_registry_says_and_used(answers, host: str, n
         answers(answer, Login("ada", "wrong")).resolve("1.0")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]"])
+@pytest.mark.parametrize("content", [b"[" * 60_000, b"", b"{}", b"[]"])
 def test_token_server_that_gives_none_is_said(answers, host: str, content: bytes):
     challenge = {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'}
     registry = answers(lambda path, _: (200, {}, content) if path.startswith("/token") else (401, challenge, b""))

@@ -165,6 +165,14 @@ async def test_a_proxy_that_is_not_there_is_named(secured: Path):
     assert (found.is_wrong, "http://127.0.0.1:1" in found.text) == (True, True)
 
 
+async def test_nobody_reads_a_proxys_password_in_what_the_doctor_says(secured: Path):
+    address = load_config(secured).collaboration[0].server_address
+    with environment(https_proxy="http://node:s3cret@127.0.0.1:1"):
+        [found] = await asyncio.to_thread(lambda: list(doctor_server.reachable(address)))
+    assert "through the proxy http://127.0.0.1:1" in found.text
+    assert "s3cret" not in repr(found)
+
+
 @asynccontextmanager
 async def inspected(folder: Path) -> AsyncIterator[ServerAddress]:
     """A line on which somebody opens TLS, with a certificate of their own."""
