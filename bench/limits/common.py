@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,8 +273,11 @@ class RowStore:
         self._connection.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
 
     def commit(self, body: bytes) -> None:
+        self.commit_all([body])
+
+    def commit_all(self, bodies: Iterable[bytes]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.execute("INSERT INTO entry (body) VALUES (?)", (body,))
+        self._connection.executemany("INSERT INTO entry (body) VALUES (?)", ((body,) for body in bodies))
         self._connection.execute("COMMIT")
 
 

@@ -15,13 +15,16 @@ from bench.limits import (
     cold_round_trip,
     create,
     delivery,
+    messages,
     process_round_trip,
     receivers,
     seal_open,
     signatures,
+    tables,
     transfer,
 )
 from bench.limits.common import Figure
+from bench.limits.parquet import table
 
 
 def _cold_round_trip(context: Context) -> tuple[Figure, ...]:
@@ -37,6 +40,11 @@ def _at_rest(_context: Context) -> tuple[Figure, ...]:
 def _transfer(context: Context) -> tuple[Figure, ...]:
     both = transfer.measure(size_bytes=context.payload_bytes, folder=context.folder)
     return both.upload, both.download
+
+
+def _messages(_context: Context) -> tuple[Figure, ...]:
+    both = messages.measure()
+    return both.latency, both.rate
 
 
 def _bare_install(_context: Context) -> tuple[Figure, ...]:
@@ -55,6 +63,8 @@ LIMITS: Mapping[str, Callable[[Context], tuple[Figure, ...]]] = {
     "receivers": lambda _context: (receivers.measure("x-wing"), receivers.measure("rsa")),
     "ledger": lambda _context: (signatures.measure("ledger", lengths=[400] * 15_000),),
     "bare_install": _bare_install,
+    "tables": lambda _context: (tables.measure(table()),),
+    "messages": _messages,
 }
 
 REFERENCES: Mapping[str, tuple[float, str]] = {
@@ -71,6 +81,7 @@ REFERENCES: Mapping[str, tuple[float, str]] = {
     "receivers (rsa)": (62, "16,000 wraps/s"),
     "ledger": (910, "16,500 verifications/s"),
     "bare install import": (47, "grpc alone"),
+    "messages": (0.47, "sum: two hops of 0.16, commit 0.15 ms"),
 }
 """By figure name: the value in the figure's unit, and what it was."""
 

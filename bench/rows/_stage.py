@@ -95,6 +95,9 @@ class Station:
     """Lines of the policy's [limits]."""
     command: Sequence[str] = FOLKMOOT
     """What a node's process is."""
+    slots: int = 1
+    patients: str = ""
+    """A Parquet file to offer in place of the small table."""
     attached: bool = True
     """Whether the nodes run; if not, they are admitted and away."""
 
@@ -205,9 +208,10 @@ encryption = "sealed"
 policy = "policy.toml"
 runtime = "{station.runtime}"
 warm_workers = {station.warm_workers}
+slots = {station.slots}
 [collaboration.data.patients]
-source = "csv"
-path = "patients.csv"
+source = "{"parquet" if station.patients else "csv"}"
+path = "{station.patients or "patients.csv"}"
 """
 
 
