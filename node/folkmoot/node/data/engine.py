@@ -16,13 +16,13 @@ SAMPLE_ROWS = 204_800
 """Rows by which types are guessed where a file does not tell them."""
 
 
-def open_engine(*, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
+def open_engine(*, memory: str = MEMORY, threads: int = THREADS) -> duckdb.DuckDBPyConnection:
     """Return an engine to which sources can be added; nothing of an algorithm may reach it before `shut_in`."""
     connection = duckdb.connect(
         ":memory:",
         config={
             "memory_limit": memory,
-            "threads": THREADS,
+            "threads": threads,
             "temp_directory": "",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -24,7 +24,7 @@ import duckdb
 import pyarrow as pa
 
 from folkmoot.node.data.confinement import confine, end_after, forbid_network, hold_query
-from folkmoot.node.data.engine import MEMORY, QUERY_MEMORY, interrupt_after, name_view, open_engine, shut_in
+from folkmoot.node.data.engine import MEMORY, QUERY_MEMORY, THREADS, interrupt_after, name_view, open_engine, shut_in
 from folkmoot.node.data.filters import Refused, conditions_of, select
 from folkmoot.node.data.opening import Opened, open_table
 from folkmoot.node.data.queries import MOST_ROWS, invalid, parse, require_rows
@@ -80,7 +80,9 @@ def serve(job: dict[str, Any], answer: BinaryIO) -> None:
     if job["network"] or "sql" in job:
         end_after(settings.longest_seconds + GRACE_SECONDS)
     computes = "sql" in job or settings.kind == "view"
-    connection = open_engine(memory=QUERY_MEMORY if computes else MEMORY)
+    connection = open_engine(
+        memory=QUERY_MEMORY if computes else MEMORY, threads=1 if _passes_through(settings, job) else THREADS
+    )
     opened = open_table(connection, settings)
     shut_in(connection, opened.paths)
     if "request" not in job and "sql" not in job:
@@ -106,10 +108,19 @@ def _describe(opened: Opened, answer: BinaryIO) -> None:
 def _read(
     connection: duckdb.DuckDBPyConnection, opened: Opened, job: dict[str, Any]
 ) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
-    request = ReadTableRequest.FromString(base64.b64decode(job["request"]))
+    request = _request(job)
     needed = [*request.columns, *(one.column for one in request.where)] if request.columns else None
     relation = opened.relation(needed, conditions_of(request))
     return as_categories(select(connection, relation, request).to_arrow_reader(BATCH_ROWS), opened.categories)
+
+
+def _passes_through(settings: Settings, job: dict[str, Any]) -> bool:
+    """Whether rows are decoded and nothing else: one thread does that faster than a socket takes them, and holds half as much."""
+    return settings.kind == "parquet" and "request" in job and not _request(job).where
+
+
+def _request(job: dict[str, Any]) -> ReadTableRequest:
+    return ReadTableRequest.FromString(base64.b64decode(job["request"]))
 
 
 def _query(
