@@ -38,6 +38,20 @@ def outbox(run: Run) -> list[Path]:
     return list((run.station.directory / "outbox").iterdir())
 
 
+@pytest.mark.parametrize("granted", [5, 300], ids=["few granted", "control: as many as it wants"])
+async def test_of_hundreds_of_subtasks_no_more_are_created_than_the_task_grants(
+    lung: World, make_run: MakeRun, make_station: MakeStation, hub: FakeServer, granted: int
+):
+    grant = Grant(subtask_depth=1, subtask_number=granted)
+    run = await make_run(assign(lung, labels=["patients"], grant=grant), make_station(connection=hub))
+    wishes = (create(run, lung, "Gamma", key=str(number)) for number in range(300))
+    outcomes = await asyncio.gather(*wishes, return_exceptions=True)
+    refused = [each.reason for each in outcomes if isinstance(each, FolkmootError)]
+    assert refused == [ErrorReason.ERROR_REASON_TOO_MANY] * (300 - granted)
+    created = {each for each in outcomes if isinstance(each, str)}
+    assert len(hub.created) == len(created) == granted
+
+
 async def test_subtasks_that_are_refused_leave_nothing_on_the_disk(lung: World, central: Run, hub: FakeServer):
     wish, _ = head(lung, inputs=[SubtaskInput(size_bytes=LARGE)], labels=["staff"])
     for _ in range(3):
