@@ -71,8 +71,8 @@ class Table:
                 file.write(piece)
 
     def arrow(self) -> "pa.Table":
-        """Return the table as pyarrow's; needs pyarrow."""
-        return PyArrow().stream(io.BytesIO(self.ipc)).read_all()
+        """Return the table as pyarrow's, which takes it as it comes: nothing is held twice. Needs pyarrow."""
+        return self._arrow
 
     def pandas(self) -> "pd.DataFrame":
         """Return the table as a pandas frame; needs pandas and pyarrow."""
@@ -90,6 +90,11 @@ class Table:
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         stream = installed().stream(io.BytesIO(self.ipc))
         return stream.__arrow_c_stream__(requested_schema)
+
+    @cached_property
+    def _arrow(self) -> "pa.Table":
+        fetched = io.BytesIO(self.ipc) if "ipc" in vars(self) else open_pieces(self._fetch())
+        return PyArrow().stream(fetched).read_all()
 
     def _read(self) -> Batches:
         library, content = installed(), self.ipc

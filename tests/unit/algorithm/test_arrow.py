@@ -7,7 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from folkmoot.algorithm import ArrowLibraryMissing, Table, arrow
+from folkmoot.algorithm import ArrowLibraryMissing, DataUnreadable, Table, arrow
 from folkmoot.algorithm.readable import open_pieces
 
 COLUMNS = {
@@ -102,3 +102,26 @@ def test_nested_decimals_are_refused_rather_than_misread():
 def test_wide_decimals_keep_every_digit():
     wide = pa.table({"a": pa.array([None, Decimal(-(10**60)), Decimal(1)], pa.decimal256(70, 2))})
     assert values(arrow.NanoArrow(), stream(wide)) == wide.to_pydict()
+
+
+def test_pyarrow_takes_a_table_as_it_comes_and_once():
+    content, fetched = stream(TABLE), []
+
+    def fetch():
+        fetched.append(1)
+        return iter([content[:1000], content[1000:]])
+
+    table = Table(fetch)
+    assert table.arrow().equals(TABLE)
+    assert table.arrow() is table.arrow()
+    assert fetched == [1]
+    assert "ipc" not in vars(table)  # the whole was not held twice
+
+
+def test_what_ends_a_read_reaches_who_asked_for_arrow():
+    def fetch():
+        yield stream(TABLE)[:1000]
+        raise DataUnreadable("the table changed while it was being read")
+
+    with pytest.raises(DataUnreadable):
+        Table(fetch).arrow()
