@@ -154,7 +154,7 @@ def cancel(config: Path, run: str, *, as_json: bool) -> None:
 @click.command()
 @about_a_run
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result's bytes to this file."
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result's bytes to this new file."
 )
 def look(config: Path, run: str, output: Path | None) -> None:
     """Look at the held result of RUN, as those will read it who receive it. Nothing leaves by it."""
@@ -163,20 +163,23 @@ def look(config: Path, run: str, output: Path | None) -> None:
         content_type = next(frames).head.content_type
         if output is not None:
             size_bytes = write_private(output, (frame.data for frame in frames))
-            click.echo(f"{content_type}, {size_bytes:,} bytes, are in {output}", err=True)
+            click.echo(f"{text_of(content_type)}, {size_bytes:,} bytes, are in {output}", err=True)
             return
         content = b"".join(frame.data for frame in frames)
     text = readable(content_type, content)
     if text is None:
         raise click.UsageError(
-            f"it is {content_type}, {len(content):,} bytes: name a file to write it to with --output"
+            f"it is {text_of(content_type)}, {len(content):,} bytes: name a file to write it to with --output"
         )
     click.echo(text_of(text))
 
 
 def write_private(path: Path, pieces: Iterable[bytes]) -> int:
-    """Write a file that nobody else may read; return its size in bytes."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a new file that nobody else may read; return its size in bytes. What is there already may be somebody else's."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.UsageError(f"{path} is there already: name another file with --output") from None
     with os.fdopen(descriptor, "wb") as file:
         return sum(map(file.write, pieces))
 
