@@ -123,6 +123,14 @@ class TestCalls:
         received = [m async for m in stub.ReceiveMessages(pb.ReceiveMessagesRequest(cursors=[cursor]))]
         assert (received[0].organization_id, received[0].sequence) == ("b", 8)
 
+    async def test_messages_together(self, stub, run):
+        requests = [pb.SendMessageRequest(organization_id="a" * 56, sequence=n) for n in (1, 2, 3)]
+        answer = await stub.SendMessages(pb.SendMessagesRequest(messages=requests))
+        assert (answer.journaled, run.messages) == (2, requests[:2])
+        cursors = [pb.MessageCursor(organization_id=each, after_sequence=7) for each in ("b", "c")]
+        taken = await stub.TakeMessages(pb.TakeMessagesRequest(cursors=cursors))
+        assert [(each.organization_id, each.sequence) for each in taken.messages] == [("b", 8), ("c", 8)]
+
     async def test_result_failure_progress_and_log(self, stub, run):
         await stub.WriteResult(result_frames(b"ab", b"c", digest=hashlib.sha256(b"abc").digest()))
         assert await run.result == ("text/plain", b"abc")
@@ -168,6 +176,16 @@ class TestBounds:
     async def test_message_is_bounded(self, stub, run):
         request = pb.SendMessageRequest(organization_id="a" * 56, sequence=1, content=b"x" * 256_001)
         assert await reason(stub.SendMessage(request)) == "INVALID_FIELD"
+        assert run.messages == []
+
+    async def test_messages_together_are_bounded(self, stub, run):
+        large = pb.SendMessageRequest(organization_id="a" * 56, sequence=1, content=b"x" * 250_000)
+        assert await reason(stub.SendMessages(pb.SendMessagesRequest(messages=[large] * 5))) == "TOO_LARGE"
+        small = pb.SendMessageRequest(organization_id="a" * 56, sequence=1)
+        assert await reason(stub.SendMessages(pb.SendMessagesRequest(messages=[small] * 101))) == "INVALID_FIELD"
+        assert await reason(stub.SendMessages(pb.SendMessagesRequest())) == "INVALID_FIELD"
+        nameless = pb.SendMessageRequest(organization_id="a", sequence=1)
+        assert await reason(stub.SendMessages(pb.SendMessagesRequest(messages=[small, nameless]))) == "INVALID_FIELD"
         assert run.messages == []
 
     async def test_calls_that_come_too_fast_wait_their_turn(self, proxy, tables, run, directory, monkeypatch):

@@ -25,7 +25,7 @@ class Link(Protocol):
     acknowledged: int
     session_id: str
 
-    async def send(self, frame: NodeFrame) -> None: ...
+    async def send(self, *frames: NodeFrame) -> None: ...
     async def receive(self) -> ServerFrame: ...
     async def cut(self) -> None: ...
 
@@ -39,10 +39,11 @@ class Stream:
         self._call = tasks.Attach(metadata=metadata)
         self._read: deque[ServerFrame] = deque()
 
-    async def send(self, frame: NodeFrame) -> None:
-        frame.acknowledged = self.acknowledged
+    async def send(self, *frames: NodeFrame) -> None:
+        for frame in frames:
+            frame.acknowledged = self.acknowledged
         with suppress(asyncio.InvalidStateError):  # the server has ended it; `receive` says why
-            await self._call.write(AttachRequest(frame=frame))
+            await self._call.write(AttachRequest(frame=frames[0], more=frames[1:]))
 
     async def receive(self) -> ServerFrame:
         while not self._read:
@@ -68,8 +69,8 @@ class Poll:
         self._received: deque[ServerFrame] = deque()
         self._seen = 0
 
-    async def send(self, frame: NodeFrame) -> None:
-        await self._exchange([frame], wait_milliseconds=0)
+    async def send(self, *frames: NodeFrame) -> None:
+        await self._exchange(frames, wait_milliseconds=0)
 
     async def receive(self) -> ServerFrame:
         async with asyncio.timeout(PATIENCE_SECONDS):

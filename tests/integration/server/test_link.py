@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from folkmoot.server.store import reports
 from folkmoot.v1 import link_pb2 as link
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.link_pb2 import NodeFrame
@@ -278,6 +279,52 @@ class LinkConformance:
             assert [(each.sequence, each.envelope) for each in told] == [(1, b"1"), (2, b"2"), (3, b"3")]
             assert {each.from_run_id for each in told} == {sealed.run_id("Beta")}
             assert {each.task_id for each in told} == {sealed.task_id}
+
+    async def test_messages_that_come_together_are_each_stored_once_and_answered(self, hub: Hub) -> None:
+        sealed = task(hub.lung, ("Beta", "Gamma"))
+        await hub.create(sealed)
+        async with (
+            attached(hub.server, hub.lung, "Beta", form=self.form) as beta,
+            attached(hub.server, hub.lung, "Gamma", form=self.form) as gamma,
+        ):
+            await beta.accept()
+            await gamma.accept()
+            astray = self.message(sealed, "Beta", "Gamma", 9)
+            astray.to_run_id = sealed.task_id
+            together = [self.message(sealed, "Beta", "Gamma", sequence) for sequence in (1, 2, 2, 1, 3)]
+            frames = [NodeFrame(peer_message=each) for each in (*together[:2], astray, *together[2:])]
+            frames.insert(3, NodeFrame(heartbeat=link.Heartbeat()))
+            await beta.link.send(*frames)
+            assert [(await beta.next("accepted")).sequence for _ in range(5)] == [1, 2, 2, 1, 3]
+            told = [await gamma.next("peer_message") for _ in range(3)]
+            assert [(each.sequence, each.envelope) for each in told] == [(1, b"1"), (2, b"2"), (3, b"3")]
+            await gamma.acknowledge()
+            await beta.link.send(*(NodeFrame(peer_message=each) for each in (*together, astray)))
+            assert [(await beta.next("accepted")).sequence for _ in range(5)] == [1, 2, 2, 1, 3], "they were here"
+
+    async def test_messages_far_beyond_what_is_read_are_stored_and_answered_later(
+        self, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reports, "MOST_UNREAD", 3)
+        sealed = task(hub.lung, ("Beta", "Gamma"))
+        await hub.create(sealed)
+        async with (
+            attached(hub.server, hub.lung, "Beta", form=self.form) as beta,
+            attached(hub.server, hub.lung, "Gamma", form=self.form) as gamma,
+        ):
+            await beta.accept()
+            await gamma.accept()
+            sent = [self.message(sealed, "Beta", "Gamma", sequence) for sequence in range(1, 6)]
+            await beta.link.send(*(NodeFrame(peer_message=each) for each in sent))
+            assert [(await beta.next("accepted")).sequence for _ in range(3)] == [1, 2, 3]
+            for _ in range(5):
+                await gamma.next("peer_message")
+            await gamma.acknowledge()
+            pair = {"from_run_id": sealed.run_id("Beta"), "to_run_id": sealed.run_id("Gamma")}
+            await gamma.send(received=link.Received(**pair, sequence=2))
+            assert (await beta.next("accepted")).sequence == 4, "2, the newest that was read, and three more"
+            await gamma.send(received=link.Received(**pair, sequence=3))
+            assert (await beta.next("accepted")).sequence == 5
 
     async def test_a_message_that_was_not_acknowledged_comes_again(self, hub: Hub) -> None:
         sealed = task(hub.lung, ("Beta", "Gamma"))

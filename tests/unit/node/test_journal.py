@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from folkmoot.node import egress, keeping_records, message_records, records, subtask_records
 from folkmoot.node import journal as journal_module
-from folkmoot.node import keeping_records, message_records, records, subtask_records
 from folkmoot.node.egress import Departure
 from folkmoot.node.journal import SCHEMA, Journal
 from folkmoot.node.ports import Limits
@@ -146,27 +146,35 @@ async def test_messages_are_numbered_without_gaps_and_repeats_must_be_the_same(t
     journal = Journal(tmp_path / "journal.db")
     await journal.transact(lambda db: records.insert_run(db, run()))
 
-    async def send(sequence: int, content: bytes) -> bool:
-        message = PeerMessage(from_run_id="run", to_run_id="other", sequence=sequence, envelope=b"12345")
-        departure = Departure(bytes(32), NOW, EnvelopeKind.ENVELOPE_KIND_MESSAGE, bytes(32), 5, ("other",))
-        return await journal.transact(
-            lambda db: message_records.insert_outgoing(db, run(), message, content, departure)
-        )
+    def outgoing(sequence: int, content: bytes, to_run_id: str) -> message_records.Outgoing:
+        message = PeerMessage(from_run_id="run", to_run_id=to_run_id, sequence=sequence, envelope=b"12345")
+        departure = Departure(bytes(32), NOW, EnvelopeKind.ENVELOPE_KIND_MESSAGE, bytes(32), 5, (to_run_id,))
+        return message_records.Outgoing(message, content, departure)
 
-    assert await send(1, b"a")
-    assert not await send(1, b"a")
+    async def send(*contents: tuple[int, bytes], to_run_id: str = "other") -> list[int]:
+        leaving = [outgoing(*each, to_run_id) for each in contents]
+        new = await journal.transact(lambda db: message_records.insert_outgoing(db, run(), leaving))
+        return [message.sequence for message in new]
+
+    assert await send((1, b"a")) == [1]
+    assert await send((1, b"a")) == []
     with pytest.raises(FolkmootError) as differs:
-        await send(1, b"b")
+        await send((1, b"b"))
     assert differs.value.reason == ErrorReason.ERROR_REASON_REPEAT_DIFFERS
     with pytest.raises(FolkmootError, match="the next message is 2"):
-        await send(3, b"c")
-    assert await send(2, b"b")
+        await send((3, b"c"))
+    with pytest.raises(FolkmootError, match="the next message is 3, not 4"):
+        await send((2, b"b"), (4, b"d"))
+    assert await send((1, b"a"), (2, b"b"), (2, b"b")) == [2], "those of a refused call were not sent"
+    assert await send((1, b"a"), (2, b"b"), to_run_id="third") == [1, 2]
     [standing] = await journal.transact(lambda db: records.attempts_of(db, "run"))
-    assert standing.bytes_out == 10
+    assert standing.bytes_out == 20
+    await journal.transact(egress.verify)
     await journal.transact(
         lambda db: message_records.accept_outgoing(db, [Accepted(from_run_id="run", to_run_id="other", sequence=1)])
     )
-    assert [each.sequence for each in await journal.transact(message_records.unaccepted_outgoing)] == [2]
+    left = await journal.transact(message_records.unaccepted_outgoing)
+    assert [(each.to_run_id, each.sequence) for each in left] == [("other", 2), ("third", 1), ("third", 2)]
     await journal.close()
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import message_records, messages, records, reports
+from folkmoot.node import egress, message_records, messages, records, reports
 from folkmoot.node.inputs import open_input
 from folkmoot.node.intake import Intake
+from folkmoot.node.message_envelopes import check_message
 from folkmoot.node.outcomes import CANCELLED, crashed
 from folkmoot.node.ports import Exit
 from folkmoot.node.runs import Run
@@ -33,7 +34,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import NodeFrame, ServerFrame
+from folkmoot.v1.link_pb2 import Accepted, NodeFrame, ServerFrame
 from folkmoot.v1.proxy_service_pb2 import Failure, LogLine, LogLines, SendMessageRequest
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import (
@@ -448,6 +449,55 @@ async def test_calls_that_overtake_each_other_are_put_in_order(
     assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4]
 
 
+async def test_messages_leave_together_as_many_as_there_is_room_for(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, sent: Sent, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "MOST_UNACCEPTED", 4)
+    run = await make_run(siblings)
+    alpha, gamma = lung["Alpha"].address, lung["Gamma"].address
+    requests = [SendMessageRequest(organization_id=gamma, sequence=n, content=b"%d" % n) for n in range(1, 7)]
+    assert await run.send_messages(requests) == 4
+    assert await run.send_messages([SendMessageRequest(organization_id=alpha, sequence=1), *requests[4:]]) == 1
+    waiting = asyncio.create_task(run.send_messages(requests[4:]))
+    accepted = [
+        Accepted(from_run_id=each.from_run_id, to_run_id=each.to_run_id, sequence=each.sequence)
+        for each in (frame.peer_message for frame in sent[:2])
+    ]
+    await run.station.journal.transact(partial(message_records.accept_outgoing, accepted=accepted))
+    run.messages.accepted()
+    async with asyncio.timeout(10):
+        assert await waiting == 2
+    assert [frame.peer_message.sequence for frame in sent] == [1, 2, 3, 4, 1, 5, 6]
+    assert await run.station.journal.transact(partial(message_records.count_unaccepted, run_id=run.record.run_id)) == 5
+    await run.station.journal.transact(egress.verify)
+
+
+async def test_of_messages_that_leave_together_none_does_if_one_is_refused(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, sent: Sent
+):
+    run, gamma = await make_run(siblings), lung["Gamma"].address
+    first, third = (SendMessageRequest(organization_id=gamma, sequence=number) for number in (1, 3))
+    with pytest.raises(FolkmootError, match="the next message is 2"):
+        await run.send_messages([first, third])
+    with pytest.raises(FolkmootError, match="can message Alpha, Gamma"):
+        await run.send_messages([first, SendMessageRequest(organization_id=lung["Beta"].address, sequence=1)])
+    assert sent == []
+    assert await run.send_messages([first]) == 1
+
+
+async def test_messages_wait_for_room_and_then_say_who_does_not_read(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "MOST_UNACCEPTED", 1)
+    monkeypatch.setattr(messages, "UNREAD_SECONDS", 0.1)
+    run, gamma = await make_run(siblings), lung["Gamma"].address
+    requests = [SendMessageRequest(organization_id=gamma, sequence=number) for number in (1, 2)]
+    assert await run.send_messages(requests) == 1
+    with pytest.raises(FolkmootError, match="Gamma has not read") as refusal:
+        await run.send_messages(requests[1:])
+    assert refusal.value.reason == ErrorReason.ERROR_REASON_TOO_MANY
+
+
 async def test_a_message_without_the_one_before_is_refused(
     lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
 ):
@@ -527,6 +577,57 @@ async def test_messages_come_in_order_and_a_waiting_reader_is_woken(
         (lung["Alpha"].address, 2, b"secret"),
     ]
     await stream.aclose()
+
+
+async def test_all_that_has_come_is_taken_at_once_and_again_if_the_answer_was_lost(
+    lung: World, make_run: MakeRun, siblings: ServerFrame
+):
+    run, alpha = await make_run(siblings), lung["Alpha"].address
+    await arrive(run, *(message(lung, siblings, sequence=number) for number in (1, 2)))
+    for _ in range(2):
+        assert [each.sequence for each in await run.take_messages({})] == [1, 2]
+    await arrive(run, message(lung, siblings, sequence=3))
+    assert [each.sequence for each in await run.take_messages({alpha: 2})] == [3]
+    assert [each.sequence for each in await run.take_messages({alpha: 1})] == [2, 3]
+
+
+async def test_messages_are_taken_up_to_a_mebibyte_at_once(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "TAKEN_BYTES", 8)
+    run, alpha = await make_run(siblings), lung["Alpha"].address
+    await arrive(run, *(message(lung, siblings, sequence=number) for number in (1, 2, 3)))
+    assert [each.sequence for each in await run.take_messages({})] == [1, 2]
+    assert [each.sequence for each in await run.take_messages({alpha: 2})] == [3]
+
+
+async def test_what_was_received_is_forgotten_by_and_by(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(messages, "FORGOTTEN_EVERY", 2)
+    run, alpha = await make_run(siblings), lung["Alpha"].address
+    await arrive(run, *(message(lung, siblings, sequence=number) for number in (1, 2, 3)))
+
+    async def kept() -> list[int]:
+        of_run = partial(message_records.incoming_of, to_run_id=run.record.run_id)
+        return [each.sequence for each in await run.station.journal.transact(of_run)]
+
+    await run.take_messages({alpha: 1})
+    assert await kept() == [1, 2, 3]
+    await run.take_messages({alpha: 2})
+    assert await kept() == [3]
+
+
+async def test_a_message_is_opened_once(
+    lung: World, make_run: MakeRun, siblings: ServerFrame, monkeypatch: pytest.MonkeyPatch
+):
+    run, came = await make_run(siblings), message(lung, siblings, sequence=1)
+    await run.station.journal.transact(partial(message_records.insert_incoming, message=came))
+    content = await check_message(run.station, run.task, came)
+    run.messages.arrived(came, content)
+    monkeypatch.setattr(messages, "open_journaled", None)
+    [taken] = await run.take_messages({})
+    assert taken.content == b"secret"
 
 
 async def test_a_cursor_goes_on_where_it_was(lung: World, make_run: MakeRun, siblings: ServerFrame):
