@@ -53,7 +53,7 @@ def leftovers(config: NodeConfig, block: CollaborationConfig) -> Iterator[Findin
     from docker.errors import DockerException
 
     from folkmoot.node.app import station_directory
-    from folkmoot.node.egress_cli import read_only
+    from folkmoot.node.journal import read_only
     from folkmoot.node.keys import read_node_key
     from folkmoot.node.records import FIRST_TERMINAL
     from folkmoot.node.runtimes.docker import LABEL_NODE, own_runs

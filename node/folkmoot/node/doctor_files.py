@@ -13,6 +13,7 @@ from pathlib import Path
 from folkmoot.node import egress
 from folkmoot.node.config import RUN_NAME_LENGTH, CollaborationConfig, NodeConfig
 from folkmoot.node.findings import Finding, wrong
+from folkmoot.node.journal import read_only
 from folkmoot.node.keys import without_right_to_work
 from folkmoot.node.policy_file import load_policy
 from folkmoot.node.sockets import socket_path
@@ -114,8 +115,7 @@ def journal(config: NodeConfig, block: CollaborationConfig) -> Iterator[Finding]
         yield Finding("journal", "there is none yet: the node was never started")
         return
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
+        with closing(read_only(path)) as connection:
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check")]
             if problems != ["ok"]:
                 raise sqlite3.DatabaseError("; ".join(problems))

@@ -8,10 +8,11 @@ to the bytes_out of its receipt. Each record names the hash of the one before, s
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from folkmoot.trust import FolkmootError, digest, parse, serialize, timestamp
 from folkmoot.trust.encoding import DIGEST_BYTES
+from folkmoot.trust.times import nanoseconds_at
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.signed_pb2 import Signed
@@ -19,7 +20,6 @@ from folkmoot.v1.station_service_pb2 import EgressRecord
 from folkmoot.v1.task_pb2 import Receipt
 
 FORMAT_VERSION = 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def require_room(connection: sqlite3.Connection, initiator_id: str, departure: D
 
 
 def _microseconds(time: datetime) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1)
+    return nanoseconds_at(time) // 1000
 
 
 def head(connection: sqlite3.Connection) -> tuple[int, bytes]:

@@ -11,6 +11,7 @@ import click
 
 from folkmoot.cli.output import counted, json_option, show_json, show_rows
 from folkmoot.node.config import load_config
+from folkmoot.node.journal import read_only
 from folkmoot.node.station_view import name_of
 from folkmoot.trust import Reference, digest
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
@@ -62,13 +63,6 @@ def journals(config: Path) -> Iterator[tuple[str, Path]]:
         path = station_directory(settings, block.collaboration) / "journal.db"
         if path.exists():
             yield str(block.collaboration), path
-
-
-def read_only(journal: Path) -> sqlite3.Connection:
-    """Open a journal to read it; a node may be writing it."""
-    connection = sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)
-    connection.row_factory = sqlite3.Row
-    return connection
 
 
 def _verified(connection: sqlite3.Connection, reference: str) -> None:

@@ -17,6 +17,7 @@ from folkmoot.node.journal import Journal
 from folkmoot.node.records import StoredEnvelope
 from folkmoot.node.waiting import cancelled
 from folkmoot.transport import INLINE_BYTES
+from folkmoot.transport.durable import sync_folder
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.storage import told_if_full
 from folkmoot.trust import BytesSource, EnvelopeRejected, FileSource, Sealing, Source, inspect
@@ -129,7 +130,7 @@ class Envelopes:
             failpoint("node.envelope.written")
             path.rename(self._outbox / digest().hex())
         failpoint("node.envelope.named")
-        _sync_folder(self._outbox)
+        sync_folder(self._outbox)
         return StoredEnvelope(digest(), size_bytes, None)
 
     def _write_incoming(self, digest: bytes, pieces: Iterator[bytes]) -> None:
@@ -179,11 +180,3 @@ def _part_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
                 yield file, path
         finally:
             path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -216,6 +216,13 @@ def open_connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open a journal to read it; a node may be writing it."""
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
 def _run_group(connection: sqlite3.Connection, group: list[_Change]) -> list[_Outcome]:
     """Run changes in one transaction; if one fails, each in its own."""
     try:

@@ -1,7 +1,6 @@
 """`folkmoot node policy`: read a policy before it is in force, and ask it about a run. Offline, from files alone."""
 
 import dataclasses
-import sqlite3
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -179,9 +178,10 @@ def _facts(
 
 
 def _usage(journal: Path, policy: "Policy", now: datetime, initiator_id: str) -> Any:
+    from folkmoot.node.journal import read_only
     from folkmoot.node.quotas import usage
 
-    with closing(sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(read_only(journal)) as connection:
         return usage(connection, policy, now, initiator_id)
 
 

@@ -8,7 +8,7 @@ import click
 
 from folkmoot.cli.output import counted, json_option, show_json, text_of
 from folkmoot.node.config import CollaborationConfig, NodeConfig, load_config
-from folkmoot.node.egress_cli import read_only
+from folkmoot.node.journal import read_only
 from folkmoot.node.station_client import at_station
 from folkmoot.node.station_view import name_of, when
 from folkmoot.trust import FolkmootError
