@@ -188,7 +188,8 @@ async def settle(station: Station, judged: Judgement) -> RunRecord:
 
 
 def _decide(station: Station, judged: Judgement, connection: sqlite3.Connection) -> tuple[Judgement, RunRecord]:
-    within = within_quotas(station, judged, connection)
+    accepted = replace(judged, record=replace(judged.record, accepted_at_us=microseconds(station.now())))
+    within = within_quotas(station, accepted, connection)
     return within, records.decide_run(connection, within.record)
 
 
@@ -197,7 +198,7 @@ def within_quotas(station: Station, judged: Judgement, connection: sqlite3.Conne
     policy, record = station.policy_file.policy, judged.record
     if judged.task is None or judged.refusal is not None or not has_quotas(policy):
         return judged
-    refusal = quota_refusal(usage(connection, policy, station.now(), record.initiator_id, record), policy.quotas)
+    refusal = quota_refusal(usage(connection, policy, station.now(), record.initiator_id), policy.quotas)
     return replace(judged, refusal=refused(refusal.reason, refusal.rule)) if refusal else judged
 
 

@@ -210,7 +210,7 @@ def decide_run(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
     return change_run(
         connection,
         record,
-        *_assignments(record, "input_digest", "initiator_id", *_GRANTED),
+        *_assignments(record, "input_digest", "initiator_id", "accepted_at_us", *_GRANTED),
         where=f"state = {ASSIGNED} AND policy_digest = x''",
     )
 
