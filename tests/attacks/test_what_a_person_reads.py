@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from folkmoot.cli.exits import Exit
-from folkmoot.node import station_cli
-from folkmoot.node.station_cli import show_lines
-from folkmoot.node.station_view import ARROW, JSON, readable, run_lines
+from folkmoot.node.cli import station as station_cli
+from folkmoot.node.cli.station import show_lines
+from folkmoot.node.cli.view import ARROW, JSON, readable, run_lines
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1.proxy_service_pb2 import ResultHead
 from folkmoot.v1.station_service_pb2 import StationRun

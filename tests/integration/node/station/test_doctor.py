@@ -18,10 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from folkmoot.cli.exits import Exit
-from folkmoot.node import doctor, doctor_engine, doctor_files, doctor_server
+from folkmoot.node import doctor
 from folkmoot.node.cli import node
 from folkmoot.node.config import load_config
-from folkmoot.node.findings import Finding
+from folkmoot.node.doctor import engine as doctor_engine
+from folkmoot.node.doctor import files as doctor_files
+from folkmoot.node.doctor import server as doctor_server
+from folkmoot.node.doctor.findings import Finding
 from folkmoot.transport import ServerAddress
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.stations import Engine, Stations

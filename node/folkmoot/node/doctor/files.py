@@ -12,7 +12,7 @@ from pathlib import Path
 
 from folkmoot.node import egress
 from folkmoot.node.config import RUN_NAME_LENGTH, CollaborationConfig, NodeConfig
-from folkmoot.node.findings import Finding, wrong
+from folkmoot.node.doctor.findings import Finding, wrong
 from folkmoot.node.journal import read_only
 from folkmoot.node.keys import without_right_to_work
 from folkmoot.node.policy_file import load_policy

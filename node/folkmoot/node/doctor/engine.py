@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from folkmoot.node.config import CollaborationConfig, NodeConfig
-from folkmoot.node.findings import Finding, wrong
+from folkmoot.node.doctor.findings import Finding, wrong
 from folkmoot.node.policy_file import load_policy
 from folkmoot.transport import timeouts
 from folkmoot.trust import FolkmootError

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from folkmoot.node import doctor_engine, doctor_files, doctor_server
 from folkmoot.node.config import CollaborationConfig, NodeConfig, load_config
-from folkmoot.node.findings import Finding, wrong
+from folkmoot.node.doctor import engine, files, server
+from folkmoot.node.doctor.findings import Finding, wrong
 from folkmoot.trust import FolkmootError
 
 Check: TypeAlias = Callable[[], Iterable[Finding]]
@@ -45,9 +45,9 @@ def examine(path: Path) -> Iterator[Examined]:
 def node_checks(config: NodeConfig) -> tuple[Check, ...]:
     """What is asked once."""
     return (
-        partial(doctor_files.state_directory, config.state_directory),
-        partial(doctor_files.free_space, config.state_directory),
-        partial(doctor_files.runtime_directory, config.runtime_directory),
+        partial(files.state_directory, config.state_directory),
+        partial(files.free_space, config.state_directory),
+        partial(files.runtime_directory, config.runtime_directory),
     )
 
 
@@ -55,16 +55,16 @@ def collaboration_checks(config: NodeConfig, block: CollaborationConfig) -> tupl
     """What is asked of each collaboration, what depends on little first."""
     address = block.server_address
     return (
-        partial(doctor_files.policy, block.policy),
-        partial(doctor_files.keys, config, block),
-        partial(doctor_files.journal, config, block),
-        partial(doctor_server.reachable, address),
-        partial(doctor_server.certificate, address),
-        partial(doctor_server.clock, address),
-        partial(doctor_engine.engine, block),
-        partial(doctor_engine.leftovers, config, block),
-        partial(doctor_engine.registries, block),
-        partial(doctor_files.data, block),
+        partial(files.policy, block.policy),
+        partial(files.keys, config, block),
+        partial(files.journal, config, block),
+        partial(server.reachable, address),
+        partial(server.certificate, address),
+        partial(server.clock, address),
+        partial(engine.engine, block),
+        partial(engine.leftovers, config, block),
+        partial(engine.registries, block),
+        partial(files.data, block),
     )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from folkmoot.node.cli.doctor import doctor
+from folkmoot.node.cli.egress import egress
+from folkmoot.node.cli.policy import policy
+from folkmoot.node.cli.station import COMMANDS
+from folkmoot.node.cli.status import status
 from folkmoot.node.config import NodeConfig, load_config
-from folkmoot.node.doctor_cli import doctor
-from folkmoot.node.egress_cli import egress
-from folkmoot.node.policy_cli import policy
-from folkmoot.node.station_cli import COMMANDS
-from folkmoot.node.status_cli import status
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import Reference, parse_fingerprint
 

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from folkmoot.cli.output import counted, json_option, show_json, show_rows
+from folkmoot.node.cli.view import name_of
 from folkmoot.node.config import load_config
 from folkmoot.node.journal import read_only
-from folkmoot.node.station_view import name_of
 from folkmoot.trust import Reference, digest
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.station_service_pb2 import EgressRecord

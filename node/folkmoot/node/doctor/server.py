@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import grpc
 from cryptography import x509
 
-from folkmoot.node.findings import Finding, wrong
+from folkmoot.node.doctor.findings import Finding, wrong
 from folkmoot.transport import ServerAddress, error_from_rpc, timeouts
 from folkmoot.transport.channel import open_channel
 from folkmoot.trust import FolkmootError

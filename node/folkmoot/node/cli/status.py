@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from folkmoot.cli.output import counted, json_option, show_json, text_of
+from folkmoot.node.cli.client import at_station
+from folkmoot.node.cli.view import name_of, when
 from folkmoot.node.config import CollaborationConfig, NodeConfig, load_config
 from folkmoot.node.journal import read_only
-from folkmoot.node.station_client import at_station
-from folkmoot.node.station_view import name_of, when
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.station_service_pb2 import GetStationStatusRequest, StationStatus

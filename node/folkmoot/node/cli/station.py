@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from folkmoot.cli.output import counted, json_option, show_json, show_rows, text_of
-from folkmoot.node.station_client import StationClient, at_station, person
-from folkmoot.node.station_view import RUN_COLUMNS, everything, readable, run_lines, run_row, status_lines
+from folkmoot.node.cli.client import StationClient, at_station, person
+from folkmoot.node.cli.view import RUN_COLUMNS, everything, readable, run_lines, run_row, status_lines
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability
