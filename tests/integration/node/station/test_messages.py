@@ -66,3 +66,41 @@ async def test_a_sibling_that_does_not_read_fills_no_disk(hub: Hub, stations: St
         assert {each.organization: each.value for each in results} == {"Beta": NUMBER, "Gamma": list(range(NUMBER))}
         assert await stored(hub) == 0, "nobody reads them any more"
     await engine.close()
+
+
+async def test_messages_that_travel_together_stay_in_order_and_within_the_same_bounds(
+    hub: Hub, stations: Stations, few: int
+):
+    may_read, sent = asyncio.Event(), 0
+
+    async def talk(algorithm: Algorithm) -> None:
+        nonlocal sent
+        if algorithm.context.organization.name == "Beta":
+            address = algorithm.address("Gamma")
+            left = [
+                pb.SendMessageRequest(organization_id=address, sequence=n + 1, content=b"%d" % n) for n in range(NUMBER)
+            ]
+            while left:
+                answer = await algorithm.stub.SendMessages(pb.SendMessagesRequest(messages=left))
+                left = left[answer.journaled :]
+                sent = NUMBER - len(left)
+            await algorithm.result(NUMBER)
+            return
+        await may_read.wait()
+        read: list[int] = []
+        while len(read) < NUMBER:
+            cursor = pb.MessageCursor(organization_id=algorithm.address("Beta"), after_sequence=len(read))
+            answer = await algorithm.stub.TakeMessages(pb.TakeMessagesRequest(cursors=[cursor]))
+            read += [int(message.content) for message in answer.messages]
+        await algorithm.result(read)
+
+    engine = Engine({"answer": talk})
+    async with stations.station("Beta", engine=engine), stations.station("Gamma", engine=engine):
+        task = await ask(hub, "Beta", "Gamma", messages=True)
+        await until(lambda: sent >= few - messages.MOST_UNACCEPTED, "the sender is held")
+        assert sent <= few
+        assert await stored(hub) <= few
+        may_read.set()
+        results = await asyncio.wait_for(task.wait(progress=False), 40)
+        assert {each.organization: each.value for each in results} == {"Beta": NUMBER, "Gamma": list(range(NUMBER))}
+    await engine.close()
