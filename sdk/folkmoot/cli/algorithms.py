@@ -3,6 +3,7 @@
 `folkmoot algorithm build` comes from the toolkit, in the same group.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,8 @@ from folkmoot.client import algorithms
 from folkmoot.client.algorithms import AlgorithmDescription, AlgorithmProposal, DescribedFunction, ProposalState
 from folkmoot.client.governance import reason_to_keep
 from folkmoot.client.names import printable
+
+_PLAIN = re.compile(r"[\w.:/@*?\[\]!+-]+")
 
 expires_option = click.option(
     "--expires",
@@ -120,7 +123,7 @@ async def vote(profile: Profile, proposal: str, *, approve: bool, reason: str, y
     kept = reason_to_keep(reason)
     async with client(profile) as opened:
         found = await algorithms.find_proposal(opened.connection, proposal)
-        click.echo(f"proposal {found.short_id} of {found.proposed_by}: {printable(found.image)}")
+        click.echo(f"proposal {found.short_id} of {found.proposed_by}: {_word(found.image)}")
         click.echo(f"for {_scope(found.functions, found.labels)}{_until(found)}")
         if approve and not yes:
             click.confirm("Shall it be allowed?", abort=True)
@@ -140,7 +143,7 @@ async def revoke(profile: Profile, proposal: str, *, yes: bool) -> None:
     """Withdraw PROPOSAL, which your organization has made, allowed or not; named by its id or its image."""
     async with client(profile) as opened:
         found = await algorithms.find_proposal(opened.connection, proposal)
-        click.echo(f"proposal {found.short_id}: {printable(found.image)}, {found.state.lower()}")
+        click.echo(f"proposal {found.short_id}: {_word(found.image)}, {found.state.lower()}")
         if not yes:
             click.confirm("Withdraw it? Nodes that require a voted list refuse it from then on.", abort=True)
         await algorithms.revoke(opened.connection, found.id, governance_key=governance_key(profile))
@@ -157,7 +160,12 @@ def _standing(proposal: AlgorithmProposal) -> str:
 
 
 def _scope(functions: Sequence[str], labels: Sequence[str]) -> str:
-    return f"{', '.join(functions) or 'all functions'}, on {', '.join(labels) or 'all labels'}"
+    return f"{', '.join(map(_word, functions)) or 'all functions'}, on {', '.join(map(_word, labels)) or 'all labels'}"
+
+
+def _word(text: str) -> str:
+    """What a member wrote, which can't pass for several words, or for a line of its own, and steers no terminal."""
+    return text if _PLAIN.fullmatch(text) else repr(text)
 
 
 def _until(proposal: AlgorithmProposal) -> str:
