@@ -7,6 +7,7 @@ removed a container.
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
 
@@ -25,13 +26,18 @@ _remove = DockerRuntime.remove
 
 async def _open_and_note(station: Station, task: VerifiedTask, closing: ExitStack) -> RunInput:
     opened = await open_input(station, task, closing)
-    print(OPENED, task.spec.task_id, time.time_ns(), flush=True)
+    _note(OPENED, task.spec.task_id)
     return opened
 
 
 async def _remove_and_note(runtime: DockerRuntime, run_name: str) -> None:
     await _remove(runtime, run_name)
-    print(REMOVED, run_name, time.time_ns(), flush=True)
+    _note(REMOVED, run_name)
+
+
+def _note(word: str, name: str) -> None:
+    sys.stdout.write(f"{word} {name} {time.time_ns()}\n")  # at once, or a line would be read in pieces
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
