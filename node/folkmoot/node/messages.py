@@ -26,7 +26,7 @@ from folkmoot.v1.link_pb2 import NodeFrame, PeerMessage, Received
 from folkmoot.v1.proxy_service_pb2 import ReceiveMessagesResponse, ReceiveUntil, SendMessageRequest
 from folkmoot.v1.task_pb2 import MessageGrant
 
-MOST_UNACCEPTED = 64
+MOST_UNACCEPTED = 128
 """Messages from one run to another that the server need not have accepted yet; the next one waits. They are sent again at each attach."""
 
 UNREAD_SECONDS = 3600.0

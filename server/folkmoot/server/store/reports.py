@@ -19,7 +19,7 @@ from folkmoot.server.store.touched import Touched
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.link_pb2 import Accepted, HeldRun, PeerMessage, Received, RunUpdate
 
-MOST_UNREAD = 256
+MOST_UNREAD = 192
 """Messages of one run to another that the latter need not have read; the sender waits with what comes behind."""
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
