@@ -1,13 +1,17 @@
 """Sources of data that could never be read are refused where they are written down, with the block's name."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from folkmoot.node.config import parse_config, read_toml
+from folkmoot.node.data import jobs
+from folkmoot.node.data.files import parts
 from folkmoot.node.data.omop import TABLES
 from folkmoot.node.data.sources import Source, SourceKind
+from folkmoot.node.data.table_source import Settings
 from folkmoot.trust import Reference, digest
 from folkmoot.trust.errors import FolkmootError
 
@@ -33,7 +37,18 @@ def labels(tmp_path: Path, text: str) -> dict[str, Source]:
 
 
 @pytest.mark.parametrize(
-    "path", ["relative.xlsx", "/data/*.xlsx", "/data/[a].xlsx", "/data/?.xlsx", "/data/../x.xlsx", ""]
+    "path",
+    [
+        *("relative.xlsx", "/data/*.xlsx", "/data/[a].xlsx", "/data/?.xlsx", "/data/../x.xlsx", "", "/"),
+        *(
+            "volume:",
+            "volume:/x.xlsx",
+            "volume:../x.xlsx",
+            "volume:v//etc/x.xlsx",
+            "volume:v/../x.xlsx",
+            "volume:./x.xlsx",
+        ),
+    ],
 )
 def test_workbook_must_be_one_file(path):
     with pytest.raises(FolkmootError, match="path"):
@@ -61,6 +76,45 @@ def test_types_of_a_parquet_file_are_its_own():
         Source(SourceKind.PARQUET, Path("/data/a.parquet"), {"x": "VARCHAR"})
 
 
+class TestParts:
+    @pytest.mark.parametrize("path", ["", "*.csv", "*/*.csv"])
+    def test_link_that_leads_out_of_the_folder_is_refused(self, tmp_path, path):
+        """Who may put a file into the folder could otherwise have the node's key read."""
+        (tmp_path / "key.csv").write_text("x\n1\n")
+        folder = tmp_path / "folder" / "sub" if "/" in path else tmp_path / "folder"
+        folder.mkdir(parents=True)
+        (folder / "good.csv").write_text("x\n1\n")
+        settings = Settings(label="x", kind="csv", path=str(tmp_path / "folder" / path))
+        (folder / "within.csv").symlink_to(folder / "good.csv")
+        assert parts(settings) == [str(folder / "good.csv"), str(folder / "within.csv")]
+        (folder / "out.csv").symlink_to(tmp_path / "key.csv")
+        with pytest.raises(PermissionError, match=r"out\.csv"):
+            parts(settings)
+
+    def test_what_is_no_file_is_no_part(self, tmp_path):
+        """Opening a pipe that nobody writes to would wait for ever."""
+        os.mkfifo(tmp_path / "a.csv")
+        (tmp_path / "b.csv").mkdir()
+        with pytest.raises(FileNotFoundError):
+            parts(Settings(label="x", kind="csv", path=str(tmp_path)))
+
+
+async def test_link_in_a_volume_leads_nowhere_else(tmp_path, monkeypatch):
+    """Containers put there what they like."""
+    monkeypatch.setattr(jobs, "_mount_point", lambda name: tmp_path / name)
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/passwd.csv").symlink_to("/etc/passwd")
+    (tmp_path / "v/good.csv").symlink_to("x.csv")
+    with pytest.raises(OSError, match="leads out of volume v"):
+        await jobs.place("volume:v/passwd.csv")
+    assert await jobs.place("volume:v/good.csv") == tmp_path / "v/good.csv"
+
+
+def test_credential_is_known_in_every_form_in_which_a_library_may_tell_it():
+    known = list(jobs.secrets_of({"secret": "p@ss 'w", "url": "postgresql://ada@db/x", "of": []}))
+    assert {"p@ss 'w", "p%40ss%20%27w", "p%40ss+%27w", "YWRhOnBAc3MgJ3c="} <= set(known)
+
+
 class TestBlocks:
     def test_relative_path_begins_at_the_file(self, tmp_path):
         read = labels(tmp_path, '[collaboration.data.patients]\nsource = "csv"\npath = "a.csv"\n')
@@ -78,6 +132,7 @@ class TestBlocks:
             ('source = "postgres"\nurl = "postgresql://reader:secret@db/records"', "must not hold a password"),
             ('source = "postgres"\nurl = "mysql://reader@db/records"', "postgresql://"),
             ('source = "postgres"\nurl = "postgresql://[::1/records"', "postgresql://"),
+            ('source = "postgres"\nurl = "postgresql://reader@db:54x/records"', "postgresql://"),
             ('source = "sparql"\nurl = "https://endpoint/"', "needs its SELECT"),
             ('source = "view"\nsql = "SELECT 1"', "needs what it is of"),
             ('source = "view"\nof = "nobody"\nsql = "SELECT 1"', "'nobody'"),

@@ -1,10 +1,10 @@
 """CSV, Parquet and JSON files, one or many, as relations of the engine: columns and conditions are applied while they are read.
 
 A path names a file, a folder (all files of its kind in it) or a pattern with * and ?; parts are read in the order of their names and
-have the same columns. CSV and JSON may be compressed (.gz, .zst).
+have the same columns. Who may add parts to a folder can't add what lies elsewhere: a link that leads out of it is refused. CSV and JSON may be compressed (.gz, .zst).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from glob import glob
 from pathlib import Path
 
@@ -24,13 +24,13 @@ _WILDCARDS = frozenset("*?[")
 
 
 def parts(settings: Settings) -> list[str]:
-    """The files that a path means, in order. Raises OSError if there is none, or the first can't be read."""
+    """The files that a path means, in order. Raises OSError if there is none, the first can't be read, or one lies elsewhere."""
     path = Path(settings.path)
     suffixes = _SUFFIXES[settings.kind]
     if path.is_dir():
-        found = sorted(str(one) for one in path.iterdir() if one.name.endswith(suffixes))
+        found = _within(path, [one for one in path.iterdir() if one.name.endswith(suffixes)])
     elif _WILDCARDS & set(settings.path) and not path.exists():
-        found = sorted(glob(settings.path))  # noqa: PTH207 - the pattern begins at the root
+        found = _within(_folder_of(path), map(Path, glob(settings.path)))  # noqa: PTH207 - the pattern begins at the root
     elif not path.exists() and (whole := Path(settings.path + suffixes[0])).exists():
         found = [str(whole)]
     else:
@@ -39,6 +39,20 @@ def parts(settings: Settings) -> list[str]:
         raise FileNotFoundError(f"no {settings.kind} file is {settings.path}")
     Path(found[0]).open("rb").close()  # says plainly if it is not there
     return found
+
+
+def _folder_of(pattern: Path) -> Path:
+    """The folder that a pattern can't leave: what stands before the first part with a wildcard."""
+    return next(folder for folder in pattern.parents if not _WILDCARDS & set(str(folder)))
+
+
+def _within(folder: Path, found: Iterable[Path]) -> list[str]:
+    """The regular files among those found, in order."""
+    home = folder.resolve()
+    files = sorted(str(one) for one in found if one.is_file())
+    if outside := [one for one in files if not Path(one).resolve().is_relative_to(home)]:
+        raise PermissionError(f"{outside[0]} is a link that leads out of {folder}")
+    return files
 
 
 def open_files(connection: DuckDBPyConnection, settings: Settings, paths: list[str]) -> DuckDBPyRelation:

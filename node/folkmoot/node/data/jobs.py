@@ -4,9 +4,11 @@ A job goes to the process through its standard input: neither the command line n
 """
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from folkmoot.node.data.sources import VOLUME, Source, environment_secret
 
@@ -36,15 +38,26 @@ async def place(path: Path | str) -> Path:
     if not text.startswith(VOLUME):
         return Path(text)
     name, _, below = text.removeprefix(VOLUME).partition("/")
-    return await asyncio.to_thread(_mount_point, name) / below
+    return await asyncio.to_thread(_below, name, below)
 
 
 def secrets_of(job: dict[str, Any]) -> Iterator[str]:
-    """All credentials of a job."""
-    if job["secret"]:
-        yield job["secret"]
+    """All credentials of a job, as they are and as a URL or a header would have them."""
+    if secret := job["secret"]:
+        login = f"{unquote(urlsplit(job['url']).username or '')}:{secret}"
+        yield from (secret, quote(secret, safe=""), quote(secret), quote_plus(secret), repr(secret)[1:-1])
+        yield base64.b64encode(login.encode()).decode()
     for one in job["of"]:
         yield from secrets_of(one)
+
+
+def _below(name: str, path: str) -> Path:
+    """A place in a volume. What is in a volume was put there by containers: no link in it leads anywhere else on this machine."""
+    mount_point = _mount_point(name)
+    found = mount_point / path
+    if not found.resolve().is_relative_to(mount_point.resolve()):
+        raise OSError(f"{path} leads out of volume {name}")
+    return found
 
 
 def _mount_point(name: str) -> Path:

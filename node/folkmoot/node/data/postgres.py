@@ -1,6 +1,7 @@
 """PostgreSQL by ADBC: COPY in binary form, straight into Arrow, in bounded memory.
 
-Every read is one read-only transaction with a time limit. A value of an algorithm never becomes SQL: it is a parameter of `set_config`, and
+Every read is one read-only transaction with a time limit, and all that a process reads is of one moment: the first transaction stays open, and
+others see what it sees. The server ends a statement soon after the process that asked has been ended. A value of an algorithm never becomes SQL: it is a parameter of `set_config`, and
 the statement that reads names that setting. Compared in the database: numbers, texts (byte by byte), truths, dates, times and moments.
 """
 
@@ -9,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import date, datetime, time
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 from urllib.parse import quote as url_quoted
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from weakref import finalize
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,6 +62,10 @@ _NUMBERS = _INTEGERS | {"float4", "float8", "numeric"}
 _TEXTS = frozenset({"text", "varchar"})
 _TEMPORAL = {"date": date, "time": time, "timestamp": datetime, "timestamptz": datetime}
 _MOST_DIGITS = 38
+_CONNECT_SECONDS = 10
+_NOTICE_ENDED_CLIENTS = (
+    "SELECT set_config(name, '5s', true) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'"
+)
 
 
 class PostgresTable:
@@ -67,7 +73,12 @@ class PostgresTable:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        with closing(self._connect()) as connection, closing(connection.cursor()) as cursor:
+        self._moment = ""
+        first = self._connect()
+        finalize(self, first.close)  # it holds the moment
+        with closing(first.cursor()) as cursor:
+            cursor.execute("SELECT pg_catalog.pg_export_snapshot()")
+            [(self._moment,)] = cursor.fetchall()
             cursor.execute(f"{self._prefix}SELECT *{self._from} LIMIT 0")
             found = cursor.fetch_record_batch().schema
             cursor.execute("SELECT typname FROM pg_catalog.pg_type WHERE typtype = 'e'")
@@ -108,8 +119,11 @@ class PostgresTable:
         connection = dbapi.connect(connection_url(self._settings))
         with closing(connection.cursor()) as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if self._moment:
+                cursor.execute(f"SET TRANSACTION SNAPSHOT '{self._moment}'")
             cursor.execute(f"SET LOCAL statement_timeout = '{int(self._settings.timeout_seconds)}s'")
             cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+            cursor.execute(_NOTICE_ENDED_CLIENTS)
         return connection
 
     def _selected(self, name: str) -> str:
@@ -162,7 +176,8 @@ def connection_url(settings: Settings) -> str:
     user = url_quoted(url.username or "", safe="%")
     login = f"{user}:{url_quoted(settings.secret, safe='')}" if settings.secret else user
     authority = {"sslrootcert": settings.certificate_authority} if settings.certificate_authority else {}
-    query = "&".join(filter(None, (url.query, urlencode(authority))))
+    patience = {} if "connect_timeout" in parse_qs(url.query) else {"connect_timeout": _CONNECT_SECONDS}
+    query = "&".join(filter(None, (url.query, urlencode({**patience, **authority}))))
     return urlunsplit(("postgresql", f"{login}@{url.netloc.rpartition('@')[2]}", url.path, query, ""))
 
 

@@ -37,10 +37,10 @@ BATCH_ROWS = 32_768
 QUERY_EXIT = 3
 """A query failed after its answer had begun: on a row, or because it became too large or took too long."""
 
-GRACE_SECONDS = 2
+GRACE_SECONDS = 5
 """How long what was interrupted may take to end."""
 
-_COMPLAINT_LETTERS = 2000
+_COMPLAINT_LETTERS = 10_000
 
 _WRITE_BYTES = 64 << 10
 """What is gathered before it is written. Columns are larger: they go to the pipe from where the engine has put them."""

@@ -21,7 +21,8 @@ SPARE_SECONDS = 60
 """How long the child that waits in advance outlives the last read."""
 
 _COMMAND = module_command("folkmoot.node.data.reader")
-_COMPLAINT_BYTES = 4096
+_COMPLAINT_BYTES = 64 << 10
+_LOGGED_LETTERS = 2000
 _ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 """Arrow's other pools reserve a gigabyte, which would count for what a query may hold (`confinement.hold_query`)."""
 
@@ -103,11 +104,13 @@ class Child:
     async def end(self) -> tuple[int, str]:
         """Wait for the exit; return the code and what the child complained of."""
         assert self._process.stderr is not None  # noqa: S101 - it was asked for
-        complaint = await self._process.stderr.read(_COMPLAINT_BYTES)
+        complaint = b""
+        while more := await self._process.stderr.read(_COMPLAINT_BYTES):
+            complaint += more[: _COMPLAINT_BYTES - len(complaint)]
         text = complaint.decode(errors="replace").strip()
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return await self._process.wait(), text
+        return await self._process.wait(), text[:_LOGGED_LETTERS]
 
     def kill(self) -> None:
         """End it, whatever it does."""

@@ -26,6 +26,7 @@ VOLUME = "volume:"
 _GROUP = "folkmoot.sources"
 _SUFFIX_WILDCARDS = frozenset("*?[]")
 _TYPE = re.compile(r"[A-Z][A-Z0-9_ ]*(\(\d+(,\s*\d+)?\))?")
+_VOLUME_PATH = re.compile(rf"{VOLUME}[A-Za-z0-9][A-Za-z0-9_.-]*(/[^/]|/?$)")
 _FOLDER_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -192,7 +193,7 @@ def _problems(source: Source) -> Iterator[str]:
 
 def _path_problems(source: Source) -> Iterator[str]:
     path = str(source.path)
-    if not path.startswith((VOLUME, "/")) or path in (VOLUME, "/"):
+    if path == "/" or not (path.startswith("/") or _VOLUME_PATH.match(path)):
         yield f"path {path!r} must be absolute, or volume:NAME/path"
     several = source.kind in (SourceKind.CSV, SourceKind.PARQUET, SourceKind.JSON)
     if not several and _SUFFIX_WILDCARDS & set(path):
@@ -205,7 +206,7 @@ def _url_problems(source: Source) -> Iterator[str]:
     schemes = _SCHEMES[SourceKind(source.kind)]
     try:
         url = urlsplit(source.url)
-        host, password = url.hostname, url.password
+        host, password, _ = url.hostname, url.password, url.port
     except ValueError:
         host, password, url = None, None, urlsplit("")
     if url.scheme not in schemes or not host:

@@ -1,6 +1,6 @@
 """Reading a label as a run does, and the conditions of the contract in one line."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pyarrow as pa
@@ -20,14 +20,18 @@ async def read(tables: SourceTables, label: str, *columns: str, where=(), minimu
     return await table(tables.read(request, minimum_rows=minimum_rows))
 
 
-async def read_here(source: Source, request: pb.ReadTableRequest) -> pa.Table:
-    """Read in this process what the reading process would; quicker, where nothing of that process is the point."""
-    settings = Settings.from_job(await job_of(request.label, source))
+async def open_here(source: Source, label: str) -> Callable[[pb.ReadTableRequest], pa.Table]:
+    """Open a source in this process, as the reading process would; quicker, where nothing of that process is the point."""
+    settings = Settings.from_job(await job_of(label, source))
     connection = open_engine()
     opened = open_table(connection, settings)
     shut_in(connection, opened.paths)
-    needed = [*request.columns, *(one.column for one in request.where)] if request.columns else None
-    return select(connection, opened.relation(needed, conditions_of(request)), request).to_arrow_table()
+
+    def read(request: pb.ReadTableRequest) -> pa.Table:
+        needed = [*request.columns, *(one.column for one in request.where)] if request.columns else None
+        return select(connection, opened.relation(needed, conditions_of(request)), request).to_arrow_table()
+
+    return read
 
 
 async def query(tables: SourceTables, label: str, sql: str, *, minimum_rows: int = 0) -> pa.Table:
