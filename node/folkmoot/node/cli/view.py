@@ -46,7 +46,7 @@ def run_row(run: StationRun) -> dict[str, Any]:
     """A run as a row."""
     return {
         "run": run.run_id,
-        "state": name_of(RunState, run.state),
+        "state": ": ".join([name_of(RunState, run.state), *([reason_name(run.reason)] if run.reason else [])]),
         "waits_for": waits_for(run),
         "image": run.image,
         "labels": list(run.labels),

@@ -107,6 +107,8 @@ async def test_a_held_result_is_looked_at_on_the_screen_and_in_a_private_file(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         code, withheld = await run("withhold", config, held.run_id)
         assert (code, "declined that its result leaves" in withheld) == (0, True)
+        _, listed = await run("runs", config)
+        assert "refused: RELEASE_DECLINED" in listed
         task = await ask(hub, "Beta", function="data")
         other = await person.waiting(task_pb2.RUN_STATE_HELD)
         code, said = await run("look", config, other.run_id)
