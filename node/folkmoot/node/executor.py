@@ -299,10 +299,17 @@ class Executor:
     async def _prepare(self, run: Run, scratch: Path | None, folders: Mapping[str, Path]) -> Outcome | None:
         """Start a run, once everything it needs is there; an outcome if that is not to be."""
         spec, function = run.task.spec, run.function
-        async with run.reports.waiting(WaitReason.WAIT_REASON_IMAGE) as tell:
-            if (unsigned := await unless_signed(run, tell)) is not None:
-                return unsigned
-            prepared = await self._runtime.prepare(spec.image, tell)
+        remaining = spec.expires_at.ToDatetime(UTC) - self._station.now()
+        try:
+            async with (
+                run.reports.waiting(WaitReason.WAIT_REASON_IMAGE) as tell,
+                asyncio.timeout(remaining.total_seconds()),
+            ):
+                if (unsigned := await unless_signed(run, tell)) is not None:
+                    return unsigned
+                prepared = await self._runtime.prepare(spec.image, tell)
+        except TimeoutError:
+            return refused(ErrorReason.ERROR_REASON_TASK_EXPIRED, "")
         failpoint("node.run.image_prepared")
         if prepared.functions is not None and function not in prepared.functions:
             return function_not_found(function, prepared.functions)
