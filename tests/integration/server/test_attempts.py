@@ -164,6 +164,9 @@ async def test_after_a_detour_the_first_node_has_the_third_attempt(hub: Hub) -> 
         await pass_time(hub, minutes=16)
         third = await first.accept()
         assert (third.run_id, third.attempt) == (sealed.run_id("Beta"), 3)
+        assert reason(await refused(commit(hub, sealed, 1, attempt=1))) == "RUN_CONFLICT", (
+            "of the same node, and fenced"
+        )
     async with beta(hub, 2, acknowledged=1) as second:
         told = await second.next("cancel")
         assert (told.run_id, told.attempt) == (sealed.run_id("Beta"), 2)

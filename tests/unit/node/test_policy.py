@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from folkmoot.node.explanation import explain
@@ -125,6 +125,7 @@ def test_an_empty_policy_allows_nothing():
 
 
 @given(facts, policies)
+@example(FACTS, replace(POLICY, allow=(replace(RULE, functions=("sum",)), replace(RULE, messages=False))))
 def test_accepted_means_that_one_rule_alone_covers_it(given: Facts, policy: Policy):
     alone = [accepts(given, replace(policy, allow=(rule,))) for rule in policy.allow]
     assert accepts(given, policy) == any(alone)
