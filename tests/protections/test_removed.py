@@ -93,7 +93,7 @@ PROTECTIONS = (
     Protection(
         "a journal knows a run that came before",
         "node/folkmoot/node/intake.py",
-        "            if known.attempt == record.attempt:\n                return records.reopen_run(connection, known)\n",
+        "            if known.attempt == judged.record.attempt:\n                return records.reopen_run(connection, known)\n",
         "            connection.execute('DELETE FROM runs WHERE run_id = ?', (known.run_id,))\n            continue\n",
         "tests/integration/node/station/test_faults.py::test_journal_of_an_ended_run_answers_a_repeated_assignment",
     ),
@@ -543,7 +543,7 @@ PROTECTIONS = (
     Protection(
         "a held result does not leave before its release",
         "node/folkmoot/node/held.py",
-        "    return bool(record.hold) and record.started and chosen\n",
+        "    return bool(record.hold) and record.started and outcome.state in _SAID and not told\n",
         "    return False\n",
         "tests/integration/node/station/test_people.py::test_nothing_of_a_held_result_leaves_before_its_release",
     ),
