@@ -25,7 +25,12 @@ def prepare_folder(folder: Path) -> Path:
     """Make a run's folder, or set right what is there; return the path of its socket. FolkmootError says what is wrong."""
     path = socket_path(folder)
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if stat.S_IMODE(folder.parent.stat().st_mode) & 0o077:
+    found = folder.parent.stat()
+    if found.st_uid != os.geteuid():
+        raise _refused(
+            f"{folder.parent} is another user's, who comes past it; run `chown {os.geteuid()} {folder.parent}`, or choose another"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
         raise _refused(f"{folder.parent} is open to other users; run `chmod 700 {folder.parent}`")
     folder.mkdir(exist_ok=True)
     folder.chmod(0o711)

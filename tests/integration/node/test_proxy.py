@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -318,6 +319,14 @@ class TestSocket:
     async def test_runtime_directory_that_others_can_enter_is_refused(self, tables, proxy, run, directory):
         directory.chmod(0o755)
         with pytest.raises(FolkmootError, match="chmod 700"):
+            await proxy.open(run, tables, directory / RUN)
+
+    async def test_runtime_directory_that_another_user_has_made_is_refused(
+        self, tables, proxy, run, directory, monkeypatch
+    ):
+        """In a folder where everybody may make some, such as /tmp, it is the other one who comes past it."""
+        monkeypatch.setattr(os, "geteuid", lambda: directory.stat().st_uid + 1)
+        with pytest.raises(FolkmootError, match="chown"):
             await proxy.open(run, tables, directory / RUN)
 
     async def test_stale_socket_is_bound_anew(self, tables, proxy, run, stub, directory):
