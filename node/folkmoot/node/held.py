@@ -46,6 +46,8 @@ def must_be_looked_at(record: RunRecord, outcome: Outcome, isolation: Isolation.
 async def require_room(station: Station, record: RunRecord, stored: StoredEnvelope) -> None:
     """Raise QUOTA_EXCEEDED for a result that does not fit into the day, while its run can still say so, or write a smaller one."""
     departure = station.departure(EnvelopeKind.ENVELOPE_KIND_RESULT, stored.digest, stored.size_bytes, ())
+    if departure.allowance is None:  # Nothing is counted, and the journal has nothing to say.
+        return
     try:
         await station.journal.transact(lambda db: egress.require_room(db, record.initiator_id, departure))
     except FolkmootError:
