@@ -328,22 +328,25 @@ async def exchange_wire(connection: Connection) -> AsyncIterator[Wire]:
     wire = _ExchangeWire(connection)
     yield wire
     with suppress(grpc.aio.AioRpcError):
-        await wire.receive()
+        while wire.pending:
+            await wire.receive()
 
 
 class _ExchangeWire:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._session_id = ""
-        self._pending: list[NodeFrame] = []
+        self.pending: list[NodeFrame] = []
 
     async def send(self, frames: Sequence[NodeFrame]) -> None:
-        self._pending += frames
+        self.pending += frames
 
     async def receive(self) -> Sequence[ServerFrame]:
-        frames, self._pending = self._pending, []
+        frames = next(batches(self.pending), [])
+        self.pending = self.pending[len(frames) :]
+        wait_milliseconds = 0 if self.pending else EXCHANGE_WAIT_MILLISECONDS
         response = await self._connection.tasks.Exchange(
-            ExchangeRequest(session_id=self._session_id, frames=frames, wait_milliseconds=EXCHANGE_WAIT_MILLISECONDS),
+            ExchangeRequest(session_id=self._session_id, frames=frames, wait_milliseconds=wait_milliseconds),
             metadata=self._connection.metadata(),
             timeout=timeouts.CALL_SECONDS,
         )

@@ -12,8 +12,9 @@ import pytest
 
 from folkmoot.node import link as link_module
 from folkmoot.node.connection import Connection
-from folkmoot.node.link import Gone, Link, _StreamWire
+from folkmoot.node.link import Gone, Link, _ExchangeWire, _StreamWire
 from folkmoot.transport import ServerAddress
+from folkmoot.transport.limits import MESSAGE_BYTES
 from folkmoot.trust import FolkmootError, NodeNotApproved
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import (
@@ -29,6 +30,7 @@ from folkmoot.v1.link_pb2 import (
     ServerFrame,
     Welcome,
 )
+from folkmoot.v1.task_service_pb2 import AttachRequest, ExchangeRequest, ExchangeResponse
 
 
 @dataclass
@@ -321,3 +323,56 @@ async def test_waiting_for_frames_with_a_timeout_does_not_cancel_the_stream():
     assert len(await wire.receive()) == 1
     with pytest.raises(grpc.aio.AioRpcError):
         await wire.receive()
+
+
+class Server:
+    """Takes what either wire sends, as long as a call is no larger than a server reads."""
+
+    def __init__(self) -> None:
+        self.tasks = self
+        self.sizes_bytes: list[int] = []
+        self.sequences: list[int] = []
+        self.waits: list[int] = []
+
+    def metadata(self) -> None: ...
+
+    async def Exchange(self, request: ExchangeRequest, **_: object) -> ExchangeResponse:
+        self.waits.append(request.wait_milliseconds)
+        self._take(request, request.frames)
+        return ExchangeResponse()
+
+    async def write(self, request: AttachRequest) -> None:
+        self._take(request, [request.frame, *request.more])
+
+    def _take(self, request: ExchangeRequest | AttachRequest, frames: Sequence[NodeFrame]) -> None:
+        self.sizes_bytes.append(request.ByteSize())
+        self.sequences += [frame.peer_message.sequence for frame in frames]
+
+
+LARGE = [NodeFrame(peer_message=PeerMessage(sequence=number, envelope=bytes(250_000))) for number in range(1, 41)]
+"""More than a server reads in one message."""
+
+
+async def test_large_messages_go_in_as_many_calls_as_they_need():
+    server = Server()
+    wire = _ExchangeWire(server)  # type: ignore[arg-type]
+    await wire.send(LARGE)
+    while wire.pending:
+        await wire.receive()
+    assert server.sequences == list(range(1, 41))
+    assert max(server.sizes_bytes) <= MESSAGE_BYTES
+    assert server.waits[-1] > 0 == max(server.waits[:-1]), "only the last one waits for something to come"
+
+
+async def test_large_messages_go_in_as_many_pieces_of_a_stream_as_they_need():
+    server = Server()
+    await _StreamWire(server, asyncio.Queue()).send(LARGE)  # type: ignore[arg-type]
+    assert server.sequences == list(range(1, 41))
+    assert max(server.sizes_bytes) <= MESSAGE_BYTES
+
+
+async def test_small_messages_travel_together():
+    server = Server()
+    small = [NodeFrame(peer_message=PeerMessage(sequence=number)) for number in range(1, 101)]
+    await _StreamWire(server, asyncio.Queue()).send(small)  # type: ignore[arg-type]
+    assert (len(server.sizes_bytes), server.sequences) == (1, list(range(1, 101)))
