@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from folkmoot.algorithm.build import DEFAULT_BASE, BuildFailed, engine, wheels
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRA = "node"
+EXTRAS = ("node", "postgres", "mariadb", "excel", "sparql")
+"""The node with the drivers of every source of data."""
 
 
 def requirements(extra: str) -> list[str]:
@@ -50,7 +51,7 @@ def main() -> None:
 
 def build(base: str, tag: str = "") -> str:
     """Build the image and return its id."""
-    needed = requirements(EXTRA)
+    needed = sorted({requirement for extra in EXTRAS for requirement in requirements(extra)})
     wheelhouse, _ = wheels.collect(needed, engine.ask_python(base))
     with tempfile.TemporaryDirectory(prefix="folkmoot-node-") as folder:
         context = Path(folder)
@@ -58,7 +59,7 @@ def build(base: str, tag: str = "") -> str:
         shutil.copytree(wheelhouse, context / "wheels")
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
         subprocess.run([*command, f"--wheel-dir={context / 'wheels'}", ROOT], check=True)
-        (context / "requirements.txt").write_text(f"folkmoot[{EXTRA}]\n")
+        (context / "requirements.txt").write_text(f"folkmoot[{','.join(EXTRAS)}]\n")
         return engine.build(context, {"BASE": base}, tag=tag)
 
 
