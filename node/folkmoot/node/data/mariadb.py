@@ -56,10 +56,9 @@ class MariadbTable:
 
     def read(self, columns: Sequence[str], conditions: Sequence[Condition]) -> pa.RecordBatchReader:
         """See TableSource."""
-        where, parameters = where_of(conditions, back_quoted, self._push)
+        where, parameters = where_of(conditions, _quoted, self._push)
         wanted = pa.schema([self.schema.field(name) for name in columns])
-        # Doubled, because the library looks for places of parameters.
-        statement = f"{self._prefix}SELECT {', '.join(map(back_quoted, columns))}{self._from}".replace("%", "%%")
+        statement = _literal(f"{self._prefix}SELECT {', '.join(map(back_quoted, columns))}{self._from}")
         return reader_of(self._rows(statement + where, parameters), wanted)
 
     def warnings(self) -> Sequence[str]:
@@ -112,7 +111,7 @@ class MariadbTable:
             connection._force_close()  # noqa: SLF001 - close() would read what is left
 
     def _push(self, condition: Condition, _before: int) -> Clause | None:
-        kind, column = self.schema.field(condition.column).type, back_quoted(condition.column)
+        kind, column = self.schema.field(condition.column).type, _quoted(condition.column)
         exact = pa.types.is_integer(kind) and all(isinstance(value, int) for value in condition.values)
         if numbers(condition) and (exact or pa.types.is_float64(kind)):
             return compared(condition, column, "%s", condition.values)
@@ -130,6 +129,16 @@ class MariadbTable:
 def open_table(settings: Settings) -> MariadbTable:
     """Open a table or a view. Raises what the driver raises."""
     return MariadbTable(settings)
+
+
+def _quoted(name: str) -> str:
+    """A name in a statement with parameters."""
+    return _literal(back_quoted(name))
+
+
+def _literal(sql: str) -> str:
+    """SQL in which the library looks for places of parameters, and shall find none."""
+    return sql.replace("%", "%%")
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

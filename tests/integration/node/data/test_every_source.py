@@ -318,7 +318,7 @@ class TestEverySource:
     async def test_read_as_runs_read_it(self, serve, sample, names):
         """What needs the reading process, all at once: starting processes is what takes the time."""
         tables = serve(people=replace(sample.source, queries=True), closed=sample.source)
-        answers: list[Any] = await asyncio.gather(
+        answers: tuple[Any, ...] = await asyncio.gather(
             read(tables, "people", minimum_rows=4),
             tables.inspect("people"),
             read(tables, "people", where=[condition("id", "LESS", 4)], minimum_rows=4),

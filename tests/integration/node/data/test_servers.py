@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pymysql
 import pytest
 
@@ -14,7 +15,8 @@ from folkmoot.node.data.jobs import secrets_of
 from folkmoot.node.data.mariadb import open_table as mariadb_table
 from folkmoot.node.data.postgres import open_table as postgres_table
 from folkmoot.node.data.sources import Source
-from folkmoot.node.data.table_source import Settings
+from folkmoot.node.data.sql import back_quoted, double_quoted
+from folkmoot.node.data.table_source import Condition, Settings
 from folkmoot.trust.errors import FolkmootError
 from tests.integration.node.data.reading import read
 from tests.integration.node.data.servers import Server
@@ -113,3 +115,64 @@ def test_all_reads_of_a_process_see_one_moment(postgres):
     table = postgres_table(Settings(label="growing", kind="postgres", table="growing", url=url, secret="owner"))
     postgres.execute("INSERT INTO growing VALUES (2)")
     assert [table.read(["x"], ()).read_all().num_rows for _ in range(2)] == [1, 1]
+
+
+@pytest.mark.needs_postgres
+def test_read_writes_nothing_whatever_its_role_may(postgres):
+    postgres.execute("CREATE SEQUENCE written")
+    url = f"postgresql://owner@127.0.0.1:{postgres.port}/postgres"
+    table = postgres_table(Settings("x", "postgres", url=url, secret="owner", sql="SELECT nextval('written') AS x"))
+    with pytest.raises(pa.ArrowInvalid, match="read-only transaction"):
+        table.read(["x"], ()).read_all()
+
+
+@pytest.mark.needs_mariadb
+@pytest.mark.parametrize("modes", ["", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT"])
+def test_names_and_values_are_only_that_whatever_mariadb_is_set_to(mariadb, modes):
+    hostile = [
+        "\\",
+        "'",
+        "\\' OR 1=1 -- ",
+        '"',
+        '\\"',
+        "`",
+        "%s",
+        "%%",
+        "\u2028",
+        "\U0001f600",
+        "a\\\nb",
+        "\x1a",
+        ";--",
+    ]
+    mariadb.execute(
+        f"SET GLOBAL sql_mode = '{modes}'; CREATE DATABASE IF NOT EXISTS hostile; DROP TABLE IF EXISTS hostile.t"
+    )
+    column = "a`b\"c'd%s\\e"
+    name = back_quoted(column)
+    mariadb.execute(f"CREATE TABLE hostile.t ({name} VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin)")
+    mariadb.execute("".join(f"INSERT INTO hostile.t VALUES (x'{one.encode().hex()}');" for one in hostile))
+    mariadb.execute("CREATE OR REPLACE USER hostile@'127.0.0.1'; GRANT SELECT ON hostile.* TO hostile@'127.0.0.1'")
+    table = mariadb_table(
+        Settings("t", "mariadb", table="t", url=f"mariadb://hostile@127.0.0.1:{mariadb.port}/hostile")
+    )
+    found = [table.read([column], [Condition(column, "==", (one,))]).read_all()[column].to_pylist() for one in hostile]
+    assert found == [[one] for one in hostile]
+    every = table.read([column], [Condition(column, "in", tuple(hostile))]).read_all()
+    assert every.num_rows == len(hostile)
+
+
+@pytest.mark.needs_postgres
+def test_names_and_values_are_only_that_in_postgresql(postgres):
+    hostile = ["\\", "'", "\\' OR 1=1 -- ", '"', "$1", "{}", "\u2028", "\U0001f600", "a\\\nb", "\x1a", ";--", "[1]", ""]
+    column = "a`b\"c'd%s\\e"
+    postgres.execute(f"CREATE TABLE hostile ({double_quoted(column)} text)")
+    inserts = "".join(
+        f"INSERT INTO hostile VALUES (convert_from('\\x{one.encode().hex()}', 'UTF8'));" for one in hostile
+    )
+    postgres.execute(inserts)
+    url = f"postgresql://owner@127.0.0.1:{postgres.port}/postgres"
+    table = postgres_table(Settings("t", "postgres", table="hostile", url=url, secret="owner"))
+    found = [table.read([column], [Condition(column, "==", (one,))]).read_all()[column].to_pylist() for one in hostile]
+    assert found == [[one] for one in hostile]
+    every = table.read([column], [Condition(column, "in", tuple(hostile))]).read_all()
+    assert every.num_rows == len(hostile)

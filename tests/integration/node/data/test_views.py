@@ -17,7 +17,7 @@ from folkmoot.node.config import DataBlock
 from folkmoot.node.data import readers as readers_module
 from folkmoot.node.data.sources import Source, sources_of
 from folkmoot.trust.errors import FolkmootError
-from tests.integration.node.data.reading import condition, query, read
+from tests.integration.node.data.reading import condition, open_here, query, read
 from tests.integration.node.data.servers import Server
 
 CDM = """
@@ -195,6 +195,13 @@ async def test_query_of_a_view_can_not_reach_behind_it(serve, tmp_path):
         with pytest.raises(FolkmootError) as refused:
             await query(tables, "adults", sql)
         assert refused.value.reason_name == "QUERY_INVALID"
+
+
+async def test_view_is_one_select(tmp_path):
+    (tmp_path / "x.csv").write_text("x\n1\n")
+    for sql in ("SELECT 1; SELECT 2", "CREATE TABLE y AS SELECT 1", f"COPY x TO '{tmp_path}/out'", ""):
+        with pytest.raises(ValueError, match="one SELECT"):
+            await open_here(Source("view", of={"x": Source("csv", tmp_path / "x.csv")}, sql=sql or "--"), "v")
 
 
 async def test_query_that_never_ends_is_ended(serve, tmp_path):
