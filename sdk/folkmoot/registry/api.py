@@ -20,7 +20,7 @@ from typing import Any
 
 from folkmoot.registry.errors import LoginRefused, NotInRegistry, RegistryAltered, RegistryUnreachable
 from folkmoot.registry.logins import Login
-from folkmoot.registry.names import Repository
+from folkmoot.registry.names import Repository, is_this_machine
 
 REQUEST_SECONDS = 20.0
 """How long a registry may be silent."""
@@ -201,7 +201,7 @@ class Registry:
 
     def _token(self, asked: Mapping[str, str]) -> str:
         realm, login = asked.get("realm", ""), self._login
-        if not realm.startswith("https://") and not (realm.startswith("http://") and self.repository.may_be_plain):
+        if not self._may_get_login(realm):
             raise RegistryUnreachable(
                 self.repository.host, "its token server has no TLS, and would not keep the login to itself"
             )
@@ -229,6 +229,16 @@ class Registry:
                 raise self._error(error.code, realm) from None
         except (OSError, http.client.HTTPException, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise RegistryUnreachable(self.repository.host, f"its token server: {_cause(error)}") from None
+
+    def _may_get_login(self, realm: str) -> bool:
+        """Whether a login gets to a token server without anybody on the way reading it."""
+        if realm.startswith("https://"):
+            return True
+        try:
+            host = urllib.parse.urlsplit(realm).hostname or ""
+        except ValueError:
+            return False
+        return realm.startswith("http://") and self.repository.may_be_plain and is_this_machine(host)
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):

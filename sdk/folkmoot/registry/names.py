@@ -39,8 +39,12 @@ class Repository:
     @property
     def may_be_plain(self) -> bool:
         """Whether the registry may be talked to without TLS: only on this machine, which is the engine's rule too."""
-        name = self.host.rpartition(":")[0] or self.host
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return name == "localhost"
+        return is_this_machine(self.host.rpartition(":")[0] or self.host)
+
+
+def is_this_machine(name: str) -> bool:
+    """Whether a host, without its port, is this machine, as it says itself."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"

@@ -166,6 +166,15 @@ def test_login_goes_to_no_token_server_without_tls(realm: str):
         registry._answer_to(f'Bearer realm="{realm}"')
 
 
+@pytest.mark.parametrize(
+    "realm", ["http://192.0.2.1/token", "http://localhost.example.org/", "http://localhost@192.0.2.1/"]
+)
+def test_login_at_a_registry_of_this_machine_does_not_leave_it_without_tls(answers, realm: str):
+    """Whoever answers at its port while it is down knows the login then; nobody on the way shall."""
+    with pytest.raises(RegistryUnreachable, match="TLS"):
+        answers(always(401, b"", {"WWW-Authenticate": f'Bearer realm="{realm}"'})).resolve("1.0")
+
+
 def test_identity_token_is_no_password(answers):
     with pytest.raises(LoginRefused):
         answers(always(401, b"", {"WWW-Authenticate": 'Basic realm="x"'}), Login(identity_token="t")).resolve("1.0")
