@@ -41,6 +41,7 @@ class Taken:
     records: list[RunRecord] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    opened: list[SendMessageRequest | None] = field(default_factory=list)
     tasks: dict[str, VerifiedTask] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
 
@@ -58,6 +59,7 @@ class Taken:
 
     def message_arrived(self, message: PeerMessage, content: SendMessageRequest | None) -> None:
         self.messages.append(message.to_run_id)
+        self.opened.append(content)
 
 
 async def take(station: Station, *frames: ServerFrame) -> Taken:
@@ -418,9 +420,11 @@ async def test_a_replayed_message_does_not_replace_the_first(
     lung: World, make_station: MakeStation, siblings: ServerFrame
 ):
     station = make_station()
-    first, second = message(lung, siblings), message(lung, siblings)
+    address = lung["Beta"].address
+    other = SendMessageRequest(organization_id=address, sequence=1, content=b"another one")
+    first, second = message(lung, siblings), message(lung, siblings, request=other)
     assert first.envelope != second.envelope
-    await take(
+    taken = await take(
         station,
         siblings,
         ServerFrame(sequence=2, peer_message=first),
@@ -430,6 +434,7 @@ async def test_a_replayed_message_does_not_replace_the_first(
         lambda db: message_records.incoming_after(db, first.to_run_id, first.from_run_id, 0)
     )
     assert kept == [(1, first.envelope)]
+    assert [each and each.content for each in taken.opened] == [b"secret", None], "nobody is told what does not stand"
 
 
 async def test_a_message_to_a_run_that_is_not_here_is_dropped(
