@@ -52,7 +52,7 @@ async def serve_people(desks: Sequence[Desk], state_directory: Path, started_at:
     server = grpc.aio.server(interceptors=(ReadsAll(),), options=_OPTIONS)
     add_StationServiceServicer_to_server(StationServicer(desks, started_at), server)
     with reachable_path(path) as short:
-        before = os.umask(0o177)
+        before = os.umask(0o077)  # of the whole process: folders that others make meanwhile must be theirs to enter
         try:
             server.add_insecure_port(f"unix:{short}")
         finally:

@@ -6,12 +6,14 @@ import random
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
 from folkmoot.client import AsyncTask, RunState, Subtasks
+from folkmoot.node.admin import serve_people
 from folkmoot.node.link import Link
 from folkmoot.node.sockets import ADMIN_SOCKET_NAME
 from folkmoot.transport import error_from_rpc
@@ -399,6 +401,26 @@ async def test_the_policy_is_asked_again_when_it_has_changed_while_a_run_waits(
 async def test_nobody_else_can_open_the_socket(hub: Hub, stations: Stations, engine: Engine, beta: Path):
     async with beta_at_work(stations, engine, beta):
         assert stat.S_IMODE((beta / "state" / ADMIN_SOCKET_NAME).stat().st_mode) == 0o600
+
+
+async def test_nobody_else_can_open_the_socket_at_any_moment_and_folders_made_meanwhile_can_be_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """While it is made, the process makes every file like that: other threads make folders."""
+    modes: dict[str, int] = {}
+
+    def add_insecure_port(self: grpc.aio.Server, address: str) -> int:
+        port = bind(self, address)
+        (tmp_path / "folder").mkdir(mode=0o700)
+        modes.update({path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()})
+        return port
+
+    server = type(grpc.aio.server())
+    bind = server.add_insecure_port
+    monkeypatch.setattr(server, "add_insecure_port", add_insecure_port)
+    async with serve_people([], tmp_path, datetime.now(UTC)):
+        assert modes == {ADMIN_SOCKET_NAME: 0o700, "folder": 0o700}
+        assert stat.S_IMODE((tmp_path / ADMIN_SOCKET_NAME).stat().st_mode) == 0o600
 
 
 async def test_what_breaks_the_contract_is_refused(hub: Hub, stations: Stations, engine: Engine, beta: Path):
