@@ -10,8 +10,8 @@ The program finds, in the folder that FOLKMOOT_INPUT names:
     tables/LABEL.arrow | .csv | .json the data, in the form that algorithm.toml asks for
 
 and writes one file into the folder that FOLKMOOT_OUTPUT names: result.json, result.arrow (an Arrow IPC stream) or result.bytes; or
-failure.txt, whose text whoever gets the results can read. What it prints stays at the node. Both folders lie in memory, and count as
-the run's. A program that ends with another code than 0 has failed; one that is killed has crashed.
+failure.txt, whose text whoever gets the results can read. Both folders lie in memory, and count as the run's. A program that ends with
+another code than 0 has failed; one that is killed has crashed. What it prints stays at the node, but for the last of it when it crashes.
 
 In CSV a missing value and an empty text look the same; dates and times are ISO 8601, bytes are base64.
 """
