@@ -147,7 +147,7 @@ def test_enough_rows_stand_behind_an_answer(engine, sql):
         ("SELECT 1 FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
         ("SELECT DISTINCT sex FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
         ('SELECT 100 AS "folkmoot rows", max(age) FROM patients WHERE id = 7', "TOO_FEW_ROWS"),
-        ('SELECT max(age), 100 AS "count_star()" FROM patients WHERE id = 7 GROUP BY sex', "TOO_FEW_ROWS"),
+        ('SELECT max(age), 100 AS "folkmoot rows" FROM patients WHERE id = 7 GROUP BY sex', "TOO_FEW_ROWS"),
         ("SELECT range(1000), id FROM patients WHERE id = 7", "TOO_FEW_ROWS"),
         ("SELECT max(number) FROM patients AS p(number, s, a) WHERE number = 7", "TOO_FEW_ROWS"),
         ("SELECT id, age FROM patients GROUP BY GROUPING SETS ((id, age), ())", "TOO_FEW_ROWS"),
