@@ -293,7 +293,7 @@ class LinkConformance:
             astray.to_run_id = sealed.task_id
             together = [self.message(sealed, "Beta", "Gamma", sequence) for sequence in (1, 2, 2, 1, 3)]
             frames = [NodeFrame(peer_message=each) for each in (*together[:2], astray, *together[2:])]
-            frames.insert(3, NodeFrame(heartbeat=link.Heartbeat()))
+            frames.insert(5, NodeFrame(heartbeat=link.Heartbeat()))
             await beta.link.send(*frames)
             assert [(await beta.next("accepted")).sequence for _ in range(5)] == [1, 2, 2, 1, 3]
             told = [await gamma.next("peer_message") for _ in range(3)]
@@ -317,6 +317,8 @@ class LinkConformance:
             sent = [self.message(sealed, "Beta", "Gamma", sequence) for sequence in range(1, 6)]
             await beta.link.send(*(NodeFrame(peer_message=each) for each in sent))
             assert [(await beta.next("accepted")).sequence for _ in range(3)] == [1, 2, 3]
+            await beta.link.send(NodeFrame(peer_message=sent[0]))
+            assert (await beta.next("accepted")).sequence == 1, "what lies behind is not accepted yet"
             for _ in range(5):
                 await gamma.next("peer_message")
             await gamma.acknowledge()
