@@ -11,6 +11,7 @@ import http.client
 import json
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,6 +25,9 @@ from folkmoot.registry.names import Repository, is_this_machine
 
 REQUEST_SECONDS = 20.0
 """How long a registry may be silent."""
+
+ANSWER_SECONDS = 120.0
+"""How long it may take to send what is bounded anyway."""
 
 MANIFEST_BYTES = 4 << 20
 """What the specification says a manifest may have."""
@@ -103,7 +107,7 @@ class Registry:
     def _get(self, path: str, name: str, most_bytes: int) -> bytes:
         try:
             with self._request("GET", path, name=name) as answer:
-                content: bytes = answer.read(most_bytes + 1)
+                content = _read(answer, most_bytes + 1)
         except (OSError, http.client.HTTPException) as error:
             raise RegistryUnreachable(
                 self.repository.host, f"it stopped in the middle ({type(error).__name__})"
@@ -222,7 +226,7 @@ class Registry:
             request.add_unredirected_header(name, value)
         try:
             with self._opener.open(request, timeout=REQUEST_SECONDS) as answer:
-                given = json.loads(answer.read(_TOKEN_BYTES))
+                given = json.loads(_read(answer, _TOKEN_BYTES))
             return str(given.get("token") or given["access_token"])
         except urllib.error.HTTPError as error:
             with error:
@@ -249,6 +253,16 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         if req.type == "https" and not newurl.startswith("https://"):
             raise urllib.error.URLError("it redirects to a connection without TLS")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _read(answer: Any, most_bytes: int) -> bytes:
+    """The first bytes of an answer. Raises TimeoutError if they take too long, though each comes in time."""
+    ends_at, content = time.monotonic() + ANSWER_SECONDS, b""
+    while len(content) < most_bytes and (piece := answer.read1(most_bytes - len(content))):
+        content += piece
+        if time.monotonic() >= ends_at:
+            raise TimeoutError
+    return content
 
 
 def _basic(login: Login) -> str:

@@ -5,6 +5,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from folkmoot.registry import (
     RegistryAltered,
     RegistryUnreachable,
     Repository,
+    api,
 )
 from folkmoot.registry.signatures import MOST_SIGNATURES, PAYLOAD_TYPE, SIGNATURE_ANNOTATION, fetch_signatures
 from folkmoot.trust import FolkmootError
@@ -203,6 +205,26 @@ def test_nothing_leaves_tls_by_a_redirection():
 def test_registry_that_is_not_there_is_said(host: str):
     with pytest.raises(RegistryUnreachable, match="refused"):
         Registry(Repository("127.0.0.1:1", "team/name"), LOGIN).resolve("1.0")
+
+
+def test_registry_that_sends_a_byte_now_and_then_is_given_up(host: str, monkeypatch: pytest.MonkeyPatch):
+    """Each byte in time, and all of them never: whoever asks would have a thread that never ends."""
+    given_up = threading.Event()
+
+    def drip(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            while not given_up.wait(0.02):
+                handler.wfile.write(b" ")
+
+    monkeypatch.setattr(Handler, "do_GET", drip)
+    monkeypatch.setattr(api, "ANSWER_SECONDS", 0.2)
+    try:
+        with pytest.raises(RegistryUnreachable, match="in the middle"):
+            Registry(Repository(host, "team/name"), None).resolve("1.0")
+    finally:
+        given_up.set()
 
 
 def test_tls_is_asked_for_elsewhere(answers, monkeypatch: pytest.MonkeyPatch):
