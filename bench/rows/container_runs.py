@@ -34,7 +34,7 @@ RUNS = 32
 REPETITIONS = {1: 10, RUNS: 4}
 NAMES = {1: "run overhead", RUNS: f"{RUNS} runs on one node"}
 BUDGETS = {1: 1.15, RUNS: 1.2}
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.05
 GIVE_UP_SECONDS = 120.0
 
 
