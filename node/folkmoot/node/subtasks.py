@@ -13,6 +13,7 @@ from contextlib import ExitStack, aclosing
 from typing import TypeVar
 
 from folkmoot.node import subtask_records
+from folkmoot.node.granted import as_granted, bare_grant
 from folkmoot.node.records import StoredEnvelope
 from folkmoot.node.results import read_result, watch_ends
 from folkmoot.node.sender import Sender
@@ -247,7 +248,7 @@ class Subtasks:
                 task_id=record.task_id, task_digest=parent.digest, run_id=record.run_id, attempt=record.attempt
             ),
             study=parent.spec.study,
-            image=head.image if head.HasField("image") else parent.spec.image,
+            image=as_granted([head.image], parent.spec)[0] if head.HasField("image") else parent.spec.image,
             inputs=inputs,
             receivers=[
                 Receiver(organization_id=organization_id, run_id=uuid7(now, station.random))
@@ -261,7 +262,7 @@ class Subtasks:
             scratch=head.scratch,
             resources=head.resources if head.HasField("resources") else None,
             max_attempts=parent.spec.max_attempts,
-            grant=head.grant if head.HasField("grant") else None,
+            grant=bare_grant(head.grant, parent.spec) if head.HasField("grant") else None,
             purpose=parent.spec.purpose,
             created_at=timestamp(now),
             expires_at=parent.spec.expires_at,
