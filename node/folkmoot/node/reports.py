@@ -121,10 +121,13 @@ class Reports:
                 self._show(None)
 
     async def progress(self, fraction: float, text: str) -> None:
-        """Tell how far the run is; the newest word counts. Of a held run nothing is told."""
+        """Tell how far the run is; the newest words count. Of a held run nothing is told.
+
+        The fraction is not sealed, and no record counts it: it goes on by hundredths, and never back, so that it carries nothing else.
+        """
         if self._run.held:
             return
-        self._fraction, self._text = fraction, text
+        self._fraction, self._text = max(self._fraction, round(fraction, 2)), text
         self._schedule()
 
     async def log(self, lines: LogLines) -> None:

@@ -1,4 +1,4 @@
-"""An algorithm that may create subtasks, and wants to tell the server something: a spec is signed, not sealed, and no record counts it."""
+"""An algorithm that wants to tell the server something: specs of subtasks and fractions of progress are not sealed, and no record counts them."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from folkmoot.trust import FolkmootError
 from folkmoot.v1.task_pb2 import Grant, Image, LocalImage
 from tests.builders import World
 from tests.unit.node.conftest import lung, make_station
-from tests.unit.node.test_runs import make_run, sent
+from tests.unit.node.test_runs import MakeRun, Sent, make_run, sent
 from tests.unit.node.test_subtasks import FakeServer, central, create, hub
 
 __all__ = ["central", "hub", "lung", "make_run", "make_station", "sent"]
@@ -30,6 +30,18 @@ async def test_images_of_a_grant_carry_nothing(lung: World, central: Run, hub: F
     await create(central, lung, grant=Grant(images=[called(central, number) for number in range(100)]))
     assert SECRET not in hub.created[0].SerializeToString()
     assert len(hub.created[0].SerializeToString()) < 10_000
+
+
+async def test_a_fraction_of_progress_is_no_line_to_the_server(make_run: MakeRun, sent: Sent):
+    """It is told unsealed: eight bytes of it, some times a second, would be a good deal by the evening."""
+    run = await make_run()
+    for number in range(0, 1000, 7):
+        for fraction in (number / 1000 + 1.234567e-5, 0.5, number / 2000):
+            await run.report_progress(fraction, "")
+            await run.reports.flush()
+    told = [frame.run_update.fraction for frame in sent if frame.HasField("run_update")]
+    assert told == sorted(told)
+    assert {round(100 * each, 9) for each in told} <= set(range(101))
 
 
 async def test_fields_that_nobody_knows_carry_nothing(lung: World, central: Run, hub: FakeServer):
