@@ -15,9 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 BASE_IMAGES = ("folkmoot-base:debian12", "folkmoot-base:usrlocal")
 R_IMAGE = "folkmoot-base:r"
+
+# A machine that others use too is slow at times: that is no reason for a test to fail.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @functools.cache
