@@ -512,7 +512,7 @@ class ReadTableRequest(_message.Message):
 
     @_builtins.property
     def where(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """Conditions, all of which hold."""
+        """Conditions, all of which hold; at most 20,000 values in all."""
 
     def __init__(
         self,

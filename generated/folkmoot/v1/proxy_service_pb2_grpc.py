@@ -152,7 +152,8 @@ class ProxyServiceServicer:
 
     def ReadTable(self, request, context):
         """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS,
+        TOO_LARGE (too many values).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,8 @@ class ProxyServiceStub:
     """
     ReadTable: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.ReadTableRequest, _proxy_service_pb2.ReadTableResponse]
     """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS,
+    TOO_LARGE (too many values).
     """
     Query: _grpc.UnaryStreamMultiCallable[_proxy_service_pb2.QueryRequest, _proxy_service_pb2.QueryResponse]
     """Streams the answer to a query of the algorithm's own as an Arrow IPC stream: one SELECT against one label, whose data owner permits
@@ -132,7 +133,8 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     """
     ReadTable: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.ReadTableRequest, _proxy_service_pb2.ReadTableResponse]  # type: ignore[assignment]
     """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+    Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS,
+    TOO_LARGE (too many values).
     """
     Query: _aio.UnaryStreamMultiCallable[_proxy_service_pb2.QueryRequest, _proxy_service_pb2.QueryResponse]  # type: ignore[assignment]
     """Streams the answer to a query of the algorithm's own as an Arrow IPC stream: one SELECT against one label, whose data owner permits
@@ -234,7 +236,8 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_proxy_service_pb2.ReadTableResponse], _abc.AsyncIterator[_proxy_service_pb2.ReadTableResponse]]:
         """Streams a table as an Arrow IPC stream, columns and filter applied at the source.
-        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS.
+        Callers: the run's algorithm. Idempotent. Errors: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, DATA_UNREADABLE, LABEL_NOT_ALLOWED, TOO_FEW_ROWS,
+        TOO_LARGE (too many values).
         """
 
     @_abc_1.abstractmethod

@@ -166,6 +166,16 @@ class TestRefusals:
         assert refused.reason_name == "INVALID_FIELD"
         assert [field for field, _ in refused.violations] == ["where[0]"]
 
+    async def test_more_values_than_a_read_can_bear_are_refused_before_it_begins(self, serve, people):
+        """A million values in a hundred conditions would keep a child busy for longer than a run lasts."""
+        values = [pb.Value(integer=number) for number in range(10_000)]
+        most = [pb.Condition(column="age", comparison=pb.COMPARISON_IN, values=values) for _ in range(2)]
+        table = await read(serve(people), "people", "name", where=most)
+        assert table.num_rows > 0
+        refused = await refusal(serve(people), "people", where=[*most, most[0]])
+        assert refused.reason_name == "TOO_LARGE"
+        assert "at most 20,000" in str(refused)
+
     @pytest.mark.parametrize("content", [b"", b"PAR1 is not all it takes"])
     async def test_cause_stands_in_the_log_only(self, serve, tmp_path, content, capsys):
         (tmp_path / "secret.parquet").write_bytes(content)

@@ -4,7 +4,9 @@ Column names are compared with those of the file and then quoted; values become 
 value or with NaN holds for no row (`<>` holds for NaN), whatever statistics a file carries.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 
 from duckdb import (
@@ -62,15 +64,17 @@ def select(
     """Apply the request's columns and conditions to a relation of the connection. Raises Refused."""
     types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
     _check_columns(types, [*request.columns, *(condition.column for condition in request.where)])
+    expressions = []
     for index, condition in enumerate(request.where):
         kind = types[condition.column]
         try:
-            expression = _expression(condition, kind)
+            expressions.append(_expression(condition, kind))
             _check_texts(connection, condition, kind)
         except ValueError as error:
             text = f"where[{index}]: column {condition.column!r} is {kind}, and {error}"
             raise Refused("INVALID_FIELD", text, f"where[{index}]") from None
-        relation = relation.filter(expression)
+    if expressions:  # at once: each filter by itself would be bound with all those before it again
+        relation = relation.filter(functools.reduce(operator.and_, expressions))
     return relation.select(*(_quoted(name) for name in request.columns)) if request.columns else relation
 
 

@@ -24,6 +24,9 @@ from folkmoot.v1.proxy_service_pb2 import Column, QueryRequest, ReadTableRequest
 QUERY_EXIT = 3
 """What a child's exit code says of a query that failed in the middle of its answer (`reader`, which is too much to import here)."""
 
+MOST_VALUES = 20_000
+"""Values that a read's conditions may hold in all: what it takes to compare with more grows faster than they do."""
+
 _TOO_LATE = "it took longer than timeout_seconds"
 
 _log = structlog.get_logger("folkmoot.node.data")
@@ -73,6 +76,9 @@ class SourceTables:
     async def read(self, request: ReadTableRequest, *, minimum_rows: int = 0) -> AsyncGenerator[bytes, None]:
         """Stream a table as Arrow IPC in frames of at most 1 MiB. A stream that ends without an error is whole."""
         source = self._source(request.label)
+        if (values := sum(len(condition.values) for condition in request.where)) > MOST_VALUES:
+            text = f"the conditions hold {values:,} values, at most {MOST_VALUES:,} are possible: read in parts, or compare in the algorithm"
+            raise FolkmootError(ErrorReason.ERROR_REASON_TOO_LARGE, text)
         serialized = base64.b64encode(request.SerializeToString()).decode()
         async with aclosing(
             self._stream(request.label, source, request=serialized, minimum_rows=minimum_rows)
