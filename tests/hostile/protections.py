@@ -62,8 +62,8 @@ JOURNALED_RUNS = protection(
     "a run that a node had before is not executed again",
     Edit(
         Intake._stand,
-        "for known in records.attempts_of(connection, record.run_id):",
-        "for known in connection.execute('DELETE FROM runs WHERE run_id = ?', (record.run_id,)).fetchall():",
+        "for known in records.attempts_of(connection, judged.record.run_id):",
+        "for known in connection.execute('DELETE FROM runs WHERE run_id = ?', (judged.record.run_id,)).fetchall():",
     ),
 )
 
@@ -113,7 +113,7 @@ AGREED_POSITIONS = protection(
     ),
     Edit(
         Station.open,
-        "self.check_position(seen, opened.context.sender_organization_id)",
+        "self.check_position(Position(context.ledger_sequence, context.ledger_hash), context.sender_organization_id)",
     ),
 )
 POSITIONS_OF_RESULTS = protection(
