@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import urllib3
+
 from folkmoot.registry import Login, Registry, Repository
 from folkmoot.v1.task_pb2 import Image, RegistryImage
 from tests.polling import PATIENCE_SECONDS
@@ -82,6 +84,10 @@ class RunningRegistry:
         listening = threading.Event()
         threading.Thread(target=self._keep_log, args=(self._process, listening), daemon=True).start()
         assert listening.wait(PATIENCE_SECONDS), f"see {self.folder}/log"
+        # It says so a moment before it is so.
+        urllib3.PoolManager().request(
+            "GET", f"http://{self.host}/", retries=urllib3.Retry(connect=20, backoff_factor=0.02)
+        )
 
     def _keep_log(self, process: "subprocess.Popen[str]", listening: threading.Event) -> None:
         assert process.stdout is not None

@@ -367,7 +367,9 @@ class TestMemory:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    """The readers of this process; other tests' databases may be its children too."""
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in living if "folkmoot.node.data.reader" in child.cmdline()]
 
 
 def maps(pid: int) -> str:

@@ -264,15 +264,15 @@ async def test_each_node_says_what_it_sees_at_attach_and_when_the_ledger_has_gro
         stations.station("Gamma", engine=engine),
     ):
         first = hub.lung.state.position.sequence
-        assert await seen() == [first, first]
+
+        async def both_see(sequence: int) -> bool:
+            return await seen() == [sequence, sequence]
+
+        await until(lambda: both_see(first))
         hub.lung.now = utc_now()
         hub.lung.add_node("Alpha", "alpha-2")
         await publish(hub, "Alpha")
-
-        async def moved() -> bool:
-            return await seen() == [first + 1, first + 1]
-
-        await until(moved)
+        await until(lambda: both_see(first + 1))
 
 
 async def test_a_node_that_was_shown_another_history_stops_new_work_and_status_says_so(
