@@ -16,6 +16,9 @@ from tests.chaos.storm import BEFORE_A_PROCESS, ELSEWHERE, REACHED_BY, WORK, Sto
 AT_ONCE = 8
 """Kills that follow one another in one collaboration."""
 
+ALWAYS = ("plain-0", "large-0", "people-0")
+"""What every test run plays; the nightly ones play all."""
+
 MOST_TRIES = 4
 pytestmark = pytest.mark.timeout(240)
 
@@ -36,7 +39,12 @@ def died_at(storm: Storm, name: str) -> bool:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        pytest.param(kind, names[at : at + AT_ONCE], id=f"{kind}-{at}")
+        pytest.param(
+            kind,
+            names[at : at + AT_ONCE],
+            id=f"{kind}-{at}",
+            marks=() if f"{kind}-{at}" in ALWAYS else pytest.mark.nightly,
+        )
         for kind, names in REACHED_BY.items()
         for at in range(0, len(names), AT_ONCE)
     ],

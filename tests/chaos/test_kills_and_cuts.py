@@ -19,6 +19,14 @@ ORGANIZATIONS = ("Alpha", "Beta")
 pytestmark = pytest.mark.timeout(120)
 
 
+VICTIMS = [
+    pytest.param(["server"], id="server", marks=pytest.mark.nightly),
+    pytest.param(["Beta"], id="Beta", marks=pytest.mark.nightly),
+    pytest.param(["server", "Beta"], id="server-Beta"),
+]
+"""Each by itself in the nightly runs; both at once always."""
+
+
 @pytest.fixture(scope="session")
 def container_image() -> str:
     return build(REPOSITORY / "tests" / "algorithms" / "stepwise.py", base="folkmoot-base:debian12", tag="stepwise")
@@ -77,7 +85,7 @@ async def let_all_go(playing: Stage, task: AsyncTask) -> None:
 # ---- while runs are queued -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victim", ["server", "Beta"])
+@pytest.mark.parametrize("victim", [pytest.param("server", marks=pytest.mark.nightly), "Beta"])
 async def test_killed_while_a_run_is_queued(playing: Stage, client: AsyncClient, image: str, victim: str):
     first = await step(client, image)
     for organization in ORGANIZATIONS:
@@ -102,7 +110,7 @@ async def test_task_made_while_its_node_is_down(playing: Stage, client: AsyncCli
 # ---- while runs compute --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victims", [["server"], ["Beta"], ["server", "Beta"]], ids="-".join)
+@pytest.mark.parametrize("victims", VICTIMS)
 async def test_killed_while_a_run_computes(playing: Stage, client: AsyncClient, image: str, victims: list[str]):
     task = await step(client, image)
     await playing.begun("Beta", task.job_id)
@@ -127,7 +135,7 @@ async def test_run_that_ends_while_its_node_is_down(playing: Stage, client: Asyn
 # ---- when a result stands and is not delivered ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victims", [["server"], ["Beta"], ["server", "Beta"]], ids="-".join)
+@pytest.mark.parametrize("victims", VICTIMS)
 async def test_killed_with_a_result_that_is_not_delivered(
     playing: Stage, client: AsyncClient, image: str, victims: list[str]
 ):
