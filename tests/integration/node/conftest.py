@@ -1,6 +1,7 @@
 """Places where algorithms run: each runtime behind the same few calls, and cleaned up whatever a test did."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from tests.integration.node.registries import RunningRegistry, registry
 
 CONFORMANCE = Path(__file__).parents[2] / "images/conformance"
 GENERATED = Path(__file__).parents[3] / "generated/folkmoot/v1"
-NODE = "node-of-tests"
+NODE = f"node-of-tests-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""Tests that run beside each other share an engine."""
 LIMITS = Limits(memory_bytes=256 << 20, cpu_millis=1000, run_time_seconds=60)
 
 

@@ -14,6 +14,7 @@ from folkmoot.registry import Login
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.task_pb2 import Image, RegistryImage
+from tests.integration.node.conftest import NODE
 from tests.integration.node.registries import LOGIN, RunningRegistry, silent_registry, write_login
 from tests.polling import until
 
@@ -29,7 +30,7 @@ async def runtime(images: RunningRegistry) -> AsyncIterator[MakeRuntime]:
     def make(*, patience_seconds: float = 0, login_file: Path | None = images.login_file) -> DockerRuntime:
         made.append(
             DockerRuntime(
-                node="node-of-tests",
+                node=NODE,
                 patience_seconds=0,
                 registry_login_file=login_file,
                 registry_patience_seconds=patience_seconds,
