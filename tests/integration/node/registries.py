@@ -143,10 +143,10 @@ class RunningRegistry:
     def docker(self, *command: str) -> str:
         """Run the docker command with the registry's login."""
         full = ["docker", "--config", str(self.folder), *command]
-        for _ in range(ENGINE_TRIES):
-            done = subprocess.run(full, capture_output=True, text=True, check=False)
-            if "unable to find image" not in done.stderr:
-                break
+        done = subprocess.run(full, capture_output=True, text=True, check=False)
+        for _ in range(ENGINE_TRIES - 1):
+            if "unable to find image" in done.stderr:
+                done = subprocess.run(full, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
