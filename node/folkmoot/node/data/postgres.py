@@ -41,22 +41,8 @@ _PLAIN = frozenset(
         "numeric",
     ]
 )
-_LISTS = frozenset(
-    f"_{name}"
-    for name in [
-        "int2",
-        "int4",
-        "int8",
-        "float4",
-        "float8",
-        "bool",
-        "text",
-        "varchar",
-        "date",
-        "timestamp",
-        "timestamptz",
-    ]
-)
+_NOT_IN_LISTS = {"bpchar", "name", "time", "bytea", "numeric"}
+_LISTS = frozenset(f"_{name}" for name in _PLAIN - _NOT_IN_LISTS)
 _INTEGERS = frozenset({"int2", "int4", "int8"})
 _NUMBERS = _INTEGERS | {"float4", "float8", "numeric"}
 _TEXTS = frozenset({"text", "varchar"})
