@@ -66,6 +66,7 @@ class Reports:
         self._first_sequence = 1
         self._next_sequence = run.record.log_lines + 1
         self._flushing = asyncio.Lock()
+        self._flushes: set[asyncio.Task[None]] = set()
         self._flush_later: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -152,7 +153,13 @@ class Reports:
             self._schedule()
 
     async def flush(self) -> None:
-        """Seal and send what is gathered."""
+        """Seal and send what is gathered; who asks for it may go away meanwhile, a call of an algorithm that ends for one."""
+        flush = asyncio.create_task(self._flush_all())
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flushes.discard)
+        await asyncio.shield(flush)
+
+    async def _flush_all(self) -> None:
         async with self._flushing:
             if self._closed:
                 return

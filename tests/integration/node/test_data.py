@@ -368,8 +368,15 @@ class TestMemory:
 
 def children() -> list[psutil.Process]:
     """The readers of this process; other tests' databases may be its children too."""
-    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in living if "folkmoot.node.data.reader" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "folkmoot.node.data.reader" in command_line(child)]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Nothing once it has ended, which it may at any moment."""
+    try:
+        return process.cmdline()
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return []
 
 
 def maps(pid: int) -> str:

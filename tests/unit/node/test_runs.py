@@ -385,6 +385,33 @@ async def test_lines_reach_the_server_soon_without_a_flush(
     assert sent[0].run_update.log_envelopes
 
 
+@pytest.mark.parametrize("asked_by", ["time", "a call"])
+async def test_lines_on_their_way_are_told_though_the_run_ends(
+    asked_by: str, make_run: MakeRun, sent: Sent, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever gathered them is cancelled when the run ends, while the journal still counts what leaves."""
+    monkeypatch.setattr(reports, "GATHER_SECONDS", 0.0)
+    if asked_by == "a call":
+        monkeypatch.setattr(reports, "GATHER_LINES", 1)
+    run = await make_run()
+    counting, counted, count = asyncio.Event(), asyncio.Event(), run.count_report
+
+    async def slow(*args: Any, **counters: int) -> None:
+        counting.set()
+        await counted.wait()
+        await count(*args, **counters)
+
+    monkeypatch.setattr(run, "count_report", slow)
+    call = asyncio.create_task(run.log(lines(1, "a")))
+    await counting.wait()
+    call.cancel()
+    closing = asyncio.create_task(run.reports.close())
+    await asyncio.sleep(0)
+    counted.set()
+    await closing
+    assert [len(frame.run_update.log_envelopes) for frame in sent] == [1]
+
+
 async def test_progress_is_a_fraction_for_the_server_and_sealed_words_for_receivers(make_run: MakeRun, sent: Sent):
     run = await make_run()
     await run.report_progress(0.25, "first")
