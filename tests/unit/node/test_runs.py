@@ -396,10 +396,10 @@ async def test_lines_on_their_way_are_told_though_the_run_ends(
     run = await make_run()
     counting, counted, count = asyncio.Event(), asyncio.Event(), run.count_report
 
-    async def slow(*args: Any, **counters: int) -> None:
+    async def slow(departure: egress.Departure, **counters: int) -> None:
         counting.set()
         await counted.wait()
-        await count(*args, **counters)
+        await count(departure, **counters)
 
     monkeypatch.setattr(run, "count_report", slow)
     call = asyncio.create_task(run.log(lines(1, "a")))
