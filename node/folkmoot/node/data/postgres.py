@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import date, datetime, time
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.parse import quote as url_quoted
 from weakref import finalize
 
@@ -157,13 +157,14 @@ class PostgresTable:
 
 
 def connection_url(settings: Settings) -> str:
-    """The URL with the password and the authority in it; it never leaves this process."""
+    """The URL with the password and the authority in it; it never leaves this process. Where there is an authority, the server is checked."""
     url = urlsplit(settings.url)
     user = url_quoted(url.username or "", safe="%")
     login = f"{user}:{url_quoted(settings.secret, safe='')}" if settings.secret else user
-    authority = {"sslrootcert": settings.certificate_authority} if settings.certificate_authority else {}
-    patience = {} if "connect_timeout" in parse_qs(url.query) else {"connect_timeout": _CONNECT_SECONDS}
-    query = "&".join(filter(None, (url.query, urlencode({**patience, **authority}))))
+    options: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
+    if settings.certificate_authority:
+        options |= {"sslrootcert": settings.certificate_authority, "sslmode": "verify-full"}
+    query = urlencode(options | dict(parse_qsl(url.query)))
     return urlunsplit(("postgresql", f"{login}@{url.netloc.rpartition('@')[2]}", url.path, query, ""))
 
 

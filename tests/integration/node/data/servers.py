@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+
+from folkmoot.server.certificates import load_or_make
 
 PASSWORD = "reader's 'secret' \\ %20 & more"  # what quoting could get wrong
 
@@ -24,6 +27,8 @@ class Server:
     folder: Path
     execute: Callable[[str], str]
     """Execute SQL as the owner of everything; give what it prints."""
+    authority: Path
+    """The certificate that vouches for the server's, which is for localhost and 127.0.0.1; the server is at 127.0.0.2 too."""
 
 
 def binary(name: str) -> str | None:
@@ -52,30 +57,38 @@ def postgres() -> Iterator[Server]:
             "UTF8",
         ]
         _run([*initdb, "--locale=C.UTF-8", "--auth-host=scram-sha-256", "--auth-local=trust"], user)
+        authority, certificate, key = _certificates(folder, user)
         settings = {
             "port": port,
             "unix_socket_directories": folder,
+            "ssl": "on",
+            "ssl_cert_file": certificate,
+            "ssl_key_file": key,
             "fsync": "off",
             "max_connections": 20,
             "autovacuum": "off",
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         with _running(
-            [str(binary("postgres")), "-D", folder / "data", "--listen_addresses=127.0.0.1", *options], user, port
+            [str(binary("postgres")), "-D", folder / "data", "--listen_addresses=127.0.0.1,127.0.0.2", *options],
+            user,
+            port,
         ):
             psql = [str(binary("psql")), "-h", folder, "-p", str(port), "-U", "owner", "-d", "postgres", "-qtAX"]
-            yield Server(port, folder, lambda sql: _run([*psql, "-v", "ON_ERROR_STOP=1"], user, sql))
+            yield Server(port, folder, lambda sql: _run([*psql, "-v", "ON_ERROR_STOP=1"], user, sql), authority)
 
 
 @contextmanager
-def mariadb() -> Iterator[Server]:
+def mariadb(*, tls: bool = True) -> Iterator[Server]:
     """MariaDB, reached by TCP with passwords only."""
     with _folder() as (folder, user):
         port, common = free_port(), ["--no-defaults", f"--datadir={folder / 'data'}"]
         _run(["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"], user)
+        authority, certificate, key = _certificates(folder, user)
         settings = {
             "port": port,
             "socket": folder / "socket",
+            **({"ssl-cert": certificate, "ssl-key": key} if tls else {}),
             "pid-file": folder / "pid",
             "innodb-flush-log-at-trx-commit": 0,
         }
@@ -83,7 +96,7 @@ def mariadb() -> Iterator[Server]:
         server = [
             str(binary("mariadbd")),
             *common,
-            "--bind-address=127.0.0.1",
+            "--bind-address=127.0.0.1,127.0.0.2",
             "--innodb-buffer-pool-size=16M",
             *options,
         ]
@@ -96,7 +109,7 @@ def mariadb() -> Iterator[Server]:
                 "-N",
                 "--default-character-set=utf8mb4",
             ]
-            yield Server(port, folder, lambda sql: _run(client, user, sql))
+            yield Server(port, folder, lambda sql: _run(client, user, sql), authority)
 
 
 def free_port() -> int:
@@ -115,6 +128,14 @@ def _folder() -> Iterator[tuple[Path, pwd.struct_passwd]]:
         yield folder, user
     finally:
         shutil.rmtree(folder)
+
+
+def _certificates(folder: Path, user: pwd.struct_passwd) -> tuple[Path, Path, Path]:
+    """An authority's certificate, the server's, and its key, which is the server's alone."""
+    load_or_make(folder / "tls", names=("localhost", "127.0.0.1"), now=datetime.now(UTC))
+    for path in (folder / "tls", *(folder / "tls").iterdir()):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return folder / "tls/ca.pem", folder / "tls/server.pem", folder / "tls/server-key.pem"
 
 
 @contextmanager
