@@ -380,18 +380,21 @@ class Executor:
 
     async def _process_end(self, run: Run) -> Exit:
         """Wait for the process's end, and end it when its job's scratch takes too much."""
-        if not run.scratch_path:
-            return await self._runtime.wait(run.run_name)
-        job_id, most_bytes = run.task.spec.job_id, run.record.scratch_bytes
-        ending = asyncio.create_task(self._runtime.wait(run.run_name))
-        overrun = asyncio.create_task(self._disk.overrun(job_id, self._scratch.files(job_id), most_bytes))
-        try:
-            await asyncio.wait({ending, overrun}, return_when=asyncio.FIRST_COMPLETED)
-            if ending.done():
-                return ending.result()
-            log.warning("run.scratch_overrun", run_id=run.record.run_id, job_id=job_id, detail=overrun.result())
+        if run.scratch_path and (overrun := await self._overrun(run)):
+            log.warning("run.scratch_overrun", run_id=run.record.run_id, job_id=run.task.spec.job_id, detail=overrun)
             await self._runtime.stop(run.run_name)
             return Exit(task_pb2.EXIT_CLASS_OUT_OF_SCRATCH, None, "")
+        await self._runtime.wait(run.run_name)
+        return await self._runtime.exit(run.run_name)
+
+    async def _overrun(self, run: Run) -> str | None:
+        """How the job's scratch takes too much, as soon as it does; None if it has not by the end of the process."""
+        job_id = run.task.spec.job_id
+        ending = asyncio.create_task(self._runtime.wait(run.run_name))
+        overrun = asyncio.create_task(self._disk.overrun(job_id, self._scratch.files(job_id), run.record.scratch_bytes))
+        try:
+            await asyncio.wait({ending, overrun}, return_when=asyncio.FIRST_COMPLETED)
+            return None if ending.done() else overrun.result()
         finally:
             await cancelled(ending, overrun)
 

@@ -155,8 +155,11 @@ class Runtime(Protocol):
     async def start(self, start: RunStart) -> None:
         """Start a run whose socket is open. What fails because of the image or the machine, wait() tells as NOT_STARTED."""
 
-    async def wait(self, run_name: str) -> Exit:
+    async def wait(self, run_name: str) -> None:
         """Wait for its end; for adopted ones too, and as often as wanted."""
+
+    async def exit(self, run_name: str) -> Exit:
+        """Tell how it ended, once it has, and as often as wanted; LOST if there is nothing of it."""
 
     async def stop(self, run_name: str) -> None:
         """Kill it, if it is there."""

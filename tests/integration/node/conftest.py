@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.ports import Limits, RunStart
+from folkmoot.node.ports import Exit, Limits, RunStart, Runtime
 from folkmoot.node.proxy import Proxy
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime
@@ -83,6 +83,12 @@ class Place:
             await self.runtime.remove(name)
             await self.proxy.close(name)
         await self.runtime.close()
+
+
+async def exit_of(runtime: Runtime, run_name: str) -> Exit:
+    """Wait for a run's end, and ask how it ended."""
+    await runtime.wait(run_name)
+    return await runtime.exit(run_name)
 
 
 def make_place(kind: str, directory: Path, image_id: str, *, warm_workers: int = 0) -> Place:

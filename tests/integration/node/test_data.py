@@ -247,9 +247,10 @@ class TestChild:
                 engine.sql(statement).fetchall()
         assert not (tmp_path / "out.csv").exists()
 
-    async def test_it_ends_with_the_read(self, serve, people):
-        tables = serve(people)
-        async with aclosing(tables.read(pb.ReadTableRequest(label="people"))) as frames:
+    async def test_it_ends_with_the_read(self, serve, tmp_path):
+        pq.write_table(pa.table({"x": np.random.default_rng(1).random(2_000_000)}), tmp_path / "big.parquet")
+        tables = serve(tmp_path / "big.parquet")
+        async with aclosing(tables.read(pb.ReadTableRequest(label="big"))) as frames:
             await anext(frames)
             [reading] = children()
         await until(lambda: reading not in children())

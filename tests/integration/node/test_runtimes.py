@@ -19,7 +19,7 @@ from folkmoot.node.waiting import cancelled
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
-from tests.integration.node.conftest import LIMITS, NODE, Place, make_place
+from tests.integration.node.conftest import LIMITS, NODE, Place, exit_of, make_place
 from tests.integration.node.fakes import FakeRun
 
 
@@ -27,27 +27,27 @@ class TestEveryRuntime:
     async def test_result_arrives_and_the_exit_is_clean(self, place: Place):
         run = await place.run("result", size_bytes=3_000_000)
         assert await run.result == ("application/octet-stream", b"x" * 3_000_000)
-        assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_UNSPECIFIED
+        assert (await exit_of(place.runtime, run.run_name)).exit_class == pb.EXIT_CLASS_UNSPECIFIED
 
     async def test_exit_without_result_keeps_code_and_last_words(self, place: Place):
         run = await place.run("exits", code=7)
-        ended = await place.runtime.wait(run.run_name)
+        ended = await exit_of(place.runtime, run.run_name)
         assert (ended.exit_class, ended.code) == (pb.EXIT_CLASS_ERROR, 7)
         assert "last words" in ended.detail
         assert not run.result.done()
 
     async def test_waiting_can_be_repeated(self, place: Place):
         run = await place.run("exits", code=3)
-        waits = await asyncio.gather(*(place.runtime.wait(run.run_name) for _ in range(3)))
-        assert len({*waits, await place.runtime.wait(run.run_name)}) == 1
+        waits = await asyncio.gather(*(exit_of(place.runtime, run.run_name) for _ in range(3)))
+        assert len({*waits, await exit_of(place.runtime, run.run_name)}) == 1
 
     async def test_too_much_memory_is_told_from_other_ends(self, place: Place):
         run = await place.run("memory", limits=dataclasses.replace(LIMITS, memory_bytes=128 << 20))
-        assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_OUT_OF_MEMORY
+        assert (await exit_of(place.runtime, run.run_name)).exit_class == pb.EXIT_CLASS_OUT_OF_MEMORY
 
     async def test_stream_that_breaks_in_the_middle_is_no_result(self, place: Place):
         run = await place.run("broken")
-        assert (await place.runtime.wait(run.run_name)).code == 5
+        assert (await exit_of(place.runtime, run.run_name)).code == 5
         await run.write_error
         assert not run.result.done()
 
@@ -56,30 +56,30 @@ class TestEveryRuntime:
         assert await run.progress.get() == (0.0, "running")
         await place.runtime.stop(run.run_name)
         await place.runtime.stop(run.run_name)
-        ended = await place.runtime.wait(run.run_name)
+        ended = await exit_of(place.runtime, run.run_name)
         assert (ended.exit_class, ended.code) == (pb.EXIT_CLASS_ERROR, 128 + signal.SIGKILL)
 
     async def test_removed_by_somebody_else_is_lost(self, place: Place):
         run = await place.run("forever")
         await run.progress.get()
-        waiting = asyncio.create_task(place.runtime.wait(run.run_name))
+        waiting = asyncio.create_task(exit_of(place.runtime, run.run_name))
         await place.runtime.remove(run.run_name)
         await place.runtime.remove(run.run_name)
         await waiting
-        assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_LOST
+        assert (await exit_of(place.runtime, run.run_name)).exit_class == pb.EXIT_CLASS_LOST
 
     async def test_end_is_told_to_all_who_wait_and_after_one_of_them_gave_up(self, place: Place):
         run = await place.run("forever")
         await run.progress.get()
-        gave_up, stayed = (asyncio.create_task(place.runtime.wait(run.run_name)) for _ in range(2))
+        gave_up, stayed = (asyncio.create_task(exit_of(place.runtime, run.run_name)) for _ in range(2))
         await asyncio.sleep(0)
         await cancelled(gave_up)
         await place.runtime.stop(run.run_name)
-        ends = await stayed, await place.runtime.wait(run.run_name)
+        ends = await stayed, await exit_of(place.runtime, run.run_name)
         assert {(end.exit_class, end.code) for end in ends} == {(pb.EXIT_CLASS_ERROR, 128 + signal.SIGKILL)}
 
     async def test_run_that_never_was_is_lost(self, place: Place):
-        assert (await place.runtime.wait("0" * 12)).exit_class == pb.EXIT_CLASS_LOST
+        assert (await exit_of(place.runtime, "0" * 12)).exit_class == pb.EXIT_CLASS_LOST
         await place.runtime.stop("0" * 12)
         await place.runtime.remove("0" * 12)
 
@@ -92,7 +92,7 @@ class TestEveryRuntime:
         )
         if place.kind == "docker":
             run = await place.run("leave_file", folders={"scans": tmp_path}, write=True)
-            assert (await place.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_ERROR
+            assert (await exit_of(place.runtime, run.run_name)).exit_class == pb.EXIT_CLASS_ERROR
             assert (tmp_path / "left").read_text() == "a scan"
 
     async def test_scratch_is_shared_by_runs_and_writable(self, place: Place, tmp_path: Path):
@@ -118,8 +118,8 @@ class TestEveryRuntime:
             run.input = b"go"
             await place.proxy.open(run, SourceTables({}), directory / name)
             assert (await run.result)[1] == b"it went on"
-            assert (await place.runtime.wait(name)).code == 0
-            assert (await place.runtime.wait(name)).code == 0
+            assert (await exit_of(place.runtime, name)).code == 0
+            assert (await exit_of(place.runtime, name)).code == 0
         finally:
             place.names.append(name)
             await place.clean()
@@ -176,7 +176,7 @@ class TestContainer:
 
     async def test_a_million_lines_of_output_fill_no_disk(self, place: Place):
         run = await place.run("chatters", lines=1_000_000)
-        ended = await place.runtime.wait(run.run_name)
+        ended = await exit_of(place.runtime, run.run_name)
         assert "line 999999" in ended.detail
         assert len(ended.detail) <= DETAIL_CHARACTERS
         assert len(kept_output(run.run_name)) < 2 << 20
@@ -204,7 +204,7 @@ class TestContainer:
         await place.proxy.open(run, SourceTables({}), place.directory / run.run_name)
         start = dataclasses.replace(place.start_of(run.run_name), image_id="folkmoot-base:debian12")
         await place.runtime.start(start)
-        ended = await place.runtime.wait(run.run_name)
+        ended = await exit_of(place.runtime, run.run_name)
         assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
         assert "instead of" in ended.detail
         assert not run.context_asked.is_set()
@@ -215,7 +215,7 @@ class TestContainer:
         start = dataclasses.replace(place.start_of(place.runtime.name_run()), image_id=built)
         start.socket_directory.mkdir()
         await place.runtime.start(start)
-        ended = await place.runtime.wait(start.run_name)
+        ended = await exit_of(place.runtime, start.run_name)
         assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
         assert "VOLUME /data" in ended.detail
 
@@ -225,13 +225,13 @@ class TestContainer:
         place.names.append(start.run_name)
         start.socket_directory.mkdir()
         await place.runtime.start(start)
-        ended = await place.runtime.wait(start.run_name)
+        ended = await exit_of(place.runtime, start.run_name)
         assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
         assert "/nonexistent" in ended.detail
 
     async def test_gpus_of_an_engine_without_any_are_said_to_be_missing(self, place: Place):
         run = await place.run("result", limits=dataclasses.replace(LIMITS, gpus=1))
-        ended = await place.runtime.wait(run.run_name)
+        ended = await exit_of(place.runtime, run.run_name)
         assert ended.exit_class == pb.EXIT_CLASS_NOT_STARTED
         assert "gpu" in ended.detail
 
@@ -284,7 +284,7 @@ class TestSandbox:
         assert place.runtime.isolation == pb.ISOLATION_SANDBOX
 
     async def test_exit_without_result_keeps_code_and_last_words(self, place: Place):
-        ended = await place.runtime.wait((await place.run("exits", code=7)).run_name)
+        ended = await exit_of(place.runtime, (await place.run("exits", code=7)).run_name)
         assert (ended.exit_class, ended.code) == (pb.EXIT_CLASS_ERROR, 7)
         assert "last words" in ended.detail
 

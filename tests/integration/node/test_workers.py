@@ -19,7 +19,7 @@ from folkmoot.node.runtimes.worker import Worker
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
-from tests.integration.node.conftest import LIMITS, NODE, Place, make_place
+from tests.integration.node.conftest import LIMITS, NODE, Place, exit_of, make_place
 from tests.integration.node.fakes import FakeRun
 
 SAMPLE = "tests.integration.node.sample"
@@ -56,7 +56,7 @@ class TestWarmWorkers:
         run = await warm.run("result")
         assert run.run_name in waiting
         assert (await run.result)[1] == b"xxxx"
-        assert (await warm.runtime.wait(run.run_name)).code == 0
+        assert (await exit_of(warm.runtime, run.run_name)).code == 0
 
     async def test_each_serves_one_run_and_another_takes_its_place(self, warm: Place):
         names = []
@@ -70,7 +70,7 @@ class TestWarmWorkers:
 
     async def test_worker_gets_the_run_s_memory_limit(self, warm: Place):
         run = await warm.run("memory", limits=dataclasses.replace(LIMITS, memory_bytes=128 << 20))
-        assert (await warm.runtime.wait(run.run_name)).exit_class == pb.EXIT_CLASS_OUT_OF_MEMORY
+        assert (await exit_of(warm.runtime, run.run_name)).exit_class == pb.EXIT_CLASS_OUT_OF_MEMORY
 
     async def test_dead_worker_is_passed_over(self, warm: Place):
         for name in list(warm.runtime._workers):
@@ -135,7 +135,7 @@ class TestProcess:
 
     async def test_endless_output_does_not_fill_the_disk(self, cold: Place):
         run = await cold.run("chatters", lines=200_000)
-        ended = await cold.runtime.wait(run.run_name)
+        ended = await exit_of(cold.runtime, run.run_name)
         assert len(ended.detail) <= 8192
         assert ended.detail.endswith("line 199999\n")
 
@@ -143,7 +143,7 @@ class TestProcess:
         runtime = ProcessRuntime(directory, node=NODE, proxy=Proxy(), command=["/nonexistent"])
         await runtime.adopt()
         await runtime.start(make_place("process", directory, "").start_of("0" * 12))
-        assert (await runtime.wait("0" * 12)).exit_class == pb.EXIT_CLASS_NOT_STARTED
+        assert (await exit_of(runtime, "0" * 12)).exit_class == pb.EXIT_CLASS_NOT_STARTED
         await runtime.remove("0" * 12)
 
 
@@ -156,7 +156,7 @@ async def test_process_that_got_a_dead_worker_s_number_is_left_alone(directory: 
     worker.save(records)
     runtime = ProcessRuntime(directory, node=NODE, proxy=Proxy())
     assert await runtime.adopt() == {worker.run_name}
-    assert (await runtime.wait(worker.run_name)).exit_class == pb.EXIT_CLASS_LOST
+    assert (await exit_of(runtime, worker.run_name)).exit_class == pb.EXIT_CLASS_LOST
     await runtime.stop(worker.run_name)
     await runtime.remove(worker.run_name)
     assert stranger.returncode is None
@@ -183,7 +183,7 @@ class TestModules:
         await runtime._proxy.open(run, SourceTables({}), directory / run.run_name)
         await runtime.start(make_place("process", directory, "").start_of(run.run_name))
         assert json.loads((await run.result)[1]) == 42
-        assert (await runtime.wait(run.run_name)).code == 0
+        assert (await exit_of(runtime, run.run_name)).code == 0
         await runtime.remove(run.run_name)
         await runtime._proxy.close(run.run_name)
 
@@ -211,7 +211,7 @@ async def test_waiting_does_not_need_to_be_the_parent(cold: Place, directory: Pa
     run = await cold.run("patient")
     other = ProcessRuntime(directory, node=NODE, proxy=Proxy())
     await other.adopt()
-    waiting = asyncio.create_task(other.wait(run.run_name))
+    waiting = asyncio.create_task(exit_of(other, run.run_name))
     run.input = b"go"
     await run.result
     assert (await waiting).code == 0

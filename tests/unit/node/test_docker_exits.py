@@ -12,18 +12,20 @@ from folkmoot.v1 import task_pb2 as pb
 
 
 class Engine:
-    """Says one state; the first calls may fail."""
+    """Says one state; the first calls of each kind may fail."""
 
     def __init__(self, *failures: Exception, events: int = 0, **state: Any) -> None:
-        self.failures = list(failures)
+        self.wait_failures, self.inspect_failures = list(failures), list(failures)
         self.told = events
         self.state = {"Status": "exited", "OOMKilled": False, "ExitCode": 0, "StartedAt": "then", **state}
 
     def wait(self, name: str) -> None:
-        if self.failures:
-            raise self.failures.pop(0)
+        if self.wait_failures:
+            raise self.wait_failures.pop(0)
 
     def inspect_container(self, name: str) -> dict[str, Any]:
+        if self.inspect_failures:
+            raise self.inspect_failures.pop(0)
         return {"State": self.state}
 
     def logs(self, name: str, **_: Any) -> bytes:
@@ -43,7 +45,8 @@ def answer(status_code: int) -> APIError:
 async def exit_of(engine: Engine) -> pb.ExitClass.ValueType:
     runtime = DockerRuntime(node="node")
     vars(runtime)["_api"] = engine
-    return (await runtime.wait("0" * 12)).exit_class
+    await runtime.wait("0" * 12)
+    return (await runtime.exit("0" * 12)).exit_class
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +87,7 @@ class DockerRuntime:
         self._patience_seconds = patience_seconds
         self._confinement = Confinement(container_runtime=container_runtime, gpus=tuple(gpus))
         self._not_started: dict[str, str] = {}
-        self._ends: dict[str, asyncio.Task[Exit]] = {}
+        self._ends: dict[str, asyncio.Task[None]] = {}
         self._pulls = Pulls(self._engine, login_file=registry_login_file, patience_seconds=registry_patience_seconds)
 
     @property
@@ -137,20 +137,26 @@ class DockerRuntime:
             )
         return self._confinement
 
-    async def wait(self, run_name: str) -> Exit:
+    async def wait(self, run_name: str) -> None:
         """Wait until a container does not run. The engine is asked once, however many wait."""
-        if problem := self._not_started.get(run_name):
-            return Exit(pb.EXIT_CLASS_NOT_STARTED, None, problem)
+        if run_name in self._not_started:
+            return
         if run_name not in self._ends:
             asking = self._engine(lambda api: _wait(api, _container(run_name)), patience_seconds=math.inf)
             self._ends[run_name] = end = asyncio.create_task(asking)
             end.add_done_callback(lambda _: self._forget_unless_told(run_name, end))
-        return await asyncio.shield(self._ends[run_name])
+        await asyncio.shield(self._ends[run_name])
 
-    def _forget_unless_told(self, run_name: str, end: "asyncio.Task[Exit]") -> None:
-        """Ask the engine again the next time, if it did not say how a run has ended."""
+    def _forget_unless_told(self, run_name: str, end: "asyncio.Task[None]") -> None:
+        """Ask the engine again the next time, if it did not say that a run has ended."""
         if (end.cancelled() or end.exception()) and self._ends.get(run_name) is end:
             del self._ends[run_name]
+
+    async def exit(self, run_name: str) -> Exit:
+        """Ask the engine how a container ended, and for the last of its output."""
+        if problem := self._not_started.get(run_name):
+            return Exit(pb.EXIT_CLASS_NOT_STARTED, None, problem)
+        return await self._engine(lambda api: _exit(api, _container(run_name)), patience_seconds=math.inf)
 
     async def stop(self, run_name: str) -> None:
         """Kill a container that has not ended yet."""
@@ -278,19 +284,33 @@ def _unlike(created: dict[str, Any], start: RunStart, asked_config: dict[str, An
     return ""
 
 
-def _wait(api: Any, name: str) -> Exit:
+def _wait(api: Any, name: str) -> None:
+    with _outlived():
+        _unless_gone(api.wait, name)
+
+
+def _exit(api: Any, name: str) -> Exit:
     try:
-        api.wait(name)
-        state = api.inspect_container(name)["State"]
-        if state["Status"] == "created":
-            return Exit(pb.EXIT_CLASS_NOT_STARTED, None, state.get("Error") or "it was never started")
-        return Exit(_exit_class(api, name, state), state["ExitCode"], _output(api, name))
+        with _outlived():
+            state = api.inspect_container(name)["State"]
+            if state["Status"] == "created":
+                return Exit(pb.EXIT_CLASS_NOT_STARTED, None, state.get("Error") or "it was never started")
+            return Exit(_exit_class(api, name, state), state["ExitCode"], _output(api, name))
     except APIError as error:
-        if error.status_code in _GONE:
-            return Exit(pb.EXIT_CLASS_LOST, None, "the engine does not know the container, or is removing it")
-        if error.is_server_error():  # it is shutting down; the container may outlive it
-            raise requests.exceptions.ConnectionError(str(error)) from None
-        raise
+        if error.status_code not in _GONE:
+            raise
+        return Exit(pb.EXIT_CLASS_LOST, None, "the engine does not know the container, or is removing it")
+
+
+@contextlib.contextmanager
+def _outlived() -> Iterator[None]:
+    """Take an engine that fails for one that shuts down: a container may outlive it."""
+    try:
+        yield
+    except APIError as error:
+        if not error.is_server_error():
+            raise
+        raise requests.exceptions.ConnectionError(str(error)) from None
 
 
 def _exit_class(api: Any, name: str, state: dict[str, Any]) -> pb.ExitClass.ValueType:

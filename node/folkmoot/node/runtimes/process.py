@@ -103,15 +103,19 @@ class ProcessRuntime:
         except OSError as error:
             self._not_started[start.run_name] = str(error)
 
-    async def wait(self, run_name: str) -> Exit:
+    async def wait(self, run_name: str) -> None:
         """Wait for a worker's end."""
+        if worker := self._workers.get(run_name):
+            await worker.ended()
+            self._reap(run_name)
+
+    async def exit(self, run_name: str) -> Exit:
+        """Tell what its shell has written down."""
         if problem := self._not_started.get(run_name):
             return Exit(pb.EXIT_CLASS_NOT_STARTED, None, problem)
         worker = self._workers.get(run_name)
         if worker is None:
             return Exit(pb.EXIT_CLASS_LOST, None, "there is no such process")
-        await worker.ended()
-        self._reap(run_name)
         return worker.exit(self._records, stopped=run_name in self._stopped)
 
     async def stop(self, run_name: str) -> None:

@@ -165,11 +165,14 @@ class EngineRuntime:
         self.engine.started.append(start)
         self.engine.running[start.run_name] = asyncio.create_task(self.engine.execute(start))
 
-    async def wait(self, run_name: str) -> Exit:
+    async def wait(self, run_name: str) -> None:
+        if task := self.engine.running.get(run_name):
+            await asyncio.wait({task})
+
+    async def exit(self, run_name: str) -> Exit:
         task = self.engine.running.get(run_name)
         if task is None:
             return Exit(ExitClass.EXIT_CLASS_LOST, None, "")
-        await asyncio.wait({task})
         if run_name in self.engine.stopped or task.cancelled() or task.exception():
             return Exit(ExitClass.EXIT_CLASS_ERROR, 1, "" if task.cancelled() else str(task.exception()))
         return Exit(ExitClass.EXIT_CLASS_UNSPECIFIED, 0, "")

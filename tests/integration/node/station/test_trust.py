@@ -309,13 +309,13 @@ async def test_status_says_that_the_organizations_key_or_the_admission_is_missin
         hub.lung.append(entry)
         await publish(hub, "Beta")
         await until(lambda: station.state.position == hub.lung.state.position)
-        assert "KEY_UNPUBLISHED: Beta has no key in the ledger" in status()
+        assert "KEY_UNPUBLISHED: Beta has no key in the ledger" in await asyncio.to_thread(status)
         node_id = beta.nodes["beta-1"].fingerprint
         entry = node_revoke_entry(hub.lung.state, node_id, governance_key=beta.governance_key, now=hub.lung.now)
         hub.lung.append(entry)
         await publish(hub, "Beta")
         await until(lambda: station.state.position == hub.lung.state.position)
-    assert "NODE_NOT_APPROVED: the admission of this node (beta-1)" in status()
+    assert "NODE_NOT_APPROVED: the admission of this node (beta-1)" in await asyncio.to_thread(status)
 
 
 async def test_beside_entries_of_a_later_release_new_work_waits_and_running_work_goes_on(
