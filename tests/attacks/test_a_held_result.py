@@ -22,7 +22,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign
 from folkmoot.v1.task_pb2 import ExitClass, Isolation, RunState
 from tests.builders import NOW
-from tests.integration.node.conftest import Place, directory, make_place
+from tests.integration.node.conftest import Place, directory, exit_of, make_place
 from tests.integration.node.fakes import FakeRun
 from tests.unit.node.conftest import POLICY, MakeStation, lung, make_station
 from tests.unit.node.test_runs import MakeRun, frames, make_run, sent
@@ -60,7 +60,7 @@ async def test_an_end_that_a_process_can_make_look_like_none_waits_for_a_person(
     await place.proxy.open(run, SourceTables({}), directory / run.run_name)
     try:
         await place.runtime.start(place.start_of(run.run_name))
-        outcome = crashed(await place.runtime.wait(run.run_name), held_run())
+        outcome = crashed(await exit_of(place.runtime, run.run_name), held_run())
     finally:
         await place.clean()
     assert outcome.exit_class == exit_class

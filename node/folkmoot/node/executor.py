@@ -315,6 +315,7 @@ class Executor:
             return function_not_found(function, prepared.functions)
         if (outcome := await may_start(run, prepared)) is not None:
             return outcome
+        run.reports.begins()
         starting = dataclasses.replace(
             run.record,
             run_name=self._runtime.name_run(),

@@ -93,6 +93,10 @@ class Reports:
         )
         return NodeFrame(run_update=update)
 
+    def begins(self) -> None:
+        """Nothing is in the way any more: from here on the run counts as begun, wherever it is asked for."""
+        self._state = RunState.RUN_STATE_RUNNING
+
     @asynccontextmanager
     async def being(self, state: RunState.ValueType) -> AsyncIterator[None]:
         """Tell the server that the run is in a state, if that takes more than a moment."""
