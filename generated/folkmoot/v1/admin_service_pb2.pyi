@@ -9,6 +9,7 @@ from folkmoot.v1 import ledger_pb2 as _ledger_pb2
 from folkmoot.v1 import link_pb2 as _link_pb2
 from folkmoot.v1 import signed_pb2 as _signed_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -48,6 +49,34 @@ CONNECTION_AWAY: Connection.ValueType  # 2
 """It is not connected."""
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
 
+class _LoginMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoginMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoginMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOGIN_METHOD_UNSPECIFIED: _LoginMethod.ValueType  # 0
+    """Never given."""
+    LOGIN_METHOD_PASSWORD: _LoginMethod.ValueType  # 1
+    """Login, with name and password."""
+    LOGIN_METHOD_CODE: _LoginMethod.ValueType  # 2
+    """StartCodeLogin, at an OpenID Connect provider in a browser."""
+    LOGIN_METHOD_DEVICE: _LoginMethod.ValueType  # 3
+    """StartDeviceLogin, at an OpenID Connect provider on another device."""
+
+class LoginMethod(_LoginMethod, metaclass=_LoginMethodEnumTypeWrapper):
+    """A way to log in."""
+
+LOGIN_METHOD_UNSPECIFIED: LoginMethod.ValueType  # 0
+"""Never given."""
+LOGIN_METHOD_PASSWORD: LoginMethod.ValueType  # 1
+"""Login, with name and password."""
+LOGIN_METHOD_CODE: LoginMethod.ValueType  # 2
+"""StartCodeLogin, at an OpenID Connect provider in a browser."""
+LOGIN_METHOD_DEVICE: LoginMethod.ValueType  # 3
+"""StartDeviceLogin, at an OpenID Connect provider on another device."""
+Global___LoginMethod: _TypeAlias = LoginMethod  # noqa: Y015
+
 @_typing.final
 class Organization(_message.Message):
     """An organization's account at this server."""
@@ -58,12 +87,24 @@ class Organization(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    POSTAL_ADDRESS_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     organization_account_id: _builtins.str
     """The account's id."""
     name: _builtins.str
     """The account's name; for lists only."""
     organization_id: _builtins.str
     """The organization's address, once it has founded or asked to join a collaboration."""
+    domain: _builtins.str
+    """Its internet domain, such as "hospital.example"."""
+    postal_address: _builtins.str
+    """Its postal address, in lines."""
+    country: _builtins.str
+    """Its country."""
+    etag: _builtins.str
+    """Changes with every change."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the account was made."""
@@ -75,10 +116,14 @@ class Organization(_message.Message):
         name: _builtins.str = ...,
         organization_id: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        domain: _builtins.str = ...,
+        postal_address: _builtins.str = ...,
+        country: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "name", b"name", "organization_account_id", b"organization_account_id", "organization_id", b"organization_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "created_at", b"created_at", "domain", b"domain", "etag", b"etag", "name", b"name", "organization_account_id", b"organization_account_id", "organization_id", b"organization_id", "postal_address", b"postal_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -95,12 +140,30 @@ class User(_message.Message):
     ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    EXTRA_RULES_FIELD_NUMBER: _builtins.int
+    HAS_TOTP_FIELD_NUMBER: _builtins.int
+    LAST_LOGIN_AT_FIELD_NUMBER: _builtins.int
+    LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id."""
     username: _builtins.str
     """The name to log in with."""
     organization_account_id: _builtins.str
     """The account of the user's organization."""
+    email: _builtins.str
+    """Where mails go; empty: none are sent."""
+    first_name: _builtins.str
+    """First name."""
+    last_name: _builtins.str
+    """Last name."""
+    has_totp: _builtins.bool
+    """Whether a second factor is set up."""
+    etag: _builtins.str
+    """Changes with every change."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The user's roles, by name."""
@@ -108,6 +171,18 @@ class User(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the user was made."""
+
+    @_builtins.property
+    def extra_rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
+        """What the user may do besides what the roles allow."""
+
+    @_builtins.property
+    def last_login_at(self) -> _timestamp_pb2.Timestamp:
+        """When the user last logged in; absent if never."""
+
+    @_builtins.property
+    def locked_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when the name is locked out after wrong passwords; absent if it is not."""
 
     def __init__(
         self,
@@ -117,10 +192,18 @@ class User(_message.Message):
         organization_account_id: _builtins.str = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        email: _builtins.str = ...,
+        first_name: _builtins.str = ...,
+        last_name: _builtins.str = ...,
+        extra_rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
+        has_totp: _builtins.bool = ...,
+        last_login_at: _timestamp_pb2.Timestamp | None = ...,
+        locked_until: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "last_login_at", b"last_login_at", "locked_until", b"locked_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "organization_account_id", b"organization_account_id", "roles", b"roles", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "email", b"email", "etag", b"etag", "extra_rules", b"extra_rules", "first_name", b"first_name", "has_totp", b"has_totp", "last_login_at", b"last_login_at", "last_name", b"last_name", "locked_until", b"locked_until", "organization_account_id", b"organization_account_id", "roles", b"roles", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,13 +218,27 @@ class Role(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
     """What it is for."""
+    role_id: _builtins.str
+    """The role's id; empty for default roles."""
+    organization_account_id: _builtins.str
+    """The account of the organization that it belongs to; empty: everybody's."""
+    etag: _builtins.str
+    """Changes with every change; empty for default roles, which don't."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
         """What it allows."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made; absent for default roles."""
 
     def __init__(
         self,
@@ -149,14 +246,124 @@ class Role(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
+        role_id: _builtins.str = ...,
+        organization_account_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "description", b"description", "etag", b"etag", "name", b"name", "organization_account_id", b"organization_account_id", "role_id", b"role_id", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+@_typing.final
+class Study(_message.Message):
+    """A study: a saved list of a collaboration's organizations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    GENESIS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_IDS_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    study_id: _builtins.str
+    """The study's id."""
+    genesis: _builtins.bytes
+    """The collaboration."""
+    name: _builtins.str
+    """Its name, once in a collaboration."""
+    description: _builtins.str
+    """A few words for people."""
+    organization_account_id: _builtins.str
+    """The account whose user made it."""
+    created_by: _builtins.str
+    """Who made it."""
+    etag: _builtins.str
+    """Changes with every change."""
+    @_builtins.property
+    def organization_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        study_id: _builtins.str = ...,
+        genesis: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        organization_ids: _abc.Iterable[_builtins.str] | None = ...,
+        organization_account_id: _builtins.str = ...,
+        created_by: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "description", b"description", "etag", b"etag", "genesis", b"genesis", "name", b"name", "organization_account_id", b"organization_account_id", "organization_ids", b"organization_ids", "study_id", b"study_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Study: _TypeAlias = Study  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """What an organization has used on a day (UTC)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    RUNS_ASKED_FOR_FIELD_NUMBER: _builtins.int
+    RUNS_EXECUTED_FIELD_NUMBER: _builtins.int
+    RUN_SECONDS_FIELD_NUMBER: _builtins.int
+    BYTES_STORED_FIELD_NUMBER: _builtins.int
+    BYTES_FETCHED_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization's address."""
+    runs_asked_for: _builtins.int
+    """Runs of tasks that it has initiated, that ended on the day."""
+    runs_executed: _builtins.int
+    """Runs that ended on the day at its nodes."""
+    run_seconds: _builtins.float
+    """Running time of these, in seconds."""
+    bytes_stored: _builtins.int
+    """Sealed bytes that its people and nodes have stored."""
+    bytes_fetched: _builtins.int
+    """Sealed bytes that they have fetched."""
+    @_builtins.property
+    def day(self) -> _timestamp_pb2.Timestamp:
+        """Midnight at its beginning."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        day: _timestamp_pb2.Timestamp | None = ...,
+        runs_asked_for: _builtins.int = ...,
+        runs_executed: _builtins.int = ...,
+        run_seconds: _builtins.float = ...,
+        bytes_stored: _builtins.int = ...,
+        bytes_fetched: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["day", b"day"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_fetched", b"bytes_fetched", "bytes_stored", b"bytes_stored", "day", b"day", "organization_id", b"organization_id", "run_seconds", b"run_seconds", "runs_asked_for", b"runs_asked_for", "runs_executed", b"runs_executed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Collaboration(_message.Message):
@@ -309,6 +516,8 @@ class Event(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position, from 1."""
     intent: _builtins.str
@@ -325,6 +534,10 @@ class Event(_message.Message):
     """The request that did it."""
     outcome: _builtins.str
     """"ok", or the error's reason."""
+    origin: _builtins.str
+    """Where the call came from: the address that the server saw."""
+    hash: _builtins.bytes
+    """SHA-256 over the hash of the event before and this one; empty until the event is chained, a moment after it happened."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -341,10 +554,12 @@ class Event(_message.Message):
         data: _builtins.str = ...,
         request_id: _builtins.str = ...,
         outcome: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "data", b"data", "data_version", b"data_version", "intent", b"intent", "organization", b"organization", "outcome", b"outcome", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "data", b"data", "data_version", b"data_version", "hash", b"hash", "intent", b"intent", "organization", b"organization", "origin", b"origin", "outcome", b"outcome", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,15 +592,29 @@ class GetServerInfoResponse(_message.Message):
     PROTOCOL_MIN_FIELD_NUMBER: _builtins.int
     PROTOCOL_MAX_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    LOGIN_METHODS_FIELD_NUMBER: _builtins.int
+    REGISTRATION_IS_OPEN_FIELD_NUMBER: _builtins.int
+    TOTP_IS_REQUIRED_FIELD_NUMBER: _builtins.int
+    MAX_PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The release, such as "0.1.0"."""
     protocol_min: _builtins.int
     """Oldest version of the node protocol that is spoken."""
     protocol_max: _builtins.int
     """Newest version of the node protocol that is spoken."""
+    registration_is_open: _builtins.bool
+    """Whether organizations may register themselves."""
+    totp_is_required: _builtins.bool
+    """Whether every user needs a second factor."""
+    max_payload_bytes: _builtins.int
+    """The largest payload, in bytes."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The server's clock."""
+
+    @_builtins.property
+    def login_methods(self) -> _containers.RepeatedScalarFieldContainer[Global___LoginMethod.ValueType]:
+        """How people log in."""
 
     def __init__(
         self,
@@ -394,10 +623,14 @@ class GetServerInfoResponse(_message.Message):
         protocol_min: _builtins.int = ...,
         protocol_max: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        login_methods: _abc.Iterable[Global___LoginMethod.ValueType] | None = ...,
+        registration_is_open: _builtins.bool = ...,
+        totp_is_required: _builtins.bool = ...,
+        max_payload_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["login_methods", b"login_methods", "max_payload_bytes", b"max_payload_bytes", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "registration_is_open", b"registration_is_open", "time", b"time", "totp_is_required", b"totp_is_required", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,19 +644,31 @@ class CreateOrganizationRequest(_message.Message):
 
     ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    POSTAL_ADDRESS_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
     organization_account_id: _builtins.str
     """A new UUID."""
     name: _builtins.str
     """The account's name."""
+    domain: _builtins.str
+    """Its internet domain."""
+    postal_address: _builtins.str
+    """Its postal address, in lines."""
+    country: _builtins.str
+    """Its country."""
     def __init__(
         self,
         *,
         organization_account_id: _builtins.str = ...,
         name: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        postal_address: _builtins.str = ...,
+        country: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "organization_account_id", b"organization_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "domain", b"domain", "name", b"name", "organization_account_id", b"organization_account_id", "postal_address", b"postal_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,19 +706,31 @@ class ListOrganizationsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    GENESIS_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the page before."""
+    name_prefix: _builtins.str
+    """Only accounts whose names begin so, whatever the case."""
+    genesis: _builtins.bytes
+    """Only members of this collaboration."""
+    country: _builtins.str
+    """Only accounts of this country."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        name_prefix: _builtins.str = ...,
+        genesis: _builtins.bytes = ...,
+        country: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "genesis", b"genesis", "name_prefix", b"name_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,6 +775,10 @@ class CreateUserRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    EXTRA_RULES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """A new UUID."""
     username: _builtins.str
@@ -526,9 +787,19 @@ class CreateUserRequest(_message.Message):
     """The first password."""
     organization_account_id: _builtins.str
     """The account of the user's organization."""
+    email: _builtins.str
+    """Where mails go."""
+    first_name: _builtins.str
+    """First name."""
+    last_name: _builtins.str
+    """Last name."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of roles."""
+
+    @_builtins.property
+    def extra_rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
+        """What the user may do besides what the roles allow."""
 
     def __init__(
         self,
@@ -538,10 +809,14 @@ class CreateUserRequest(_message.Message):
         password: _builtins.str = ...,
         organization_account_id: _builtins.str = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
+        email: _builtins.str = ...,
+        first_name: _builtins.str = ...,
+        last_name: _builtins.str = ...,
+        extra_rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_account_id", b"organization_account_id", "password", b"password", "roles", b"roles", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "extra_rules", b"extra_rules", "first_name", b"first_name", "last_name", b"last_name", "organization_account_id", b"organization_account_id", "password", b"password", "roles", b"roles", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,22 +855,34 @@ class ListUsersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_PREFIX_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the page before."""
     organization_account_id: _builtins.str
     """Only users of this account."""
+    username_prefix: _builtins.str
+    """Only users whose names begin so."""
+    role: _builtins.str
+    """Only users with this role."""
+    email: _builtins.str
+    """Only the user with this mail address."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         organization_account_id: _builtins.str = ...,
+        username_prefix: _builtins.str = ...,
+        role: _builtins.str = ...,
+        email: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_account_id", b"organization_account_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "organization_account_id", b"organization_account_id", "page_size", b"page_size", "page_token", b"page_token", "role", b"role", "username_prefix", b"username_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,12 +922,25 @@ class ListRolesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """From the page before."""
+    organization_account_id: _builtins.str
+    """Only roles of this account."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        organization_account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_account_id", b"organization_account_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -653,6 +953,9 @@ class ListRolesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]:
         """The roles, by name."""
@@ -661,10 +964,11 @@ class ListRolesResponse(_message.Message):
         self,
         *,
         roles: _abc.Iterable[Global___Role] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -678,19 +982,27 @@ class ListCollaborationsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the page before."""
+    name_prefix: _builtins.str
+    """Only collaborations whose names begin so, whatever the case."""
+    organization_id: _builtins.str
+    """Only collaborations of this organization."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        name_prefix: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_prefix", b"name_prefix", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -733,22 +1045,34 @@ class ListNodesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     GENESIS_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """From the page before."""
     genesis: _builtins.bytes
     """Only nodes of this collaboration."""
+    organization_id: _builtins.str
+    """Only nodes of this organization."""
+    connection: Global___Connection.ValueType
+    """Only nodes that are, or are not, connected."""
+    label: _builtins.str
+    """Only nodes that offer data of this name."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         genesis: _builtins.bytes = ...,
+        organization_id: _builtins.str = ...,
+        connection: Global___Connection.ValueType = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "genesis", b"genesis", "label", b"label", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -907,6 +1231,10 @@ class ListEventsRequest(_message.Message):
     INTENT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -915,9 +1243,19 @@ class ListEventsRequest(_message.Message):
     """Only this intent."""
     created_by: _builtins.str
     """Only what this user or node did."""
+    organization: _builtins.str
+    """Only what users of this account, or nodes of this organization, did."""
+    outcome: _builtins.str
+    """Only this outcome, such as "ok" or "NOT_ALLOWED"."""
+    request_id: _builtins.str
+    """Only what this call did."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Only from then on."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only from before then."""
 
     def __init__(
         self,
@@ -927,10 +1265,14 @@ class ListEventsRequest(_message.Message):
         intent: _builtins.str = ...,
         created_by: _builtins.str = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+        organization: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_by", b"created_by", "intent", b"intent", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "created_by", b"created_by", "intent", b"intent", "organization", b"organization", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1136,3 +1478,1176 @@ class DeleteNodeAttemptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteNodeAttemptResponse: _TypeAlias = DeleteNodeAttemptResponse  # noqa: Y015
+
+@_typing.final
+class GetOrganizationRequest(_message.Message):
+    """Request of GetOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    organization_account_id: _builtins.str
+    """The organization account."""
+    def __init__(
+        self,
+        *,
+        organization_account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_account_id", b"organization_account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrganizationRequest: _TypeAlias = GetOrganizationRequest  # noqa: Y015
+
+@_typing.final
+class GetOrganizationResponse(_message.Message):
+    """Response of GetOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def organization(self) -> Global___Organization:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        organization: Global___Organization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrganizationResponse: _TypeAlias = GetOrganizationResponse  # noqa: Y015
+
+@_typing.final
+class UpdateOrganizationRequest(_message.Message):
+    """Request of UpdateOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    POSTAL_ADDRESS_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    organization_account_id: _builtins.str
+    """The organization account."""
+    name: _builtins.str
+    """Its name."""
+    domain: _builtins.str
+    """Its internet domain."""
+    postal_address: _builtins.str
+    """Its postal address, in lines."""
+    country: _builtins.str
+    """Its country."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of these change: name, domain, postal_address, country."""
+
+    def __init__(
+        self,
+        *,
+        organization_account_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        name: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        postal_address: _builtins.str = ...,
+        country: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "domain", b"domain", "etag", b"etag", "name", b"name", "organization_account_id", b"organization_account_id", "postal_address", b"postal_address", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOrganizationRequest: _TypeAlias = UpdateOrganizationRequest  # noqa: Y015
+
+@_typing.final
+class UpdateOrganizationResponse(_message.Message):
+    """Response of UpdateOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def organization(self) -> Global___Organization:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        organization: Global___Organization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOrganizationResponse: _TypeAlias = UpdateOrganizationResponse  # noqa: Y015
+
+@_typing.final
+class DeleteOrganizationRequest(_message.Message):
+    """Request of DeleteOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    DELETE_DEPENDENTS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    organization_account_id: _builtins.str
+    """The organization account."""
+    delete_dependents: _builtins.bool
+    """Whether its users and roles go with it."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    def __init__(
+        self,
+        *,
+        organization_account_id: _builtins.str = ...,
+        delete_dependents: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_dependents", b"delete_dependents", "etag", b"etag", "organization_account_id", b"organization_account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOrganizationRequest: _TypeAlias = DeleteOrganizationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteOrganizationResponse(_message.Message):
+    """Response of DeleteOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOrganizationResponse: _TypeAlias = DeleteOrganizationResponse  # noqa: Y015
+
+@_typing.final
+class GetUserRequest(_message.Message):
+    """Request of GetUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUserRequest: _TypeAlias = GetUserRequest  # noqa: Y015
+
+@_typing.final
+class GetUserResponse(_message.Message):
+    """Response of GetUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User:
+        """The user."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUserResponse: _TypeAlias = GetUserResponse  # noqa: Y015
+
+@_typing.final
+class UpdateUserRequest(_message.Message):
+    """Request of UpdateUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    EXTRA_RULES_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    email: _builtins.str
+    """Where mails go."""
+    first_name: _builtins.str
+    """First name."""
+    last_name: _builtins.str
+    """Last name."""
+    password: _builtins.str
+    """A new password, which the user should change; not the caller's own, for which there is ChangePassword."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of these change: email, first_name, last_name, roles, extra_rules, password."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of roles."""
+
+    @_builtins.property
+    def extra_rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
+        """What the user may do besides what the roles allow."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        email: _builtins.str = ...,
+        first_name: _builtins.str = ...,
+        last_name: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        extra_rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
+        password: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "etag", b"etag", "extra_rules", b"extra_rules", "first_name", b"first_name", "last_name", b"last_name", "password", b"password", "roles", b"roles", "update_mask", b"update_mask", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateUserRequest: _TypeAlias = UpdateUserRequest  # noqa: Y015
+
+@_typing.final
+class UpdateUserResponse(_message.Message):
+    """Response of UpdateUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User:
+        """The user."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateUserResponse: _TypeAlias = UpdateUserResponse  # noqa: Y015
+
+@_typing.final
+class DeleteUserRequest(_message.Message):
+    """Request of DeleteUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteUserRequest: _TypeAlias = DeleteUserRequest  # noqa: Y015
+
+@_typing.final
+class DeleteUserResponse(_message.Message):
+    """Response of DeleteUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteUserResponse: _TypeAlias = DeleteUserResponse  # noqa: Y015
+
+@_typing.final
+class RemoveTotpRequest(_message.Message):
+    """Request of RemoveTotp."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveTotpRequest: _TypeAlias = RemoveTotpRequest  # noqa: Y015
+
+@_typing.final
+class RemoveTotpResponse(_message.Message):
+    """Response of RemoveTotp."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User:
+        """The user."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveTotpResponse: _TypeAlias = RemoveTotpResponse  # noqa: Y015
+
+@_typing.final
+class CreateRoleRequest(_message.Message):
+    """Request of CreateRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    role_id: _builtins.str
+    """A new UUID."""
+    name: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """What it is for."""
+    organization_account_id: _builtins.str
+    """The account of the organization that it belongs to; empty: everybody's, which only ROLE CREATE GLOBAL allows."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
+        """What it allows."""
+
+    def __init__(
+        self,
+        *,
+        role_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
+        organization_account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "organization_account_id", b"organization_account_id", "role_id", b"role_id", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRoleRequest: _TypeAlias = CreateRoleRequest  # noqa: Y015
+
+@_typing.final
+class CreateRoleResponse(_message.Message):
+    """Response of CreateRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def role(self) -> Global___Role:
+        """The role."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___Role | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRoleResponse: _TypeAlias = CreateRoleResponse  # noqa: Y015
+
+@_typing.final
+class GetRoleRequest(_message.Message):
+    """Request of GetRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoleRequest: _TypeAlias = GetRoleRequest  # noqa: Y015
+
+@_typing.final
+class GetRoleResponse(_message.Message):
+    """Response of GetRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def role(self) -> Global___Role:
+        """The role."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___Role | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoleResponse: _TypeAlias = GetRoleResponse  # noqa: Y015
+
+@_typing.final
+class UpdateRoleRequest(_message.Message):
+    """Request of UpdateRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    role_id: _builtins.str
+    """The role."""
+    name: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """What it is for."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of these change: name, description, rules."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
+        """What it allows."""
+
+    def __init__(
+        self,
+        *,
+        role_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "name", b"name", "role_id", b"role_id", "rules", b"rules", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRoleRequest: _TypeAlias = UpdateRoleRequest  # noqa: Y015
+
+@_typing.final
+class UpdateRoleResponse(_message.Message):
+    """Response of UpdateRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def role(self) -> Global___Role:
+        """The role."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___Role | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRoleResponse: _TypeAlias = UpdateRoleResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRoleRequest(_message.Message):
+    """Request of DeleteRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    DELETE_DEPENDENTS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    role_id: _builtins.str
+    """The role."""
+    delete_dependents: _builtins.bool
+    """Whether it is taken from the users who have it."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    def __init__(
+        self,
+        *,
+        role_id: _builtins.str = ...,
+        delete_dependents: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_dependents", b"delete_dependents", "etag", b"etag", "role_id", b"role_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRoleRequest: _TypeAlias = DeleteRoleRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRoleResponse(_message.Message):
+    """Response of DeleteRole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRoleResponse: _TypeAlias = DeleteRoleResponse  # noqa: Y015
+
+@_typing.final
+class ListRulesRequest(_message.Message):
+    """Request of ListRules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRulesRequest: _TypeAlias = ListRulesRequest  # noqa: Y015
+
+@_typing.final
+class ListRulesResponse(_message.Message):
+    """Response of ListRules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_auth_service_pb2.RoleRule]:
+        """The rules."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRulesResponse: _TypeAlias = ListRulesResponse  # noqa: Y015
+
+@_typing.final
+class GetCollaborationRequest(_message.Message):
+    """Request of GetCollaboration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENESIS_FIELD_NUMBER: _builtins.int
+    genesis: _builtins.bytes
+    """The collaboration."""
+    def __init__(
+        self,
+        *,
+        genesis: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCollaborationRequest: _TypeAlias = GetCollaborationRequest  # noqa: Y015
+
+@_typing.final
+class GetCollaborationResponse(_message.Message):
+    """Response of GetCollaboration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLABORATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collaboration(self) -> Global___Collaboration:
+        """The collaboration."""
+
+    def __init__(
+        self,
+        *,
+        collaboration: Global___Collaboration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCollaborationResponse: _TypeAlias = GetCollaborationResponse  # noqa: Y015
+
+@_typing.final
+class GetNodeRequest(_message.Message):
+    """Request of GetNode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENESIS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    genesis: _builtins.bytes
+    """The collaboration."""
+    node_id: _builtins.str
+    """The node: its key's fingerprint."""
+    def __init__(
+        self,
+        *,
+        genesis: _builtins.bytes = ...,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
+
+@_typing.final
+class GetNodeResponse(_message.Message):
+    """Response of GetNode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node(self) -> Global___Node:
+        """The node."""
+
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeResponse: _TypeAlias = GetNodeResponse  # noqa: Y015
+
+@_typing.final
+class CreateStudyRequest(_message.Message):
+    """Request of CreateStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    GENESIS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_IDS_FIELD_NUMBER: _builtins.int
+    study_id: _builtins.str
+    """A new UUID."""
+    genesis: _builtins.bytes
+    """The collaboration."""
+    name: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """A few words for people."""
+    @_builtins.property
+    def organization_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations, members of the collaboration."""
+
+    def __init__(
+        self,
+        *,
+        study_id: _builtins.str = ...,
+        genesis: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        organization_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "genesis", b"genesis", "name", b"name", "organization_ids", b"organization_ids", "study_id", b"study_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateStudyRequest: _TypeAlias = CreateStudyRequest  # noqa: Y015
+
+@_typing.final
+class CreateStudyResponse(_message.Message):
+    """Response of CreateStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def study(self) -> Global___Study:
+        """The study."""
+
+    def __init__(
+        self,
+        *,
+        study: Global___Study | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateStudyResponse: _TypeAlias = CreateStudyResponse  # noqa: Y015
+
+@_typing.final
+class GetStudyRequest(_message.Message):
+    """Request of GetStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    study_id: _builtins.str
+    """The study."""
+    def __init__(
+        self,
+        *,
+        study_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["study_id", b"study_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStudyRequest: _TypeAlias = GetStudyRequest  # noqa: Y015
+
+@_typing.final
+class GetStudyResponse(_message.Message):
+    """Response of GetStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def study(self) -> Global___Study:
+        """The study."""
+
+    def __init__(
+        self,
+        *,
+        study: Global___Study | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStudyResponse: _TypeAlias = GetStudyResponse  # noqa: Y015
+
+@_typing.final
+class ListStudiesRequest(_message.Message):
+    """Request of ListStudies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GENESIS_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """From the page before."""
+    genesis: _builtins.bytes
+    """Only studies of this collaboration."""
+    organization_id: _builtins.str
+    """Only studies with this organization."""
+    name_prefix: _builtins.str
+    """Only studies whose names begin so, whatever the case."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        genesis: _builtins.bytes = ...,
+        organization_id: _builtins.str = ...,
+        name_prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "name_prefix", b"name_prefix", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStudiesRequest: _TypeAlias = ListStudiesRequest  # noqa: Y015
+
+@_typing.final
+class ListStudiesResponse(_message.Message):
+    """Response of ListStudies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
+    @_builtins.property
+    def studies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Study]:
+        """The studies, by name."""
+
+    def __init__(
+        self,
+        *,
+        studies: _abc.Iterable[Global___Study] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "studies", b"studies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStudiesResponse: _TypeAlias = ListStudiesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateStudyRequest(_message.Message):
+    """Request of UpdateStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_IDS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    study_id: _builtins.str
+    """The study."""
+    name: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """A few words for people."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of these change: name, description, organization_ids."""
+
+    @_builtins.property
+    def organization_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations, members of the collaboration."""
+
+    def __init__(
+        self,
+        *,
+        study_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        organization_ids: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "etag", b"etag", "name", b"name", "organization_ids", b"organization_ids", "study_id", b"study_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateStudyRequest: _TypeAlias = UpdateStudyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateStudyResponse(_message.Message):
+    """Response of UpdateStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def study(self) -> Global___Study:
+        """The study."""
+
+    def __init__(
+        self,
+        *,
+        study: Global___Study | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateStudyResponse: _TypeAlias = UpdateStudyResponse  # noqa: Y015
+
+@_typing.final
+class DeleteStudyRequest(_message.Message):
+    """Request of DeleteStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    study_id: _builtins.str
+    """The study."""
+    etag: _builtins.str
+    """The etag that was read; empty: whatever it is now."""
+    def __init__(
+        self,
+        *,
+        study_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "study_id", b"study_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteStudyRequest: _TypeAlias = DeleteStudyRequest  # noqa: Y015
+
+@_typing.final
+class DeleteStudyResponse(_message.Message):
+    """Response of DeleteStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteStudyResponse: _TypeAlias = DeleteStudyResponse  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    """Request of WatchEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """Only events behind this position; 0: all."""
+    intent: _builtins.str
+    """Only this intent."""
+    created_by: _builtins.str
+    """Only what this user or node did."""
+    organization: _builtins.str
+    """Only what users of this account, or nodes of this organization, did."""
+    outcome: _builtins.str
+    """Only this outcome, such as "ok" or "NOT_ALLOWED"."""
+    request_id: _builtins.str
+    """Only what this call did."""
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int = ...,
+        intent: _builtins.str = ...,
+        created_by: _builtins.str = ...,
+        organization: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "created_by", b"created_by", "intent", b"intent", "organization", b"organization", "outcome", b"outcome", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    """Response of WatchEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___Event:
+        """An event."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___Event | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    """Request of GetUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    FROM_DAY_FIELD_NUMBER: _builtins.int
+    UNTIL_DAY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """From the page before."""
+    organization_id: _builtins.str
+    """Only of this organization."""
+    @_builtins.property
+    def from_day(self) -> _timestamp_pb2.Timestamp:
+        """From this day on; absent: the 30 days until today."""
+
+    @_builtins.property
+    def until_day(self) -> _timestamp_pb2.Timestamp:
+        """Up to this day; absent: today."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
+        from_day: _timestamp_pb2.Timestamp | None = ...,
+        until_day: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_day", b"from_day", "until_day", b"until_day"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_day", b"from_day", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "until_day", b"until_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """Response of GetUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]:
+        """By day, then by organization; days without any are left out."""
+
+    def __init__(
+        self,
+        *,
+        usage: _abc.Iterable[Global___Usage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015

@@ -51,6 +51,21 @@ class AdminServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListOrganizationsRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
+        self.GetOrganization = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetOrganization',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetOrganizationRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetOrganizationResponse.FromString,
+                _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/folkmoot.v1.AdminService/UpdateOrganization',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateOrganizationResponse.FromString,
+                _registered_method=True)
+        self.DeleteOrganization = channel.unary_unary(
+                '/folkmoot.v1.AdminService/DeleteOrganization',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteOrganizationRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteOrganizationResponse.FromString,
+                _registered_method=True)
         self.CreateUser = channel.unary_unary(
                 '/folkmoot.v1.AdminService/CreateUser',
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateUserRequest.SerializeToString,
@@ -61,6 +76,51 @@ class AdminServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.GetUser = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetUser',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUserRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUserResponse.FromString,
+                _registered_method=True)
+        self.UpdateUser = channel.unary_unary(
+                '/folkmoot.v1.AdminService/UpdateUser',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateUserRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateUserResponse.FromString,
+                _registered_method=True)
+        self.DeleteUser = channel.unary_unary(
+                '/folkmoot.v1.AdminService/DeleteUser',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteUserResponse.FromString,
+                _registered_method=True)
+        self.RemoveTotp = channel.unary_unary(
+                '/folkmoot.v1.AdminService/RemoveTotp',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.RemoveTotpRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.RemoveTotpResponse.FromString,
+                _registered_method=True)
+        self.CreateRole = channel.unary_unary(
+                '/folkmoot.v1.AdminService/CreateRole',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateRoleRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateRoleResponse.FromString,
+                _registered_method=True)
+        self.GetRole = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetRole',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetRoleRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetRoleResponse.FromString,
+                _registered_method=True)
+        self.UpdateRole = channel.unary_unary(
+                '/folkmoot.v1.AdminService/UpdateRole',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateRoleRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateRoleResponse.FromString,
+                _registered_method=True)
+        self.DeleteRole = channel.unary_unary(
+                '/folkmoot.v1.AdminService/DeleteRole',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteRoleRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteRoleResponse.FromString,
+                _registered_method=True)
+        self.ListRules = channel.unary_unary(
+                '/folkmoot.v1.AdminService/ListRules',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListRulesRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListRulesResponse.FromString,
+                _registered_method=True)
         self.ListRoles = channel.unary_unary(
                 '/folkmoot.v1.AdminService/ListRoles',
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListRolesRequest.SerializeToString,
@@ -70,6 +130,41 @@ class AdminServiceStub:
                 '/folkmoot.v1.AdminService/ListCollaborations',
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListCollaborationsRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListCollaborationsResponse.FromString,
+                _registered_method=True)
+        self.GetCollaboration = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetCollaboration',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetCollaborationRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetCollaborationResponse.FromString,
+                _registered_method=True)
+        self.GetNode = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetNode',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetNodeRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetNodeResponse.FromString,
+                _registered_method=True)
+        self.CreateStudy = channel.unary_unary(
+                '/folkmoot.v1.AdminService/CreateStudy',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateStudyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateStudyResponse.FromString,
+                _registered_method=True)
+        self.GetStudy = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetStudy',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetStudyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetStudyResponse.FromString,
+                _registered_method=True)
+        self.ListStudies = channel.unary_unary(
+                '/folkmoot.v1.AdminService/ListStudies',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListStudiesRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListStudiesResponse.FromString,
+                _registered_method=True)
+        self.UpdateStudy = channel.unary_unary(
+                '/folkmoot.v1.AdminService/UpdateStudy',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateStudyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateStudyResponse.FromString,
+                _registered_method=True)
+        self.DeleteStudy = channel.unary_unary(
+                '/folkmoot.v1.AdminService/DeleteStudy',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteStudyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteStudyResponse.FromString,
                 _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/folkmoot.v1.AdminService/ListNodes',
@@ -106,6 +201,16 @@ class AdminServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/folkmoot.v1.AdminService/WatchEvents',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/folkmoot.v1.AdminService/GetUsage',
+                request_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -137,6 +242,30 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOrganization(self, request, context):
+        """Gives an organization's account.
+        Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganization(self, request, context):
+        """Changes an organization's account.
+        Callers: users with ORGANIZATION EDIT, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteOrganization(self, request, context):
+        """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
+        Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateUser(self, request, context):
         """Makes a user.
         Callers: users with USER CREATE, as far as its scope reaches; nobody gives a role with a rule that he lacks.
@@ -154,9 +283,81 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListRoles(self, request, context):
-        """Lists roles with their rules.
+    def GetUser(self, request, context):
+        """Gives a user.
+        Callers: users with USER VIEW, as far as its scope reaches; everybody, about himself. Idempotent. Errors: USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateUser(self, request, context):
+        """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
+        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUser(self, request, context):
+        """Deletes a user: logins and API keys end. Tasks stay.
+        Callers: users with USER DELETE, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveTotp(self, request, context):
+        """Takes a lost second factor from a user, whom the caller knows; the user's logins end.
+        Callers: users with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRole(self, request, context):
+        """Makes a role: a named set of rules.
+        Callers: users with ROLE CREATE, as far as its scope reaches; nobody makes one with a rule that he lacks. Idempotent by role_id. Errors: NAME_TAKEN, ID_TAKEN, NOT_ALLOWED, ORGANIZATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRole(self, request, context):
+        """Gives a role.
+        Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRole(self, request, context):
+        """Changes a role that is not a default one; what users may do changes at once.
+        Callers: users with ROLE EDIT, as far as its scope reaches; nobody gives a rule that he lacks. Idempotent. Errors: ROLE_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRole(self, request, context):
+        """Deletes a role that is not a default one.
+        Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRules(self, request, context):
+        """Lists the rules that there are: which resources, operations and scopes mean something.
         Callers: users with ROLE VIEW. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoles(self, request, context):
+        """Lists roles with their rules: the default ones, and those of organizations that the caller may see.
+        Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +366,62 @@ class AdminServiceServicer:
     def ListCollaborations(self, request, context):
         """Lists collaborations, as their ledgers say.
         Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCollaboration(self, request, context):
+        """Gives a collaboration, as its ledger says.
+        Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNode(self, request, context):
+        """Gives a node, as the ledger says, with its connection.
+        Callers: users with NODE VIEW, as far as its scope reaches. Idempotent. Errors: NODE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateStudy(self, request, context):
+        """Makes a study: a saved list of a collaboration's organizations, for people to choose from. Nodes don't look at it.
+        Callers: users with STUDY CREATE, as far as its scope reaches. Idempotent by study_id. Errors: COLLABORATION_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ID_TAKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStudy(self, request, context):
+        """Gives a study.
+        Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStudies(self, request, context):
+        """Lists studies.
+        Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateStudy(self, request, context):
+        """Changes a study.
+        Callers: users with STUDY EDIT, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteStudy(self, request, context):
+        """Deletes a study. Tasks that were made from it stay.
+        Callers: users with STUDY DELETE, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,6 +486,22 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEvents(self, request, context):
+        """Streams the audit trail from a position on, then each new event, in order.
+        Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: SHUTTING_DOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """Tells what organizations have used, day by day.
+        Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +520,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListOrganizationsRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListOrganizationsResponse.SerializeToString,
             ),
+            'GetOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOrganization,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetOrganizationRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetOrganizationResponse.SerializeToString,
+            ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateOrganizationResponse.SerializeToString,
+            ),
+            'DeleteOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOrganization,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteOrganizationRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteOrganizationResponse.SerializeToString,
+            ),
             'CreateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUser,
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateUserRequest.FromString,
@@ -257,6 +545,51 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListUsersRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListUsersResponse.SerializeToString,
             ),
+            'GetUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUser,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUserRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUserResponse.SerializeToString,
+            ),
+            'UpdateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateUser,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateUserRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'DeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUser,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteUserRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'RemoveTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveTotp,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.RemoveTotpRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.RemoveTotpResponse.SerializeToString,
+            ),
+            'CreateRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRole,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateRoleRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateRoleResponse.SerializeToString,
+            ),
+            'GetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRole,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetRoleRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetRoleResponse.SerializeToString,
+            ),
+            'UpdateRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRole,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateRoleRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateRoleResponse.SerializeToString,
+            ),
+            'DeleteRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRole,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteRoleRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteRoleResponse.SerializeToString,
+            ),
+            'ListRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRules,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListRulesRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListRulesResponse.SerializeToString,
+            ),
             'ListRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRoles,
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListRolesRequest.FromString,
@@ -266,6 +599,41 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListCollaborations,
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListCollaborationsRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListCollaborationsResponse.SerializeToString,
+            ),
+            'GetCollaboration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollaboration,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetCollaborationRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetCollaborationResponse.SerializeToString,
+            ),
+            'GetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNode,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetNodeRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'CreateStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateStudy,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateStudyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.CreateStudyResponse.SerializeToString,
+            ),
+            'GetStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStudy,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetStudyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetStudyResponse.SerializeToString,
+            ),
+            'ListStudies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStudies,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListStudiesRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListStudiesResponse.SerializeToString,
+            ),
+            'UpdateStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateStudy,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateStudyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.UpdateStudyResponse.SerializeToString,
+            ),
+            'DeleteStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteStudy,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteStudyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.DeleteStudyResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -301,6 +669,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.ListEventsRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUsageRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_admin__service__pb2.GetUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,6 +775,87 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
+    def GetOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetOrganization',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetOrganizationRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/UpdateOrganization',
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateOrganizationRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/DeleteOrganization',
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteOrganizationRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateUser(request,
             target,
             options=(),
@@ -451,6 +910,249 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
+    def GetUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetUser',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetUserRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/UpdateUser',
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateUserRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/DeleteUser',
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteUserRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/RemoveTotp',
+            folkmoot_dot_v1_dot_admin__service__pb2.RemoveTotpRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.RemoveTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/CreateRole',
+            folkmoot_dot_v1_dot_admin__service__pb2.CreateRoleRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.CreateRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetRole',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetRoleRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/UpdateRole',
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateRoleRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/DeleteRole',
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteRoleRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/ListRules',
+            folkmoot_dot_v1_dot_admin__service__pb2.ListRulesRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.ListRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListRoles(request,
             target,
             options=(),
@@ -494,6 +1196,195 @@ class AdminService:
             '/folkmoot.v1.AdminService/ListCollaborations',
             folkmoot_dot_v1_dot_admin__service__pb2.ListCollaborationsRequest.SerializeToString,
             folkmoot_dot_v1_dot_admin__service__pb2.ListCollaborationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCollaboration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetCollaboration',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetCollaborationRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetCollaborationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetNode',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetNodeRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/CreateStudy',
+            folkmoot_dot_v1_dot_admin__service__pb2.CreateStudyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.CreateStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetStudy',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetStudyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStudies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/ListStudies',
+            folkmoot_dot_v1_dot_admin__service__pb2.ListStudiesRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.ListStudiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/UpdateStudy',
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateStudyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.UpdateStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/DeleteStudy',
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteStudyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.DeleteStudyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -683,6 +1574,60 @@ class AdminService:
             '/folkmoot.v1.AdminService/ListEvents',
             folkmoot_dot_v1_dot_admin__service__pb2.ListEventsRequest.SerializeToString,
             folkmoot_dot_v1_dot_admin__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/WatchEvents',
+            folkmoot_dot_v1_dot_admin__service__pb2.WatchEventsRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AdminService/GetUsage',
+            folkmoot_dot_v1_dot_admin__service__pb2.GetUsageRequest.SerializeToString,
+            folkmoot_dot_v1_dot_admin__service__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,18 @@ class AdminServiceStub:
     """Lists organizations' accounts.
     Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
+    GetOrganization: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetOrganizationRequest, _admin_service_pb2.GetOrganizationResponse]
+    """Gives an organization's account.
+    Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND.
+    """
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateOrganizationRequest, _admin_service_pb2.UpdateOrganizationResponse]
+    """Changes an organization's account.
+    Callers: users with ORGANIZATION EDIT, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+    """
+    DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteOrganizationRequest, _admin_service_pb2.DeleteOrganizationResponse]
+    """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
+    Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateUserRequest, _admin_service_pb2.CreateUserResponse]
     """Makes a user.
     Callers: users with USER CREATE, as far as its scope reaches; nobody gives a role with a rule that he lacks.
@@ -56,13 +68,77 @@ class AdminServiceStub:
     """Lists users.
     Callers: users with USER VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
-    ListRoles: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListRolesRequest, _admin_service_pb2.ListRolesResponse]
-    """Lists roles with their rules.
+    GetUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetUserRequest, _admin_service_pb2.GetUserResponse]
+    """Gives a user.
+    Callers: users with USER VIEW, as far as its scope reaches; everybody, about himself. Idempotent. Errors: USER_NOT_FOUND.
+    """
+    UpdateUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateUserRequest, _admin_service_pb2.UpdateUserResponse]
+    """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
+    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    """
+    DeleteUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteUserRequest, _admin_service_pb2.DeleteUserResponse]
+    """Deletes a user: logins and API keys end. Tasks stay.
+    Callers: users with USER DELETE, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
+    """
+    RemoveTotp: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveTotpRequest, _admin_service_pb2.RemoveTotpResponse]
+    """Takes a lost second factor from a user, whom the caller knows; the user's logins end.
+    Callers: users with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
+    """
+    CreateRole: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateRoleRequest, _admin_service_pb2.CreateRoleResponse]
+    """Makes a role: a named set of rules.
+    Callers: users with ROLE CREATE, as far as its scope reaches; nobody makes one with a rule that he lacks. Idempotent by role_id. Errors: NAME_TAKEN, ID_TAKEN, NOT_ALLOWED, ORGANIZATION_NOT_FOUND.
+    """
+    GetRole: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetRoleRequest, _admin_service_pb2.GetRoleResponse]
+    """Gives a role.
+    Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND.
+    """
+    UpdateRole: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateRoleRequest, _admin_service_pb2.UpdateRoleResponse]
+    """Changes a role that is not a default one; what users may do changes at once.
+    Callers: users with ROLE EDIT, as far as its scope reaches; nobody gives a rule that he lacks. Idempotent. Errors: ROLE_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    """
+    DeleteRole: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteRoleRequest, _admin_service_pb2.DeleteRoleResponse]
+    """Deletes a role that is not a default one.
+    Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    """
+    ListRules: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListRulesRequest, _admin_service_pb2.ListRulesResponse]
+    """Lists the rules that there are: which resources, operations and scopes mean something.
     Callers: users with ROLE VIEW. Idempotent.
+    """
+    ListRoles: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListRolesRequest, _admin_service_pb2.ListRolesResponse]
+    """Lists roles with their rules: the default ones, and those of organizations that the caller may see.
+    Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
     ListCollaborations: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListCollaborationsRequest, _admin_service_pb2.ListCollaborationsResponse]
     """Lists collaborations, as their ledgers say.
     Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+    """
+    GetCollaboration: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetCollaborationRequest, _admin_service_pb2.GetCollaborationResponse]
+    """Gives a collaboration, as its ledger says.
+    Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    GetNode: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetNodeRequest, _admin_service_pb2.GetNodeResponse]
+    """Gives a node, as the ledger says, with its connection.
+    Callers: users with NODE VIEW, as far as its scope reaches. Idempotent. Errors: NODE_NOT_FOUND.
+    """
+    CreateStudy: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateStudyRequest, _admin_service_pb2.CreateStudyResponse]
+    """Makes a study: a saved list of a collaboration's organizations, for people to choose from. Nodes don't look at it.
+    Callers: users with STUDY CREATE, as far as its scope reaches. Idempotent by study_id. Errors: COLLABORATION_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ID_TAKEN.
+    """
+    GetStudy: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetStudyRequest, _admin_service_pb2.GetStudyResponse]
+    """Gives a study.
+    Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND.
+    """
+    ListStudies: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListStudiesRequest, _admin_service_pb2.ListStudiesResponse]
+    """Lists studies.
+    Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+    """
+    UpdateStudy: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateStudyRequest, _admin_service_pb2.UpdateStudyResponse]
+    """Changes a study.
+    Callers: users with STUDY EDIT, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+    """
+    DeleteStudy: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteStudyRequest, _admin_service_pb2.DeleteStudyResponse]
+    """Deletes a study. Tasks that were made from it stay.
+    Callers: users with STUDY DELETE, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ETAG_MISMATCH.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodesRequest, _admin_service_pb2.ListNodesResponse]
     """Lists nodes, as the ledger says, with their connection.
@@ -95,6 +171,14 @@ class AdminServiceStub:
     """Lists the audit trail.
     Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchEventsRequest, _admin_service_pb2.WatchEventsResponse]
+    """Streams the audit trail from a position on, then each new event, in order.
+    Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: SHUTTING_DOWN.
+    """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetUsageRequest, _admin_service_pb2.GetUsageResponse]
+    """Tells what organizations have used, day by day.
+    Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: INVALID_FIELD.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -115,6 +199,18 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists organizations' accounts.
     Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
+    GetOrganization: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetOrganizationRequest, _admin_service_pb2.GetOrganizationResponse]  # type: ignore[assignment]
+    """Gives an organization's account.
+    Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND.
+    """
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateOrganizationRequest, _admin_service_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
+    """Changes an organization's account.
+    Callers: users with ORGANIZATION EDIT, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+    """
+    DeleteOrganization: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteOrganizationRequest, _admin_service_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
+    """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
+    Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    """
     CreateUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateUserRequest, _admin_service_pb2.CreateUserResponse]  # type: ignore[assignment]
     """Makes a user.
     Callers: users with USER CREATE, as far as its scope reaches; nobody gives a role with a rule that he lacks.
@@ -124,13 +220,77 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists users.
     Callers: users with USER VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
-    ListRoles: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListRolesRequest, _admin_service_pb2.ListRolesResponse]  # type: ignore[assignment]
-    """Lists roles with their rules.
+    GetUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetUserRequest, _admin_service_pb2.GetUserResponse]  # type: ignore[assignment]
+    """Gives a user.
+    Callers: users with USER VIEW, as far as its scope reaches; everybody, about himself. Idempotent. Errors: USER_NOT_FOUND.
+    """
+    UpdateUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateUserRequest, _admin_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
+    """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
+    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    """
+    DeleteUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteUserRequest, _admin_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
+    """Deletes a user: logins and API keys end. Tasks stay.
+    Callers: users with USER DELETE, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
+    """
+    RemoveTotp: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveTotpRequest, _admin_service_pb2.RemoveTotpResponse]  # type: ignore[assignment]
+    """Takes a lost second factor from a user, whom the caller knows; the user's logins end.
+    Callers: users with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
+    """
+    CreateRole: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateRoleRequest, _admin_service_pb2.CreateRoleResponse]  # type: ignore[assignment]
+    """Makes a role: a named set of rules.
+    Callers: users with ROLE CREATE, as far as its scope reaches; nobody makes one with a rule that he lacks. Idempotent by role_id. Errors: NAME_TAKEN, ID_TAKEN, NOT_ALLOWED, ORGANIZATION_NOT_FOUND.
+    """
+    GetRole: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetRoleRequest, _admin_service_pb2.GetRoleResponse]  # type: ignore[assignment]
+    """Gives a role.
+    Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND.
+    """
+    UpdateRole: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateRoleRequest, _admin_service_pb2.UpdateRoleResponse]  # type: ignore[assignment]
+    """Changes a role that is not a default one; what users may do changes at once.
+    Callers: users with ROLE EDIT, as far as its scope reaches; nobody gives a rule that he lacks. Idempotent. Errors: ROLE_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    """
+    DeleteRole: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteRoleRequest, _admin_service_pb2.DeleteRoleResponse]  # type: ignore[assignment]
+    """Deletes a role that is not a default one.
+    Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    """
+    ListRules: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListRulesRequest, _admin_service_pb2.ListRulesResponse]  # type: ignore[assignment]
+    """Lists the rules that there are: which resources, operations and scopes mean something.
     Callers: users with ROLE VIEW. Idempotent.
+    """
+    ListRoles: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListRolesRequest, _admin_service_pb2.ListRolesResponse]  # type: ignore[assignment]
+    """Lists roles with their rules: the default ones, and those of organizations that the caller may see.
+    Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
     ListCollaborations: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListCollaborationsRequest, _admin_service_pb2.ListCollaborationsResponse]  # type: ignore[assignment]
     """Lists collaborations, as their ledgers say.
     Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+    """
+    GetCollaboration: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetCollaborationRequest, _admin_service_pb2.GetCollaborationResponse]  # type: ignore[assignment]
+    """Gives a collaboration, as its ledger says.
+    Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+    """
+    GetNode: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetNodeRequest, _admin_service_pb2.GetNodeResponse]  # type: ignore[assignment]
+    """Gives a node, as the ledger says, with its connection.
+    Callers: users with NODE VIEW, as far as its scope reaches. Idempotent. Errors: NODE_NOT_FOUND.
+    """
+    CreateStudy: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateStudyRequest, _admin_service_pb2.CreateStudyResponse]  # type: ignore[assignment]
+    """Makes a study: a saved list of a collaboration's organizations, for people to choose from. Nodes don't look at it.
+    Callers: users with STUDY CREATE, as far as its scope reaches. Idempotent by study_id. Errors: COLLABORATION_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ID_TAKEN.
+    """
+    GetStudy: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetStudyRequest, _admin_service_pb2.GetStudyResponse]  # type: ignore[assignment]
+    """Gives a study.
+    Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND.
+    """
+    ListStudies: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListStudiesRequest, _admin_service_pb2.ListStudiesResponse]  # type: ignore[assignment]
+    """Lists studies.
+    Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+    """
+    UpdateStudy: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateStudyRequest, _admin_service_pb2.UpdateStudyResponse]  # type: ignore[assignment]
+    """Changes a study.
+    Callers: users with STUDY EDIT, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+    """
+    DeleteStudy: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteStudyRequest, _admin_service_pb2.DeleteStudyResponse]  # type: ignore[assignment]
+    """Deletes a study. Tasks that were made from it stay.
+    Callers: users with STUDY DELETE, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ETAG_MISMATCH.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodesRequest, _admin_service_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Lists nodes, as the ledger says, with their connection.
@@ -162,6 +322,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEventsRequest, _admin_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the audit trail.
     Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+    """
+    WatchEvents: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchEventsRequest, _admin_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """Streams the audit trail from a position on, then each new event, in order.
+    Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: SHUTTING_DOWN.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetUsageRequest, _admin_service_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Tells what organizations have used, day by day.
+    Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: INVALID_FIELD.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -200,6 +368,36 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetOrganization(
+        self,
+        request: _admin_service_pb2.GetOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetOrganizationResponse, _abc.Awaitable[_admin_service_pb2.GetOrganizationResponse]]:
+        """Gives an organization's account.
+        Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _admin_service_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateOrganizationResponse, _abc.Awaitable[_admin_service_pb2.UpdateOrganizationResponse]]:
+        """Changes an organization's account.
+        Callers: users with ORGANIZATION EDIT, as far as its scope reaches. Idempotent. Errors: ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteOrganization(
+        self,
+        request: _admin_service_pb2.DeleteOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteOrganizationResponse, _abc.Awaitable[_admin_service_pb2.DeleteOrganizationResponse]]:
+        """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
+        Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        """
+
+    @_abc_1.abstractmethod
     def CreateUser(
         self,
         request: _admin_service_pb2.CreateUserRequest,
@@ -221,13 +419,103 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetUser(
+        self,
+        request: _admin_service_pb2.GetUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetUserResponse, _abc.Awaitable[_admin_service_pb2.GetUserResponse]]:
+        """Gives a user.
+        Callers: users with USER VIEW, as far as its scope reaches; everybody, about himself. Idempotent. Errors: USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateUser(
+        self,
+        request: _admin_service_pb2.UpdateUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateUserResponse, _abc.Awaitable[_admin_service_pb2.UpdateUserResponse]]:
+        """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
+        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteUser(
+        self,
+        request: _admin_service_pb2.DeleteUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteUserResponse, _abc.Awaitable[_admin_service_pb2.DeleteUserResponse]]:
+        """Deletes a user: logins and API keys end. Tasks stay.
+        Callers: users with USER DELETE, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveTotp(
+        self,
+        request: _admin_service_pb2.RemoveTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RemoveTotpResponse, _abc.Awaitable[_admin_service_pb2.RemoveTotpResponse]]:
+        """Takes a lost second factor from a user, whom the caller knows; the user's logins end.
+        Callers: users with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRole(
+        self,
+        request: _admin_service_pb2.CreateRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CreateRoleResponse, _abc.Awaitable[_admin_service_pb2.CreateRoleResponse]]:
+        """Makes a role: a named set of rules.
+        Callers: users with ROLE CREATE, as far as its scope reaches; nobody makes one with a rule that he lacks. Idempotent by role_id. Errors: NAME_TAKEN, ID_TAKEN, NOT_ALLOWED, ORGANIZATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRole(
+        self,
+        request: _admin_service_pb2.GetRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetRoleResponse, _abc.Awaitable[_admin_service_pb2.GetRoleResponse]]:
+        """Gives a role.
+        Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateRole(
+        self,
+        request: _admin_service_pb2.UpdateRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateRoleResponse, _abc.Awaitable[_admin_service_pb2.UpdateRoleResponse]]:
+        """Changes a role that is not a default one; what users may do changes at once.
+        Callers: users with ROLE EDIT, as far as its scope reaches; nobody gives a rule that he lacks. Idempotent. Errors: ROLE_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteRole(
+        self,
+        request: _admin_service_pb2.DeleteRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteRoleResponse, _abc.Awaitable[_admin_service_pb2.DeleteRoleResponse]]:
+        """Deletes a role that is not a default one.
+        Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRules(
+        self,
+        request: _admin_service_pb2.ListRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListRulesResponse, _abc.Awaitable[_admin_service_pb2.ListRulesResponse]]:
+        """Lists the rules that there are: which resources, operations and scopes mean something.
+        Callers: users with ROLE VIEW. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
     def ListRoles(
         self,
         request: _admin_service_pb2.ListRolesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListRolesResponse, _abc.Awaitable[_admin_service_pb2.ListRolesResponse]]:
-        """Lists roles with their rules.
-        Callers: users with ROLE VIEW. Idempotent.
+        """Lists roles with their rules: the default ones, and those of organizations that the caller may see.
+        Callers: users with ROLE VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -238,6 +526,76 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.ListCollaborationsResponse, _abc.Awaitable[_admin_service_pb2.ListCollaborationsResponse]]:
         """Lists collaborations, as their ledgers say.
         Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCollaboration(
+        self,
+        request: _admin_service_pb2.GetCollaborationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetCollaborationResponse, _abc.Awaitable[_admin_service_pb2.GetCollaborationResponse]]:
+        """Gives a collaboration, as its ledger says.
+        Callers: users with COLLABORATION VIEW, as far as its scope reaches. Idempotent. Errors: COLLABORATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetNode(
+        self,
+        request: _admin_service_pb2.GetNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetNodeResponse, _abc.Awaitable[_admin_service_pb2.GetNodeResponse]]:
+        """Gives a node, as the ledger says, with its connection.
+        Callers: users with NODE VIEW, as far as its scope reaches. Idempotent. Errors: NODE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateStudy(
+        self,
+        request: _admin_service_pb2.CreateStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CreateStudyResponse, _abc.Awaitable[_admin_service_pb2.CreateStudyResponse]]:
+        """Makes a study: a saved list of a collaboration's organizations, for people to choose from. Nodes don't look at it.
+        Callers: users with STUDY CREATE, as far as its scope reaches. Idempotent by study_id. Errors: COLLABORATION_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ID_TAKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStudy(
+        self,
+        request: _admin_service_pb2.GetStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetStudyResponse, _abc.Awaitable[_admin_service_pb2.GetStudyResponse]]:
+        """Gives a study.
+        Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListStudies(
+        self,
+        request: _admin_service_pb2.ListStudiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListStudiesResponse, _abc.Awaitable[_admin_service_pb2.ListStudiesResponse]]:
+        """Lists studies.
+        Callers: users with STUDY VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateStudy(
+        self,
+        request: _admin_service_pb2.UpdateStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateStudyResponse, _abc.Awaitable[_admin_service_pb2.UpdateStudyResponse]]:
+        """Changes a study.
+        Callers: users with STUDY EDIT, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ORGANIZATION_NOT_FOUND, NAME_TAKEN, ETAG_MISMATCH, INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteStudy(
+        self,
+        request: _admin_service_pb2.DeleteStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteStudyResponse, _abc.Awaitable[_admin_service_pb2.DeleteStudyResponse]]:
+        """Deletes a study. Tasks that were made from it stay.
+        Callers: users with STUDY DELETE, as far as its scope reaches. Idempotent. Errors: STUDY_NOT_FOUND, ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod
@@ -311,6 +669,26 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.ListEventsResponse, _abc.Awaitable[_admin_service_pb2.ListEventsResponse]]:
         """Lists the audit trail.
         Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _admin_service_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_admin_service_pb2.WatchEventsResponse]]:
+        """Streams the audit trail from a position on, then each new event, in order.
+        Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: SHUTTING_DOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _admin_service_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetUsageResponse, _abc.Awaitable[_admin_service_pb2.GetUsageResponse]]:
+        """Tells what organizations have used, day by day.
+        Callers: users with ORGANIZATION VIEW, as far as its scope reaches. Idempotent. Errors: INVALID_FIELD.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -55,6 +55,16 @@ class AuthServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.LogoutRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.LogoutResponse.FromString,
                 _registered_method=True)
+        self.ListLogins = channel.unary_unary(
+                '/folkmoot.v1.AuthService/ListLogins',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ListLoginsRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ListLoginsResponse.FromString,
+                _registered_method=True)
+        self.EndLogins = channel.unary_unary(
+                '/folkmoot.v1.AuthService/EndLogins',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.EndLoginsRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.EndLoginsResponse.FromString,
+                _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/folkmoot.v1.AuthService/WhoAmI',
                 request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.WhoAmIRequest.SerializeToString,
@@ -64,6 +74,76 @@ class AuthServiceStub:
                 '/folkmoot.v1.AuthService/ChangePassword',
                 request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ChangePasswordRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/folkmoot.v1.AuthService/RequestPasswordReset',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/folkmoot.v1.AuthService/ResetPassword',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.EnrollTotp = channel.unary_unary(
+                '/folkmoot.v1.AuthService/EnrollTotp',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.EnrollTotpRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.EnrollTotpResponse.FromString,
+                _registered_method=True)
+        self.ConfirmTotp = channel.unary_unary(
+                '/folkmoot.v1.AuthService/ConfirmTotp',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ConfirmTotpRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ConfirmTotpResponse.FromString,
+                _registered_method=True)
+        self.RequestTotpReset = channel.unary_unary(
+                '/folkmoot.v1.AuthService/RequestTotpReset',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestTotpResetRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestTotpResetResponse.FromString,
+                _registered_method=True)
+        self.ResetTotp = channel.unary_unary(
+                '/folkmoot.v1.AuthService/ResetTotp',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetTotpRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetTotpResponse.FromString,
+                _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/folkmoot.v1.AuthService/CreateApiKey',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/folkmoot.v1.AuthService/ListApiKeys',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.DeleteApiKey = channel.unary_unary(
+                '/folkmoot.v1.AuthService/DeleteApiKey',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.DeleteApiKeyRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.DeleteApiKeyResponse.FromString,
+                _registered_method=True)
+        self.RegisterOrganization = channel.unary_unary(
+                '/folkmoot.v1.AuthService/RegisterOrganization',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.RegisterOrganizationRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.RegisterOrganizationResponse.FromString,
+                _registered_method=True)
+        self.StartCodeLogin = channel.unary_unary(
+                '/folkmoot.v1.AuthService/StartCodeLogin',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.StartCodeLoginRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.StartCodeLoginResponse.FromString,
+                _registered_method=True)
+        self.FinishCodeLogin = channel.unary_unary(
+                '/folkmoot.v1.AuthService/FinishCodeLogin',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishCodeLoginRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishCodeLoginResponse.FromString,
+                _registered_method=True)
+        self.StartDeviceLogin = channel.unary_unary(
+                '/folkmoot.v1.AuthService/StartDeviceLogin',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.StartDeviceLoginRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.StartDeviceLoginResponse.FromString,
+                _registered_method=True)
+        self.FinishDeviceLogin = channel.unary_unary(
+                '/folkmoot.v1.AuthService/FinishDeviceLogin',
+                request_serializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishDeviceLoginRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishDeviceLoginResponse.FromString,
                 _registered_method=True)
         self.GetNonce = channel.unary_unary(
                 '/folkmoot.v1.AuthService/GetNonce',
@@ -91,8 +171,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Login(self, request, context):
-        """Exchanges user name and password for tokens.
-        Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT.
+        """Exchanges user name, password and, if the user has a second factor, its present code for tokens.
+        Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_REQUIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +187,24 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Logout(self, request, context):
-        """Ends the caller's session: its refresh token works no more.
+        """Ends the caller's login: its tokens work no more.
         Callers: users. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLogins(self, request, context):
+        """Lists where a user is logged in.
+        Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndLogins(self, request, context):
+        """Ends a login, or all of a user's but the caller's own: their tokens work no more.
+        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,8 +219,121 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the caller's password; its other sessions end.
-        Callers: users. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK.
+        """Changes the caller's password; its other logins end.
+        Callers: users, not by an API key. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK, NOT_ALLOWED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Mails a token that sets a new password, to the address of the user's account. The answer is the same whether there is such a user.
+        Callers: anybody. Idempotent in effect. Errors: NOT_CONFIGURED, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a password with a mailed token; all logins of the user end. A second factor stays as it is.
+        Callers: anybody who has the token. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, PASSWORD_WEAK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrollTotp(self, request, context):
+        """Begins to set up a second factor: a new secret for an authenticator app, which counts once ConfirmTotp has seen its code.
+        Callers: users who have none, not by an API key. Not idempotent: the last secret counts. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmTotp(self, request, context):
+        """Finishes setting up a second factor; the caller's other logins end. From here on Login asks for its code.
+        Callers: users who began to set one up. Not idempotent. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestTotpReset(self, request, context):
+        """Mails a token that removes a lost second factor, once the password has been given.
+        Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, NOT_CONFIGURED, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetTotp(self, request, context):
+        """Removes a second factor with a mailed token and the password; all logins of the user end.
+        Callers: anybody who has both. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, LOGIN_FAILED, LOCKED_OUT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateApiKey(self, request, context):
+        """Makes a key with which an application acts for the caller, within rules that the caller has.
+        Callers: users, not by an API key. Idempotent by api_key_id but for the secret, which is told once.
+        Errors: ID_TAKEN, NAME_TAKEN, NOT_ALLOWED, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists a user's API keys, without their secrets.
+        Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteApiKey(self, request, context):
+        """Ends an API key.
+        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterOrganization(self, request, context):
+        """Makes an organization's account with its first user, an Organization Admin, where this server lets organizations register themselves.
+        Callers: anybody. Idempotent by the ids. Errors: REGISTRATION_CLOSED, NAME_TAKEN, ID_TAKEN, PASSWORD_WEAK, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartCodeLogin(self, request, context):
+        """Begins a login at the OpenID Connect provider of this server, in a browser (authorization code with PKCE).
+        Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishCodeLogin(self, request, context):
+        """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
+        Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartDeviceLogin(self, request, context):
+        """Begins a login at the OpenID Connect provider of this server, on another device (device authorization grant).
+        Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishDeviceLogin(self, request, context):
+        """Finishes a login that StartDeviceLogin began, once the person has agreed on the other device.
+        Callers: anybody who began it. Idempotent until it gives tokens. Errors: LOGIN_PENDING, LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +380,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.LogoutRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.LogoutResponse.SerializeToString,
             ),
+            'ListLogins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogins,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ListLoginsRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ListLoginsResponse.SerializeToString,
+            ),
+            'EndLogins': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndLogins,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.EndLoginsRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.EndLoginsResponse.SerializeToString,
+            ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
                     request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.WhoAmIRequest.FromString,
@@ -180,6 +399,76 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.ChangePassword,
                     request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ChangePasswordRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'EnrollTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrollTotp,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.EnrollTotpRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.EnrollTotpResponse.SerializeToString,
+            ),
+            'ConfirmTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmTotp,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ConfirmTotpRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ConfirmTotpResponse.SerializeToString,
+            ),
+            'RequestTotpReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestTotpReset,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestTotpResetRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.RequestTotpResetResponse.SerializeToString,
+            ),
+            'ResetTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetTotp,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetTotpRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ResetTotpResponse.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'DeleteApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteApiKey,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.DeleteApiKeyRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.DeleteApiKeyResponse.SerializeToString,
+            ),
+            'RegisterOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterOrganization,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.RegisterOrganizationRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.RegisterOrganizationResponse.SerializeToString,
+            ),
+            'StartCodeLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartCodeLogin,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.StartCodeLoginRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.StartCodeLoginResponse.SerializeToString,
+            ),
+            'FinishCodeLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishCodeLogin,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishCodeLoginRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishCodeLoginResponse.SerializeToString,
+            ),
+            'StartDeviceLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartDeviceLogin,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.StartDeviceLoginRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.StartDeviceLoginResponse.SerializeToString,
+            ),
+            'FinishDeviceLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishDeviceLogin,
+                    request_deserializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishDeviceLoginRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_auth__service__pb2.FinishDeviceLoginResponse.SerializeToString,
             ),
             'GetNonce': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNonce,
@@ -312,6 +601,60 @@ class AuthService:
             _registered_method=True)
 
     @staticmethod
+    def ListLogins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/ListLogins',
+            folkmoot_dot_v1_dot_auth__service__pb2.ListLoginsRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.ListLoginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndLogins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/EndLogins',
+            folkmoot_dot_v1_dot_auth__service__pb2.EndLoginsRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.EndLoginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WhoAmI(request,
             target,
             options=(),
@@ -355,6 +698,384 @@ class AuthService:
             '/folkmoot.v1.AuthService/ChangePassword',
             folkmoot_dot_v1_dot_auth__service__pb2.ChangePasswordRequest.SerializeToString,
             folkmoot_dot_v1_dot_auth__service__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/RequestPasswordReset',
+            folkmoot_dot_v1_dot_auth__service__pb2.RequestPasswordResetRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/ResetPassword',
+            folkmoot_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrollTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/EnrollTotp',
+            folkmoot_dot_v1_dot_auth__service__pb2.EnrollTotpRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.EnrollTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/ConfirmTotp',
+            folkmoot_dot_v1_dot_auth__service__pb2.ConfirmTotpRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.ConfirmTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestTotpReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/RequestTotpReset',
+            folkmoot_dot_v1_dot_auth__service__pb2.RequestTotpResetRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.RequestTotpResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/ResetTotp',
+            folkmoot_dot_v1_dot_auth__service__pb2.ResetTotpRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.ResetTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/CreateApiKey',
+            folkmoot_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/ListApiKeys',
+            folkmoot_dot_v1_dot_auth__service__pb2.ListApiKeysRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/DeleteApiKey',
+            folkmoot_dot_v1_dot_auth__service__pb2.DeleteApiKeyRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.DeleteApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/RegisterOrganization',
+            folkmoot_dot_v1_dot_auth__service__pb2.RegisterOrganizationRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.RegisterOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartCodeLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/StartCodeLogin',
+            folkmoot_dot_v1_dot_auth__service__pb2.StartCodeLoginRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.StartCodeLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishCodeLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/FinishCodeLogin',
+            folkmoot_dot_v1_dot_auth__service__pb2.FinishCodeLoginRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.FinishCodeLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartDeviceLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/StartDeviceLogin',
+            folkmoot_dot_v1_dot_auth__service__pb2.StartDeviceLoginRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.StartDeviceLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishDeviceLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.AuthService/FinishDeviceLogin',
+            folkmoot_dot_v1_dot_auth__service__pb2.FinishDeviceLoginRequest.SerializeToString,
+            folkmoot_dot_v1_dot_auth__service__pb2.FinishDeviceLoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,24 +39,89 @@ class AuthServiceStub:
     Errors: SETUP_TOKEN_INVALID, SETUP_DONE, PASSWORD_WEAK.
     """
     Login: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]
-    """Exchanges user name and password for tokens.
-    Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT.
+    """Exchanges user name, password and, if the user has a second factor, its present code for tokens.
+    Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_REQUIRED.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshRequest, _auth_service_pb2.RefreshResponse]
     """Exchanges a refresh token for new tokens; the old refresh token ends.
     Callers: anybody who has one. Not idempotent. Errors: TOKEN_INVALID.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.LogoutRequest, _auth_service_pb2.LogoutResponse]
-    """Ends the caller's session: its refresh token works no more.
+    """Ends the caller's login: its tokens work no more.
     Callers: users. Idempotent.
+    """
+    ListLogins: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListLoginsRequest, _auth_service_pb2.ListLoginsResponse]
+    """Lists where a user is logged in.
+    Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+    """
+    EndLogins: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.EndLoginsRequest, _auth_service_pb2.EndLoginsResponse]
+    """Ends a login, or all of a user's but the caller's own: their tokens work no more.
+    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
     """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.WhoAmIRequest, _auth_service_pb2.WhoAmIResponse]
     """Tells who the caller is and what it may do.
     Callers: users and nodes. Idempotent.
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ChangePasswordRequest, _auth_service_pb2.ChangePasswordResponse]
-    """Changes the caller's password; its other sessions end.
-    Callers: users. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK.
+    """Changes the caller's password; its other logins end.
+    Callers: users, not by an API key. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK, NOT_ALLOWED.
+    """
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RequestPasswordResetRequest, _auth_service_pb2.RequestPasswordResetResponse]
+    """Mails a token that sets a new password, to the address of the user's account. The answer is the same whether there is such a user.
+    Callers: anybody. Idempotent in effect. Errors: NOT_CONFIGURED, TOO_MANY.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ResetPasswordRequest, _auth_service_pb2.ResetPasswordResponse]
+    """Sets a password with a mailed token; all logins of the user end. A second factor stays as it is.
+    Callers: anybody who has the token. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, PASSWORD_WEAK.
+    """
+    EnrollTotp: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.EnrollTotpRequest, _auth_service_pb2.EnrollTotpResponse]
+    """Begins to set up a second factor: a new secret for an authenticator app, which counts once ConfirmTotp has seen its code.
+    Callers: users who have none, not by an API key. Not idempotent: the last secret counts. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+    """
+    ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ConfirmTotpRequest, _auth_service_pb2.ConfirmTotpResponse]
+    """Finishes setting up a second factor; the caller's other logins end. From here on Login asks for its code.
+    Callers: users who began to set one up. Not idempotent. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+    """
+    RequestTotpReset: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RequestTotpResetRequest, _auth_service_pb2.RequestTotpResetResponse]
+    """Mails a token that removes a lost second factor, once the password has been given.
+    Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, NOT_CONFIGURED, TOO_MANY.
+    """
+    ResetTotp: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ResetTotpRequest, _auth_service_pb2.ResetTotpResponse]
+    """Removes a second factor with a mailed token and the password; all logins of the user end.
+    Callers: anybody who has both. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, LOGIN_FAILED, LOCKED_OUT.
+    """
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]
+    """Makes a key with which an application acts for the caller, within rules that the caller has.
+    Callers: users, not by an API key. Idempotent by api_key_id but for the secret, which is told once.
+    Errors: ID_TAKEN, NAME_TAKEN, NOT_ALLOWED, TOO_MANY.
+    """
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]
+    """Lists a user's API keys, without their secrets.
+    Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+    """
+    DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.DeleteApiKeyRequest, _auth_service_pb2.DeleteApiKeyResponse]
+    """Ends an API key.
+    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+    """
+    RegisterOrganization: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RegisterOrganizationRequest, _auth_service_pb2.RegisterOrganizationResponse]
+    """Makes an organization's account with its first user, an Organization Admin, where this server lets organizations register themselves.
+    Callers: anybody. Idempotent by the ids. Errors: REGISTRATION_CLOSED, NAME_TAKEN, ID_TAKEN, PASSWORD_WEAK, TOO_MANY.
+    """
+    StartCodeLogin: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.StartCodeLoginRequest, _auth_service_pb2.StartCodeLoginResponse]
+    """Begins a login at the OpenID Connect provider of this server, in a browser (authorization code with PKCE).
+    Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+    """
+    FinishCodeLogin: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.FinishCodeLoginRequest, _auth_service_pb2.FinishCodeLoginResponse]
+    """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
+    Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+    """
+    StartDeviceLogin: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.StartDeviceLoginRequest, _auth_service_pb2.StartDeviceLoginResponse]
+    """Begins a login at the OpenID Connect provider of this server, on another device (device authorization grant).
+    Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+    """
+    FinishDeviceLogin: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.FinishDeviceLoginRequest, _auth_service_pb2.FinishDeviceLoginResponse]
+    """Finishes a login that StartDeviceLogin began, once the person has agreed on the other device.
+    Callers: anybody who began it. Idempotent until it gives tokens. Errors: LOGIN_PENDING, LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
     """
     GetNonce: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetNonceRequest, _auth_service_pb2.GetNonceResponse]
     """Gives a nonce to sign, good for one use within a minute.
@@ -80,24 +145,89 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Errors: SETUP_TOKEN_INVALID, SETUP_DONE, PASSWORD_WEAK.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]  # type: ignore[assignment]
-    """Exchanges user name and password for tokens.
-    Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT.
+    """Exchanges user name, password and, if the user has a second factor, its present code for tokens.
+    Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_REQUIRED.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshRequest, _auth_service_pb2.RefreshResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for new tokens; the old refresh token ends.
     Callers: anybody who has one. Not idempotent. Errors: TOKEN_INVALID.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LogoutRequest, _auth_service_pb2.LogoutResponse]  # type: ignore[assignment]
-    """Ends the caller's session: its refresh token works no more.
+    """Ends the caller's login: its tokens work no more.
     Callers: users. Idempotent.
+    """
+    ListLogins: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListLoginsRequest, _auth_service_pb2.ListLoginsResponse]  # type: ignore[assignment]
+    """Lists where a user is logged in.
+    Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+    """
+    EndLogins: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.EndLoginsRequest, _auth_service_pb2.EndLoginsResponse]  # type: ignore[assignment]
+    """Ends a login, or all of a user's but the caller's own: their tokens work no more.
+    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.WhoAmIRequest, _auth_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Tells who the caller is and what it may do.
     Callers: users and nodes. Idempotent.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ChangePasswordRequest, _auth_service_pb2.ChangePasswordResponse]  # type: ignore[assignment]
-    """Changes the caller's password; its other sessions end.
-    Callers: users. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK.
+    """Changes the caller's password; its other logins end.
+    Callers: users, not by an API key. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK, NOT_ALLOWED.
+    """
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RequestPasswordResetRequest, _auth_service_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Mails a token that sets a new password, to the address of the user's account. The answer is the same whether there is such a user.
+    Callers: anybody. Idempotent in effect. Errors: NOT_CONFIGURED, TOO_MANY.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResetPasswordRequest, _auth_service_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Sets a password with a mailed token; all logins of the user end. A second factor stays as it is.
+    Callers: anybody who has the token. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, PASSWORD_WEAK.
+    """
+    EnrollTotp: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.EnrollTotpRequest, _auth_service_pb2.EnrollTotpResponse]  # type: ignore[assignment]
+    """Begins to set up a second factor: a new secret for an authenticator app, which counts once ConfirmTotp has seen its code.
+    Callers: users who have none, not by an API key. Not idempotent: the last secret counts. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+    """
+    ConfirmTotp: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ConfirmTotpRequest, _auth_service_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
+    """Finishes setting up a second factor; the caller's other logins end. From here on Login asks for its code.
+    Callers: users who began to set one up. Not idempotent. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+    """
+    RequestTotpReset: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RequestTotpResetRequest, _auth_service_pb2.RequestTotpResetResponse]  # type: ignore[assignment]
+    """Mails a token that removes a lost second factor, once the password has been given.
+    Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, NOT_CONFIGURED, TOO_MANY.
+    """
+    ResetTotp: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResetTotpRequest, _auth_service_pb2.ResetTotpResponse]  # type: ignore[assignment]
+    """Removes a second factor with a mailed token and the password; all logins of the user end.
+    Callers: anybody who has both. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, LOGIN_FAILED, LOCKED_OUT.
+    """
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key with which an application acts for the caller, within rules that the caller has.
+    Callers: users, not by an API key. Idempotent by api_key_id but for the secret, which is told once.
+    Errors: ID_TAKEN, NAME_TAKEN, NOT_ALLOWED, TOO_MANY.
+    """
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists a user's API keys, without their secrets.
+    Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+    """
+    DeleteApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.DeleteApiKeyRequest, _auth_service_pb2.DeleteApiKeyResponse]  # type: ignore[assignment]
+    """Ends an API key.
+    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+    """
+    RegisterOrganization: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RegisterOrganizationRequest, _auth_service_pb2.RegisterOrganizationResponse]  # type: ignore[assignment]
+    """Makes an organization's account with its first user, an Organization Admin, where this server lets organizations register themselves.
+    Callers: anybody. Idempotent by the ids. Errors: REGISTRATION_CLOSED, NAME_TAKEN, ID_TAKEN, PASSWORD_WEAK, TOO_MANY.
+    """
+    StartCodeLogin: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.StartCodeLoginRequest, _auth_service_pb2.StartCodeLoginResponse]  # type: ignore[assignment]
+    """Begins a login at the OpenID Connect provider of this server, in a browser (authorization code with PKCE).
+    Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+    """
+    FinishCodeLogin: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.FinishCodeLoginRequest, _auth_service_pb2.FinishCodeLoginResponse]  # type: ignore[assignment]
+    """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
+    Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+    """
+    StartDeviceLogin: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.StartDeviceLoginRequest, _auth_service_pb2.StartDeviceLoginResponse]  # type: ignore[assignment]
+    """Begins a login at the OpenID Connect provider of this server, on another device (device authorization grant).
+    Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+    """
+    FinishDeviceLogin: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.FinishDeviceLoginRequest, _auth_service_pb2.FinishDeviceLoginResponse]  # type: ignore[assignment]
+    """Finishes a login that StartDeviceLogin began, once the person has agreed on the other device.
+    Callers: anybody who began it. Idempotent until it gives tokens. Errors: LOGIN_PENDING, LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
     """
     GetNonce: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetNonceRequest, _auth_service_pb2.GetNonceResponse]  # type: ignore[assignment]
     """Gives a nonce to sign, good for one use within a minute.
@@ -130,8 +260,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.LoginResponse, _abc.Awaitable[_auth_service_pb2.LoginResponse]]:
-        """Exchanges user name and password for tokens.
-        Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT.
+        """Exchanges user name, password and, if the user has a second factor, its present code for tokens.
+        Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_REQUIRED.
         """
 
     @_abc_1.abstractmethod
@@ -150,8 +280,28 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.LogoutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.LogoutResponse, _abc.Awaitable[_auth_service_pb2.LogoutResponse]]:
-        """Ends the caller's session: its refresh token works no more.
+        """Ends the caller's login: its tokens work no more.
         Callers: users. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLogins(
+        self,
+        request: _auth_service_pb2.ListLoginsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ListLoginsResponse, _abc.Awaitable[_auth_service_pb2.ListLoginsResponse]]:
+        """Lists where a user is logged in.
+        Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def EndLogins(
+        self,
+        request: _auth_service_pb2.EndLoginsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.EndLoginsResponse, _abc.Awaitable[_auth_service_pb2.EndLoginsResponse]]:
+        """Ends a login, or all of a user's but the caller's own: their tokens work no more.
+        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -170,8 +320,149 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.ChangePasswordResponse, _abc.Awaitable[_auth_service_pb2.ChangePasswordResponse]]:
-        """Changes the caller's password; its other sessions end.
-        Callers: users. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK.
+        """Changes the caller's password; its other logins end.
+        Callers: users, not by an API key. Not idempotent. Errors: LOGIN_FAILED, PASSWORD_WEAK, NOT_ALLOWED.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _auth_service_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.RequestPasswordResetResponse, _abc.Awaitable[_auth_service_pb2.RequestPasswordResetResponse]]:
+        """Mails a token that sets a new password, to the address of the user's account. The answer is the same whether there is such a user.
+        Callers: anybody. Idempotent in effect. Errors: NOT_CONFIGURED, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _auth_service_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ResetPasswordResponse, _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]]:
+        """Sets a password with a mailed token; all logins of the user end. A second factor stays as it is.
+        Callers: anybody who has the token. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, PASSWORD_WEAK.
+        """
+
+    @_abc_1.abstractmethod
+    def EnrollTotp(
+        self,
+        request: _auth_service_pb2.EnrollTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.EnrollTotpResponse, _abc.Awaitable[_auth_service_pb2.EnrollTotpResponse]]:
+        """Begins to set up a second factor: a new secret for an authenticator app, which counts once ConfirmTotp has seen its code.
+        Callers: users who have none, not by an API key. Not idempotent: the last secret counts. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmTotp(
+        self,
+        request: _auth_service_pb2.ConfirmTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ConfirmTotpResponse, _abc.Awaitable[_auth_service_pb2.ConfirmTotpResponse]]:
+        """Finishes setting up a second factor; the caller's other logins end. From here on Login asks for its code.
+        Callers: users who began to set one up. Not idempotent. Errors: LOGIN_FAILED, LOCKED_OUT, TOTP_ALREADY_SET, NOT_ALLOWED.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestTotpReset(
+        self,
+        request: _auth_service_pb2.RequestTotpResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.RequestTotpResetResponse, _abc.Awaitable[_auth_service_pb2.RequestTotpResetResponse]]:
+        """Mails a token that removes a lost second factor, once the password has been given.
+        Callers: anybody. Idempotent in effect. Errors: LOGIN_FAILED, LOCKED_OUT, NOT_CONFIGURED, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetTotp(
+        self,
+        request: _auth_service_pb2.ResetTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ResetTotpResponse, _abc.Awaitable[_auth_service_pb2.ResetTotpResponse]]:
+        """Removes a second factor with a mailed token and the password; all logins of the user end.
+        Callers: anybody who has both. Not idempotent: it works once. Errors: RESET_TOKEN_INVALID, LOGIN_FAILED, LOCKED_OUT.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _auth_service_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_auth_service_pb2.CreateApiKeyResponse]]:
+        """Makes a key with which an application acts for the caller, within rules that the caller has.
+        Callers: users, not by an API key. Idempotent by api_key_id but for the secret, which is told once.
+        Errors: ID_TAKEN, NAME_TAKEN, NOT_ALLOWED, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _auth_service_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ListApiKeysResponse, _abc.Awaitable[_auth_service_pb2.ListApiKeysResponse]]:
+        """Lists a user's API keys, without their secrets.
+        Callers: users, about themselves; about others with USER VIEW, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteApiKey(
+        self,
+        request: _auth_service_pb2.DeleteApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.DeleteApiKeyResponse, _abc.Awaitable[_auth_service_pb2.DeleteApiKeyResponse]]:
+        """Ends an API key.
+        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterOrganization(
+        self,
+        request: _auth_service_pb2.RegisterOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.RegisterOrganizationResponse, _abc.Awaitable[_auth_service_pb2.RegisterOrganizationResponse]]:
+        """Makes an organization's account with its first user, an Organization Admin, where this server lets organizations register themselves.
+        Callers: anybody. Idempotent by the ids. Errors: REGISTRATION_CLOSED, NAME_TAKEN, ID_TAKEN, PASSWORD_WEAK, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def StartCodeLogin(
+        self,
+        request: _auth_service_pb2.StartCodeLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.StartCodeLoginResponse, _abc.Awaitable[_auth_service_pb2.StartCodeLoginResponse]]:
+        """Begins a login at the OpenID Connect provider of this server, in a browser (authorization code with PKCE).
+        Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishCodeLogin(
+        self,
+        request: _auth_service_pb2.FinishCodeLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.FinishCodeLoginResponse, _abc.Awaitable[_auth_service_pb2.FinishCodeLoginResponse]]:
+        """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
+        Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def StartDeviceLogin(
+        self,
+        request: _auth_service_pb2.StartDeviceLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.StartDeviceLoginResponse, _abc.Awaitable[_auth_service_pb2.StartDeviceLoginResponse]]:
+        """Begins a login at the OpenID Connect provider of this server, on another device (device authorization grant).
+        Callers: anybody. Not idempotent. Errors: NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishDeviceLogin(
+        self,
+        request: _auth_service_pb2.FinishDeviceLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.FinishDeviceLoginResponse, _abc.Awaitable[_auth_service_pb2.FinishDeviceLoginResponse]]:
+        """Finishes a login that StartDeviceLogin began, once the person has agreed on the other device.
+        Callers: anybody who began it. Idempotent until it gives tokens. Errors: LOGIN_PENDING, LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
         """
 
     @_abc_1.abstractmethod

@@ -208,6 +208,40 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A disk is full, or nearly so: the node's, or the server's. Nothing was stored."""
     ERROR_REASON_PROPOSAL_NOT_FOUND: _ErrorReason.ValueType  # 107
     """No such proposal of an algorithm in the ledger."""
+    ERROR_REASON_TOTP_REQUIRED: _ErrorReason.ValueType  # 108
+    """A second factor is set up, and its code was not given."""
+    ERROR_REASON_TOTP_ALREADY_SET: _ErrorReason.ValueType  # 109
+    """The user has a second factor already."""
+    ERROR_REASON_RESET_TOKEN_INVALID: _ErrorReason.ValueType  # 110
+    """A mailed token is wrong, was used before, is for something else, or its time is over."""
+    ERROR_REASON_REGISTRATION_CLOSED: _ErrorReason.ValueType  # 111
+    """This server does not let organizations register themselves."""
+    ERROR_REASON_NOT_CONFIGURED: _ErrorReason.ValueType  # 112
+    """This server is not set up for this: mail, or an OpenID Connect provider."""
+    ERROR_REASON_LOGIN_PENDING: _ErrorReason.ValueType  # 113
+    """The person has not agreed yet."""
+    ERROR_REASON_PROVIDER_UNREACHABLE: _ErrorReason.ValueType  # 114
+    """The OpenID Connect provider, or the mail server, can't be reached."""
+    ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 115
+    """No such API key, or it is not for you."""
+    ERROR_REASON_STUDY_NOT_FOUND: _ErrorReason.ValueType  # 116
+    """No such study, or it is not for you."""
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 117
+    """No such session, or it is not for you."""
+    ERROR_REASON_DATAFRAME_NOT_FOUND: _ErrorReason.ValueType  # 118
+    """No such dataframe in the session, or none at this node."""
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 119
+    """It was changed since it was read: its etag is another one."""
+    ERROR_REASON_HAS_DEPENDENTS: _ErrorReason.ValueType  # 120
+    """Other things depend on it."""
+    ERROR_REASON_PROTECTED: _ErrorReason.ValueType  # 121
+    """It is one of the default roles, or the last user who may do everything."""
+    ERROR_REASON_TASK_NOT_ENDED: _ErrorReason.ValueType  # 122
+    """The task has not ended."""
+    ERROR_REASON_DATAFRAME_NOT_ALLOWED: _ErrorReason.ValueType  # 123
+    """The node leaves no dataframes, or the run was not asked for one."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 124
+    """The caller makes more calls than this server takes."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused."""
@@ -396,4 +430,38 @@ ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 106
 """A disk is full, or nearly so: the node's, or the server's. Nothing was stored."""
 ERROR_REASON_PROPOSAL_NOT_FOUND: ErrorReason.ValueType  # 107
 """No such proposal of an algorithm in the ledger."""
+ERROR_REASON_TOTP_REQUIRED: ErrorReason.ValueType  # 108
+"""A second factor is set up, and its code was not given."""
+ERROR_REASON_TOTP_ALREADY_SET: ErrorReason.ValueType  # 109
+"""The user has a second factor already."""
+ERROR_REASON_RESET_TOKEN_INVALID: ErrorReason.ValueType  # 110
+"""A mailed token is wrong, was used before, is for something else, or its time is over."""
+ERROR_REASON_REGISTRATION_CLOSED: ErrorReason.ValueType  # 111
+"""This server does not let organizations register themselves."""
+ERROR_REASON_NOT_CONFIGURED: ErrorReason.ValueType  # 112
+"""This server is not set up for this: mail, or an OpenID Connect provider."""
+ERROR_REASON_LOGIN_PENDING: ErrorReason.ValueType  # 113
+"""The person has not agreed yet."""
+ERROR_REASON_PROVIDER_UNREACHABLE: ErrorReason.ValueType  # 114
+"""The OpenID Connect provider, or the mail server, can't be reached."""
+ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 115
+"""No such API key, or it is not for you."""
+ERROR_REASON_STUDY_NOT_FOUND: ErrorReason.ValueType  # 116
+"""No such study, or it is not for you."""
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 117
+"""No such session, or it is not for you."""
+ERROR_REASON_DATAFRAME_NOT_FOUND: ErrorReason.ValueType  # 118
+"""No such dataframe in the session, or none at this node."""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 119
+"""It was changed since it was read: its etag is another one."""
+ERROR_REASON_HAS_DEPENDENTS: ErrorReason.ValueType  # 120
+"""Other things depend on it."""
+ERROR_REASON_PROTECTED: ErrorReason.ValueType  # 121
+"""It is one of the default roles, or the last user who may do everything."""
+ERROR_REASON_TASK_NOT_ENDED: ErrorReason.ValueType  # 122
+"""The task has not ended."""
+ERROR_REASON_DATAFRAME_NOT_ALLOWED: ErrorReason.ValueType  # 123
+"""The node leaves no dataframes, or the run was not asked for one."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 124
+"""The caller makes more calls than this server takes."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -76,6 +76,34 @@ AVAILABILITY_DRAINING: Availability.ValueType  # 3
 """It is about to go: it gets no new runs where the organization has another node, and starts none."""
 Global___Availability: _TypeAlias = Availability  # noqa: Y015
 
+class _DataframeReport:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DataframeReportEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataframeReport.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DATAFRAME_REPORT_UNSPECIFIED: _DataframeReport.ValueType  # 0
+    """Unknown: a node of an earlier release, which keeps none."""
+    DATAFRAME_REPORT_NAME: _DataframeReport.ValueType  # 1
+    """That they are there."""
+    DATAFRAME_REPORT_ROWS: _DataframeReport.ValueType  # 2
+    """Also how many rows they have."""
+    DATAFRAME_REPORT_COLUMNS: _DataframeReport.ValueType  # 3
+    """Also which columns they have."""
+
+class DataframeReport(_DataframeReport, metaclass=_DataframeReportEnumTypeWrapper):
+    """What a node tells of dataframes that runs leave there for later tasks of their session."""
+
+DATAFRAME_REPORT_UNSPECIFIED: DataframeReport.ValueType  # 0
+"""Unknown: a node of an earlier release, which keeps none."""
+DATAFRAME_REPORT_NAME: DataframeReport.ValueType  # 1
+"""That they are there."""
+DATAFRAME_REPORT_ROWS: DataframeReport.ValueType  # 2
+"""Also how many rows they have."""
+DATAFRAME_REPORT_COLUMNS: DataframeReport.ValueType  # 3
+"""Also which columns they have."""
+Global___DataframeReport: _TypeAlias = DataframeReport  # noqa: Y015
+
 class _ApprovalMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -279,6 +307,7 @@ class ServerFrame(_message.Message):
     RESYNC_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
+    DROP_DATAFRAMES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position of a delivery in the node's order, from 1; 0 for frames that are no deliveries."""
     @_builtins.property
@@ -321,6 +350,10 @@ class ServerFrame(_message.Message):
     def check(self) -> Global___Check:
         """A question: would you accept this? No delivery: it is not journaled, and nobody waits long for the answer."""
 
+    @_builtins.property
+    def drop_dataframes(self) -> Global___DropDataframes:
+        """Dataframes of a session are not wanted any more. A delivery."""
+
     def __init__(
         self,
         *,
@@ -335,16 +368,43 @@ class ServerFrame(_message.Message):
         resync: Global___Resync | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         check: Global___Check | None = ...,
+        drop_dataframes: Global___DropDataframes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "check", b"check", "drain", b"drain", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "check", b"check", "drain", b"drain", "drop_dataframes", b"drop_dataframes", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "check", b"check", "drain", b"drain", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "assign", b"assign", "cancel", b"cancel", "check", b"check", "drain", b"drain", "drop_dataframes", b"drop_dataframes", "frame", b"frame", "heartbeat", b"heartbeat", "ledger_head", b"ledger_head", "peer_message", b"peer_message", "resync", b"resync", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "ledger_head", "peer_message", "accepted", "drain", "resync", "heartbeat", "check"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "ledger_head", "peer_message", "accepted", "drain", "resync", "heartbeat", "check", "drop_dataframes"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___ServerFrame: _TypeAlias = ServerFrame  # noqa: Y015
+
+@_typing.final
+class DropDataframes(_message.Message):
+    """Dataframes of a session are not wanted any more: the node deletes them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    name: _builtins.str
+    """The dataframe; empty: all of the session's."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropDataframes: _TypeAlias = DropDataframes  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -498,6 +558,7 @@ class PolicySummary(_message.Message):
     RUNS_PER_DAY_FIELD_NUMBER: _builtins.int
     BYTES_OUT_PER_DAY_FIELD_NUMBER: _builtins.int
     VOTED_LIST_FIELD_NUMBER: _builtins.int
+    DATAFRAME_REPORT_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 of the policy in force."""
     slots: _builtins.int
@@ -518,6 +579,8 @@ class PolicySummary(_message.Message):
     """Bytes that may leave for an organization per day; 0: any number."""
     voted_list: Global___VotedList.ValueType
     """Whether images must be on the collaboration's voted list."""
+    dataframe_report: Global___DataframeReport.ValueType
+    """What the node tells of dataframes that runs leave."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of data that the node offers."""
@@ -551,10 +614,11 @@ class PolicySummary(_message.Message):
         runs_per_day: _builtins.int = ...,
         bytes_out_per_day: _builtins.int = ...,
         voted_list: Global___VotedList.ValueType = ...,
+        dataframe_report: Global___DataframeReport.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "bytes_out_per_day", b"bytes_out_per_day", "digest", b"digest", "isolation", b"isolation", "labels", b"labels", "limits", b"limits", "minimum_rows", b"minimum_rows", "opening_hours", b"opening_hours", "release", b"release", "resource_classes", b"resource_classes", "result_bytes", b"result_bytes", "runs_per_day", b"runs_per_day", "slots", b"slots", "voted_list", b"voted_list"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "bytes_out_per_day", b"bytes_out_per_day", "dataframe_report", b"dataframe_report", "digest", b"digest", "isolation", b"isolation", "labels", b"labels", "limits", b"limits", "minimum_rows", b"minimum_rows", "opening_hours", b"opening_hours", "release", b"release", "resource_classes", b"resource_classes", "result_bytes", b"result_bytes", "runs_per_day", b"runs_per_day", "slots", b"slots", "voted_list", b"voted_list"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,6 +47,10 @@ class _ResourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource.Val
     """Runs, with their sealed results, logs and receipts."""
     RESOURCE_EVENT: _Resource.ValueType  # 8
     """The audit trail."""
+    RESOURCE_STUDY: _Resource.ValueType  # 9
+    """Studies: saved lists of a collaboration's organizations."""
+    RESOURCE_SESSION: _Resource.ValueType  # 10
+    """Sessions: named dataframes that stay at nodes."""
 
 class Resource(_Resource, metaclass=_ResourceEnumTypeWrapper):
     """What a rule speaks of."""
@@ -69,6 +73,10 @@ RESOURCE_RUN: Resource.ValueType  # 7
 """Runs, with their sealed results, logs and receipts."""
 RESOURCE_EVENT: Resource.ValueType  # 8
 """The audit trail."""
+RESOURCE_STUDY: Resource.ValueType  # 9
+"""Studies: saved lists of a collaboration's organizations."""
+RESOURCE_SESSION: Resource.ValueType  # 10
+"""Sessions: named dataframes that stay at nodes."""
 Global___Resource: _TypeAlias = Resource  # noqa: Y015
 
 class _Operation:
@@ -163,6 +171,8 @@ class _CallerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Caller.ValueTy
     """A run's algorithm; its socket is its identity."""
     CALLER_STATION: _Caller.ValueType  # 6
     """A person at the station: whoever may open the node's local socket."""
+    CALLER_ENROLLING_USER: _Caller.ValueType  # 7
+    """A user who logged in without the second factor that this server demands, and has to set one up before anything else."""
 
 class Caller(_Caller, metaclass=_CallerEnumTypeWrapper):
     """Kinds of callers, told apart by how they authenticated."""
@@ -181,6 +191,8 @@ CALLER_ALGORITHM: Caller.ValueType  # 5
 """A run's algorithm; its socket is its identity."""
 CALLER_STATION: Caller.ValueType  # 6
 """A person at the station: whoever may open the node's local socket."""
+CALLER_ENROLLING_USER: Caller.ValueType  # 7
+"""A user who logged in without the second factor that this server demands, and has to set one up before anything else."""
 Global___Caller: _TypeAlias = Caller  # noqa: Y015
 
 class _Format:

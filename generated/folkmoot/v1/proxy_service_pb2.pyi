@@ -171,6 +171,8 @@ class GetContextResponse(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     FOLDERS_FIELD_NUMBER: _builtins.int
     MINIMUM_ROWS_FIELD_NUMBER: _builtins.int
+    DATAFRAMES_FIELD_NUMBER: _builtins.int
+    LEAVES_DATAFRAME_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     job_id: _builtins.str
@@ -187,6 +189,8 @@ class GetContextResponse(_message.Message):
     """The Python module to run, in the process runtime; empty in a container, whose image knows."""
     minimum_rows: _builtins.int
     """The fewest rows that a read may give; 0: any."""
+    leaves_dataframe: _builtins.str
+    """The name of the dataframe that the run is to leave; empty: none."""
     @_builtins.property
     def organization(self) -> Global___Peer:
         """The organization on whose node it runs."""
@@ -231,6 +235,10 @@ class GetContextResponse(_message.Message):
     def folders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Folder]:
         """Folders of data that the run may read, by label."""
 
+    @_builtins.property
+    def dataframes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the session's dataframes that the run may read as tables; all of them are at this node."""
+
     def __init__(
         self,
         *,
@@ -253,10 +261,12 @@ class GetContextResponse(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         folders: _abc.Iterable[Global___Folder] | None = ...,
         minimum_rows: _builtins.int = ...,
+        dataframes: _abc.Iterable[_builtins.str] | None = ...,
+        leaves_dataframe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "grant", b"grant", "initiator", b"initiator", "input", b"input", "organization", b"organization", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments_offset", b"attachments_offset", "attempt", b"attempt", "deadline", b"deadline", "depends_on", b"depends_on", "folders", b"folders", "grant", b"grant", "initiator", b"initiator", "input", b"input", "job_id", b"job_id", "labels", b"labels", "members", b"members", "minimum_rows", b"minimum_rows", "module", b"module", "organization", b"organization", "resources", b"resources", "run_id", b"run_id", "scratch_path", b"scratch_path", "siblings", b"siblings", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments_offset", b"attachments_offset", "attempt", b"attempt", "dataframes", b"dataframes", "deadline", b"deadline", "depends_on", b"depends_on", "folders", b"folders", "grant", b"grant", "initiator", b"initiator", "input", b"input", "job_id", b"job_id", "labels", b"labels", "leaves_dataframe", b"leaves_dataframe", "members", b"members", "minimum_rows", b"minimum_rows", "module", b"module", "organization", b"organization", "resources", b"resources", "run_id", b"run_id", "scratch_path", b"scratch_path", "siblings", b"siblings", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1275,6 +1285,56 @@ class WriteResultResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WriteResultResponse: _TypeAlias = WriteResultResponse  # noqa: Y015
+
+@_typing.final
+class WriteDataframeRequest(_message.Message):
+    """Request of WriteDataframe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes of an Arrow IPC stream."""
+    digest: _builtins.bytes
+    """SHA-256 of all of them; the last message. A stream that ends without it is no dataframe."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "frame", b"frame"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "frame", b"frame"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["data", "digest"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___WriteDataframeRequest: _TypeAlias = WriteDataframeRequest  # noqa: Y015
+
+@_typing.final
+class WriteDataframeResponse(_message.Message):
+    """Response of WriteDataframe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """How many rows were stored."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteDataframeResponse: _TypeAlias = WriteDataframeResponse  # noqa: Y015
 
 @_typing.final
 class WriteFailureRequest(_message.Message):

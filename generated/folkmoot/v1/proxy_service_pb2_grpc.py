@@ -105,6 +105,11 @@ class ProxyServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteResultRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteResultResponse.FromString,
                 _registered_method=True)
+        self.WriteDataframe = channel.stream_unary(
+                '/folkmoot.v1.ProxyService/WriteDataframe',
+                request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteDataframeRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteDataframeResponse.FromString,
+                _registered_method=True)
         self.WriteFailure = channel.unary_unary(
                 '/folkmoot.v1.ProxyService/WriteFailure',
                 request_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteFailureRequest.SerializeToString,
@@ -246,6 +251,15 @@ class ProxyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteDataframe(self, request_iterator, context):
+        """Leaves a dataframe at the node for later tasks of the session: Arrow IPC, checked and stored as Parquet. It stands when the run completes.
+        Callers: the run's algorithm. Idempotent: the last one that was whole counts.
+        Errors: DATAFRAME_NOT_ALLOWED, RESULT_WRITTEN, TOO_LARGE, MALFORMED, DISK_FULL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WriteFailure(self, request, context):
         """Says that the algorithm failed, and why. Answered when it is journaled.
         Callers: the run's algorithm. Idempotent by content. Errors: RESULT_WRITTEN.
@@ -342,6 +356,11 @@ def add_ProxyServiceServicer_to_server(servicer, server):
                     servicer.WriteResult,
                     request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteResultRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteResultResponse.SerializeToString,
+            ),
+            'WriteDataframe': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteDataframe,
+                    request_deserializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteDataframeRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_proxy__service__pb2.WriteDataframeResponse.SerializeToString,
             ),
             'WriteFailure': grpc.unary_unary_rpc_method_handler(
                     servicer.WriteFailure,
@@ -738,6 +757,33 @@ class ProxyService:
             '/folkmoot.v1.ProxyService/WriteResult',
             folkmoot_dot_v1_dot_proxy__service__pb2.WriteResultRequest.SerializeToString,
             folkmoot_dot_v1_dot_proxy__service__pb2.WriteResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteDataframe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/folkmoot.v1.ProxyService/WriteDataframe',
+            folkmoot_dot_v1_dot_proxy__service__pb2.WriteDataframeRequest.SerializeToString,
+            folkmoot_dot_v1_dot_proxy__service__pb2.WriteDataframeResponse.FromString,
             options,
             channel_credentials,
             insecure,

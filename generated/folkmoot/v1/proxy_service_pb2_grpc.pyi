@@ -101,6 +101,11 @@ class ProxyServiceStub:
     """Writes the result: a head, then its content. Answered when it is journaled: from then on it stands, whatever the exit code.
     Callers: the run's algorithm. Idempotent by content. Errors: RESULT_WRITTEN, TOO_LARGE.
     """
+    WriteDataframe: _grpc.StreamUnaryMultiCallable[_proxy_service_pb2.WriteDataframeRequest, _proxy_service_pb2.WriteDataframeResponse]
+    """Leaves a dataframe at the node for later tasks of the session: Arrow IPC, checked and stored as Parquet. It stands when the run completes.
+    Callers: the run's algorithm. Idempotent: the last one that was whole counts.
+    Errors: DATAFRAME_NOT_ALLOWED, RESULT_WRITTEN, TOO_LARGE, MALFORMED, DISK_FULL.
+    """
     WriteFailure: _grpc.UnaryUnaryMultiCallable[_proxy_service_pb2.WriteFailureRequest, _proxy_service_pb2.WriteFailureResponse]
     """Says that the algorithm failed, and why. Answered when it is journaled.
     Callers: the run's algorithm. Idempotent by content. Errors: RESULT_WRITTEN.
@@ -182,6 +187,11 @@ class ProxyServiceAsyncStub(ProxyServiceStub):
     WriteResult: _aio.StreamUnaryMultiCallable[_proxy_service_pb2.WriteResultRequest, _proxy_service_pb2.WriteResultResponse]  # type: ignore[assignment]
     """Writes the result: a head, then its content. Answered when it is journaled: from then on it stands, whatever the exit code.
     Callers: the run's algorithm. Idempotent by content. Errors: RESULT_WRITTEN, TOO_LARGE.
+    """
+    WriteDataframe: _aio.StreamUnaryMultiCallable[_proxy_service_pb2.WriteDataframeRequest, _proxy_service_pb2.WriteDataframeResponse]  # type: ignore[assignment]
+    """Leaves a dataframe at the node for later tasks of the session: Arrow IPC, checked and stored as Parquet. It stands when the run completes.
+    Callers: the run's algorithm. Idempotent: the last one that was whole counts.
+    Errors: DATAFRAME_NOT_ALLOWED, RESULT_WRITTEN, TOO_LARGE, MALFORMED, DISK_FULL.
     """
     WriteFailure: _aio.UnaryUnaryMultiCallable[_proxy_service_pb2.WriteFailureRequest, _proxy_service_pb2.WriteFailureResponse]  # type: ignore[assignment]
     """Says that the algorithm failed, and why. Answered when it is journaled.
@@ -345,6 +355,17 @@ class ProxyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_proxy_service_pb2.WriteResultResponse, _abc.Awaitable[_proxy_service_pb2.WriteResultResponse]]:
         """Writes the result: a head, then its content. Answered when it is journaled: from then on it stands, whatever the exit code.
         Callers: the run's algorithm. Idempotent by content. Errors: RESULT_WRITTEN, TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteDataframe(
+        self,
+        request_iterator: _MaybeAsyncIterator[_proxy_service_pb2.WriteDataframeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_proxy_service_pb2.WriteDataframeResponse, _abc.Awaitable[_proxy_service_pb2.WriteDataframeResponse]]:
+        """Leaves a dataframe at the node for later tasks of the session: Arrow IPC, checked and stored as Parquet. It stands when the run completes.
+        Callers: the run's algorithm. Idempotent: the last one that was whole counts.
+        Errors: DATAFRAME_NOT_ALLOWED, RESULT_WRITTEN, TOO_LARGE, MALFORMED, DISK_FULL.
         """
 
     @_abc_1.abstractmethod

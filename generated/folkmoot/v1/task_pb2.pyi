@@ -692,6 +692,7 @@ class TaskSpec(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LEDGER_POSITION_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Format of this message: 1. A reader refuses versions and fields that it does not know."""
     genesis: _builtins.bytes
@@ -762,6 +763,10 @@ class TaskSpec(_message.Message):
     def ledger_position(self) -> _ledger_pb2.LedgerPosition:
         """The newest ledger entry that the creator has verified."""
 
+    @_builtins.property
+    def session(self) -> Global___SessionUse:
+        """The session whose dataframes runs read or leave; absent: none."""
+
     def __init__(
         self,
         *,
@@ -787,14 +792,105 @@ class TaskSpec(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         ledger_position: _ledger_pb2.LedgerPosition | None = ...,
+        session: Global___SessionUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "grant", b"grant", "image", b"image", "initiator", b"initiator", "ledger_position", b"ledger_position", "parent", b"parent", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "grant", b"grant", "image", b"image", "initiator", b"initiator", "ledger_position", b"ledger_position", "parent", b"parent", "resources", b"resources", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "depends_on", b"depends_on", "expires_at", b"expires_at", "genesis", b"genesis", "grant", b"grant", "image", b"image", "initiator", b"initiator", "inputs", b"inputs", "job_id", b"job_id", "labels", b"labels", "ledger_position", b"ledger_position", "max_attempts", b"max_attempts", "name", b"name", "parent", b"parent", "purpose", b"purpose", "receivers", b"receivers", "resources", b"resources", "result_receivers", b"result_receivers", "scratch", b"scratch", "study", b"study", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "depends_on", b"depends_on", "expires_at", b"expires_at", "genesis", b"genesis", "grant", b"grant", "image", b"image", "initiator", b"initiator", "inputs", b"inputs", "job_id", b"job_id", "labels", b"labels", "ledger_position", b"ledger_position", "max_attempts", b"max_attempts", "name", b"name", "parent", b"parent", "purpose", b"purpose", "receivers", b"receivers", "resources", b"resources", "result_receivers", b"result_receivers", "scratch", b"scratch", "session", b"session", "study", b"study", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class SessionUse(_message.Message):
+    """What a task's runs do with a session: dataframes stay at nodes, each organization's at its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    DATAFRAMES_FIELD_NUMBER: _builtins.int
+    LEAVES_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    leaves: _builtins.str
+    """The name of the dataframe that each run leaves at its node when it completes; empty: none. One that was there is replaced."""
+    @_builtins.property
+    def dataframes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the session's dataframes that runs may read, beside the labels."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        dataframes: _abc.Iterable[_builtins.str] | None = ...,
+        leaves: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataframes", b"dataframes", "leaves", b"leaves", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionUse: _TypeAlias = SessionUse  # noqa: Y015
+
+@_typing.final
+class DataframeLeft(_message.Message):
+    """What a run has left at its node for later tasks of its session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    rows: _builtins.int
+    """Its rows; 0 if the node does not tell."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataframeColumn]:
+        """Its columns; empty if the node does not tell."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        columns: _abc.Iterable[Global___DataframeColumn] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "name", b"name", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataframeLeft: _TypeAlias = DataframeLeft  # noqa: Y015
+
+@_typing.final
+class DataframeColumn(_message.Message):
+    """A column of a dataframe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    type: _builtins.str
+    """Its type, as Arrow writes it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataframeColumn: _TypeAlias = DataframeColumn  # noqa: Y015
 
 @_typing.final
 class TaskChain(_message.Message):
@@ -913,6 +1009,7 @@ class Receipt(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     LEDGER_POSITION_FIELD_NUMBER: _builtins.int
+    DATAFRAME_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Format of this message: 1."""
     genesis: _builtins.bytes
@@ -965,6 +1062,10 @@ class Receipt(_message.Message):
     def ledger_position(self) -> _ledger_pb2.LedgerPosition:
         """The newest ledger entry that the node has verified."""
 
+    @_builtins.property
+    def dataframe(self) -> Global___DataframeLeft:
+        """The dataframe that the run has left at the node; absent: none."""
+
     def __init__(
         self,
         *,
@@ -990,10 +1091,11 @@ class Receipt(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         ledger_position: _ledger_pb2.LedgerPosition | None = ...,
+        dataframe: Global___DataframeLeft | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "ledger_position", b"ledger_position", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataframe", b"dataframe", "ended_at", b"ended_at", "ledger_position", b"ledger_position", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "bytes_out", b"bytes_out", "ended_at", b"ended_at", "exit_class", b"exit_class", "genesis", b"genesis", "image_id", b"image_id", "input_digest", b"input_digest", "isolation", b"isolation", "ledger_position", b"ledger_position", "node_id", b"node_id", "organization_id", b"organization_id", "outcome", b"outcome", "policy_digest", b"policy_digest", "reason", b"reason", "result_digest", b"result_digest", "result_receivers", b"result_receivers", "rule", b"rule", "run_id", b"run_id", "started_at", b"started_at", "task_digest", b"task_digest", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "bytes_out", b"bytes_out", "dataframe", b"dataframe", "ended_at", b"ended_at", "exit_class", b"exit_class", "genesis", b"genesis", "image_id", b"image_id", "input_digest", b"input_digest", "isolation", b"isolation", "ledger_position", b"ledger_position", "node_id", b"node_id", "organization_id", b"organization_id", "outcome", b"outcome", "policy_digest", b"policy_digest", "reason", b"reason", "result_digest", b"result_digest", "result_receivers", b"result_receivers", "rule", b"rule", "run_id", b"run_id", "started_at", b"started_at", "task_digest", b"task_digest", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

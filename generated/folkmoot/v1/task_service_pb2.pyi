@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PayloadKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PayloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayloadKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYLOAD_KIND_UNSPECIFIED: _PayloadKind.ValueType  # 0
+    """Never given."""
+    PAYLOAD_KIND_INPUT: _PayloadKind.ValueType  # 1
+    """Inputs."""
+    PAYLOAD_KIND_RESULT: _PayloadKind.ValueType  # 2
+    """Results and failures."""
+    PAYLOAD_KIND_LOG: _PayloadKind.ValueType  # 3
+    """Logs and progress."""
+
+class PayloadKind(_PayloadKind, metaclass=_PayloadKindEnumTypeWrapper):
+    """Contents of tasks."""
+
+PAYLOAD_KIND_UNSPECIFIED: PayloadKind.ValueType  # 0
+"""Never given."""
+PAYLOAD_KIND_INPUT: PayloadKind.ValueType  # 1
+"""Inputs."""
+PAYLOAD_KIND_RESULT: PayloadKind.ValueType  # 2
+"""Results and failures."""
+PAYLOAD_KIND_LOG: PayloadKind.ValueType  # 3
+"""Logs and progress."""
+Global___PayloadKind: _TypeAlias = PayloadKind  # noqa: Y015
 
 @_typing.final
 class CreateTaskRequest(_message.Message):
@@ -204,6 +233,17 @@ class ListTasksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     GENESIS_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    INITIATOR_ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PARENT_TASK_ID_FIELD_NUMBER: _builtins.int
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    STUDY_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -212,6 +252,32 @@ class ListTasksRequest(_message.Message):
     """Only tasks of this collaboration."""
     job_id: _builtins.str
     """Only tasks of this job."""
+    initiator_organization_id: _builtins.str
+    """Only tasks that this organization has initiated."""
+    user_id: _builtins.str
+    """Only tasks that this user has made."""
+    parent_task_id: _builtins.str
+    """Only tasks below this one."""
+    name_contains: _builtins.str
+    """Only tasks with this in their names, whatever the case."""
+    image: _builtins.str
+    """Only tasks of this image: its repository, local id or module."""
+    state: _task_pb2.TaskState.ValueType
+    """Only tasks in this state."""
+    session_id: _builtins.str
+    """Only tasks of this session."""
+    study: _builtins.str
+    """Only tasks made from this study, by its name."""
+    label: _builtins.str
+    """Only tasks that read this data."""
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks made from then on."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks made before then."""
+
     def __init__(
         self,
         *,
@@ -219,10 +285,21 @@ class ListTasksRequest(_message.Message):
         page_token: _builtins.str = ...,
         genesis: _builtins.bytes = ...,
         job_id: _builtins.str = ...,
+        initiator_organization_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        parent_task_id: _builtins.str = ...,
+        name_contains: _builtins.str = ...,
+        image: _builtins.str = ...,
+        state: _task_pb2.TaskState.ValueType = ...,
+        session_id: _builtins.str = ...,
+        study: _builtins.str = ...,
+        label: _builtins.str = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "genesis", b"genesis", "image", b"image", "initiator_organization_id", b"initiator_organization_id", "job_id", b"job_id", "label", b"label", "name_contains", b"name_contains", "page_size", b"page_size", "page_token", b"page_token", "parent_task_id", b"parent_task_id", "session_id", b"session_id", "state", b"state", "study", b"study", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,6 +384,104 @@ class CancelTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelTaskResponse: _TypeAlias = CancelTaskResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTaskRequest(_message.Message):
+    """Request of DeleteTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTaskRequest: _TypeAlias = DeleteTaskRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTaskResponse(_message.Message):
+    """Response of DeleteTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_TASKS_FIELD_NUMBER: _builtins.int
+    deleted_tasks: _builtins.int
+    """How many tasks are gone."""
+    def __init__(
+        self,
+        *,
+        deleted_tasks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_tasks", b"deleted_tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTaskResponse: _TypeAlias = DeleteTaskResponse  # noqa: Y015
+
+@_typing.final
+class DeletePayloadsRequest(_message.Message):
+    """Request of DeletePayloads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___PayloadKind.ValueType]:
+        """What goes; empty: all of it."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        kinds: _abc.Iterable[Global___PayloadKind.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePayloadsRequest: _TypeAlias = DeletePayloadsRequest  # noqa: Y015
+
+@_typing.final
+class DeletePayloadsResponse(_message.Message):
+    """Response of DeletePayloads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    DELETED_BYTES_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.int
+    """How many envelopes are gone."""
+    deleted_bytes: _builtins.int
+    """Their bytes."""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.int = ...,
+        deleted_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "deleted_bytes", b"deleted_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePayloadsResponse: _TypeAlias = DeletePayloadsResponse  # noqa: Y015
 
 @_typing.final
 class WatchTaskRequest(_message.Message):
@@ -423,6 +598,8 @@ class ListRunsRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    GENESIS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most items of a page; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -433,6 +610,10 @@ class ListRunsRequest(_message.Message):
     """Only runs of this organization."""
     state: _task_pb2.RunState.ValueType
     """Only runs in this state."""
+    node_id: _builtins.str
+    """Only runs at this node."""
+    genesis: _builtins.bytes
+    """Only runs of this collaboration."""
     def __init__(
         self,
         *,
@@ -441,10 +622,12 @@ class ListRunsRequest(_message.Message):
         task_id: _builtins.str = ...,
         organization_id: _builtins.str = ...,
         state: _task_pb2.RunState.ValueType = ...,
+        node_id: _builtins.str = ...,
+        genesis: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis", b"genesis", "node_id", b"node_id", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,16 @@ class TaskServiceStub:
                 request_serializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskRequest.SerializeToString,
                 response_deserializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskResponse.FromString,
                 _registered_method=True)
+        self.DeleteTask = channel.unary_unary(
+                '/folkmoot.v1.TaskService/DeleteTask',
+                request_serializer=folkmoot_dot_v1_dot_task__service__pb2.DeleteTaskRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_task__service__pb2.DeleteTaskResponse.FromString,
+                _registered_method=True)
+        self.DeletePayloads = channel.unary_unary(
+                '/folkmoot.v1.TaskService/DeletePayloads',
+                request_serializer=folkmoot_dot_v1_dot_task__service__pb2.DeletePayloadsRequest.SerializeToString,
+                response_deserializer=folkmoot_dot_v1_dot_task__service__pb2.DeletePayloadsResponse.FromString,
+                _registered_method=True)
         self.CommitRun = channel.unary_unary(
                 '/folkmoot.v1.TaskService/CommitRun',
                 request_serializer=folkmoot_dot_v1_dot_task__service__pb2.CommitRunRequest.SerializeToString,
@@ -180,6 +190,22 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTask(self, request, context):
+        """Deletes a task that has ended, with all below it, their runs, receipts, logs and payloads. What members have exported as proof stays theirs.
+        Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED, HAS_DEPENDENTS (later tasks of its job that depend on it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePayloads(self, request, context):
+        """Deletes sealed contents of a task that has ended and of all below it: inputs, results, logs. Specs and receipts stay, and still prove what happened.
+        Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CommitRun(self, request, context):
         """Ends a run: its receipt and its result become durable together, or not at all.
         Callers: the node that holds the run in that attempt. Idempotent by the receipt's bytes.
@@ -253,6 +279,16 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.CheckTask,
                     request_deserializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskRequest.FromString,
                     response_serializer=folkmoot_dot_v1_dot_task__service__pb2.CheckTaskResponse.SerializeToString,
+            ),
+            'DeleteTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTask,
+                    request_deserializer=folkmoot_dot_v1_dot_task__service__pb2.DeleteTaskRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_task__service__pb2.DeleteTaskResponse.SerializeToString,
+            ),
+            'DeletePayloads': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePayloads,
+                    request_deserializer=folkmoot_dot_v1_dot_task__service__pb2.DeletePayloadsRequest.FromString,
+                    response_serializer=folkmoot_dot_v1_dot_task__service__pb2.DeletePayloadsResponse.SerializeToString,
             ),
             'CommitRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitRun,
@@ -514,6 +550,60 @@ class TaskService:
             '/folkmoot.v1.TaskService/CheckTask',
             folkmoot_dot_v1_dot_task__service__pb2.CheckTaskRequest.SerializeToString,
             folkmoot_dot_v1_dot_task__service__pb2.CheckTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.TaskService/DeleteTask',
+            folkmoot_dot_v1_dot_task__service__pb2.DeleteTaskRequest.SerializeToString,
+            folkmoot_dot_v1_dot_task__service__pb2.DeleteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePayloads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/folkmoot.v1.TaskService/DeletePayloads',
+            folkmoot_dot_v1_dot_task__service__pb2.DeletePayloadsRequest.SerializeToString,
+            folkmoot_dot_v1_dot_task__service__pb2.DeletePayloadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

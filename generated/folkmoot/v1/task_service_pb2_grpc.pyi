@@ -76,6 +76,14 @@ class TaskServiceStub:
     Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
     Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
     """
+    DeleteTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DeleteTaskRequest, _task_service_pb2.DeleteTaskResponse]
+    """Deletes a task that has ended, with all below it, their runs, receipts, logs and payloads. What members have exported as proof stays theirs.
+    Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED, HAS_DEPENDENTS (later tasks of its job that depend on it).
+    """
+    DeletePayloads: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DeletePayloadsRequest, _task_service_pb2.DeletePayloadsResponse]
+    """Deletes sealed contents of a task that has ended and of all below it: inputs, results, logs. Specs and receipts stay, and still prove what happened.
+    Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED.
+    """
     CommitRun: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CommitRunRequest, _task_service_pb2.CommitRunResponse]
     """Ends a run: its receipt and its result become durable together, or not at all.
     Callers: the node that holds the run in that attempt. Idempotent by the receipt's bytes.
@@ -138,6 +146,14 @@ class TaskServiceAsyncStub(TaskServiceStub):
     policy gives it; a node that is away is answered for by the server as UNREACHABLE.
     Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
     Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
+    """
+    DeleteTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DeleteTaskRequest, _task_service_pb2.DeleteTaskResponse]  # type: ignore[assignment]
+    """Deletes a task that has ended, with all below it, their runs, receipts, logs and payloads. What members have exported as proof stays theirs.
+    Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED, HAS_DEPENDENTS (later tasks of its job that depend on it).
+    """
+    DeletePayloads: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DeletePayloadsRequest, _task_service_pb2.DeletePayloadsResponse]  # type: ignore[assignment]
+    """Deletes sealed contents of a task that has ended and of all below it: inputs, results, logs. Specs and receipts stay, and still prove what happened.
+    Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED.
     """
     CommitRun: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CommitRunRequest, _task_service_pb2.CommitRunResponse]  # type: ignore[assignment]
     """Ends a run: its receipt and its result become durable together, or not at all.
@@ -252,6 +268,26 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         policy gives it; a node that is away is answered for by the server as UNREACHABLE.
         Callers: users with TASK CREATE and their organization's key; nodes, for subtasks of their runs. Idempotent.
         Errors: MALFORMED, SIGNATURE_INVALID, NOT_A_MEMBER, TOO_MANY.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTask(
+        self,
+        request: _task_service_pb2.DeleteTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.DeleteTaskResponse, _abc.Awaitable[_task_service_pb2.DeleteTaskResponse]]:
+        """Deletes a task that has ended, with all below it, their runs, receipts, logs and payloads. What members have exported as proof stays theirs.
+        Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED, HAS_DEPENDENTS (later tasks of its job that depend on it).
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePayloads(
+        self,
+        request: _task_service_pb2.DeletePayloadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.DeletePayloadsResponse, _abc.Awaitable[_task_service_pb2.DeletePayloadsResponse]]:
+        """Deletes sealed contents of a task that has ended and of all below it: inputs, results, logs. Specs and receipts stay, and still prove what happened.
+        Callers: users with TASK DELETE, as far as its scope reaches. Idempotent. Errors: TASK_NOT_FOUND, TASK_NOT_ENDED.
         """
 
     @_abc_1.abstractmethod
