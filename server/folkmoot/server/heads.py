@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from folkmoot.server.context import Caller
-from folkmoot.server.store import tables
+from folkmoot.server.store import tables, upserts
 from folkmoot.trust import State, parse
 from folkmoot.trust.errors import Malformed, SignatureInvalid
 from folkmoot.trust.rules import CLOCK_SKEW
@@ -38,13 +37,11 @@ def storing(signed: Signed, stated_at: datetime, node: Caller) -> Callable[[Conn
     """Return what keeps a checked statement, unless there is a newer one of the node."""
     table = tables.node_heads
     values = {"signed": signed.SerializeToString(), "stated_at": stated_at}
-    kept = upsert(table).values(genesis=node.genesis, node_id=node.node_id, **values)
-    kept = kept.on_conflict_do_update(
-        [table.c.genesis, table.c.node_id], set_=values, where=table.c.stated_at < stated_at
-    )
 
     def operation(connection: Connection) -> None:
-        connection.execute(kept)
+        kept = upserts.insert(connection, table).values(genesis=node.genesis, node_id=node.node_id, **values)
+        key, older = [table.c.genesis, table.c.node_id], table.c.stated_at < stated_at
+        connection.execute(kept.on_conflict_do_update(key, set_=values, where=older))
 
     return operation
 

@@ -15,13 +15,12 @@ from hmac import compare_digest
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from folkmoot.server import accounts, context, events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.passwords import Passwords, check_strength
-from folkmoot.server.store import tables
+from folkmoot.server.store import tables, upserts
 from folkmoot.server.tokens import Claims, Tokens, secret_hash, token_invalid
 from folkmoot.trust.encoding import uuid7
 from folkmoot.trust.errors import FolkmootError
@@ -221,7 +220,9 @@ class Sessions:
             failures = (known or 0) + 1
             values = {"failures": failures, "locked_until": lock_out_end(failures, now), "last_at": now}
             connection.execute(
-                upsert(table).values(username=username, **values).on_conflict_do_update([table.c.username], set_=values)
+                upserts.insert(connection, table)
+                .values(username=username, **values)
+                .on_conflict_do_update([table.c.username], set_=values)
             )
             if recorded:
                 record(connection)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from folkmoot.server.store import tables
+from folkmoot.server.store import tables, upserts
 from folkmoot.trust import State
 from folkmoot.trust.membership import Member, Node
 from folkmoot.v1.signed_pb2 import Signed
@@ -36,7 +35,7 @@ def append(connection: Connection, before: State | None, state: State, signed: S
         "encryption": state.encryption,
         **head,
     }
-    moved = upsert(tables.collaborations).values(collaboration)
+    moved = upserts.insert(connection, tables.collaborations).values(collaboration)
     connection.execute(moved.on_conflict_do_update([tables.collaborations.c.genesis], set_=head))
     _project_members(connection, before.members if before else {}, state)
     _project_nodes(connection, before.nodes if before else {}, state)

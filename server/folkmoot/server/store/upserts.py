@@ -1,0 +1,19 @@
+"""Inserts that meet rows which are there already, written once for both databases.
+
+SQLite and PostgreSQL spell ON CONFLICT alike, and SQLAlchemy has a construct of it for each: the one of the connection's
+database is taken, so that no operation has to know which one it runs on.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+
+def insert(connection: Connection | Dialect, table: Table) -> Any:
+    """Return the database's INSERT with `on_conflict_do_update(index_elements, set_=…)` and `on_conflict_do_nothing(…)`.
+
+    `index_elements` are the columns whose uniqueness is in question; `excluded` is the row that was to be inserted.
+    """
+    dialect = connection.dialect if isinstance(connection, Connection) else connection
+    return postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
