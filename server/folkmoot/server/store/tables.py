@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +71,9 @@ organizations = Table(
     # The address, bound when the account proves for the first time that it holds the governance key.
     Column("organization_id", String, unique=True),
     Column("created_at", Instant, nullable=False),
+    Column("domain", String, nullable=False, server_default=text("''")),
+    Column("postal_address", String, nullable=False, server_default=text("''")),
+    Column("country", String, nullable=False, server_default=text("''")),
 )
 
 users = Table(
@@ -81,7 +85,25 @@ users = Table(
     Column("organization_account_id", String, nullable=False),
     Column("roles", Text, nullable=False),  # names, a JSON list in order
     Column("created_at", Instant, nullable=False),
+    Column("email", String),  # in lower case; none: null, so that many have none
+    Column("first_name", String, nullable=False, server_default=text("''")),
+    Column("last_name", String, nullable=False, server_default=text("''")),
+    Column("extra_rules", Text, nullable=False, server_default="[]"),  # triples of numbers, a JSON list in order
+    Column("last_login_at", Instant),
     Index(None, "organization_account_id", "username"),
+    Index(None, "email", unique=True),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    # Those that people made; the default ones are in folkmoot.server.roles.
+    Column("role_id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("description", String, nullable=False),
+    Column("rules", Text, nullable=False),  # triples of numbers, a JSON list in order
+    Column("organization_account_id", String, index=True),  # none: everybody's
+    Column("created_at", Instant, nullable=False),
 )
 
 sessions = Table(
@@ -201,6 +223,31 @@ join_requests = Table(
     Index(None, "genesis", "submitted_at", "digest"),
     Index(None, "genesis", "organization_id"),
     Index(None, "organization_account_id", "open", "expires_at"),
+)
+
+# ---- studies -------------------------------------------------------------------------------------------------------
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_id", String, primary_key=True),
+    Column("genesis", LargeBinary, nullable=False),
+    Column("name", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("organization_account_id", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index(None, "genesis", "name", unique=True),
+    Index(None, "name", "study_id"),
+    Index(None, "organization_account_id", "name"),
+)
+
+study_organizations = Table(
+    "study_organizations",
+    metadata,
+    Column("study_id", String, primary_key=True),
+    Column("organization_id", String, primary_key=True),
+    Index(None, "organization_id", "study_id"),
 )
 
 # ---- vault ---------------------------------------------------------------------------------------------------------
