@@ -4,7 +4,8 @@
     cases    name, what a reader must say ("verdict") and, of what is refused, by which rule; docs/rules.md has the rules
 
 A ledger's case gives its entries, the reader's clock (null: none), the genesis that it asked for (null: any), and the state
-of accepted ones. task.json gives one ledger, tasks as chains of specs (root first), and receipts with their task and run. In
+of accepted ones. task.json gives one ledger, tasks as chains of specs (root first), and receipts with their task and run;
+session.json has the same of tasks that use a session. In
 history.json members, keys and nodes come and go; each task there has its own ledger, and those with a receipt are about that.
 """
 
@@ -24,7 +25,9 @@ from tests.vectors.history_edge_tasks import more_tasks
 from tests.vectors.history_edges import more_ledgers
 from tests.vectors.ledger_cases import Case, cases
 from tests.vectors.proof_cases import proof_document
-from tests.vectors.task_cases import receipt_cases, task_cases
+from tests.vectors.session_cases import dataframe_cases, session_cases
+from tests.vectors.task_cases import Case as TaskCase
+from tests.vectors.task_cases import ReceiptCase, receipt_cases, task_cases
 
 FOLDER = Path(__file__).parent
 
@@ -82,6 +85,15 @@ def _ledgers(pool: _Pool, cases: Iterable[Case], summarized: Callable[[State], d
 
 def task_document() -> dict[str, Any]:
     """Return task.json."""
+    return _task_document(task_cases(), receipt_cases())
+
+
+def session_document() -> dict[str, Any]:
+    """Return session.json."""
+    return _task_document(session_cases(), dataframe_cases())
+
+
+def _task_document(task_cases: Iterable[TaskCase], receipt_cases: Iterable[ReceiptCase]) -> dict[str, Any]:
     pool = _Pool()
     ledger = pool(base().entries)
     tasks = [
@@ -92,7 +104,7 @@ def task_document() -> dict[str, Any]:
             "chain": pool(case.chain),
             "now": _time(case.now),
         }
-        for case in task_cases()
+        for case in task_cases
     ]
     receipts = [
         {
@@ -103,7 +115,7 @@ def task_document() -> dict[str, Any]:
             "run_id": case.run_id,
             "receipt": pool([case.receipt])[0],
         }
-        for case in receipt_cases()
+        for case in receipt_cases
     ]
     return {"signed": pool.texts, "ledger": ledger, "tasks": tasks, "receipts": receipts}
 
@@ -222,6 +234,7 @@ DOCUMENTS = {
     "task.json": task_document,
     "history.json": history_document,
     "proof.json": proof_document,
+    "session.json": session_document,
 }
 
 

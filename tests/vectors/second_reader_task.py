@@ -25,6 +25,7 @@ from tests.vectors.second_reader_wire import (
 REGISTRY_PATH = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 REPOSITORY = rf"(?:[A-Za-z0-9.-]+(?::[0-9]{{1,5}})?/)?{REGISTRY_PATH}"
 WORD = r"[A-Za-z_][A-Za-z0-9_]*"
+NAME = r"(?=.{1,63}\Z)[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?"
 COMPLETED, FAILED, CRASHED, REFUSED, CANCELLED, EXPIRED = range(8, 14)
 Spec = dict[str, Any]
 
@@ -135,6 +136,7 @@ def check_spec(spec: Spec, specs: list[Spec], ledger: Ledger, *, to_execute: boo
     check(all(map(is_uuid, needed)) and different(needed) and not set(needed) & set(tasks), "DEPENDENCIES")
     check(all(len(each["task_digest"]) == 32 for each in spec["depends_on"]), "DEPENDENCIES")
     check(different(spec["labels"]) and all(1 <= len(label.encode()) <= 128 for label in spec["labels"]), "LABELS")
+    check(spec["session"] is None or session_is_right(spec["session"], spec["labels"]), "SESSION")
     check(resources_are_right(spec["resources"]), "RESOURCES")
     check(spec["max_attempts"] >= 1, "MAX_ATTEMPTS")
     check(spec["at"] < spec["until"] <= spec["at"] + 7 * DAY, "TERM")
@@ -160,6 +162,22 @@ def check_subtask(spec: Spec, above: Spec, digest: bytes) -> None:
     check(asked["messages"] <= granted["messages"], "GRANT_MESSAGES")
     check(set(spec["labels"]) <= set(above["labels"]), "GRANT_LABELS")
     check(spec["until"] <= above["until"], "GRANT_TERM")
+    check(session_is_granted(spec["session"], above["session"]), "GRANT_SESSION")
+
+
+def session_is_right(session: dict[str, Any], labels: list[str]) -> bool:
+    named = session["dataframes"] + [session["leaves"]] * bool(session["leaves"])
+    right = bool(named) and all(re.fullmatch(NAME, name) and name not in labels for name in named)
+    return right and is_uuid(session["session_id"]) and different(session["dataframes"])
+
+
+def session_is_granted(asked: dict[str, Any] | None, granted: dict[str, Any] | None) -> bool:
+    if asked is None:
+        return True
+    if granted is None or asked["session_id"] != granted["session_id"]:
+        return False
+    readable = [*granted["dataframes"], granted["leaves"]]
+    return all(name in readable for name in asked["dataframes"]) and asked["leaves"] in ("", granted["leaves"])
 
 
 def inputs_are_right(inputs: list[dict[str, Any]], receivers: list[str]) -> bool:
@@ -247,6 +265,9 @@ def check_receipt(signed: dict[str, Any], spec: Spec, digest: bytes, run_id: str
     check(unopened or receipt["input_digest"] == right[0]["envelope_digest"], "INPUT")
     if receipt["outcome"] == COMPLETED and spec["image"]["local"]:
         check(receipt["image_id"] == spec["image"]["local"]["id"], "IMAGE")
+    if left := receipt["dataframe"]:
+        wanted = (spec["session"] or {"leaves": ""})["leaves"]
+        check(receipt["outcome"] == COMPLETED and wanted and left["name"] == wanted, "DATAFRAME")
     expected = spec["result_receivers"] if receipt["result_digest"] else []
     check(sorted(receipt["result_receivers"]) == sorted(expected), "RESULT_RECEIVERS")
 

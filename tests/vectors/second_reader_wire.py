@@ -151,7 +151,11 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         20: ("created_at", "Timestamp"),
         21: ("expires_at", "Timestamp"),
         22: ("ledger_position", "LedgerPosition"),
+        23: ("session", "SessionUse"),
     },
+    "SessionUse": {1: ("session_id", "text"), 2: ("dataframes", "*text"), 3: ("leaves", "text")},
+    "DataframeLeft": {1: ("name", "text"), 2: ("rows", "uint64"), 3: ("columns", "*DataframeColumn")},
+    "DataframeColumn": {1: ("name", "text"), 2: ("type", "text")},
     "Receipt": {
         1: ("version", "uint32"),
         2: ("genesis", "bytes"),
@@ -175,6 +179,7 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         20: ("started_at", "Timestamp"),
         21: ("ended_at", "Timestamp"),
         22: ("ledger_position", "LedgerPosition"),
+        23: ("dataframe", "DataframeLeft"),
     },
     "Approval": {
         1: ("version", "uint32"),

@@ -110,6 +110,8 @@ def _check_outcome(receipt: Receipt) -> None:
             right = not receipt.result_digest
     require(right, ReceiptRule.OUTCOME)
     require(bool(receipt.result_digest) == bool(receipt.result_receivers), ReceiptRule.RESULT_RECEIVERS)
+    if receipt.HasField("dataframe"):
+        require(receipt.outcome == RunState.RUN_STATE_COMPLETED, ReceiptRule.DATAFRAME)
     with under(ReceiptRule.TIMES):
         nanoseconds(receipt.ended_at)
         if receipt.HasField("started_at"):
@@ -126,6 +128,9 @@ def _check_against_task(receipt: Receipt, task: VerifiedTask) -> None:
     require(unopened or receipt.input_digest == expected, ReceiptRule.INPUT)
     if receipt.outcome == RunState.RUN_STATE_COMPLETED and task.spec.image.HasField("local"):
         require(receipt.image_id == task.spec.image.local.id, ReceiptRule.IMAGE)
+    if receipt.HasField("dataframe"):
+        named = bool(receipt.dataframe.name) and receipt.dataframe.name == task.spec.session.leaves
+        require(named, ReceiptRule.DATAFRAME)
     if receipt.result_digest:
         sealed_to = sorted(receipt.result_receivers)
         require(sealed_to == sorted(task.spec.result_receivers), ReceiptRule.RESULT_RECEIVERS)

@@ -126,6 +126,10 @@ class TaskRule(Enum):
     MAX_ATTEMPTS = "a run may be tried at least once"
     TERM = "a task expires after it was made, at most 7 days later"
     TIME_AHEAD = "created_at is at most 5 minutes ahead of the reader's clock"
+    SESSION = (
+        "a session is named by its UUID, and dataframes of it that are different names and none of the labels: those that runs "
+        "read, or the one that they leave, or both"
+    )
     # of roots
     ROOT = "a root task has no parent"
     # of subtasks
@@ -138,6 +142,7 @@ class TaskRule(Enum):
     GRANT_MESSAGES = "a subtask may use messages only if its parent may"
     GRANT_LABELS = "a subtask's labels are among its parent's"
     GRANT_TERM = "a subtask does not outlive its parent"
+    GRANT_SESSION = "a subtask uses its parent's session or none, reads dataframes that its parent reads or leaves, and leaves what its parent leaves"
 
 
 class ReceiptRule(Enum):
@@ -153,6 +158,7 @@ class ReceiptRule(Enum):
     IMAGE = "the local image that ran is the one that the task names"
     RESULT_RECEIVERS = "a result is sealed to exactly the receivers that the task names"
     TIMES = "a run ends after it starts"
+    DATAFRAME = "a dataframe is left by a run that completed, under the name that the task says; its rows and columns are told or not"
     LEDGER_POSITION = (
         "a receipt names an entry of this ledger; one that says how an execution ended names none before the task's"
     )

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Collection, Iterable
 
-from folkmoot.trust.encoding import DIGEST_BYTES, is_uuid, parse
+from folkmoot.trust.encoding import DIGEST_BYTES, NAME_PATTERN, is_uuid, parse
 from folkmoot.trust.rules import LONGEST_REFERENCE_BYTES, LONGEST_TASK, RuleBroken, TaskRule, require, under
 from folkmoot.trust.times import in_nanoseconds, nanoseconds
-from folkmoot.v1.task_pb2 import Image, MessageGrant, Scratch, TaskSpec
+from folkmoot.v1.task_pb2 import Image, MessageGrant, Scratch, SessionUse, TaskSpec
 
 LONGEST_CLASS_BYTES = 63
 LONGEST_IMAGE_BYTES = 255
@@ -42,6 +42,8 @@ def check_spec(spec: TaskSpec, *, only_asks: bool = False) -> None:
     _check_dependencies(spec)
     require(_are_different(spec.labels), TaskRule.LABELS)
     require(all(0 < len(label.encode()) <= LONGEST_REFERENCE_BYTES for label in spec.labels), TaskRule.LABELS)
+    if spec.HasField("session"):
+        _check_session(spec.session, spec.labels)
     _check_resources(spec)
     require(spec.max_attempts >= 1, TaskRule.MAX_ATTEMPTS)
     _check_term(spec, only_asks=only_asks)
@@ -52,10 +54,11 @@ def check_spec(spec: TaskSpec, *, only_asks: bool = False) -> None:
 def attempts_allowed(spec: TaskSpec) -> int:
     """Return how often a run may be tried: once where another attempt would lack what the first one left or was told.
 
-    Files that a job has left at one node can't be had at another. Messages are counted per pair of runs: siblings have
+    Files and dataframes that were left at one node can't be had at another. Messages are counted per pair of runs: siblings have
     had the first attempt's, and its own are gone with it.
     """
-    alone = spec.scratch == Scratch.SCRATCH_JOB or spec.grant.messages == MessageGrant.MESSAGE_GRANT_SIBLINGS
+    messages = spec.grant.messages == MessageGrant.MESSAGE_GRANT_SIBLINGS
+    alone = spec.scratch == Scratch.SCRATCH_JOB or messages or spec.HasField("session")
     return 1 if alone else spec.max_attempts
 
 
@@ -87,6 +90,23 @@ def check_within(spec: TaskSpec, parent: TaskSpec) -> None:
     )
     require(set(spec.labels) <= set(parent.labels), TaskRule.GRANT_LABELS)
     require(nanoseconds(spec.expires_at) <= nanoseconds(parent.expires_at), TaskRule.GRANT_TERM)
+    if spec.HasField("session"):
+        _check_session_within(spec.session, parent.session)
+
+
+def _check_session(session: SessionUse, labels: Iterable[str]) -> None:
+    """Check that dataframes are named so that a name says which table is meant: no label, and no path either."""
+    require(is_uuid(session.session_id) and bool(session.dataframes or session.leaves), TaskRule.SESSION)
+    names = {*session.dataframes, session.leaves} - {""}
+    require(all(map(NAME_PATTERN.fullmatch, (*session.dataframes, *names))), TaskRule.SESSION)
+    require(_are_different(session.dataframes) and names.isdisjoint(labels), TaskRule.SESSION)
+
+
+def _check_session_within(session: SessionUse, parent: SessionUse) -> None:
+    """Check a subtask's use of a session; a parent that uses none names none."""
+    require(session.session_id == parent.session_id, TaskRule.GRANT_SESSION)
+    require(set(session.dataframes) <= {*parent.dataframes, parent.leaves}, TaskRule.GRANT_SESSION)
+    require(session.leaves in ("", parent.leaves), TaskRule.GRANT_SESSION)
 
 
 def _check_term(spec: TaskSpec, *, only_asks: bool) -> None:

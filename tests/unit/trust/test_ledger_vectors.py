@@ -14,6 +14,7 @@ from tests.vectors.documents import DOCUMENTS, FOLDER, summary, text
 LEDGER, TASK, HISTORY = (
     json.loads(FOLDER.joinpath(name).read_text()) for name in ("ledger.json", "task.json", "history.json")
 )
+SESSION = json.loads(FOLDER.joinpath("session.json").read_text())
 LEDGERS, TASKS, RECEIPTS = LEDGER["cases"], TASK["tasks"], TASK["receipts"]
 
 
@@ -79,8 +80,8 @@ def test_every_rule_is_broken_by_a_case():
     receipts = [case for case in HISTORY["tasks"] if case["receipt"]]
     for rules, cases in (
         (LedgerRule, LEDGERS + HISTORY["ledgers"]),
-        (TaskRule, TASKS + tasks),
-        (ReceiptRule, RECEIPTS + receipts),
+        (TaskRule, TASKS + tasks + SESSION["tasks"]),
+        (ReceiptRule, RECEIPTS + receipts + SESSION["receipts"]),
     ):
         assert {case["rule"] for case in cases} - {""} == {rule.name for rule in rules}
 
