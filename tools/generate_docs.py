@@ -72,8 +72,10 @@ SETTINGS_HEAD = f"""# Settings
 
 ## Server
 
-`folkmoot server start` takes each as an option or from the environment; the option wins. `folkmoot server settings`
-prints this list.
+Each is a key of the settings file that `folkmoot server init` writes (TOML, the name below without its dashes), an
+environment variable, and an option of `folkmoot server`. An option wins over the environment, that over the file, that
+over the default. Unknown keys are refused with the one that was probably meant. A URL with a password in it is refused as
+an option, which every user of the machine can read. `folkmoot server settings` prints this list.
 
 | option | environment | default | what it does |
 |---|---|---|---|
@@ -226,7 +228,9 @@ def spelled(option: click.Option) -> str:
 def described(option: click.Option) -> str:
     """Return what an option does; whether it has to be there, what it is otherwise."""
     notes = ["required"] * option.required
-    if option.show_default:
+    if isinstance(option.show_default, str):
+        notes.append(f"default {value(option.show_default)}")
+    elif option.show_default:
         notes += [f"default {value(option.default)}"] * bool(value(option.default))
     return " ".join(filter(None, (option.help, f"({', '.join(notes)})" if notes else "")))
 

@@ -1,6 +1,7 @@
 """`folkmoot server`: start a server, show its settings. Options and their help derive from the settings table."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from folkmoot.server import settings as where
 from folkmoot.server.config import SETTINGS, Config, Setting
-from folkmoot.trust.errors import FolkmootError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,29 +20,36 @@ def server() -> None:
     """Run the control plane: it stores and forwards what others sign and seal."""
 
 
-def _options(command: F) -> F:
-    """Give the command an option for each setting."""
+def settings_options(command: F) -> F:
+    """Give the command an option for the settings file and one for each setting."""
     for setting in reversed(SETTINGS):
         command = _option(setting)(command)
-    return command
+    return click.option(
+        "--settings",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"File with settings, TOML; else {where.FILE_VARIABLE} names it.",
+    )(command)
 
 
 def _option(setting: Setting) -> Callable[[F], F]:
     name = f"{setting.option}/--no-{setting.option[2:]}" if setting.type is bool else setting.option
-    kind = click.Path(path_type=Path, file_okay=False) if setting.type is Path else setting.type
-    return click.option(
-        name, type=kind, default=setting.default, help=setting.help, envvar=setting.variable, show_default=True
-    )
+    kind = click.Path(path_type=Path) if setting.type is Path else setting.type
+    # No default and no variable here: what was not given must be told from what was.
+    shown = str(setting.default).lower() if setting.type is bool else str(setting.default or "")
+    return click.option(name, type=kind, default=None, help=setting.help, show_default=shown or False)
+
+
+def gather(file: Path | None, flags: dict[str, Any]) -> Config:
+    """Return the settings that hold for a command."""
+    return where.gather(flags, os.environ, file)
 
 
 @server.command()
-@_options
-def start(**settings: Any) -> None:
+@settings_options
+def start(file: Path | None, **flags: Any) -> None:
     """Start a server and run it until SIGTERM or Ctrl-C. The first start prints a token that makes the first user."""
-    try:
-        asyncio.run(_run(Config(**settings)))
-    except FolkmootError as error:
-        raise click.ClickException(f"{error.reason_name}: {error.message}") from error
+    asyncio.run(_run(gather(file, flags)))
 
 
 @server.command("settings")

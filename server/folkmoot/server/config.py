@@ -1,12 +1,13 @@
 """Every setting of the server, in one table.
 
-The fields of `Config` are the settings: command line options, environment variables (FOLKMOOT_SERVER_<NAME>) and
-documentation derive from them, so none of these can drift.
+The fields of `Config` are the settings: command line options, environment variables (FOLKMOOT_SERVER_<NAME>), keys of
+the settings file and documentation derive from them, so none of these can drift. `settings` says which of them wins.
 """
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
 
 from folkmoot.transport.channel import is_loopback
 from folkmoot.trust.errors import FolkmootError
@@ -77,9 +78,15 @@ class Setting:
 def _settings() -> tuple[Setting, ...]:
     hints = get_type_hints(Config, include_extras=True)
     return tuple(
-        Setting(each.name, hints[each.name].__origin__, each.default, hints[each.name].__metadata__[0])
+        Setting(each.name, _kind(hints[each.name].__origin__), each.default, hints[each.name].__metadata__[0])
         for each in fields(Config)
     )
+
+
+def _kind(annotation: Any) -> type:
+    """Return the type of a setting; of one that may be missing, the type that it has otherwise."""
+    [kind] = set(get_args(annotation) or (annotation,)) - {NoneType}
+    return kind  # type: ignore[no-any-return]
 
 
 SETTINGS = _settings()
