@@ -46,6 +46,7 @@ ANYONE = Caller(options.CALLER_ANYONE)
 
 _caller: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
+_origin: ContextVar[str] = ContextVar("origin", default="")
 
 
 def caller() -> Caller:
@@ -58,9 +59,15 @@ def request_id() -> str:
     return _request_id.get()
 
 
-def enter(request: str) -> None:
+def origin() -> str:
+    """Return the address that the present call came from; empty for what the server does by itself."""
+    return _origin.get()
+
+
+def enter(request: str, origin: str = "") -> None:
     """Begin a call: nobody is authenticated yet."""
     _request_id.set(request)
+    _origin.set(origin)
     _caller.set(ANYONE)
 
 

@@ -279,9 +279,33 @@ events = Table(
     Column("request_id", String, nullable=False),
     Column("outcome", String, nullable=False),
     Column("genesis", LargeBinary),  # the collaboration that it is about, if it is about one
+    Column("origin", String, nullable=False, server_default=text("''")),  # the address that the call came from
+    # Where it stands in the chain, and the hash up to there: null until it is chained. `sequence` is the order in which
+    # events began to be written, which with several writers is not the order in which they can be read.
+    Column("position", BigInteger),
+    Column("hash", LargeBinary),
     Index(None, "intent", "sequence"),
     Index(None, "organization", "sequence"),
     Index(None, "created_by", "sequence"),
     Index(None, "genesis", "sequence"),
+    Index(None, "request_id"),
+    Index(None, "position", unique=True),
     sqlite_autoincrement=True,  # a number is never given twice, even if old events are removed one day
+)
+IS_UNCHAINED = events.c.position.is_(None)
+Index("ix_events_unchained", events.c.sequence, sqlite_where=IS_UNCHAINED, postgresql_where=IS_UNCHAINED)
+
+usage = Table(
+    "usage",
+    metadata,
+    # Several rows of an organization and a day are added up: whoever counts at once counts in rows of their own.
+    Column("day", Instant, primary_key=True),  # midnight, UTC
+    Column("organization_id", String, primary_key=True),
+    Column("shard", Integer, primary_key=True),
+    Column("runs_asked_for", BigInteger, nullable=False),
+    Column("runs_executed", BigInteger, nullable=False),
+    Column("run_milliseconds", BigInteger, nullable=False),
+    Column("bytes_stored", BigInteger, nullable=False),
+    Column("bytes_fetched", BigInteger, nullable=False),
+    Index(None, "organization_id", "day"),
 )
