@@ -191,8 +191,10 @@ class Sessions:
                 insert(sessions).values(
                     session_id=session_id,
                     user_id=user.user_id,
+                    login_id=secret_hash(session_id).hex(),
                     refresh_hash=secret_hash(secret),
                     created_at=now,
+                    renewed_at=now,
                     expires_at=self._refresh_ends(now),
                 )
             )

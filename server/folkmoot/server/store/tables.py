@@ -114,6 +114,14 @@ sessions = Table(
     Column("refresh_hash", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False, index=True),
+    # Derived from the session's id, which would end the session if anybody showed it: what people see instead.
+    Column("login_id", String, nullable=False, server_default=text("''")),
+    Column("renewed_at", Instant, nullable=False, server_default=text("0")),
+    Column("peer", String, nullable=False, server_default=text("''")),
+    Column("user_agent", String, nullable=False, server_default=text("''")),
+    # By the provider: then a second factor is the provider's business.
+    Column("by_provider", Boolean, nullable=False, server_default=text("false")),
+    Index(None, "login_id", unique=True),
 )
 
 login_failures = Table(
