@@ -47,3 +47,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("genesis", "node_id", name=op.f("pk_node_heads")),
     )
     # ### end Alembic commands ###
+
+
+def downgrade() -> None:
+    for table in ("node_heads", "node_attempts", "former_members"):
+        op.drop_table(table)

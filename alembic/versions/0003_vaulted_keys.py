@@ -26,3 +26,7 @@ def upgrade() -> None:
         unique=False,
     )
     # ### end Alembic commands ###
+
+
+def downgrade() -> None:
+    op.drop_table("vaulted_keys")

@@ -16,3 +16,8 @@ def upgrade() -> None:
     op.add_column("deliveries", sa.Column("attempt", sa.Integer(), server_default="0", nullable=False))
     op.add_column("node_links", sa.Column("sent", sa.BigInteger(), server_default="0", nullable=False))
     op.execute("UPDATE node_links SET sent = last_sequence")
+
+
+def downgrade() -> None:
+    for table, name in (("node_links", "sent"), ("deliveries", "attempt"), ("runs", "attempts_allowed")):
+        op.drop_column(table, name)
