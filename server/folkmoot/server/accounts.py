@@ -14,8 +14,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from folkmoot.server import access, events, pages, roles
-from folkmoot.server.context import Caller, Rule, caller
+from folkmoot.server import access, events, pages, rights
+from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core
 from folkmoot.server.passwords import Passwords, check_strength
 from folkmoot.server.store import tables
@@ -51,11 +51,6 @@ class User:
     organization_account_id: str
     roles: tuple[str, ...]
     created_at: datetime
-
-    @property
-    def rules(self) -> frozenset[Rule]:
-        """What the user may do."""
-        return roles.rules_of(self.roles)
 
 
 class Accounts:
@@ -158,7 +153,8 @@ class Accounts:
         self, *, user_id: str, username: str, password: str, organization_account_id: str, role_names: Sequence[str]
     ) -> User:
         """Make a user; the same again gives the first answer."""
-        self._check_may_create(organization_account_id, role_names)
+        who = caller()
+        self._check_may_create(organization_account_id)
         check_strength(password, username)
         now = self._core.clock()
         wanted = User(user_id, username, organization_account_id, tuple(sorted(role_names)), now)
@@ -187,6 +183,8 @@ class Accounts:
                     errors_pb2.ERROR_REASON_ORGANIZATION_NOT_FOUND,
                     f"There is no organization's account {organization_account_id}.",
                 )
+            rights.check_roles(connection, role_names, organization_account_id)
+            rights.check_may_give(who, rights.rules_of_roles(connection, role_names), organization_account_id)
             if find_user(connection, user_id) is not None:
                 raise _id_taken(user_id)
             _insert_user(connection, wanted, hashed)
@@ -215,18 +213,12 @@ class Accounts:
         rows = await self._core.store.read(lambda connection: connection.execute(query.limit(limit + 1)).all())
         return _page(rows, limit, user_of, lambda row: pages.token("users", row.username))
 
-    def _check_may_create(self, organization_account_id: str, role_names: Sequence[str]) -> None:
+    def _check_may_create(self, organization_account_id: str) -> None:
         who = caller()
         reach = access.scope(who, options.RESOURCE_USER, options.OPERATION_CREATE)
         own = organization_account_id == who.organization_account_id
         if not (reach == options.SCOPE_GLOBAL or (reach in _WITHIN_ACCOUNT and own)):
             raise access.lacking(options.RESOURCE_USER, options.OPERATION_CREATE)
-        if missing := roles.lacking(roles.rules_of(role_names), who.rules):
-            example = min(missing)
-            raise access.not_allowed(
-                f"The roles hold {len(missing)} rules that you lack, such as {access.words(*example)}; nobody gives"
-                " what he does not have."
-            )
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------

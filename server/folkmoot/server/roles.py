@@ -1,7 +1,8 @@
-"""The default roles, as data: what each is for and which rules it is made of.
+"""Rules and the default roles, as data: which rules mean something, what each role is for and which rules it is made of.
 
-A user has roles, a role is a set of rules, a rule is (resource, operation, scope). Nobody gives a role with a rule that
-he lacks.
+A user has roles, a role is a set of rules, a rule is (resource, operation, scope). Nobody gives a rule that he lacks.
+Who belongs to a collaboration, which nodes do, and with which keys, no rule can say: the ledger's signatures do. That is
+why there is none for making nodes or for ending collaborations.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,20 +10,65 @@ from dataclasses import dataclass
 from itertools import product
 
 from folkmoot.server.context import Rule
-from folkmoot.trust.errors import FolkmootError
-from folkmoot.v1 import errors_pb2
+from folkmoot.transport.validation import invalid
 from folkmoot.v1 import options_pb2 as options
 
-_VIEW, _CREATE, _EDIT, _DELETE, _SEND, _RECEIVE = (
+_VIEW, _CREATE, _EDIT, _DELETE = (
     options.OPERATION_VIEW,
     options.OPERATION_CREATE,
     options.OPERATION_EDIT,
     options.OPERATION_DELETE,
-    options.OPERATION_SEND,
-    options.OPERATION_RECEIVE,
 )
-_RESOURCES = tuple(number for number in options.Resource.values() if number)
-_OPERATIONS = (_VIEW, _CREATE, _EDIT, _DELETE, _SEND, _RECEIVE)
+_OWN, _ORGANIZATION, _COLLABORATION, _GLOBAL = (
+    options.SCOPE_OWN,
+    options.SCOPE_ORGANIZATION,
+    options.SCOPE_COLLABORATION,
+    options.SCOPE_GLOBAL,
+)
+_ALL = (_OWN, _ORGANIZATION, _COLLABORATION, _GLOBAL)
+_WIDE = (_ORGANIZATION, _COLLABORATION, _GLOBAL)
+
+Right = tuple[options.Resource.ValueType, options.Operation.ValueType]
+
+MEANINGFUL: Mapping[Right, tuple[options.Scope.ValueType, ...]] = {
+    (options.RESOURCE_ORGANIZATION, _VIEW): _WIDE,
+    (options.RESOURCE_ORGANIZATION, _CREATE): (_GLOBAL,),
+    (options.RESOURCE_ORGANIZATION, _EDIT): _WIDE,
+    (options.RESOURCE_ORGANIZATION, _DELETE): (_GLOBAL,),
+    (options.RESOURCE_USER, _VIEW): _ALL,
+    (options.RESOURCE_USER, _CREATE): _WIDE,
+    (options.RESOURCE_USER, _EDIT): _ALL,
+    (options.RESOURCE_USER, _DELETE): _ALL,
+    (options.RESOURCE_ROLE, _VIEW): _WIDE,
+    (options.RESOURCE_ROLE, _CREATE): _WIDE,
+    (options.RESOURCE_ROLE, _EDIT): _WIDE,
+    (options.RESOURCE_ROLE, _DELETE): _WIDE,
+    (options.RESOURCE_COLLABORATION, _VIEW): (_COLLABORATION, _GLOBAL),
+    (options.RESOURCE_COLLABORATION, _CREATE): (_ORGANIZATION, _GLOBAL),
+    (options.RESOURCE_COLLABORATION, _EDIT): (_ORGANIZATION, _GLOBAL),
+    (options.RESOURCE_NODE, _VIEW): _WIDE,
+    (options.RESOURCE_NODE, _DELETE): (_ORGANIZATION, _GLOBAL),
+    (options.RESOURCE_TASK, _VIEW): _ALL,
+    (options.RESOURCE_TASK, _CREATE): (_ORGANIZATION, _GLOBAL),
+    (options.RESOURCE_TASK, _DELETE): _ALL,
+    (options.RESOURCE_RUN, _VIEW): _ALL,
+    (options.RESOURCE_EVENT, _VIEW): _ALL,
+    (options.RESOURCE_STUDY, _VIEW): _ALL,
+    (options.RESOURCE_STUDY, _CREATE): (_ORGANIZATION, _GLOBAL),
+    (options.RESOURCE_STUDY, _EDIT): _ALL,
+    (options.RESOURCE_STUDY, _DELETE): _ALL,
+    (options.RESOURCE_SESSION, _VIEW): _ALL,
+    (options.RESOURCE_SESSION, _CREATE): _ALL,
+    (options.RESOURCE_SESSION, _EDIT): _ALL,
+    (options.RESOURCE_SESSION, _DELETE): _ALL,
+}
+"""The scopes that differ, for each thing that a rule can allow. What no method asks for is not here."""
+
+RULES: frozenset[Rule] = frozenset(Rule(*right, scope) for right, scopes in MEANINGFUL.items() for scope in scopes)
+"""Every rule that means something."""
+
+BY_ACCOUNT = frozenset({options.RESOURCE_ORGANIZATION, options.RESOURCE_USER, options.RESOURCE_ROLE})
+"""Resources of accounts, not of collaborations: COLLABORATION reaches all of a partner's, with whomever else he works."""
 
 
 def _rules(
@@ -34,8 +80,8 @@ def _rules(
 
 
 @dataclass(frozen=True)
-class Role:
-    """A named set of rules."""
+class DefaultRole:
+    """A role that every server has, and nobody changes."""
 
     name: str
     description: str
@@ -48,69 +94,86 @@ _SEES = _rules(
         options.RESOURCE_NODE,
         options.RESOURCE_TASK,
         options.RESOURCE_RUN,
+        options.RESOURCE_STUDY,
+        options.RESOURCE_SESSION,
     ),
     (_VIEW,),
-    options.SCOPE_COLLABORATION,
+    _COLLABORATION,
 ) | _rules(
     (options.RESOURCE_ORGANIZATION, options.RESOURCE_USER, options.RESOURCE_ROLE),
     (_VIEW,),
-    options.SCOPE_ORGANIZATION,
+    _ORGANIZATION,
 )
-_COMPUTES = _rules((options.RESOURCE_TASK,), (_CREATE,), options.SCOPE_ORGANIZATION) | _rules(
-    (options.RESOURCE_TASK,), (_DELETE,), options.SCOPE_OWN
+_COMPUTES = (
+    _rules((options.RESOURCE_TASK, options.RESOURCE_STUDY), (_CREATE,), _ORGANIZATION)
+    | _rules((options.RESOURCE_SESSION,), (_CREATE,), _COLLABORATION)
+    | _rules((options.RESOURCE_STUDY, options.RESOURCE_SESSION), (_EDIT,), _OWN)
+    | _rules((options.RESOURCE_TASK, options.RESOURCE_STUDY, options.RESOURCE_SESSION), (_DELETE,), _OWN)
 )
 _ADMINISTERS = (
-    _rules((options.RESOURCE_USER,), (_CREATE, _EDIT, _DELETE), options.SCOPE_ORGANIZATION)
-    | _rules((options.RESOURCE_COLLABORATION,), (_CREATE, _EDIT), options.SCOPE_ORGANIZATION)
-    | _rules((options.RESOURCE_NODE,), (_CREATE, _EDIT, _DELETE), options.SCOPE_ORGANIZATION)
-    | _rules((options.RESOURCE_TASK,), (_DELETE,), options.SCOPE_ORGANIZATION)
-    | _rules((options.RESOURCE_EVENT,), (_VIEW,), options.SCOPE_ORGANIZATION)
+    _rules((options.RESOURCE_USER, options.RESOURCE_ROLE), (_CREATE, _EDIT, _DELETE), _ORGANIZATION)
+    | _rules((options.RESOURCE_ORGANIZATION,), (_EDIT,), _ORGANIZATION)
+    | _rules((options.RESOURCE_COLLABORATION,), (_CREATE, _EDIT), _ORGANIZATION)
+    | _rules((options.RESOURCE_NODE, options.RESOURCE_TASK), (_DELETE,), _ORGANIZATION)
+    | _rules((options.RESOURCE_STUDY, options.RESOURCE_SESSION), (_EDIT, _DELETE), _ORGANIZATION)
+    | _rules((options.RESOURCE_EVENT,), (_VIEW,), _ORGANIZATION)
 )
 _COORDINATES = (
-    _rules((options.RESOURCE_ORGANIZATION,), (_VIEW,), options.SCOPE_COLLABORATION)
-    | _rules((options.RESOURCE_COLLABORATION,), (_CREATE, _EDIT, _DELETE), options.SCOPE_COLLABORATION)
-    | _rules((options.RESOURCE_TASK,), (_DELETE,), options.SCOPE_COLLABORATION)
-    | _rules((options.RESOURCE_EVENT,), (_VIEW,), options.SCOPE_COLLABORATION)
+    _rules((options.RESOURCE_ORGANIZATION, options.RESOURCE_EVENT), (_VIEW,), _COLLABORATION)
+    | _rules((options.RESOURCE_TASK,), (_DELETE,), _COLLABORATION)
+    | _rules((options.RESOURCE_STUDY, options.RESOURCE_SESSION), (_EDIT, _DELETE), _COLLABORATION)
 )
 
-ROLES: Mapping[str, Role] = {
+EVERYTHING: frozenset[Rule] = frozenset(Rule(*right, _GLOBAL) for right in MEANINGFUL)
+"""What whoever runs the server may do."""
+
+ROLES: Mapping[str, DefaultRole] = {
     role.name: role
     for role in (
-        Role("Root", "Runs the server: everything.", _rules(_RESOURCES, _OPERATIONS, options.SCOPE_GLOBAL)),
-        Role(
+        DefaultRole("Root", "Runs the server: everything.", EVERYTHING),
+        DefaultRole(
             "Collaboration Admin",
             "Coordinates a collaboration: sees and cancels what its members do in it.",
             _SEES | _COMPUTES | _ADMINISTERS | _COORDINATES,
         ),
-        Role(
+        DefaultRole(
             "Organization Admin",
-            "Administers an organization: its users, nodes, votes and tasks.",
+            "Administers an organization: its users, roles, nodes, votes and tasks.",
             _SEES | _COMPUTES | _ADMINISTERS,
         ),
-        Role("Researcher", "Creates tasks and reads their results.", _SEES | _COMPUTES),
-        Role("Viewer", "Sees what goes on, and changes nothing.", _SEES),
+        DefaultRole("Researcher", "Creates tasks and reads their results.", _SEES | _COMPUTES),
+        DefaultRole("Viewer", "Sees what goes on, and changes nothing.", _SEES),
     )
 }
 
 
-def rules_of(names: Iterable[str]) -> frozenset[Rule]:
-    """Return the rules of all the roles; raise ROLE_NOT_FOUND."""
-    found: set[Rule] = set()
-    for name in names:
-        if name not in ROLES:
-            raise FolkmootError(
-                errors_pb2.ERROR_REASON_ROLE_NOT_FOUND,
-                f"There is no role '{name}'. Roles are {', '.join(sorted(ROLES))}.",
-                metadata={"role": name},
-            )
-        found |= ROLES[name].rules
-    return frozenset(found)
+def check_meaningful(rules: Iterable[Rule], field: str) -> frozenset[Rule]:
+    """Return the rules; raise INVALID_FIELD, with the field's items, for those that mean nothing."""
+    given = tuple(rules)
+    wrong = [
+        (f"{field}[{index}]", "is no rule of this server: ListRules tells them")
+        for index, rule in enumerate(given)
+        if rule not in RULES
+    ]
+    if wrong:
+        raise invalid(wrong)
+    return frozenset(given)
 
 
-def lacking(granted: Iterable[Rule], own: Iterable[Rule]) -> frozenset[Rule]:
-    """Return the granted rules that no own rule covers: a wider scope includes the narrower ones."""
-    reach: dict[tuple[int, int], int] = {}
+def lacking(granted: Iterable[Rule], own: Iterable[Rule], *, elsewhere: bool = False) -> frozenset[Rule]:
+    """Return the granted rules that no own rule covers: a wider scope includes the narrower ones.
+
+    `elsewhere`: they are for people of another organization, whose own things are not ours. Then a rule for the whole
+    server covers them, or one that reaches all that organizations have with which we share a collaboration.
+    """
+    reach: dict[Right, int] = {}
     for rule in own:
-        key = (rule.resource, rule.operation)
-        reach[key] = max(reach.get(key, 0), rule.scope)
-    return frozenset(rule for rule in granted if reach.get((rule.resource, rule.operation), 0) < rule.scope)
+        right = (rule.resource, rule.operation)
+        reach[right] = max(reach.get(right, 0), rule.scope)
+    return frozenset(rule for rule in granted if not _covers(reach.get(rule[:2], 0), rule, elsewhere=elsewhere))
+
+
+def _covers(reach: int, rule: Rule, *, elsewhere: bool) -> bool:
+    if not elsewhere or reach == _GLOBAL:
+        return reach >= rule.scope
+    return reach == _COLLABORATION and rule.resource in BY_ACCOUNT and rule.scope <= _ORGANIZATION

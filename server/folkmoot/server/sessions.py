@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from folkmoot.server import accounts, context, events
+from folkmoot.server import accounts, context, events, rights
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.passwords import Passwords, check_strength
@@ -274,7 +274,7 @@ def _user_behind(connection: Connection, claims: Claims, now: datetime) -> Calle
         organization_account_id=user.organization_account_id,
         organization_id=row.organization_id or "",
         session_id=claims.session_id,
-        rules=user.rules,
+        rules=rights.rules_of(connection, row),
     )
 
 

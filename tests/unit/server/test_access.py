@@ -20,9 +20,18 @@ OPEN = {
     "/folkmoot.v1.AdminService/SubmitNodeAttempt",
     "/folkmoot.v1.AuthService/AuthenticateNode",
     "/folkmoot.v1.AuthService/CompleteSetup",
+    "/folkmoot.v1.AuthService/FinishCodeLogin",
+    "/folkmoot.v1.AuthService/FinishDeviceLogin",
     "/folkmoot.v1.AuthService/GetNonce",
     "/folkmoot.v1.AuthService/Login",
     "/folkmoot.v1.AuthService/Refresh",
+    "/folkmoot.v1.AuthService/RegisterOrganization",
+    "/folkmoot.v1.AuthService/RequestPasswordReset",
+    "/folkmoot.v1.AuthService/RequestTotpReset",
+    "/folkmoot.v1.AuthService/ResetPassword",
+    "/folkmoot.v1.AuthService/ResetTotp",
+    "/folkmoot.v1.AuthService/StartCodeLogin",
+    "/folkmoot.v1.AuthService/StartDeviceLogin",
 }
 TASK, VIEW, CREATE = options.RESOURCE_TASK, options.OPERATION_VIEW, options.OPERATION_CREATE
 CREATES_TASKS = options.Access(resource=TASK, operation=CREATE, callers=[options.CALLER_USER])
