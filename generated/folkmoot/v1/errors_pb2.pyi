@@ -221,7 +221,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LOGIN_PENDING: _ErrorReason.ValueType  # 113
     """The person has not agreed yet."""
     ERROR_REASON_PROVIDER_UNREACHABLE: _ErrorReason.ValueType  # 114
-    """The OpenID Connect provider, or the mail server, can't be reached."""
+    """The OpenID Connect provider, the mail server, or the store of payloads, can't be reached."""
     ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 115
     """No such API key, or it is not for you."""
     ERROR_REASON_STUDY_NOT_FOUND: _ErrorReason.ValueType  # 116
@@ -242,6 +242,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The node leaves no dataframes, or the run was not asked for one."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 124
     """The caller makes more calls than this server takes."""
+    ERROR_REASON_DATABASE_UNREACHABLE: _ErrorReason.ValueType  # 125
+    """The server's database is away or overloaded."""
+    ERROR_REASON_PAYLOAD_DAMAGED: _ErrorReason.ValueType  # 126
+    """What the server has stored of a payload is not what was stored: its disk or its object store has damaged it."""
+    ERROR_REASON_STORAGE_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 127
+    """The organization has stored as many bytes as this server gives it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused."""
@@ -443,7 +449,7 @@ ERROR_REASON_NOT_CONFIGURED: ErrorReason.ValueType  # 112
 ERROR_REASON_LOGIN_PENDING: ErrorReason.ValueType  # 113
 """The person has not agreed yet."""
 ERROR_REASON_PROVIDER_UNREACHABLE: ErrorReason.ValueType  # 114
-"""The OpenID Connect provider, or the mail server, can't be reached."""
+"""The OpenID Connect provider, the mail server, or the store of payloads, can't be reached."""
 ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 115
 """No such API key, or it is not for you."""
 ERROR_REASON_STUDY_NOT_FOUND: ErrorReason.ValueType  # 116
@@ -464,4 +470,10 @@ ERROR_REASON_DATAFRAME_NOT_ALLOWED: ErrorReason.ValueType  # 123
 """The node leaves no dataframes, or the run was not asked for one."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 124
 """The caller makes more calls than this server takes."""
+ERROR_REASON_DATABASE_UNREACHABLE: ErrorReason.ValueType  # 125
+"""The server's database is away or overloaded."""
+ERROR_REASON_PAYLOAD_DAMAGED: ErrorReason.ValueType  # 126
+"""What the server has stored of a payload is not what was stored: its disk or its object store has damaged it."""
+ERROR_REASON_STORAGE_QUOTA_EXCEEDED: ErrorReason.ValueType  # 127
+"""The organization has stored as many bytes as this server gives it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
