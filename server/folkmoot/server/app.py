@@ -37,7 +37,7 @@ from folkmoot.server.rpc.key_service import KeyService
 from folkmoot.server.rpc.payload_service import PayloadService
 from folkmoot.server.rpc.task_service import TaskService
 from folkmoot.server.sessions import Sessions
-from folkmoot.server.store import migrate
+from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
 from folkmoot.server.tokens import Tokens
 from folkmoot.server.vault import Vault
@@ -92,9 +92,11 @@ async def serve(
     obey_environment()
     async with AsyncExitStack() as parts:
         log = logs.make(config.log_level)
-        parts.enter_context(_locked(config.data))
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not config.database:
+            parts.enter_context(_locked(config.data))
         authority = None if config.insecure else _certificates(config, clock())
-        store, draining = Store(config.data / "folkmoot.db"), asyncio.Event()
+        store = Store(databases.connect(config.database, config.data / "folkmoot.db"))
         parts.push_async_callback(store.close)
         await store.write(migrate.upgrade)
 
@@ -143,8 +145,7 @@ async def serve(
 
 @contextmanager
 def _locked(data: Path) -> Iterator[None]:
-    """Take the data folder for this process: two servers on one folder would each think that they know all."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Take the data folder, and the database in it, for this process: two servers on it would each think that they know all."""
     with (data / "lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

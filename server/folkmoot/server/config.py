@@ -23,6 +23,10 @@ class Config:
     """The settings of one server."""
 
     data: Annotated[Path, "Folder of database, payloads, keys and certificates."] = Path("folkmoot-server")
+    database: Annotated[
+        str,
+        "PostgreSQL, as postgresql://user@host/name, which several servers may share; empty: SQLite in the data folder.",
+    ] = ""
     listen: Annotated[str, "Address to listen on, host:port; port 0 takes a free one."] = "127.0.0.1:7443"
     insecure: Annotated[bool, "Without TLS; only on a loopback address."] = False
     certificate_names: Annotated[str, "More names and addresses for the server's certificate, with commas."] = ""

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from folkmoot.server.store.databases import sqlite
 from folkmoot.server.store.engine import WRITE_GROUP, Store
 
 metadata = MetaData()
@@ -36,7 +37,7 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 async def store(path) -> AsyncIterator[Store]:
-    opened = Store(path)
+    opened = Store(sqlite(path))
     await opened.write(metadata.create_all)
     yield opened
     await opened.close()
@@ -170,7 +171,7 @@ async def test_commit_reaches_the_disk(store):
 
 
 async def test_close_finishes_what_is_queued(path):
-    store = Store(path)
+    store = Store(sqlite(path))
     await store.write(metadata.create_all)
     writes = [asyncio.ensure_future(store.write(add(number))) for number in range(10)]
     await asyncio.sleep(0)

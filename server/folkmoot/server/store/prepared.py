@@ -7,11 +7,15 @@ that it is given; what it can't have is an expanding IN: execute it once for eac
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import count
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
+
+_STREAMS = count(1)
 
 Parameters = Mapping[str, Any]
 _Process = Callable[[Any], Any]
@@ -26,12 +30,16 @@ class Prepared:
 
     def rows(self, connection: Connection, parameters: Parameters) -> list[Any]:
         """Execute it once; return its rows, whose columns are attributes."""
-        return list(self.stream(connection, parameters))
+        compiled = self._for(connection.dialect, parameters)
+        cursor = self._execute(connection, compiled, "execute", compiled.bind(parameters))
+        return [compiled.read(row) for row in cursor]
 
     def stream(self, connection: Connection, parameters: Parameters) -> Iterator[Any]:
         """Execute it once; give its rows as they are asked for, so that large ones need not all be in memory."""
         compiled = self._for(connection.dialect, parameters)
-        return map(compiled.read, self._execute(connection, compiled, "execute", compiled.bind(parameters)))
+        cursor = self._execute(connection, compiled, "execute", compiled.bind(parameters), streams=True)
+        with closing(cursor):
+            yield from map(compiled.read, cursor)
 
     def row(self, connection: Connection, parameters: Parameters) -> Any:
         """Execute it once; return its first row, None if there is none."""
@@ -51,8 +59,12 @@ class Prepared:
         return compiled
 
     @staticmethod
-    def _execute(connection: Connection, compiled: "_Compiled", way: str, parameters: Any) -> Any:
-        cursor = connection.connection.cursor()
+    def _execute(
+        connection: Connection, compiled: "_Compiled", way: str, parameters: Any, *, streams: bool = False
+    ) -> Any:
+        # The cursor of PostgreSQL's driver has all rows in memory, unless it has a name: then the server keeps it.
+        named = (f"folkmoot_stream_{next(_STREAMS)}",) if streams and connection.dialect.name == "postgresql" else ()
+        cursor = connection.connection.cursor(*named)
         errors = connection.dialect.loaded_dbapi.Error
         try:
             getattr(cursor, way)(compiled.text, parameters)
