@@ -98,7 +98,8 @@ async def serve(
         authority = None if config.insecure else _certificates(config, clock())
         store = Store(databases.connect(config.database, config.data / "folkmoot.db"))
         parts.push_async_callback(store.close)
-        await store.write(migrate.upgrade)
+        await store.migrate(migrate.upgrade)
+        draining = asyncio.Event()
 
         core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
         signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
