@@ -17,13 +17,21 @@ from folkmoot.v1 import (
     errors_pb2,
     key_service_pb2,
     payload_service_pb2,
+    session_service_pb2,
     task_service_pb2,
 )
 from folkmoot.v1 import options_pb2 as options
 
 FILES = tuple(
     module.DESCRIPTOR
-    for module in (admin_service_pb2, auth_service_pb2, key_service_pb2, payload_service_pb2, task_service_pb2)
+    for module in (
+        admin_service_pb2,
+        auth_service_pb2,
+        key_service_pb2,
+        payload_service_pb2,
+        session_service_pb2,
+        task_service_pb2,
+    )
 )
 
 OPEN_TO_ANYONE = (

@@ -23,6 +23,7 @@ from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.certificates import Certificates
 from folkmoot.server.config import Config
 from folkmoot.server.core import Clock, Core, Random
+from folkmoot.server.data_sessions import DataSessions
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
@@ -35,6 +36,7 @@ from folkmoot.server.rpc.auth_service import AuthService
 from folkmoot.server.rpc.interceptors import Guard
 from folkmoot.server.rpc.key_service import KeyService
 from folkmoot.server.rpc.payload_service import PayloadService
+from folkmoot.server.rpc.session_service import SessionService
 from folkmoot.server.rpc.task_service import TaskService
 from folkmoot.server.sessions import Sessions
 from folkmoot.server.store import databases, migrate
@@ -50,6 +52,7 @@ from folkmoot.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_serve
 from folkmoot.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from folkmoot.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from folkmoot.v1.payload_service_pb2_grpc import add_PayloadServiceServicer_to_server
+from folkmoot.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from folkmoot.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 
 SERVICES = tuple(sorted(service.full_name for file in access.FILES for service in file.services_by_name.values()))
@@ -122,6 +125,7 @@ async def serve(
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)
         add_AdminServiceServicer_to_server(AdminService(core, accounts, joining, attempts, dispatch), server)
         add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
+        add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
         add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)
         servicer = await _add_health(server)
         if config.reflection:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.creation import NewTask
-from folkmoot.server.store import links, placement
+from folkmoot.server.store import bindings, links, placement
 from folkmoot.trust.encoding import uuid7
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Check, Checked, Forecast, ServerFrame, Verdict
@@ -114,9 +114,12 @@ def whom_to_ask(connection: Connection, spec: TaskSpec) -> dict[str, links.Link]
     organization_ids = [receiver.organization_id for receiver in spec.receivers]
     admitted = links.admitted(connection, spec.genesis, organization_ids)
     open_runs = links.open_runs(connection, (link.link_id for link in admitted if link.link_id))
+    tied = bindings.places(connection, spec)
     chosen = {}
     for organization_id in organization_ids:
         peers = [link for link in admitted if link.organization_id == organization_id]
+        if organization_id in tied:
+            peers = placement.at(peers, tied[organization_id])
         link = placement.choose(peers, open_runs=open_runs, labels=spec.labels)
         if link is not None and link.attached:
             chosen[organization_id] = link

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
-from folkmoot.server.store import endings, links, payload_rows, runs, views
+from folkmoot.server.store import endings, links, payload_rows, runs, session_rows, views
 from folkmoot.server.store.payload_rows import Envelope, Place
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import runs as run_table
@@ -35,7 +35,7 @@ from folkmoot.trust.receipt import verify_receipt, verify_refusal
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.signed_pb2 import Signed
-from folkmoot.v1.task_pb2 import Receipt, Run, RunState, TaskChain
+from folkmoot.v1.task_pb2 import Receipt, Run, RunState, TaskChain, TaskSpec
 from folkmoot.v1.task_service_pb2 import CommitRunRequest
 
 _KINDS: Mapping[int, EnvelopeKind.ValueType] = {
@@ -56,6 +56,8 @@ class Ending:
     approvals: Sequence[Signed]
     """What people at the station decided."""
     now: datetime
+    session_id: str
+    """The session that a dataframe was left in; empty: the task uses none."""
 
     @property
     def outcome(self) -> str:
@@ -99,7 +101,8 @@ def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state:
         raise tasks.run_conflict("The receipt is another node's.")
     if receipt.outcome not in tasks.NODE_OUTCOMES:
         raise Malformed("That a run has expired is for the server to say")
-    ending = Ending(receipt, serialize(request.receipt), request.envelope or None, request.approvals, now)
+    session_id = TaskSpec.FromString(chain.specs[-1].body).session.session_id
+    ending = Ending(receipt, serialize(request.receipt), request.envelope or None, request.approvals, now, session_id)
     if ending.envelope is not None:
         _check_envelope(ending)
     return ending
@@ -156,6 +159,8 @@ def store(connection: Connection, ending: Ending, caller: Caller, touched: Touch
     if run.state == tasks.PENDING:
         values["assigned_at"] = ending.now  # the acknowledgement of its delivery is still under way
     runs.move(connection, [run], touched, **values, **_outcome(ending))
+    if receipt.HasField("dataframe"):
+        session_rows.keep(connection, receipt, ending.session_id, link_id=link_id, left_at=ending.now)
     endings.settle(connection, [run.task_id], now=ending.now, touched=touched)
     return True
 

@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from folkmoot.server import tasks
+from folkmoot.server import session_access, tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.ledgers import not_a_member
-from folkmoot.server.store import deliveries, endings, links, payload_rows, runs, views
+from folkmoot.server.store import deliveries, endings, links, payload_rows, runs, session_rows, views
 from folkmoot.server.store import placement as places
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.payload_rows import Envelope, Place
@@ -186,6 +186,8 @@ def store(connection: Connection, new: NewTask, touched: Touched) -> tuple[Task,
     _store_inputs(connection, new)
     placement = places.place(connection, spec)
     _insert_runs(connection, new, placement.link_ids)
+    if spec.HasField("session"):
+        session_rows.used(connection, spec.session.session_id, now=new.now)
     if dependencies is Verdict.START:
         _assign(connection, spec, placement, touched)
     elif dependencies is Verdict.FAIL:
@@ -241,15 +243,22 @@ def _assign(connection: Connection, spec: TaskSpec, placement: Placement, touche
 def _end_without_files(
     connection: Connection, spec: TaskSpec, placement: Placement, *, now: datetime, touched: Touched
 ) -> None:
-    """End what would need files that the job has left at a node which is gone; nobody is told of it."""
-    lost = {receiver.run_id for receiver in spec.receivers if receiver.organization_id in placement.lost}
-    ended = [replace(run, link_id=None) for run in runs.load(connection, lost)]
-    endings.end(connection, ended, tasks.EXPIRED, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
+    """End what would need files or dataframes that it can't have; nobody is told of it."""
+    lost = {
+        receiver.run_id: placement.lost[receiver.organization_id]
+        for receiver in spec.receivers
+        if receiver.organization_id in placement.lost
+    }
+    for run in runs.load(connection, lost):
+        ended = [replace(run, link_id=None)]
+        endings.end(connection, ended, tasks.EXPIRED, lost[run.run_id], now=now, touched=touched)
 
 
 def check_above(connection: Connection, new: NewTask) -> None:
-    """Check that the job is the initiator's, or that the caller's node holds the run that creates the subtask."""
+    """Check that the job is the initiator's, or that the caller's node holds the run that creates the subtask; and the session."""
     spec = new.spec
+    if spec.HasField("session"):
+        session_access.require_open(connection, new.caller, spec.session.session_id, spec.genesis)
     if spec.HasField("parent"):
         _check_parent(connection, spec.parent, new.caller)
     elif spec.job_id != spec.task_id:
@@ -335,6 +344,7 @@ def _insert_task(connection: Connection, new: NewTask, *, blocked: bool) -> None
         "chain": new.chain,
         "digest": new.verified.digest,
         "result_receivers": " ".join(spec.result_receivers),
+        "session_id": spec.session.session_id or None,
         "blocked": blocked,
         "created_at": new.now,
         "revision": len(spec.receivers),

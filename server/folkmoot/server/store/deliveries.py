@@ -20,7 +20,7 @@ from folkmoot.server.store.task_tables import AnyRow, deliveries, node_links, pa
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
+from folkmoot.v1.link_pb2 import Assign, Cancel, DropDataframes, PeerMessage, ServerFrame
 from folkmoot.v1.task_pb2 import TaskChain
 
 BATCH_BYTES = 1024 * 1024
@@ -32,6 +32,7 @@ class Kind(IntEnum):
     ASSIGN = 1
     CANCEL = 2
     MESSAGE = 3
+    DROP = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Delivery:
     attempt: int = 0
     """0: whichever the node has."""
     message_id: int | None = None
+    session_id: str | None = None
+    dataframe: str | None = None
 
 
 _INSERT = Prepared(insert(deliveries))
@@ -58,7 +61,8 @@ def enqueue(connection: Connection, items: Sequence[Delivery], touched: Touched)
     rows = []
     for item in reversed(items):
         row = {"link_id": item.link_id, "kind": item.kind, "run_id": item.run_id, "attempt": item.attempt}
-        rows.append(row | {"sequence": last[item.link_id], "message_id": item.message_id})
+        row |= {"message_id": item.message_id, "session_id": item.session_id, "dataframe": item.dataframe}
+        rows.append(row | {"sequence": last[item.link_id]})
         last[item.link_id] -= 1
         touched.link(item.link_id)
     _INSERT.each(connection, rows)
@@ -99,6 +103,12 @@ def fence(connection: Connection, attempts: Iterable[tasks.Run], touched: Touche
         Delivery(run.link_id, Kind.CANCEL, run.run_id, run.attempt) for run in attempts if run.link_id is not None
     ]
     enqueue(connection, fenced, touched)
+
+
+def drop(connection: Connection, link_ids: Iterable[int], session_id: str, dataframe: str, touched: Touched) -> None:
+    """Tell nodes, away or not, that a session's dataframe is not wanted any more; without a name, all of them."""
+    told = [Delivery(each, Kind.DROP, "", session_id=session_id, dataframe=dataframe) for each in link_ids]
+    enqueue(connection, told, touched)
 
 
 def may_have_reached(connection: Connection, link_id: int) -> set[str]:
@@ -165,6 +175,8 @@ _PENDING = Prepared(
         deliveries.c.run_id,
         deliveries.c.link_id,
         deliveries.c.attempt,
+        deliveries.c.session_id,
+        deliveries.c.dataframe,
         run_table.c.task_id,
         run_table.c.state,
         run_table.c.link_id.label("placed_at"),
@@ -175,7 +187,7 @@ _PENDING = Prepared(
         peer_messages.c.sequence.label("message_sequence"),
         peer_messages.c.envelope.label("message"),
     )
-    .join_from(deliveries, run_table, run_table.c.run_id == deliveries.c.run_id)
+    .outerjoin_from(deliveries, run_table, run_table.c.run_id == deliveries.c.run_id)
     .outerjoin(task_table, and_(deliveries.c.kind == Kind.ASSIGN, task_table.c.task_id == run_table.c.task_id))
     .outerjoin(payloads, and_(deliveries.c.kind == Kind.ASSIGN, payloads.c.envelope_digest == run_table.c.input_digest))
     .outerjoin(peer_messages, peer_messages.c.message_id == deliveries.c.message_id)
@@ -199,6 +211,9 @@ def pending(connection: Connection, link_id: int, *, after: int, most: int) -> t
 
 
 def _frame(row: AnyRow) -> ServerFrame:
+    if row.kind == Kind.DROP:
+        unwanted = DropDataframes(session_id=row.session_id, name=row.dataframe)
+        return ServerFrame(sequence=row.sequence, drop_dataframes=unwanted)
     is_its_own = row.placed_at == row.link_id and row.attempt in (0, row.in_attempt)
     if row.kind == Kind.CANCEL or not is_its_own:
         return ServerFrame(sequence=row.sequence, cancel=Cancel(run_id=row.run_id, attempt=row.attempt))

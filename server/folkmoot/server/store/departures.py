@@ -4,7 +4,7 @@ Settled in the transaction that appends the entry. What such a node has not acce
 organization, or waits for one; an organization that is no member any more executes nothing new, so its runs end. What a
 node has accepted begins anew at another one, if its task allows another attempt; if not, it stays the node's own
 (docs/decisions/0007), and waits until it is cancelled or expires. Files that a job has left at the node are gone: runs
-that share them and have not begun end with SCRATCH_LOST.
+that share them and have not begun end with SCRATCH_LOST, and those that read dataframes there with DATAFRAME_NOT_FOUND.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, select, update
 
 from folkmoot.server import tasks
-from folkmoot.server.store import endings, links, placement, reassignment, runs, scratch
+from folkmoot.server.store import endings, links, placement, reassignment, runs, scratch, session_rows
 from folkmoot.server.store.reassignment import Moved
 from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow, deliveries, node_links
 from folkmoot.server.store.task_tables import runs as run_table
@@ -56,8 +56,13 @@ def settle(connection: Connection, departure: Departure, *, now: datetime, touch
     left_behind = _left_behind(connection, link_ids)
     bound = scratch.bound_to(connection, link_ids)
     lost = [row for row in left_behind if _has_lost_files(row, bound, departure)]
+    unread = [
+        row for row in left_behind if row not in lost and _has_lost_dataframes(connection, row, link_ids, departure)
+    ]
+    session_rows.forget(connection, link_ids)
     runs.move(connection, [runs.run_of(row) for row in left_behind], touched, link_id=None)
-    ended = _end_without_files(connection, lost, now=now, touched=touched)
+    ended = _end_lost(connection, lost, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
+    ended += _end_lost(connection, unread, ErrorReason.ERROR_REASON_DATAFRAME_NOT_FOUND, now=now, touched=touched)
     ended += _end_of_organizations(connection, departure, now=now, touched=touched)
     for organization_id in {row.organization_id for row in left_behind} - set(departure.organization_ids):
         placement.relocate(connection, departure.genesis, organization_id, touched)
@@ -97,12 +102,22 @@ def _has_lost_files(row: AnyRow, bound: Collection[tuple[str, str]], departure: 
     return is_member and (row.job_id, row.organization_id) in bound and scratch.shares_files(row.chain)
 
 
-def _end_without_files(
-    connection: Connection, lost: Sequence[AnyRow], *, now: datetime, touched: Touched
+def _has_lost_dataframes(connection: Connection, row: AnyRow, link_ids: Collection[int], departure: Departure) -> bool:
+    """Tell whether a member's run would read dataframes that are at a node which is gone."""
+    is_member = row.organization_id not in departure.organization_ids
+    return is_member and session_rows.reads_from(connection, row, link_ids)
+
+
+def _end_lost(
+    connection: Connection,
+    lost: Sequence[AnyRow],
+    reason: ErrorReason.ValueType,
+    *,
+    now: datetime,
+    touched: Touched,
 ) -> list[tuple[tasks.Run, str]]:
-    """End what can't go on without files that are gone."""
+    """End what can't go on without files or dataframes that are gone."""
     ended = runs.load(connection, [row.run_id for row in lost])
-    reason = ErrorReason.ERROR_REASON_SCRATCH_LOST
     endings.end(connection, ended, tasks.EXPIRED, reason, now=now, touched=touched)
     return [(run, reason_name(reason)) for run in ended]
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
 from folkmoot.server import tasks
-from folkmoot.server.store import deliveries, links, runs, scratch
+from folkmoot.server.store import deliveries, links, runs, scratch, session_rows
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_PENDING, peer_messages, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
@@ -117,11 +117,14 @@ def are_late(connection: Connection, *, now: datetime) -> bool:
 
 
 def expire(connection: Connection, *, now: datetime, touched: Touched, most: int) -> None:
-    """End runs that no node has accepted in time, the oldest first. What waited for a job's files has lost these."""
+    """End runs that no node has accepted in time, the oldest first. What waited for files or dataframes did not find these."""
     expired = [runs.run_of(row) for row in connection.execute(_late(now).limit(most))]
     lost = [run for run in expired if scratch.out_of_reach(connection, run)]
     end(connection, lost, tasks.EXPIRED, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
     rest = [run for run in expired if run not in lost]
+    unread = [run for run in rest if session_rows.out_of_reach(connection, run)]
+    end(connection, unread, tasks.EXPIRED, ErrorReason.ERROR_REASON_DATAFRAME_NOT_FOUND, now=now, touched=touched)
+    rest = [run for run in rest if run not in unread]
     end(connection, rest, tasks.EXPIRED, ErrorReason.ERROR_REASON_TASK_EXPIRED, now=now, touched=touched)
 
 

@@ -5,8 +5,9 @@ several, one that offers all labels (as far as any does), that is attached and n
 it gets; then the one with most room. Where there is none now, the run is placed nowhere, until there is: a node attaches,
 or says what it offers from now on.
 
-Runs that share files within their job stay at the node where the job's first run of the organization went, even while
-that node is away. If it is gone for good, so are the files: such runs end with SCRATCH_LOST.
+Runs that share files within their job, or dataframes within their session, stay at the node where the first of these runs
+of the organization went, even while that node is away (bindings.py). If it is gone for good, so are the files: such runs
+end with SCRATCH_LOST.
 
 A run is moved from one node to another, in the same attempt, only as long as no node can have got it: what a node was
 sent, it may have journaled (docs/decisions/0029-several-nodes.md).
@@ -21,14 +22,15 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from folkmoot.server import tasks
-from folkmoot.server.store import deliveries, links, runs, scratch
+from folkmoot.server.store import bindings, deliveries, links, runs, scratch
 from folkmoot.server.store.links import Link
 from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Availability
-from folkmoot.v1.task_pb2 import Scratch, TaskSpec
+from folkmoot.v1.task_pb2 import TaskSpec
 
 
 def choose(candidates: Sequence[Link], *, open_runs: Mapping[int, int], labels: Iterable[str]) -> Link | None:
@@ -66,8 +68,8 @@ class Placement:
     """Those that are placed."""
     candidates: Mapping[str, Sequence[Link]]
     """What each can reach: the node that it is placed at, or else all nodes of the organization."""
-    lost: frozenset[str]
-    """Those whose job has left files at a node that is gone."""
+    lost: Mapping[str, ErrorReason.ValueType]
+    """Those that need what is at a node which is gone, or at two different ones; and what that is."""
 
 
 def place(connection: Connection, spec: TaskSpec) -> Placement:
@@ -78,23 +80,33 @@ def place(connection: Connection, spec: TaskSpec) -> Placement:
         by_organization[link.organization_id].append(link)
     crowded = [link for peers in by_organization.values() if len(peers) > 1 for link in peers]
     open_runs = _open_runs(connection, crowded)
-    shares_files = spec.scratch == Scratch.SCRATCH_JOB
-    placed = scratch.bindings(connection, spec.job_id) if shares_files else {}
-    bound = frozenset(placed)
+    tied = bindings.places(connection, spec)
+    placed: dict[str, int] = {}
+    lost: dict[str, ErrorReason.ValueType] = {}
     for organization_id in organization_ids:
-        if organization_id in bound:
-            by_organization[organization_id] = [
-                link for link in by_organization[organization_id] if link.link_id == placed[organization_id]
-            ]
-            continue
+        if organization_id in tied:
+            lost |= _lost(by_organization[organization_id], organization_id, tied[organization_id])
+            by_organization[organization_id] = at(by_organization[organization_id], tied[organization_id])
         chosen = choose(by_organization[organization_id], open_runs=open_runs, labels=spec.labels)
         if chosen is not None:
             by_organization[organization_id] = [chosen]
             placed[organization_id] = links.opened(connection, spec.genesis, chosen)
-            if shares_files:
-                scratch.bind(connection, spec.job_id, organization_id, placed[organization_id])
-    lost = bound.intersection(organization_ids) - {each for each in bound if by_organization[each]}
+            bindings.bind(connection, spec, organization_id, placed[organization_id])
     return Placement(placed, by_organization, lost)
+
+
+def at(candidates: Iterable[Link], tied: frozenset[int]) -> list[Link]:
+    """Return the one of the nodes that has what a run shares with others: none if no single one has all of it."""
+    return [link for link in candidates if {link.link_id} == tied]
+
+
+def _lost(
+    candidates: Iterable[Link], organization_id: str, tied: frozenset[int]
+) -> Mapping[str, ErrorReason.ValueType]:
+    """Say what a run can't have: files whose node is gone (of dataframes there that is forgotten), or both at once."""
+    if tied <= {link.link_id for link in candidates}:
+        return {organization_id: ErrorReason.ERROR_REASON_DATAFRAME_NOT_FOUND} if len(tied) > 1 else {}
+    return {organization_id: ErrorReason.ERROR_REASON_SCRATCH_LOST}
 
 
 # ---- runs that no node can have got --------------------------------------------------------------------------------
@@ -109,7 +121,10 @@ def relocate(connection: Connection, genesis: bytes, organization_id: str, touch
     open_runs = _open_runs(connection, candidates) if rows else {}
     told = []
     for row in rows:
-        chosen = choose(candidates, open_runs=open_runs, labels=scratch.spec_of(row.chain).labels)
+        spec = scratch.spec_of(row.chain)
+        tied = bindings.places(connection, spec).get(organization_id)
+        possible = candidates if tied is None else at(candidates, tied)
+        chosen = choose(possible, open_runs=open_runs, labels=spec.labels)
         if chosen is None or chosen.link_id == row.link_id:
             continue
         link_id = links.opened(connection, genesis, chosen)
@@ -124,7 +139,7 @@ def _homeless(genesis: bytes, organization_id: str) -> Select[*tuple[Any, ...]]:
 
 
 def _never_sent(connection: Connection, candidates: Iterable[Link]) -> list[AnyRow]:
-    """Return what is placed at nodes that are away and that these can't know of; files of a job stay where they are."""
+    """Return what is placed at nodes that are away and that these can't know of; what is tied to a node stays there."""
     found = []
     for link in candidates:
         if link.link_id is None or link.attached:
@@ -132,7 +147,7 @@ def _never_sent(connection: Connection, candidates: Iterable[Link]) -> list[AnyR
         placed = (IS_OPEN, run_table.c.link_id == link.link_id, run_table.c.state == tasks.PENDING)
         rows = connection.execute(_placeable().where(*placed)).all()
         told = deliveries.may_have_reached(connection, link.link_id) if rows else set()
-        found += [row for row in rows if row.run_id not in told and not scratch.shares_files(row.chain)]
+        found += [row for row in rows if row.run_id not in told and not bindings.is_tied(scratch.spec_of(row.chain))]
     return found
 
 
@@ -154,8 +169,7 @@ def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touch
     """Place a run at a node; return what to tell the node."""
     run = runs.run_of(row)
     runs.move(connection, [run], touched, link_id=link_id)
-    if scratch.shares_files(row.chain) and row.organization_id not in scratch.bindings(connection, row.job_id):
-        scratch.bind(connection, row.job_id, row.organization_id, link_id)
+    bindings.bind(connection, scratch.spec_of(row.chain), row.organization_id, link_id)
     return [] if row.blocked else [dataclasses.replace(run, link_id=link_id)]
 
 

@@ -45,6 +45,7 @@ tasks = Table(
     Column("chain", LargeBinary, nullable=False),  # a TaskChain, as it came
     Column("digest", LargeBinary, nullable=False),  # of the task's own spec
     Column("result_receivers", Text, nullable=False),  # addresses, separated by spaces
+    Column("session_id", String),  # whose dataframes its runs read or leave; null: none
     Column("blocked", Boolean, nullable=False),  # tasks that it depends on are not completed
     Column("created_at", Instant, nullable=False),
     Column("revision", BigInteger, nullable=False),
@@ -58,6 +59,13 @@ Index(
     tasks.c.parent_task_id,
     sqlite_where=tasks.c.parent_task_id.is_not(None),
     postgresql_where=tasks.c.parent_task_id.is_not(None),
+)
+Index(
+    "ix_tasks_session_id_position",
+    tasks.c.session_id,
+    tasks.c.position,
+    sqlite_where=tasks.c.session_id.is_not(None),
+    postgresql_where=tasks.c.session_id.is_not(None),
 )
 
 task_dependencies = Table(
@@ -163,6 +171,8 @@ deliveries = Table(
     Column("run_id", String, nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),  # 0: whichever it is
     Column("message_id", Integer),
+    Column("session_id", String),  # DROP, of which no run is the subject: its run_id is empty
+    Column("dataframe", String),
 )
 
 peer_messages = Table(
