@@ -29,7 +29,7 @@ from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
 from folkmoot.server.nonces import Nonces
 from folkmoot.server.passwords import Cost, Passwords
-from folkmoot.server.payloads import FolderStore
+from folkmoot.server.payloads import open_store
 from folkmoot.server.possession import Possession
 from folkmoot.server.rpc.admin_service import AdminService
 from folkmoot.server.rpc.auth_service import AuthService
@@ -112,8 +112,9 @@ async def serve(
         nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
         nodes = NodeAuthentication(core, signer, nonces, authority_digest)
         possession = Possession(core, nonces, authority_digest, sessions.forget)
-        payloads = FolderStore(config.data / "payloads")
+        payloads = open_store(config.payloads, config.data)
         parts.callback(payloads.close)
+        await payloads.check()
         dispatch = Dispatch(core, LocalWaker())
         parts.push_async_callback(dispatch.close)
         await dispatch.start()

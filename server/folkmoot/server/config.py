@@ -27,6 +27,10 @@ class Config:
         str,
         "PostgreSQL, as postgresql://user@host/name, which several servers may share; empty: SQLite in the data folder.",
     ] = ""
+    payloads: Annotated[
+        str,
+        "Where large payloads rest: file:///folder, s3://bucket/prefix, gs:// or az://; empty: a folder in the data folder.",
+    ] = ""
     listen: Annotated[str, "Address to listen on, host:port; port 0 takes a free one."] = "127.0.0.1:7443"
     insecure: Annotated[bool, "Without TLS; only on a loopback address."] = False
     certificate_names: Annotated[str, "More names and addresses for the server's certificate, with commas."] = ""
@@ -38,6 +42,12 @@ class Config:
     reassign_after_minutes: Annotated[
         int, "How long a node may be away before its runs go to another node, where their tasks allow another attempt."
     ] = 15
+    retention_input_days: Annotated[int, "How long inputs of tasks that have ended are kept; 0: for ever."] = 0
+    retention_result_days: Annotated[
+        int, "How long results and failures of tasks that have ended are kept; 0: for ever."
+    ] = 0
+    retention_log_days: Annotated[int, "How long logs and progress of tasks that have ended are kept; 0: for ever."] = 0
+    quota_gib: Annotated[float, "Most GiB of payloads that one organization may have here; 0: any."] = 0.0
     drain_seconds: Annotated[float, "How long calls in flight may take to end when the server stops."] = 10.0
 
     def __post_init__(self) -> None:

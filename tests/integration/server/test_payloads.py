@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.server.payloads import FolderStore
+from folkmoot.server.folder_store import FolderStore
 from folkmoot.server.uploads import forget_abandoned
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload

@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from folkmoot.server.payloads import FolderStore, PayloadStore
+from folkmoot.server.folder_store import UNFINISHED_SECONDS, FolderStore
+from folkmoot.server.payloads import PayloadStore
 from folkmoot.transport.limits import PART_BYTES
 
 DIGEST = bytes(range(32))
@@ -120,6 +122,10 @@ class PayloadStoreConformance:
         with pytest.raises(FileNotFoundError):
             read(store, 3, 0, 3)
 
+    async def test_a_store_that_works_says_so(self, store: PayloadStore) -> None:
+        await store.check()
+        assert await store.parts(DIGEST) == frozenset()
+
     async def test_it_is_older_than_what_comes_later(self, store: PayloadStore) -> None:
         assert await store.is_older(DIGEST, datetime.now(UTC))
         await write(store, 0, b"abc")
@@ -148,6 +154,8 @@ class TestFolderStore(PayloadStoreConformance):
         [part] = (tmp_path / "payloads").rglob("00000")
         left = part.with_name("00001.0123456789abcdef")
         left.write_bytes(b"half")
+        long_ago = time.time() - UNFINISHED_SECONDS - 1
+        os.utime(left, (long_ago, long_ago))
         begun, going_on = asyncio.Event(), asyncio.Event()
 
         async def slow() -> AsyncIterator[bytes]:
@@ -185,4 +193,4 @@ class TestFolderStore(PayloadStoreConformance):
         await write(store, 0, b"abc")
         steps.append("told")
         assert steps == ["bytes on disk", "named", "name on disk", "told"]
-        assert (folder / "00000").read_bytes() == b"abc"
+        assert (folder / "00000").read_bytes() == b"abc" + hashlib.sha256(b"abc").digest()

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from folkmoot.server import context, events
 from folkmoot.server.core import Core
+from folkmoot.server.parts import part_bytes, part_count
 from folkmoot.server.payloads import PayloadStore
 from folkmoot.server.store import payload_rows
 from folkmoot.server.store.payload_rows import Place
@@ -57,7 +58,7 @@ class PayloadService(PayloadServiceServicer):
 
     async def _missing(self, digest: bytes, size_bytes: int) -> list[int]:
         there = await self._store.parts(digest)
-        return [number for number in range(payload_rows.part_count(size_bytes)) if number not in there]
+        return [number for number in range(part_count(size_bytes)) if number not in there]
 
     async def UploadPart(
         self, request: AsyncIterator[payloads.UploadPartRequest], _rpc: Context
@@ -76,12 +77,12 @@ class PayloadService(PayloadServiceServicer):
         row = await self._row(digest)
         if row is None or row.sender_organization_id != _organization():
             raise payload_rows.not_found(digest, "Nobody of your organization has begun to upload this payload")
-        if number >= payload_rows.part_count(row.size_bytes):
+        if number >= part_count(row.size_bytes):
             raise Malformed(f"A payload of {row.size_bytes} bytes has no part {number}")
         if row.completed_at is not None:
             await part.drain()
             return
-        expected_bytes = payload_rows.part_bytes(row.size_bytes, number)
+        expected_bytes = part_bytes(row.size_bytes, number)
         await self._store.write_part(
             digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
         )

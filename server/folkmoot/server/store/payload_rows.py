@@ -11,7 +11,6 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, payloads
-from folkmoot.transport.limits import PART_BYTES
 from folkmoot.trust import Inspected
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
@@ -156,16 +155,6 @@ def begin(
     }
     connection.execute(insert(payloads).values(new))
     return True
-
-
-def part_count(size_bytes: int) -> int:
-    """Return how many parts a payload has."""
-    return -(-size_bytes // PART_BYTES)
-
-
-def part_bytes(size_bytes: int, part_number: int) -> int:
-    """Return how many bytes a part has: the last one may be shorter."""
-    return min(PART_BYTES, size_bytes - part_number * PART_BYTES)
 
 
 def complete(connection: Connection, digest: bytes, place: Place, *, now: datetime) -> None:
