@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from folkmoot.server import access, certificates, logs, tokens, uploads
+from folkmoot.server import access, certificates, event_chain, logs, tokens, uploads
 from folkmoot.server.accounts import Accounts
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
@@ -119,12 +119,15 @@ async def serve(
         parts.push_async_callback(dispatch.close)
         await dispatch.start()
         dispatch.begin(uploads.keep_tidy(core, payloads))
+        dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
 
         server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
         joining, attempts = Joining(core, possession), NodeAttempts(core)
         add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nonces, nodes), server)
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)
-        add_AdminServiceServicer_to_server(AdminService(core, accounts, joining, attempts, dispatch), server)
+        add_AdminServiceServicer_to_server(
+            AdminService(core, accounts, joining, attempts, dispatch, dispatch.waker), server
+        )
         add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
         add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
         add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)

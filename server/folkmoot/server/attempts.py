@@ -5,7 +5,6 @@ wait, and for how long. What is stored decides nothing: the claim proves the mac
 admits it.
 """
 
-import ipaddress
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from folkmoot.server import events
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.joining import check_member
+from folkmoot.server.peers import place_of
 from folkmoot.server.store import tables
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.trust import State, fingerprint, key_id
@@ -31,7 +31,6 @@ MOST_PER_ORGANIZATION = 100
 MOST_FROM_ONE_PLACE = 20
 COUNTED_FOR = timedelta(hours=1)
 PLACES_REMEMBERED = 10_000
-_NEIGHBOURHOOD_BITS = 64  # whoever has an IPv6 address has all of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +186,3 @@ class Places:
             text = f"{MOST_FROM_ONE_PLACE} attempts have come from your address within an hour"
             raise try_later(errors_pb2.ERROR_REASON_TOO_MANY, text, times[0] + COUNTED_FOR - now)
         times.append(now)
-
-
-def place_of(peer: str) -> str:
-    """Return the address behind gRPC's name of a peer ("ipv4:192.0.2.1:5000"), or the network of an IPv6 address."""
-    kind, _, rest = peer.partition(":")
-    host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
-    if kind != "ipv6":
-        return host or peer
-    try:
-        return str(ipaddress.ip_network((host.partition("%")[0], _NEIGHBOURHOOD_BITS), strict=False))
-    except ValueError:
-        return peer

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -57,11 +58,11 @@ def try_later(reason: errors_pb2.ErrorReason.ValueType, text: str, wait: timedel
     return FolkmootError(reason, text, metadata={RETRY_AFTER: str(seconds)})
 
 
-async def wait_for(event: asyncio.Event, *, draining: asyncio.Event) -> None:
-    """Wait until the event is set; raise SHUTTING_DOWN if the server begins to stop before that."""
+async def wait_for(event: asyncio.Event, *, draining: asyncio.Event, at_most_seconds: float | None = None) -> None:
+    """Wait until the event is set, or so long; raise SHUTTING_DOWN if the server begins to stop before that."""
     waits = [asyncio.ensure_future(each.wait()) for each in (event, draining)]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=at_most_seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
@@ -81,3 +82,8 @@ class Core:
     log: structlog.typing.FilteringBoundLogger
     draining: asyncio.Event
     """Set when the server is about to stop: streams that wait for something end then, with SHUTTING_DOWN."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until the server is about to stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.draining.wait(), seconds)

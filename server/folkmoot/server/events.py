@@ -51,7 +51,7 @@ def prepare(
     outcome: str = OK,
     genesis: bytes | None = None,
 ) -> Recorder:
-    """Return what records the present call: caller and request id are taken now, since writers run in other threads.
+    """Return what records the present call: caller, request id and origin are taken now, since writers run in other threads.
 
     `caller` is given where a call finds out who makes it. `genesis` names the collaboration that the event is about: then
     users who may see the collaboration's events see it.
@@ -61,7 +61,7 @@ def prepare(
 
 def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, genesis: bytes | None = None) -> Author:
     """Return what records things of the present call that only its transaction finds out, by intent and data."""
-    who, request_id = caller or context.caller(), context.request_id()
+    who, request_id, origin = caller or context.caller(), context.request_id(), context.origin()
 
     def write(intent: str, data: Mapping[str, object]) -> Recorder:
         row = {
@@ -74,6 +74,7 @@ def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, ge
             "request_id": request_id,
             "outcome": outcome,
             "genesis": genesis,
+            "origin": origin,
         }
         return lambda connection: _INSERT.each(connection, [row])
 

@@ -1,9 +1,8 @@
-"""Lists of what the ledgers and the audit trail say: collaborations, nodes, events, as far as the caller's rules reach."""
+"""Lists of what the ledgers say: collaborations, nodes, as far as the caller's rules reach."""
 
-from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, Select, select, tuple_
+from sqlalchemy import Row, Select, select, tuple_
 
 from folkmoot.server import access, pages
 from folkmoot.server.context import Caller, caller
@@ -19,7 +18,7 @@ async def list_collaborations(core: Core, *, page_size: int, page_token: str) ->
     who, table = caller(), tables.collaborations
     query = select(table.c.genesis).order_by(table.c.genesis)
     if access.scope(who, options.RESOURCE_COLLABORATION, options.OPERATION_VIEW) != options.SCOPE_GLOBAL:
-        query = query.where(table.c.genesis.in_(_joined_by(who)))
+        query = query.where(table.c.genesis.in_(joined_by(who)))
     if after := pages.position("collaborations", page_token, str):
         query = query.where(table.c.genesis > pages.digest("collaborations", after[0]))
     rows, more = await _page(core, query, page_size)
@@ -36,7 +35,7 @@ async def list_nodes(core: Core, genesis: bytes, *, page_size: int, page_token: 
         await core.ledgers.state_for_caller(genesis)
         query = query.where(table.c.genesis == genesis)
     if reach == options.SCOPE_COLLABORATION:
-        query = query.where(table.c.genesis.in_(_joined_by(who)))
+        query = query.where(table.c.genesis.in_(joined_by(who)))
     elif reach != options.SCOPE_GLOBAL:
         query = query.where(table.c.organization_id == who.organization_id)
     if after := pages.position("nodes", page_token, str, str):
@@ -45,45 +44,7 @@ async def list_nodes(core: Core, genesis: bytes, *, page_size: int, page_token: 
     return rows, pages.token("nodes", rows[-1].node_id, rows[-1].genesis) if more else ""
 
 
-async def list_events(
-    core: Core,
-    *,
-    intent: str,
-    created_by: str,
-    created_after: datetime | None,
-    page_size: int,
-    page_token: str,
-) -> tuple[list[_Row], str]:
-    """Return a page of the audit trail, newest first."""
-    table = tables.events
-    query = select(table).order_by(table.c.sequence.desc())
-    if (seen := _seen_events(caller())) is not None:
-        query = query.where(seen)
-    if intent:
-        query = query.where(table.c.intent == intent)
-    if created_by:
-        query = query.where(table.c.created_by == created_by)
-    if created_after is not None:
-        query = query.where(table.c.created_at >= created_after)
-    if after := pages.position("events", page_token, int):
-        query = query.where(table.c.sequence < after[0])
-    rows, more = await _page(core, query, page_size)
-    return rows, pages.token("events", rows[-1].sequence) if more else ""
-
-
-def _seen_events(who: Caller) -> ColumnElement[bool] | None:
-    """Return which events the caller may see; None: all."""
-    table = tables.events
-    reach = access.scope(who, options.RESOURCE_EVENT, options.OPERATION_VIEW)
-    if reach == options.SCOPE_GLOBAL:
-        return None
-    if reach == options.SCOPE_OWN:
-        return table.c.created_by == who.user_id
-    own = table.c.organization.in_([each for each in (who.organization_account_id, who.organization_id) if each])
-    return own | table.c.genesis.in_(_joined_by(who)) if reach == options.SCOPE_COLLABORATION else own
-
-
-def _joined_by(who: Caller) -> Select[tuple[bytes]]:
+def joined_by(who: Caller) -> Select[tuple[bytes]]:
     """Select the collaborations that the caller's organization is a member of."""
     return select(tables.members.c.genesis).where(tables.members.c.organization_id == who.organization_id)
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from folkmoot.server import attempts
+from folkmoot.server import attempts, peers
 from folkmoot.trust import SigningKey, node_approve_entry
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1.signed_pb2 import Signed
@@ -172,7 +172,7 @@ async def test_attempt_is_forgotten_after_two_weeks(tmp_path):
     ],
 )
 def test_place_is_an_address_or_a_network_that_one_customer_has(peer, place):
-    assert attempts.place_of(peer) == place
+    assert peers.place_of(peer) == place
 
 
 def test_places_are_forgotten_before_they_fill_the_memory(monkeypatch):

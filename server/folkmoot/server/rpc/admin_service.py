@@ -12,9 +12,10 @@ from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.core import Connections, ConnectionState, Core, NodeKey
 from folkmoot.server.joining import Joining
 from folkmoot.server.roles import ROLES
+from folkmoot.server.rpc.audit_methods import AuditMethods
+from folkmoot.server.wakers import Waker
 from folkmoot.trust import State
 from folkmoot.trust.encoding import timestamp
-from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2
 from folkmoot.v1.admin_service_pb2_grpc import AdminServiceServicer
@@ -25,13 +26,20 @@ PROTOCOL_MIN = PROTOCOL_MAX = 1
 RELEASE = version("folkmoot")
 
 
-class AdminService(AdminServiceServicer):
+class AdminService(AuditMethods, AdminServiceServicer):
     """Nothing here changes who belongs to a collaboration: only ledger entries do."""
 
     def __init__(
-        self, core: Core, accounts: Accounts, joining: Joining, attempts: NodeAttempts, connections: Connections
+        self,
+        core: Core,
+        accounts: Accounts,
+        joining: Joining,
+        attempts: NodeAttempts,
+        connections: Connections,
+        waker: Waker,
     ) -> None:
         self._core = core
+        self._waker = waker
         self._accounts = accounts
         self._joining = joining
         self._attempts = attempts
@@ -160,35 +168,6 @@ class AdminService(AdminServiceServicer):
     ) -> admin.DeleteNodeAttemptResponse:
         await self._attempts.remove(request.genesis, request.node_id)
         return admin.DeleteNodeAttemptResponse()
-
-    # ---- the audit trail -------------------------------------------------------------------------------------------
-
-    async def ListEvents(self, request: admin.ListEventsRequest, _rpc: Context) -> admin.ListEventsResponse:
-        rows, token = await lists.list_events(
-            self._core,
-            intent=request.intent,
-            created_by=request.created_by,
-            created_after=moment_at(nanoseconds(request.created_after)) if request.HasField("created_after") else None,
-            page_size=request.page_size,
-            page_token=request.page_token,
-        )
-        return admin.ListEventsResponse(
-            events=[
-                admin.Event(
-                    sequence=row.sequence,
-                    intent=row.intent,
-                    organization=row.organization,
-                    created_by=row.created_by,
-                    created_at=timestamp(row.created_at),
-                    data_version=row.data_version,
-                    data=row.data,
-                    request_id=row.request_id,
-                    outcome=row.outcome,
-                )
-                for row in rows
-            ],
-            next_page_token=token,
-        )
 
 
 def _organization(account: accounts.Organization) -> admin.Organization:

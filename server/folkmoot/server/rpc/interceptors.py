@@ -19,6 +19,7 @@ import grpc.aio
 from folkmoot.server import access, context, events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
+from folkmoot.server.peers import address_of
 from folkmoot.transport import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
@@ -123,7 +124,8 @@ class Guard(grpc.aio.ServerInterceptor):
         metadata = dict(call.context.invocation_metadata() or ())
         given = metadata.get(REQUEST_ID_KEY, "")
         is_request_id = isinstance(given, str) and _REQUEST_ID.fullmatch(given)
-        context.enter(str(given) if is_request_id else f"{self._boot}-{next(self._calls)}")
+        origin = address_of(call.context.peer())
+        context.enter(str(given) if is_request_id else f"{self._boot}-{next(self._calls)}", origin)
         authorization = metadata.get(TOKEN_METADATA_KEY, "")
         rule = self._access.get(call.method)
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):

@@ -19,6 +19,10 @@ class Waker(Protocol):
         """Call `wake`, in the event loop, at every wake-up from now on until the context ends. It must not raise."""
 
 
+EVENTS_TOPIC = "events"
+"""Topic of the audit trail."""
+
+
 def task_topic(task_id: str) -> str:
     """Topic of a task: its runs, their logs."""
     return f"task:{task_id}"

@@ -1,0 +1,223 @@
+"""The audit trail's chain: each event carries a hash over itself and over the hash of the event before.
+
+Events are written by the transactions that do things, and chained a moment later, by whoever comes first: so nothing
+that is done waits for the chain. Being chained gives an event its position: 1, 2, 3 without a gap. With several writers
+an event may be read before one that began to be written earlier; the position is the order in which they were read, so
+that no event ever appears behind somebody who has read on. Lists and streams show chained events alone.
+
+An event's hash is SHA-256 over PAE("folkmoot/event/v1", the hash of the event before, the event's canonical bytes); before
+the first event there are 32 zero bytes. The canonical bytes are the JSON object of all that is recorded, as RFC 8785 writes
+it: keys in order, no blanks, UTF-8; `created_at` in microseconds since 1970, `genesis` in hexadecimal, `data` as the text
+that it is. Whoever holds the hash of one position can tell whether anything up to there was altered, removed or inserted.
+
+Several instances may chain at once: positions are unique, so that only one of them succeeds with each.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from folkmoot.server.core import Core
+from folkmoot.server.store.prepared import Prepared
+from folkmoot.server.store.tables import EPOCH, IS_UNCHAINED, events
+from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.server.wakers import EVENTS_TOPIC, Waker
+from folkmoot.trust.encoding import digest, pae
+
+CONTEXT = b"folkmoot/event/v1"
+CHAINED_AT_ONCE = 500
+READ_AT_ONCE = 1000
+CHAINED_EVERY_SECONDS = 0.5
+
+
+class Head(NamedTuple):
+    """How far the chain goes."""
+
+    position: int
+    hash: bytes
+
+
+BEGINNING = Head(0, bytes(32))
+
+
+def record(row: AnyRow, position: int) -> dict[str, object]:
+    """Return all that is recorded of an event, as it is hashed and exported."""
+    return {
+        "sequence": position,
+        "intent": row.intent,
+        "organization": row.organization,
+        "created_by": row.created_by,
+        "created_at": (row.created_at - EPOCH) // timedelta(microseconds=1),
+        "data_version": row.data_version,
+        "data": row.data,
+        "request_id": row.request_id,
+        "outcome": row.outcome,
+        "origin": row.origin,
+        "genesis": (row.genesis or b"").hex(),
+    }
+
+
+def canonical(record: dict[str, object]) -> bytes:
+    """Return the bytes that an event is hashed as."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def follow(head: Head, row: AnyRow) -> Head:
+    """Return the head once the event is chained to it."""
+    position = head.position + 1
+    return Head(position, digest(pae(CONTEXT, head.hash, canonical(record(row, position)))))
+
+
+# ---- chaining ------------------------------------------------------------------------------------------------------
+
+
+class _Link(NamedTuple):
+    """An event, and the head that it makes."""
+
+    sequence: int
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be chained next, by a snapshot."""
+
+    before: Head
+    links: Sequence[_Link]
+
+
+async def advance(core: Core) -> bool:
+    """Chain what has happened until now; tell whether there was anything."""
+    anything = False
+    while (plan := await core.store.read(_plan)).links:
+        anything = True
+        try:
+            await core.store.write(lambda connection: _chain(connection, plan))
+        except IntegrityError:
+            continue  # another instance has chained meanwhile
+    return anything
+
+
+async def unchained(core: Core) -> int:
+    """Return how many events wait to be chained."""
+    waiting = select(func.count()).select_from(events).where(IS_UNCHAINED)
+    return int(await core.store.read(lambda connection: connection.execute(waiting).scalar_one()))
+
+
+def head(connection: Connection) -> Head:
+    """Return how far the chain goes."""
+    row = connection.execute(_HEAD).first()
+    return BEGINNING if row is None else Head(row.position, row.hash)
+
+
+_HEAD = (
+    select(events.c.position, events.c.hash)
+    .where(events.c.position.is_not(None))
+    .order_by(events.c.position.desc())
+    .limit(1)
+)
+_UNCHAINED = select(events).where(IS_UNCHAINED).order_by(events.c.sequence).limit(CHAINED_AT_ONCE)
+
+
+def _plan(connection: Connection) -> _Plan:
+    """Look at what is to be chained. On a snapshot: a writer that looked would be in the way of whoever records events."""
+    waiting = connection.execute(_UNCHAINED).all()
+    if not waiting:
+        return _Plan(BEGINNING, ())
+    before = reached = head(connection)
+    links = []
+    for row in waiting:
+        reached = follow(reached, row)
+        links.append(_Link(row.sequence, reached))
+    return _Plan(before, links)
+
+
+_SET = Prepared(
+    update(events)
+    .where(events.c.sequence == bindparam("of_sequence"), IS_UNCHAINED)
+    .values(position=bindparam("at_position"), hash=bindparam("chained_hash"))
+)
+
+
+def _chain(connection: Connection, plan: _Plan) -> None:
+    if head(connection) != plan.before:
+        return
+    _SET.each(
+        connection,
+        [
+            {"of_sequence": each.sequence, "at_position": each.head.position, "chained_hash": each.head.hash}
+            for each in plan.links
+        ],
+    )
+
+
+async def keep_chained(core: Core, waker: Waker) -> None:
+    """Chain what happens until the server is about to stop, and tell whoever watches."""
+    while not core.draining.is_set():
+        try:
+            if await advance(core):
+                waker.wake([EVENTS_TOPIC])
+        except Exception:
+            core.log.exception("events.not_chained")
+        await core.pause(CHAINED_EVERY_SECONDS)
+
+
+# ---- verifying -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a look at all events found."""
+
+    head: Head
+    """How far the chain holds."""
+    unchained: int
+    problem: str = ""
+    """What is wrong with the first event that is; empty: nothing."""
+
+
+def verify(connection: Connection, expected: Sequence[Head] = ()) -> Verdict:
+    """Recompute the chain; find the first event that was altered, removed or inserted.
+
+    `expected` are heads that were written down before: without one, events that were cut off at the end, or a chain
+    that was made anew as a whole, can't be told from a true one.
+    """
+    waiting = connection.execute(select(func.count()).select_from(events).where(IS_UNCHAINED)).scalar_one()
+    wanted, reached = {each.position: each.hash for each in expected}, BEGINNING
+    for row in chained(connection):
+        problem = _problem(reached, row, wanted)
+        if problem:
+            return Verdict(reached, waiting, problem)
+        reached = Head(row.position, row.hash)
+    if wanted and max(wanted) > reached.position:
+        text = f"Event {reached.position + 1} was removed, and all behind it: the chain once went on to {max(wanted)}"
+        return Verdict(reached, waiting, text)
+    return Verdict(reached, waiting)
+
+
+def _problem(reached: Head, row: AnyRow, wanted: dict[int, bytes]) -> str:
+    number = reached.position + 1
+    if row.position > number:
+        return f"Event {number} was removed"
+    if follow(reached, row).hash != row.hash:
+        return f"Event {number} was altered, or inserted: it is not what was chained there"
+    if row.hash != wanted.get(number, row.hash):
+        return f"Event {number}, or one before it, is another one than when its hash was written down"
+    return ""
+
+
+def chained(connection: Connection, *, after: int = 0) -> Iterable[AnyRow]:
+    """Give the chained events, first to last, without holding all of them."""
+    while True:
+        rows = connection.execute(
+            select(events).where(events.c.position > after).order_by(events.c.position).limit(READ_AT_ONCE)
+        ).all()
+        yield from rows
+        if len(rows) < READ_AT_ONCE:
+            return
+        after = rows[-1].position
