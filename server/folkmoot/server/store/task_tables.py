@@ -21,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     literal_column,
+    text,
 )
 
 from folkmoot.server.store.tables import Instant, metadata
@@ -45,6 +46,8 @@ tasks = Table(
     Column("chain", LargeBinary, nullable=False),  # a TaskChain, as it came
     Column("digest", LargeBinary, nullable=False),  # of the task's own spec
     Column("result_receivers", Text, nullable=False),  # addresses, separated by spaces
+    Column("image", String, nullable=False, server_default=text("''")),  # its repository, local id or module
+    Column("study", String, nullable=False, server_default=text("''")),  # its name, as the task says
     Column("session_id", String),  # whose dataframes its runs read or leave; null: none
     Column("blocked", Boolean, nullable=False),  # tasks that it depends on are not completed
     Column("created_at", Instant, nullable=False),
@@ -53,6 +56,8 @@ tasks = Table(
     Index(None, "job_id", "position"),
     Index(None, "initiator_organization_id", "position"),
     Index(None, "created_by", "position"),
+    Index(None, "image", "position"),
+    Index(None, "created_at"),
 )
 Index(
     "ix_tasks_parent_task_id",
@@ -66,6 +71,24 @@ Index(
     tasks.c.position,
     sqlite_where=tasks.c.session_id.is_not(None),
     postgresql_where=tasks.c.session_id.is_not(None),
+)
+HAS_STUDY = tasks.c.study != literal_column("''")
+Index("ix_tasks_study_position", tasks.c.study, tasks.c.position, sqlite_where=HAS_STUDY, postgresql_where=HAS_STUDY)
+
+task_labels = Table(
+    "task_labels",
+    metadata,
+    # Which tasks read which data, newest last.
+    Column("label", String, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),  # the task's
+)
+
+deleted_tasks = Table(
+    "deleted_tasks",
+    metadata,
+    # As long as somebody could still send the same signed task: it does not come back.
+    Column("task_id", String, primary_key=True),
+    Column("deleted_at", Instant, nullable=False, index=True),
 )
 
 task_dependencies = Table(
@@ -104,20 +127,33 @@ runs = Table(
     Column("assigned_at", Instant),
     Column("started_at", Instant),
     Column("ended_at", Instant),
+    Column("logs_deleted_at", Instant),  # null: log and progress are kept
     Column("revision", BigInteger, nullable=False),
     Index(None, "task_id", "revision"),
     Index(None, "genesis", "position"),
     Index(None, "organization_id", "position"),
+    Index(None, "link_id", "position"),
 )
 # Written out rather than bound, so that the database sees that the partial indexes below serve what asks for these.
 IS_PENDING = runs.c.state == literal_column(str(int(RunState.RUN_STATE_PENDING)))
 IS_OPEN = runs.c.state < literal_column(str(int(RunState.RUN_STATE_COMPLETED)))
+IS_UNSUCCESSFUL = runs.c.state > literal_column(str(int(RunState.RUN_STATE_COMPLETED)))
 IS_HOMELESS = and_(IS_PENDING, runs.c.link_id.is_(None))
 Index("ix_runs_pending_expires_at", runs.c.expires_at, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
 Index("ix_runs_open_link_id", runs.c.link_id, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
 Index(
     "ix_runs_homeless_organization_id", runs.c.organization_id, sqlite_where=IS_HOMELESS, postgresql_where=IS_HOMELESS
 )
+for _name, _condition in (("open", IS_OPEN), ("unsuccessful", IS_UNSUCCESSFUL)):
+    Index(
+        f"ix_runs_{_name}_state_position",
+        runs.c.state,
+        runs.c.position,
+        sqlite_where=_condition,
+        postgresql_where=_condition,
+    )
+HAS_LOGS = runs.c.logs_deleted_at.is_(None)
+Index("ix_runs_logs_ended_at", runs.c.ended_at, sqlite_where=HAS_LOGS, postgresql_where=HAS_LOGS)
 
 scratch_bindings = Table(
     "scratch_bindings",
@@ -203,4 +239,27 @@ payloads = Table(
     Column("run_id", String, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("completed_at", Instant),
+    Column("deleted_at", Instant),  # its bytes are gone, or are about to go
+    Column("remove_at", Instant),  # the payload store may have bytes that are to go; whoever removes them puts it off
+    Index(None, "task_id"),
+)
+IS_KEPT = payloads.c.deleted_at.is_(None)
+IS_TO_REMOVE = payloads.c.remove_at.is_not(None)
+IS_UNNAMED = and_(payloads.c.readers == literal_column("''"), IS_KEPT)  # begun, or complete and named by nothing
+Index(
+    "ix_payloads_kept_kind_created_at",
+    payloads.c.kind,
+    payloads.c.created_at,
+    sqlite_where=IS_KEPT,
+    postgresql_where=IS_KEPT,
+)
+Index("ix_payloads_remove_at", payloads.c.remove_at, sqlite_where=IS_TO_REMOVE, postgresql_where=IS_TO_REMOVE)
+Index("ix_payloads_unnamed_created_at", payloads.c.created_at, sqlite_where=IS_UNNAMED, postgresql_where=IS_UNNAMED)
+
+stored_bytes = Table(
+    "stored_bytes",
+    metadata,
+    # Counted only where there is a quota, by the transactions that store and delete.
+    Column("organization_id", String, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
 )
