@@ -4,19 +4,16 @@
 """
 
 import asyncio
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from folkmoot.server import access, certificates, event_chain, logs, tokens, uploads
+from folkmoot.server import access, certificates, data_folder, event_chain, logs, tokens, uploads
 from folkmoot.server.accounts import Accounts
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
@@ -95,11 +92,9 @@ async def serve(
     obey_environment()
     async with AsyncExitStack() as parts:
         log = logs.make(config.log_level)
-        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not config.database:
-            parts.enter_context(_locked(config.data))
+        parts.enter_context(data_folder.opened(config))
         authority = None if config.insecure else _certificates(config, clock())
-        store = Store(databases.connect(config.database, config.data / "folkmoot.db"))
+        store = Store(databases.connect(config.database, config.data / data_folder.DATABASE_FILE))
         parts.push_async_callback(store.close)
         await store.migrate(migrate.upgrade)
         draining = asyncio.Event()
@@ -150,19 +145,6 @@ async def serve(
             _health=servicer,
             _parts=parts.pop_all(),
         )
-
-
-@contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Take the data folder, and the database in it, for this process: two servers on it would each think that they know all."""
-    with (data / "lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FolkmootError(
-                errors_pb2.ERROR_REASON_INVALID_FIELD, f"another server uses the data folder {data}"
-            ) from error
-        yield
 
 
 def _certificates(config: Config, now: datetime) -> Certificates:
