@@ -11,11 +11,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from folkmoot.cli.kept_login import KeptLogin
 from folkmoot.cli.profile import Profile
 from folkmoot.client import AsyncClient
-from folkmoot.client.aio import read_authority
+from folkmoot.client.admin.aio import AsyncServerClient, read_authority
 from folkmoot.client.connection import default_state_directory
 from folkmoot.client.keyfiles import is_encrypted, read_signing_key
+from folkmoot.client.logins import API_KEY_VARIABLE, ApiKey, Credentials, PasswordLogin
 from folkmoot.client.session import Session
 from folkmoot.transport import Replica, ServerAddress
 from folkmoot.transport.keyring import read_organization_key
@@ -60,12 +62,41 @@ def server_address(profile: Profile) -> ServerAddress:
     )
 
 
+def credentials(profile: Profile) -> Credentials:
+    """What to log in with: an API key or a password of the environment, a login that was kept, or a password that is asked for."""
+    if key := os.environ.get(API_KEY_VARIABLE):
+        return ApiKey(key)
+    kept = KeptLogin(profile)
+    if not os.environ.get("FOLKMOOT_PASSWORD") and kept.exists():
+        return kept
+    return password_login(profile)
+
+
+def password_login(profile: Profile) -> PasswordLogin:
+    """The profile's user, with the password of the environment or a prompt; the second factor's code if the server asks for it."""
+    username = profile.needed("username")
+    password = secret("FOLKMOOT_PASSWORD", f"Password of {username}")
+    return PasswordLogin(
+        username, password, lambda: secret("FOLKMOOT_TOTP_CODE", f"Code of {username}'s second factor")
+    )
+
+
+@asynccontextmanager
+async def server_client(profile: Profile) -> AsyncIterator[AsyncServerClient]:
+    """A client of the profile's server, whatever the collaboration."""
+    async with AsyncServerClient(
+        server=profile.needed("server"),
+        login=credentials(profile),
+        certificate_authority=profile.certificate_authority or None,
+        insecure=profile.insecure,
+    ) as opened:
+        yield opened
+
+
 @asynccontextmanager
 async def session(profile: Profile) -> AsyncIterator[Session]:
     """A session as the profile's user."""
-    username = profile.needed("username")
-    password = secret("FOLKMOOT_PASSWORD", f"Password of {username}")
-    async with Session(server_address(profile), username=username, password=password) as opened:
+    async with Session(server_address(profile), credentials(profile)) as opened:
         yield opened
 
 
@@ -76,8 +107,7 @@ async def client(profile: Profile) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(
         profile.needed("collaboration"),
         server=profile.needed("server"),
-        username=profile.needed("username"),
-        password=secret("FOLKMOOT_PASSWORD", f"Password of {profile.username}"),
+        login=credentials(profile),
         certificate_authority=profile.certificate_authority or None,
         organization_key=key or None,
         organization_key_passphrase=passphrase(Path(key)) if key else None,

@@ -11,9 +11,23 @@
 
 Promises: names are resolved in a ledger that this process verified from its first entry on. What is sent is sealed to the keys that the
 ledger shows, what comes back was signed by nodes that it admits, for exactly this task and run; the rest is marked "server says".
-`AsyncClient` is the same for programs with an event loop of their own.
+`AsyncClient` is the same for programs with an event loop of their own. `ServerClient` and `AsyncServerClient` administer a server: users,
+roles, organizations' accounts, the audit trail; they need no collaboration.
 """
 
+from folkmoot.client.admin.account import Identity, Login, TotpSecret
+from folkmoot.client.admin.aio import AsyncServerClient
+from folkmoot.client.admin.api_keys import ApiKey, NewApiKey
+from folkmoot.client.admin.collaborations import ListedCollaboration, ListedMember, ListedNode
+from folkmoot.client.admin.events import Event
+from folkmoot.client.admin.info import ServerInfo
+from folkmoot.client.admin.organizations import OrganizationAccount
+from folkmoot.client.admin.roles import Role
+from folkmoot.client.admin.rules import Rule
+from folkmoot.client.admin.studies import Study
+from folkmoot.client.admin.sync import ServerClient
+from folkmoot.client.admin.usage import Usage
+from folkmoot.client.admin.users import User
 from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
 from folkmoot.client.algorithms import (
     AlgorithmDescription,
@@ -34,6 +48,7 @@ from folkmoot.client.logs import LogLine
 from folkmoot.client.members import FormerMember, OpenRemoval
 from folkmoot.client.nodes import NodeAttempt
 from folkmoot.client.offers import Offer
+from folkmoot.client.provider import CodeLogin, DeviceCode, DeviceLogin
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
@@ -50,50 +65,71 @@ __all__ = [
     "AlgorithmDescription",
     "AlgorithmProposal",
     "Algorithms",
+    "ApiKey",
     "Approval",
     "AsyncAlgorithms",
     "AsyncClient",
     "AsyncGovernance",
     "AsyncKeys",
+    "AsyncServerClient",
     "AsyncTask",
     "AsyncTasks",
     "AsyncVault",
     "CertificateNotTrusted",
     "Client",
+    "CodeLogin",
     "Collaboration",
     "DescribedFunction",
     "DescribedParameter",
+    "DeviceCode",
+    "DeviceLogin",
+    "Event",
     "FolkmootError",
     "Forecast",
     "FormerMember",
     "Governance",
+    "Identity",
     "JoinAttempt",
     "Keys",
     "LedgerEvent",
     "Limits",
+    "ListedCollaboration",
+    "ListedMember",
+    "ListedNode",
     "LogLine",
+    "Login",
+    "NewApiKey",
     "Node",
     "NodeAttempt",
     "Offer",
     "OpenRemoval",
     "Organization",
+    "OrganizationAccount",
     "Proof",
     "ProposalState",
     "RemoteError",
     "Resources",
     "Result",
     "Revocation",
+    "Role",
     "Rotation",
+    "Rule",
     "RunFailed",
     "RunState",
     "RunStatus",
+    "ServerClient",
+    "ServerInfo",
     "Standing",
+    "Study",
     "Subtasks",
     "Task",
     "TaskState",
     "TaskSummary",
     "Tasks",
+    "TotpSecret",
     "Unreachable",
+    "Usage",
+    "User",
     "Vault",
     "VaultEntry",
     "Verdict",

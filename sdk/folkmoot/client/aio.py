@@ -1,38 +1,36 @@
 """The client's core, for programs with an event loop of their own. `folkmoot.client.Client` is the same without `await`."""
 
 import logging
-import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from folkmoot.client.admin.aio import AsyncServerClient, Source
+from folkmoot.client.admin.studies import AsyncStudies
 from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.connection import Connection, default_state_directory
 from folkmoot.client.drafting import Earlier
 from folkmoot.client.encryption import Expectation
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.keyfiles import read_signing_key
+from folkmoot.client.logins import Credentials, TotpCode
 from folkmoot.client.names import made_at, moment, name_of
 from folkmoot.client.offers import Offer, availability_text
 from folkmoot.client.proofs import export_proof
 from folkmoot.client.rekeying import AsyncKeys
-from folkmoot.client.session import PAGE_ITEMS, Session
+from folkmoot.client.session import PAGE_ITEMS
 from folkmoot.client.tasks import AsyncTasks
 from folkmoot.client.vault import AsyncVault
-from folkmoot.transport import Keyring, ServerAddress
+from folkmoot.transport import Keyring
 from folkmoot.transport.heads import MAX_HEAD_AGE
-from folkmoot.trust import FolkmootError, Member, Reference, State, fingerprint, fingerprint_words, key_id
+from folkmoot.trust import Member, Reference, State, fingerprint, fingerprint_words, key_id
 from folkmoot.trust import Node as AdmittedNode
-from folkmoot.v1 import admin_service_pb2, errors_pb2
+from folkmoot.v1 import admin_service_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from folkmoot.v1.keys_pb2 import KeyKind
 from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
 
 log = logging.getLogger("folkmoot.client")
-
-Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ class Node:
     """When it said what its policy and its availability are."""
 
 
-class AsyncClient:
-    """A researcher's access to one collaboration.
+class AsyncClient(AsyncServerClient):
+    """A researcher's access to one collaboration, and to the server where it meets (see `AsyncServerClient`, also for ways to log in).
 
         async with AsyncClient("lung@<fingerprint>", server="localhost:7443", certificate_authority="ca.pem", username="ada",
                                password="...", organization_key="organization.pem") as client:
@@ -112,8 +110,11 @@ class AsyncClient:
         collaboration: str,
         *,
         server: str,
-        username: str,
-        password: str,
+        username: str = "",
+        password: str = "",
+        totp_code: TotpCode | None = None,
+        api_key: str = "",
+        login: Credentials | None = None,
         certificate_authority: Source | None = None,
         organization_key: Source | None = None,
         organization_key_passphrase: str | None = None,
@@ -125,11 +126,19 @@ class AsyncClient:
         max_head_age: timedelta = MAX_HEAD_AGE,
     ) -> None:
         reference = Reference.parse(collaboration)
-        authority = read_authority(Path(certificate_authority)) if certificate_authority else None
-        address = ServerAddress(server, authority, insecure)
+        super().__init__(
+            server=server,
+            username=username,
+            password=password,
+            totp_code=totp_code,
+            api_key=api_key,
+            login=login,
+            certificate_authority=certificate_authority,
+            insecure=insecure,
+        )
         keyring = Keyring.load(Path(organization_key), organization_key_passphrase) if organization_key else None
         self.connection = Connection(
-            Session(address, username=username, password=password),
+            self.session,
             reference,
             keyring=keyring,
             state_directory=Path(state_directory) if state_directory else default_state_directory(),
@@ -140,6 +149,7 @@ class AsyncClient:
         self.algorithms = AsyncAlgorithms(self.connection, governing)
         self.governance = AsyncGovernance(self.connection, governing)
         self.keys = AsyncKeys(self.connection, keyring, governing)
+        self.studies = AsyncStudies(self.connection)
         self.tasks = AsyncTasks(self.connection)
         self.vault = AsyncVault(self.connection)
 
@@ -170,15 +180,24 @@ class AsyncClient:
             predecessor=fingerprint(state.predecessor.genesis) if state.predecessor else "",
         )
 
-    async def nodes(self) -> tuple[Node, ...]:
-        """The admitted nodes, with whether they are connected and what they offer; that is the server's word."""
+    async def nodes(self, *, organization: str = "", online: bool | None = None, label: str = "") -> tuple[Node, ...]:
+        """The admitted nodes, with whether they are connected and what they offer; that is the server's word.
+
+        Those of an organization, by name or address; those that are connected, or are not; those that offer data of that name; or all.
+        """
         state = await self.connection.shown_state()
         session = self.connection.session
         request = ListNodesRequest(page_size=PAGE_ITEMS, genesis=state.genesis)
         pages = session.pages(session.admin.ListNodes, request)
         told = {node.node_id: node async for page in pages for node in page.nodes}
+        wanted = (await self.connection.member(organization)).organization_id if organization else ""
         nodes = sorted(state.nodes.values(), key=lambda node: (name_of(state, node.organization_id), node.name))
-        return tuple(_node(node, told.get(node.node_id), state) for node in nodes)
+        shown = [_node(one, told.get(one.node_id), state) for one in nodes if wanted in ("", one.organization_id)]
+        return tuple(
+            one
+            for one in shown
+            if online in (None, one.online) and (not label or (one.offer is not None and label in one.offer.labels))
+        )
 
     async def export_proof(self, task: Earlier | str) -> bytes:
         """Make the proof file of a task (or task id) and all below it: `folkmoot proof verify` needs no server to read it.
@@ -189,18 +208,6 @@ class AsyncClient:
         for each in exported.missing:
             log.warning("not in the proof: %s", each)
         return exported.data
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self.connection.session.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _node(node: AdmittedNode, told: admin_service_pb2.Node | None, state: State) -> Node:
@@ -230,13 +237,3 @@ def _organization(member: Member, *, since: datetime, own: bool) -> Organization
         since=since,
         own=own,
     )
-
-
-def read_authority(path: Path) -> bytes:
-    """Read the certificate of the authority that vouches for the server. Raises INVALID_FIELD, naming the file."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_INVALID_FIELD, f"the certificate authority {path} can't be read: {error.strerror}"
-        ) from error

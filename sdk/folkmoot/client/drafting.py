@@ -12,6 +12,7 @@ from inspect import signature
 from os import urandom
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from folkmoot.client.admin.studies import AsyncStudies, chosen
 from folkmoot.client.connection import Connection
 from folkmoot.client.functions import check_call
 from folkmoot.client.images import resolve_image
@@ -99,7 +100,8 @@ async def draft(
     *,
     image: str,
     function: str,
-    organizations: Sequence[str],
+    organizations: Sequence[str] | None = None,
+    study: str = "",
     arguments: Arguments | None = None,
     arguments_by_organization: Mapping[str, Arguments] | None = None,
     labels: Sequence[str] = (),
@@ -114,9 +116,9 @@ async def draft(
     max_attempts: int = 1,
     expires_in: timedelta = timedelta(days=1),
 ) -> Draft:
-    """Make the draft. Raises FolkmootError with ORGANIZATION_NOT_FOUND, IMAGE_NOT_FOUND, FUNCTION_NOT_FOUND, ARGUMENTS_INVALID."""
+    """Make the draft. Raises FolkmootError with ORGANIZATION_NOT_FOUND, STUDY_NOT_FOUND, IMAGE_NOT_FOUND, FUNCTION_NOT_FOUND, ARGUMENTS_INVALID."""
     own = await connection.own()
-    executing = await members(connection, organizations)
+    executing, study = await asked(connection, organizations, study)
     reading = await members(connection, result_receivers) if result_receivers is not None else (own.member,)
     by_organization = {
         (await connection.member(name)).organization_id: one for name, one in (arguments_by_organization or {}).items()
@@ -135,6 +137,7 @@ async def draft(
         task_id=task_id,
         job_id=job_of(after) or task_id,
         name=name,
+        study=study,
         initiator=Initiator(organization_id=own.member.organization_id, user_id=own.user_id),
         image=resolved,
         receivers=[Receiver(organization_id=one.organization_id, run_id=uuid7(now, urandom)) for one in executing],
@@ -150,6 +153,22 @@ async def draft(
         ledger_position=state.position.message(),
     )
     return Draft(spec, function, parts, expires_in, own, state, now, (*executing, *reading))
+
+
+async def asked(
+    connection: Connection, organizations: Sequence[str] | None, study: str
+) -> tuple[tuple[Member, ...], str]:
+    """The members who execute a task: those that are named, those of a study, or those of a study that are named; and its name."""
+    named = None if organizations is None else await members(connection, organizations)
+    if not study:
+        if not named:
+            text = "a task is asked of organizations: give organizations, or study"
+            raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=(("organizations", text),))
+        return named, ""
+    found = await AsyncStudies(connection).get(study)
+    state = await connection.state()
+    addresses = chosen(found, None if named is None else [one.organization_id for one in named], state)
+    return tuple(state.member(one) for one in addresses), found.name
 
 
 async def members(connection: Connection, names: Sequence[str]) -> tuple[Member, ...]:

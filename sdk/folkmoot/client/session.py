@@ -1,6 +1,6 @@
-"""A user's connection to a server: one channel, a token that renews itself, calls that are repeated while the server is away.
+"""A user's connection to a server: one channel, a token that renews itself, calls that are repeated while the server is away or busy.
 
-Nothing is sent before the first call, and that one logs in. Every call made here is idempotent by the contract or harmless to
+Nothing is sent before the first call, and that one logs in, with what `folkmoot.client.logins` has. Every call made here is idempotent by the contract or harmless to
 repeat, so a cut connection never needs the user's attention; a server that was never reached, or whose certificate nobody vouches
 for, is reported soon and by its address.
 """
@@ -27,17 +27,19 @@ from folkmoot.transport import (
     timeouts,
     upload,
 )
-from folkmoot.transport.calls import TRANSIENT, pause_seconds
+from folkmoot.transport.calls import TRANSIENT, pause_before, pause_seconds
 from folkmoot.transport.payloads import Metadata, Source
+from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.admin_service_pb2_grpc import AdminServiceStub
-from folkmoot.v1.auth_service_pb2 import LoginRequest, RefreshRequest, Tokens
+from folkmoot.v1.auth_service_pb2 import Tokens
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.key_service_pb2_grpc import KeyServiceStub
 from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 
 if TYPE_CHECKING:
+    from folkmoot.client.logins import Credentials
     from folkmoot.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
@@ -77,12 +79,14 @@ class CertificateNotTrusted(Unreachable):
 
 
 class Session:
-    """Calls to one server as one user. Belongs to one event loop; closed by `close` or at the end of `async with`."""
+    """Calls to one server as one user. Belongs to one event loop; closed by `close` or at the end of `async with`.
 
-    def __init__(self, address: ServerAddress, *, username: str = "", password: str = "") -> None:
+    Without credentials, it makes only calls that need no login.
+    """
+
+    def __init__(self, address: ServerAddress, credentials: "Credentials | None" = None) -> None:
         self.address = address
-        self.username = username
-        self._password = password
+        self._credentials = credentials
         self._tokens: Tokens | None = None
         self._renewing = asyncio.Lock()
         self._reached = False
@@ -179,6 +183,9 @@ class Session:
                 if is_away(error) and self._reached:
                     tokens = None
                     log.info("%s; trying again", error)
+                elif error.retry_after_seconds is not None and (pause := pause_before(1, error)) is not None:
+                    tokens = None
+                    await asyncio.sleep(pause)
                 elif not is_refused_token(error) or attempt == MOST_RENEWALS:
                     raise
             else:
@@ -218,27 +225,21 @@ class Session:
     ) -> None:
         await self.close()
 
+    def forget_tokens(self) -> None:
+        """Log in anew before the next call: the tokens were ended."""
+        self._tokens = None
+
     async def _authenticate(self, *, refused: Tokens | None) -> Tokens:
         """The tokens; new ones if there are none, or the server has refused these. Of several who ask, one fetches them."""
         async with self._renewing:
             if self._tokens is None or self._tokens is refused:
-                self._tokens = await self._refreshed(self._tokens) or await self._login()
+                if self._credentials is None:
+                    raise FolkmootError(
+                        errors_pb2.ERROR_REASON_TOKEN_INVALID,
+                        "this client was made without anything to log in with: give username and password, api_key, or login",
+                    )
+                self._tokens = await self._credentials.tokens(self, refused=self._tokens)
             return self._tokens
-
-    async def _refreshed(self, tokens: Tokens | None) -> Tokens | None:
-        if tokens is None:
-            return None
-        request = RefreshRequest(refresh_token=tokens.refresh_token)
-        try:
-            return (await self.call_anonymously(self.auth.Refresh, request)).tokens
-        except Unreachable:
-            raise
-        except RemoteError:
-            return None  # Used, too old or unknown: the password still counts.
-
-    async def _login(self) -> Tokens:
-        request = LoginRequest(username=self.username, password=self._password)
-        return (await self.call_anonymously(self.auth.Login, request)).tokens
 
     async def _stream(
         self, method: "grpc.aio.UnaryStreamMultiCallable[Request, Answer]", request: Request

@@ -4,12 +4,13 @@ Every method here is made from its asynchronous one; a test compares the two sur
 """
 
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 
-from folkmoot.client.aio import AsyncClient, Collaboration, Organization, Source
+from folkmoot.client.admin.aio import Source
+from folkmoot.client.admin.sync import ServerFacade, Studies
+from folkmoot.client.aio import AsyncClient, Collaboration, Organization
 from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.governing import AsyncGovernance
+from folkmoot.client.logins import Credentials, TotpCode
 from folkmoot.client.loop import blocking, iterating, run
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
@@ -141,8 +142,8 @@ class Vault:
     rewrap = blocking(AsyncVault.rewrap)
 
 
-class Client:
-    """A researcher's access to one collaboration.
+class Client(ServerFacade):
+    """A researcher's access to one collaboration, and to the server where it meets (see `ServerClient`, also for ways to log in).
 
         client = Client("lung@<fingerprint>", server="localhost:7443", certificate_authority="ca.pem", username="ada",
                         password="...", organization_key="organization.pem")
@@ -160,8 +161,11 @@ class Client:
         collaboration: str,
         *,
         server: str,
-        username: str,
-        password: str,
+        username: str = "",
+        password: str = "",
+        totp_code: TotpCode | None = None,
+        api_key: str = "",
+        login: Credentials | None = None,
         certificate_authority: Source | None = None,
         organization_key: Source | None = None,
         organization_key_passphrase: str | None = None,
@@ -172,11 +176,14 @@ class Client:
         encryption: str | None = None,
         max_head_age: timedelta = MAX_HEAD_AGE,
     ) -> None:
-        self._core = AsyncClient(
+        core = AsyncClient(
             collaboration,
             server=server,
             username=username,
             password=password,
+            totp_code=totp_code,
+            api_key=api_key,
+            login=login,
             certificate_authority=certificate_authority,
             organization_key=organization_key,
             organization_key_passphrase=organization_key_passphrase,
@@ -187,30 +194,24 @@ class Client:
             encryption=encryption,
             max_head_age=max_head_age,
         )
-        self.algorithms = Algorithms(self._core.algorithms)
-        self.governance = Governance(self._core.governance)
-        self.keys = Keys(self._core.keys)
-        self.tasks = Tasks(self._core.tasks)
-        self.vault = Vault(self._core.vault)
+        super().__init__(core)
+        self._client = core
+        self.algorithms = Algorithms(core.algorithms)
+        self.governance = Governance(core.governance)
+        self.keys = Keys(core.keys)
+        self.studies = Studies(core.studies)
+        self.tasks = Tasks(core.tasks)
+        self.vault = Vault(core.vault)
 
     @property
     def organizations(self) -> tuple[Organization, ...]:
         """The members, by the verified ledger, by name."""
-        return run(self._core.organizations)
+        return run(self._client.organizations)
 
     @property
     def collaboration(self) -> Collaboration:
         """The collaboration, by the verified ledger."""
-        return run(self._core.collaboration)
+        return run(self._client.collaboration)
 
     nodes = blocking(AsyncClient.nodes)
     export_proof = blocking(AsyncClient.export_proof)
-    close = blocking(AsyncClient.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

@@ -38,7 +38,8 @@ class AsyncTasks:
     async def create(self, draft: Draft) -> AsyncTask:
         """Sign a task, seal its input, and hand both to the server; returns when the server has stored them.
 
-        `image`: see folkmoot.client.images. `organizations`: names or addresses, who executes. `arguments`: JSON values, bytes and
+        `image`: see folkmoot.client.images. `organizations`: names or addresses, who executes; or `study`: all of a saved
+        list of them, by its name, which the server tells and the ledger must show as members. `arguments`: JSON values, bytes and
         tables, for all; `arguments_by_organization` adds to or replaces them for some. `result_receivers`: who can read the results,
         by default the own organization. `after`: tasks of the same job that must be completed before; their results can be read where
         they were sealed to the executing organization. `scratch`: runs of the job share files at each node. `messages`: sibling runs

@@ -9,12 +9,16 @@ import grpc
 import grpc.aio
 
 from folkmoot.transport import timeouts
-from folkmoot.transport.status import error_from_rpc
+from folkmoot.transport.status import RemoteError, error_from_rpc
+from folkmoot.v1 import errors_pb2
 
 Answer = TypeVar("Answer")
 
 TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 """Statuses after which the same call may succeed."""
+
+BUSY = frozenset({errors_pb2.ERROR_REASON_RATE_LIMITED, errors_pb2.ERROR_REASON_TOO_MANY})
+"""Refusals that pass by themselves: the other side says how long that takes."""
 
 
 def pause_seconds(attempt: int) -> float:
@@ -27,7 +31,7 @@ def pause_seconds(attempt: int) -> float:
 async def retrying(
     call: Callable[[], Awaitable[Answer]], *, give_up_after_seconds: float | None = None, server: str = "the server"
 ) -> Answer:
-    """Make an idempotent call, again and again while the other side can't be reached.
+    """Make an idempotent call, again and again while the other side can't be reached, or asks to wait for some seconds.
 
     `give_up_after_seconds` None means never. Raises RemoteError: what the other side said, or Unreachable at the end.
     """
@@ -39,7 +43,15 @@ async def retrying(
             return await call()
         except grpc.aio.AioRpcError as rpc_error:
             attempt += 1
-            pause = pause_seconds(attempt)
-            if rpc_error.code() not in TRANSIENT or (end is not None and loop.time() + pause > end):
-                raise error_from_rpc(rpc_error, server=server) from None
+            error = error_from_rpc(rpc_error, server=server)
+            pause = pause_before(attempt, error)
+            if pause is None or (end is not None and loop.time() + pause > end):
+                raise error from None
         await asyncio.sleep(pause)
+
+
+def pause_before(attempt: int, error: RemoteError) -> float | None:
+    """How long to wait before that attempt; None if it would not help, or only after longer than callers want to wait unasked."""
+    if error.reason in BUSY and error.retry_after_seconds is not None:
+        return error.retry_after_seconds if error.retry_after_seconds <= timeouts.RECONNECT_SECONDS else None
+    return pause_seconds(attempt) if error.code in TRANSIENT else None

@@ -25,6 +25,8 @@ class RemoteError(FolkmootError):
     """The other side refused; `code` is the canonical status, `reason` the catalogue's."""
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+    retry_after_seconds: float | None = None
+    """How long to wait before another attempt, if the other side says so (google.rpc.RetryInfo)."""
 
 
 class Unreachable(RemoteError):  # noqa: N818 - says what is the case
@@ -87,7 +89,7 @@ async def abort(
 
 def error_from_rpc(rpc_error: grpc.aio.AioRpcError, *, server: str = "the server") -> RemoteError:
     """What the other side said, as an error of ours; `server` names it when it can't be reached."""
-    info, violations = _details(rpc_error)
+    info, violations, retry_after_seconds = _details(rpc_error)
     code = rpc_error.code()
     message = rpc_error.details() or ""
     if info is not None:
@@ -103,14 +105,14 @@ def error_from_rpc(rpc_error: grpc.aio.AioRpcError, *, server: str = "the server
         )
     else:
         error = RemoteError(errors_pb2.ERROR_REASON_INTERNAL, f"{server} answered {code.name}: {message}")
-    error.code = code
+    error.code, error.retry_after_seconds = code, retry_after_seconds
     return error
 
 
 def _details(
     rpc_error: grpc.aio.AioRpcError,
-) -> tuple[error_details_pb2.ErrorInfo | None, tuple[tuple[str, str], ...]]:
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+) -> tuple[error_details_pb2.ErrorInfo | None, tuple[tuple[str, str], ...], float | None]:
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for key, value in rpc_error.trailing_metadata() or ():
         if key != _DETAILS_KEY or not isinstance(value, bytes):
             continue
@@ -119,6 +121,8 @@ def _details(
         except DecodeError:
             break
         for detail in status.details:
-            detail.Unpack(info) or detail.Unpack(bad)
+            detail.Unpack(info) or detail.Unpack(bad) or detail.Unpack(retry)
     violations = tuple((item.field, item.description) for item in bad.field_violations)
-    return (info if info.domain == ERROR_DOMAIN else None), violations
+    delay = retry.retry_delay
+    seconds = delay.seconds + delay.nanos / 1e9 if retry.HasField("retry_delay") else None
+    return (info if info.domain == ERROR_DOMAIN else None), violations, seconds

@@ -7,6 +7,7 @@ import pytest
 
 from folkmoot.client import AsyncClient, FolkmootError
 from folkmoot.client.governance import find_request, found, join, requests, vote
+from folkmoot.client.logins import PasswordLogin
 from folkmoot.client.nodes import invite
 from folkmoot.client.session import Session
 from folkmoot.trust import (
@@ -36,7 +37,7 @@ class Scene:
 
     async def session(self, one: Organization) -> Session:
         admin = await self.server.organization_admin(one.name)
-        return Session(self.server.address, username=admin.username, password=PASSWORD)
+        return Session(self.server.address, PasswordLogin(admin.username, PASSWORD))
 
     def client(self, one: Organization, reference: str) -> AsyncClient:
         key, authority = self.folder / f"{one.name}.pem", self.folder / "ca.pem"

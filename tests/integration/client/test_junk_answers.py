@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 
 from folkmoot.client import AsyncClient, FolkmootError
+from folkmoot.client.logins import PasswordLogin
 from folkmoot.client.session import Session
 from folkmoot.transport import ServerAddress
 from folkmoot.v1 import errors_pb2 as reasons
@@ -47,7 +48,7 @@ async def target() -> AsyncIterator[str]:
 
 
 async def test_unary_answer(target: str):
-    async with Session(ServerAddress(target, insecure=True), username="ada", password="secret") as session:
+    async with Session(ServerAddress(target, insecure=True), PasswordLogin("ada", "secret")) as session:
         with pytest.raises(FolkmootError, match="no message") as refused:
             await session.call(session.tasks.GetTask, GetTaskRequest())
     assert refused.value.reason == reasons.ERROR_REASON_MALFORMED
@@ -57,7 +58,7 @@ async def test_stream(target: str):
     async def request() -> WatchTaskRequest:
         return WatchTaskRequest()
 
-    async with Session(ServerAddress(target, insecure=True), username="ada", password="secret") as session:
+    async with Session(ServerAddress(target, insecure=True), PasswordLogin("ada", "secret")) as session:
         with pytest.raises(FolkmootError, match="no message") as refused:
             async for _ in session.follow(session.tasks.WatchTask, request):
                 pass

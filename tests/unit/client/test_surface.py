@@ -13,18 +13,49 @@ from folkmoot.client import (
     AsyncClient,
     AsyncGovernance,
     AsyncKeys,
+    AsyncServerClient,
     AsyncTask,
     AsyncTasks,
     AsyncVault,
     Client,
     Governance,
     Keys,
+    ServerClient,
     Task,
     Tasks,
     Vault,
 )
+from folkmoot.client.admin.account import AsyncAccount
+from folkmoot.client.admin.api_keys import AsyncApiKeys
+from folkmoot.client.admin.collaborations import AsyncCollaborations
+from folkmoot.client.admin.events import AsyncEvents
+from folkmoot.client.admin.organizations import AsyncOrganizationAccounts
+from folkmoot.client.admin.roles import AsyncRoles
+from folkmoot.client.admin.studies import AsyncStudies
+from folkmoot.client.admin.sync import (
+    Account,
+    ApiKeys,
+    Collaborations,
+    Events,
+    OrganizationAccounts,
+    Roles,
+    ServerFacade,
+    Studies,
+    Users,
+)
+from folkmoot.client.admin.users import AsyncUsers
+from folkmoot.trust import Reference
 
 PAIRS = [
+    (AsyncAccount, Account),
+    (AsyncApiKeys, ApiKeys),
+    (AsyncCollaborations, Collaborations),
+    (AsyncEvents, Events),
+    (AsyncOrganizationAccounts, OrganizationAccounts),
+    (AsyncRoles, Roles),
+    (AsyncServerClient, ServerFacade),
+    (AsyncStudies, Studies),
+    (AsyncUsers, Users),
     (AsyncAlgorithms, Algorithms),
     (AsyncClient, Client),
     (AsyncGovernance, Governance),
@@ -33,7 +64,8 @@ PAIRS = [
     (AsyncTask, Task),
     (AsyncVault, Vault),
 ]
-ASYNC_ONLY = {"connection"}  # for folkmoot.client.governance
+REFERENCE = str(Reference("lung", bytes(32)))
+ASYNC_ONLY = {"connection", "session"}  # for folkmoot.client.governance
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -61,9 +93,22 @@ def test_same_parameters_and_documentation(core: type, facade: type):
 
 def test_same_construction():
     assert parameters(AsyncClient.__init__) == parameters(Client.__init__)
+    assert parameters(AsyncServerClient.__init__) == parameters(ServerClient.__init__)
+
+
+def test_every_part_of_a_client_has_its_facade():
+    there = {"insecure": True, "server": "localhost:1"}
+    for core, facade in (
+        (AsyncServerClient(**there), ServerClient(**there)),
+        (AsyncClient(REFERENCE, **there), Client(REFERENCE, **there)),
+    ):
+        assert vars(core).keys() - ASYNC_ONLY == {one for one in vars(facade) if not one.startswith("_")}
 
 
 def test_streams_are_plain_iterators():
+    for core, facade in ((AsyncUsers, Users), (AsyncEvents, Events), (AsyncRoles, Roles)):
+        assert inspect.isasyncgenfunction(core.list)
+        assert inspect.isgeneratorfunction(inspect.unwrap(facade.list, stop=inspect.isgeneratorfunction))
     for name in ("results", "logs"):
         assert inspect.isasyncgenfunction(getattr(AsyncTask, name))
         assert inspect.isgeneratorfunction(inspect.unwrap(getattr(Task, name), stop=inspect.isgeneratorfunction))
@@ -75,50 +120,71 @@ def test_exports():
         "AlgorithmDescription",
         "AlgorithmProposal",
         "Algorithms",
+        "ApiKey",
         "Approval",
         "AsyncAlgorithms",
         "AsyncClient",
         "AsyncGovernance",
         "AsyncKeys",
+        "AsyncServerClient",
         "AsyncTask",
         "AsyncTasks",
         "AsyncVault",
         "CertificateNotTrusted",
         "Client",
+        "CodeLogin",
         "Collaboration",
         "DescribedFunction",
         "DescribedParameter",
+        "DeviceCode",
+        "DeviceLogin",
+        "Event",
         "FolkmootError",
         "Forecast",
         "FormerMember",
         "Governance",
+        "Identity",
         "JoinAttempt",
         "Keys",
         "LedgerEvent",
         "Limits",
+        "ListedCollaboration",
+        "ListedMember",
+        "ListedNode",
         "LogLine",
+        "Login",
+        "NewApiKey",
         "Node",
         "NodeAttempt",
         "Offer",
         "OpenRemoval",
         "Organization",
+        "OrganizationAccount",
         "Proof",
         "ProposalState",
         "RemoteError",
         "Resources",
         "Result",
         "Revocation",
+        "Role",
         "Rotation",
+        "Rule",
         "RunFailed",
         "RunState",
         "RunStatus",
+        "ServerClient",
+        "ServerInfo",
         "Standing",
+        "Study",
         "Subtasks",
         "Task",
         "TaskState",
         "TaskSummary",
         "Tasks",
+        "TotpSecret",
         "Unreachable",
+        "Usage",
+        "User",
         "Vault",
         "VaultEntry",
         "Verdict",

@@ -17,6 +17,7 @@ from folkmoot.cli.demo.processes import Processes
 from folkmoot.client import AsyncClient
 from folkmoot.client.connection import Connection
 from folkmoot.client.governance import find_request, found, join, vote
+from folkmoot.client.logins import PasswordLogin
 from folkmoot.client.nodes import invite
 from folkmoot.client.session import Session
 from folkmoot.transport import Keyring, ServerAddress
@@ -119,7 +120,7 @@ async def create_accounts(address: ServerAddress, setup_token: str, hospitals: S
             setup_token=setup_token, username="operator", password=password, organization_name="Operator"
         )
         await stranger.call_anonymously(stranger.auth.CompleteSetup, setup)
-    async with Session(address, username="operator", password=password) as operator:
+    async with Session(address, PasswordLogin("operator", password)) as operator:
         await asyncio.gather(*(_create_account(operator, one) for one in hospitals))
 
 
@@ -143,7 +144,7 @@ async def assemble(address: ServerAddress, authority_file: Path, hospitals: Sequ
     founder, *others = hospitals
     async with AsyncExitStack() as closing:
         admins = {
-            one.name: await closing.enter_async_context(Session(address, username=one.admin, password=one.password))
+            one.name: await closing.enter_async_context(Session(address, PasswordLogin(one.admin, one.password)))
             for one in hospitals
         }
         reference = await found(
