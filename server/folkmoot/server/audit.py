@@ -77,7 +77,7 @@ async def page(core: Core, wanted: Wanted, *, page_size: int, page_token: str) -
 async def stream(core: Core, waker: Waker, wanted: Wanted, *, after: int) -> AsyncIterator[AnyRow]:
     """Give the events behind a position, in order, and then each new one, until the server stops."""
     conditions = [*wanted.conditions(), *_seen(caller())]
-    reached, stirred = min(after, pages.LARGEST_NUMBER), asyncio.Event()
+    reached, stirred = after, asyncio.Event()
     with waker.listen(EVENTS_TOPIC, stirred.set):
         while True:
             stirred.clear()

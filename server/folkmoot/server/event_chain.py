@@ -15,6 +15,7 @@ Several instances may chain at once: positions are unique, so that only one of t
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -28,6 +29,8 @@ from folkmoot.server.store.tables import EPOCH, IS_UNCHAINED, events
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.wakers import EVENTS_TOPIC, Waker
 from folkmoot.trust.encoding import digest, pae
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
 
 CONTEXT = b"folkmoot/event/v1"
 CHAINED_AT_ONCE = 500
@@ -40,6 +43,21 @@ class Head(NamedTuple):
 
     position: int
     hash: bytes
+
+    def __str__(self) -> str:
+        """Write it as people keep it: SEQUENCE:HASH."""
+        return f"{self.position}:{self.hash.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        """Read what `str` has written; raise INVALID_FIELD."""
+        position, _, hash_ = text.strip().partition(":")
+        with suppress(ValueError):
+            if len((found := cls(int(position), bytes.fromhex(hash_))).hash) == len(BEGINNING.hash):
+                return found
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD, f"'{text}' is not SEQUENCE:HASH, as `events verify` prints it"
+        )
 
 
 BEGINNING = Head(0, bytes(32))

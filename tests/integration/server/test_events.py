@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from folkmoot.server import audit
 from folkmoot.trust import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 from tests.builders import organization, world
@@ -56,6 +57,81 @@ async def test_events_are_filtered_and_newest_first(tmp_path):
         assert {event.created_by for event in await events(s, root, created_by=alpha.user_id)} == {alpha.user_id}
         late = await events(s, root, created_after=timestamp(before))
         assert {event.created_by for event in late} == {root.user_id, beta.user_id}
+
+
+async def test_events_are_filtered_by_everything_that_is_recorded(tmp_path):
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
+        root, alpha = await s.root(), await s.organization_admin("Alpha")
+        before = clock()
+        clock.ahead += timedelta(minutes=1)
+        beta = await s.organization_admin("Beta")
+        await refused(s.admin.CreateOrganization(admin.CreateOrganizationRequest(), metadata=beta.metadata))
+        assert {event.intent for event in await events(s, root, intent="user.*")} == {"user.create", "user.login"}
+        assert await events(s, root, intent="use.*") == []
+        own = await events(s, root, organization=alpha.organization_account_id)
+        assert {event.created_by for event in own} == {alpha.user_id}
+        early = await events(s, root, created_before=timestamp(before + timedelta(seconds=1)))
+        assert {event.created_by for event in early} == {root.user_id, alpha.user_id}
+        [denied] = await events(s, root, outcome="NOT_ALLOWED")
+        assert (denied.intent, denied.created_by) == ("call.denied", beta.user_id)
+        assert await events(s, root, request_id=denied.request_id) == [denied]
+
+
+async def test_events_tell_where_calls_came_from(tmp_path):
+    async with server(tmp_path) as s:
+        await s.root()
+        assert {event.origin for event in await s.events()} == {"127.0.0.1"}
+
+
+async def test_stream_gives_what_has_happened_and_then_what_happens(tmp_path):
+    async with server(tmp_path) as s:
+        root = await s.root()
+        everything = s.admin.WatchEvents(admin.WatchEventsRequest(), metadata=root.metadata)
+        logins = s.admin.WatchEvents(
+            admin.WatchEventsRequest(after_sequence=1, intent="user.login"), metadata=root.metadata
+        )
+        for number, name in enumerate(("Alpha", "Beta"), start=2):
+            await s.organization_admin(name)
+            seen = [(await everything.read()).event for _ in range(5 if number == 2 else 3)]
+            assert [event.intent for event in seen[-3:]] == ["organization.create", "user.create", "user.login"]
+            assert seen[-1].sequence == 3 * number - 1
+        assert [(await logins.read()).event.sequence for _ in range(3)] == [2, 5, 8]
+        assert [event.hash for event in await s.events()][-1] == seen[-1].hash
+
+
+async def test_stream_gives_as_much_as_the_scope_reaches(tmp_path):
+    async with server(tmp_path) as s:
+        lung = world(("Alpha", "Beta"), nodes=False, now=utc_now())
+        admins = await s.publish(lung)
+        watching = s.admin.WatchEvents(admin.WatchEventsRequest(), metadata=admins["Alpha"].metadata)
+        listed = list(reversed(await events(s, admins["Alpha"], page_size=1000)))
+        assert [(await watching.read()).event for _ in listed] == listed
+        await s.log_in(admins["Beta"].username)
+        await s.log_in(admins["Alpha"].username)
+        assert (await watching.read()).event.created_by == admins["Alpha"].user_id
+
+
+async def test_stream_ends_when_the_server_stops(tmp_path):
+    async with server(tmp_path) as s:
+        root = await s.root()
+        watching = s.admin.WatchEvents(admin.WatchEventsRequest(after_sequence=1000), metadata=root.metadata)
+        await s.events()
+        s.running.core.draining.set()
+        assert (await refused(watching)).reason_name == "SHUTTING_DOWN"
+
+
+async def test_more_events_than_a_stream_reads_at_once_come_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "STREAMED_AT_ONCE", 3)
+    monkeypatch.setattr(audit, "LOOKED_AT_ONCE", 7)
+    async with server(tmp_path) as s:
+        root = await s.root()
+        for name in ("Alpha", "Beta", "Gamma", "Delta", "Epsilon"):
+            await s.organization_admin(name)
+        watching = s.admin.WatchEvents(admin.WatchEventsRequest(), metadata=root.metadata)
+        assert [(await watching.read()).event.sequence for _ in range(17)] == list(range(1, 18))
+        created = s.admin.WatchEvents(admin.WatchEventsRequest(intent="user.create"), metadata=root.metadata)
+        assert [(await created.read()).event.sequence for _ in range(5)] == [4, 7, 10, 13, 16]
 
 
 async def test_every_change_has_an_event(tmp_path):

@@ -1,0 +1,197 @@
+"""The audit trail's chain: whatever is done to events afterwards is found, and named."""
+
+import asyncio
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import delete, insert, update
+
+from folkmoot.server import cli, event_chain
+from folkmoot.server.event_chain import BEGINNING, Head
+from folkmoot.server.store import databases, migrate
+from folkmoot.server.store.engine import Store
+from folkmoot.server.store.tables import events
+
+NOW = datetime(2026, 5, 17, 9, 30, tzinfo=UTC)
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "intent": "task.create",
+        "organization": "0190-alpha",
+        "created_by": "0190-ada",
+        "created_at": NOW + timedelta(seconds=number),
+        "data_version": 1,
+        "data": json.dumps({"task_id": str(number)}),
+        "request_id": f"request-{number}",
+        "outcome": "ok",
+        "genesis": bytes(32) if number % 2 else None,
+        "origin": "192.0.2.7",
+    }
+    return usual | changes
+
+
+@pytest.fixture
+async def core(tmp_path: Path):
+    store = Store(databases.connect("", tmp_path / "folkmoot.db"))
+    await store.migrate(migrate.upgrade)
+    yield SimpleNamespace(store=store)
+    await store.close()
+
+
+async def record(core: Any, *rows: dict[str, Any]) -> None:
+    await core.store.write(lambda connection: connection.execute(insert(events), list(rows)))
+
+
+async def tamper(core: Any, statement: Any) -> None:
+    await core.store.write(lambda connection: connection.execute(statement))
+
+
+async def verdict(core: Any, *expected: Head) -> event_chain.Verdict:
+    return await core.store.read(lambda connection: event_chain.verify(connection, expected))
+
+
+async def test_true_chain_holds_and_goes_on(core):
+    assert await verdict(core) == event_chain.Verdict(BEGINNING, 0)
+    await record(core, *map(row, range(1, 4)))
+    assert (await verdict(core)).unchained == 3
+    assert await event_chain.advance(core)
+    first = await verdict(core)
+    assert (first.head.position, first.unchained, first.problem) == (3, 0, "")
+    await record(core, *map(row, range(4, 1300)))
+    await event_chain.advance(core)
+    assert not await event_chain.advance(core)
+    second = await verdict(core, first.head)
+    assert (second.head.position, second.problem) == (1299, "")
+
+
+async def test_hash_is_what_the_documentation_says(core):
+    """Written from the text alone, by the standard library."""
+    await record(core, row(1), row(2, data='{"name":"Zoë"}'))
+    await event_chain.advance(core)
+    rows = await core.store.read(lambda connection: list(event_chain.chained(connection)))
+    before = bytes(32)
+    for number, each in enumerate(rows, start=1):
+        genesis = (each.genesis or b"").hex()
+        text = (
+            f'{{"created_at":{int(each.created_at.timestamp()) * 1_000_000},"created_by":"0190-ada",'
+            f'"data":{json.dumps(each.data, ensure_ascii=False)},"data_version":1,"genesis":"{genesis}",'
+            f'"intent":"task.create","organization":"0190-alpha","origin":"192.0.2.7","outcome":"ok",'
+            f'"request_id":"request-{number}","sequence":{number}}}'
+        )
+        parts = [b"folkmoot/event/v1", before, text.encode()]
+        packed = (3).to_bytes(8, "little") + b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+        before = hashlib.sha256(packed).digest()
+        assert each.hash == before
+
+
+@pytest.mark.parametrize("column", [c for c in events.c.keys() if c not in ("sequence", "position", "hash")])  # noqa: SIM118
+async def test_altered_event_is_named(core, column):
+    await record(core, *map(row, range(1, 8)))
+    await event_chain.advance(core)
+    other = {"created_at": NOW, "data_version": 2, "genesis": bytes(31)}.get(column, "something else")
+    await tamper(core, update(events).where(events.c.position == 5).values({column: other}))
+    found = await verdict(core)
+    assert found.problem.startswith("Event 5 was altered")
+    assert found.head.position == 4
+
+
+async def test_removed_event_is_named(core):
+    await record(core, *map(row, range(1, 8)))
+    await event_chain.advance(core)
+    await tamper(core, delete(events).where(events.c.position == 5))
+    assert (await verdict(core)).problem == "Event 5 was removed"
+
+
+async def test_inserted_event_is_named(core):
+    await record(core, *map(row, range(1, 8)))
+    await event_chain.advance(core)
+    for position in (7, 6, 5):
+        await tamper(core, update(events).where(events.c.position == position).values(position=position + 1))
+    await tamper(core, insert(events).values(row(99, position=5, hash=bytes(32))))
+    assert (await verdict(core)).problem.startswith("Event 5 was altered, or inserted")
+
+
+async def test_events_that_were_exchanged_are_named(core):
+    await record(core, *map(row, range(1, 8)))
+    await event_chain.advance(core)
+    for old, new in ((3, 100), (4, 3), (100, 4)):
+        await tamper(core, update(events).where(events.c.position == old).values(position=new))
+    assert (await verdict(core)).problem.startswith("Event 3 was altered")
+
+
+async def test_end_that_was_cut_off_is_found_by_a_head_that_was_written_down(core):
+    await record(core, *map(row, range(1, 8)))
+    await event_chain.advance(core)
+    kept = (await verdict(core)).head
+    await tamper(core, delete(events).where(events.c.position > 4))
+    assert (await verdict(core)).problem == ""
+    assert (await verdict(core, kept)).problem.startswith("Event 5 was removed, and all behind it")
+
+
+async def test_chain_that_was_made_anew_is_found_by_a_head_that_was_written_down(core):
+    await record(core, *map(row, range(1, 8)))
+    await event_chain.advance(core)
+    kept = (await verdict(core)).head
+    await tamper(core, update(events).values(position=None, hash=None))
+    await tamper(core, update(events).where(events.c.sequence == 2).values(created_by="somebody else"))
+    await event_chain.advance(core)
+    assert (await verdict(core)).problem == ""
+    assert (await verdict(core, kept)).problem.startswith("Event 7, or one before it, is another one")
+
+
+async def test_two_chainers_at_once_make_one_chain(core):
+    await record(core, *map(row, range(1, 2000)))
+    await asyncio.gather(*(event_chain.advance(core) for _ in range(4)))
+    found = await verdict(core)
+    assert (found.head.position, found.problem, found.unchained) == (1999, "", 0)
+
+
+async def test_event_that_is_seen_late_is_chained_behind_what_was_seen_before(core):
+    """As on PostgreSQL, where a transaction that began to write earlier may end later."""
+    await record(core, row(1, sequence=1), row(3, sequence=3))
+    await event_chain.advance(core)
+    await record(core, row(2, sequence=2))
+    await event_chain.advance(core)
+    rows = await core.store.read(lambda connection: list(event_chain.chained(connection)))
+    assert [(each.position, each.sequence) for each in rows] == [(1, 1), (2, 3), (3, 2)]
+    assert (await verdict(core)).problem == ""
+
+
+async def test_command_verifies_and_exports(core, tmp_path):
+    run = CliRunner().invoke
+    await record(core, *map(row, range(1, 4)))
+    await event_chain.advance(core)
+    await record(core, row(4))
+    folder = ["--data", str(tmp_path)]
+    good = await asyncio.to_thread(run, cli.server, ["events", "verify", *folder])
+    assert good.exit_code == 0, good.output
+    told, kept = good.output.splitlines()
+    assert told == "3 events are as they were chained; 1 more are not chained yet."
+    lines = (
+        await asyncio.to_thread(run, cli.server, ["events", "export", "--after", "1", *folder])
+    ).output.splitlines()
+    assert [json.loads(line)["sequence"] for line in lines] == [2, 3]
+    assert kept == f"3:{json.loads(lines[-1])['hash']}"
+    await tamper(core, delete(events).where(events.c.position == 3))
+    assert (await asyncio.to_thread(run, cli.server, ["events", "verify", *folder])).exit_code == 0
+    bad = await asyncio.to_thread(run, cli.server, ["events", "verify", "--expect", kept, *folder])
+    assert (bad.exit_code, "Event 3 was removed" in bad.output) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["", "3", "x:00", "3:zz", "3:00"])
+def test_nonsense_is_no_head(text):
+    with pytest.raises(Exception, match="SEQUENCE:HASH"):
+        Head.parse(text)
+
+
+def test_command_says_where_no_database_is(tmp_path):
+    answer = CliRunner().invoke(cli.server, ["events", "verify", "--data", str(tmp_path)])
+    assert "There is no database" in answer.output
+    assert not (tmp_path / "folkmoot.db").exists()
