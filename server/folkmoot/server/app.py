@@ -125,7 +125,7 @@ async def serve(
         )
         add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
         add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
-        add_PayloadServiceServicer_to_server(PayloadService(core, payloads), server)
+        add_PayloadServiceServicer_to_server(PayloadService(core, payloads, dispatch.fetched), server)
         servicer = await _add_health(server)
         if config.reflection:
             _add_reflection(server)

@@ -14,12 +14,13 @@ from sqlalchemy import Connection, bindparam, select
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
-from folkmoot.server.store import endings, links, payload_rows, runs, session_rows, views
+from folkmoot.server.store import endings, links, payload_rows, runs, session_rows, usage_rows, views
 from folkmoot.server.store.payload_rows import Envelope, Place
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.store.usage_rows import Counted
 from folkmoot.trust import (
     BytesSource,
     Malformed,
@@ -159,10 +160,21 @@ def store(connection: Connection, ending: Ending, caller: Caller, touched: Touch
     if run.state == tasks.PENDING:
         values["assigned_at"] = ending.now  # the acknowledgement of its delivery is still under way
     runs.move(connection, [run], touched, **values, **_outcome(ending))
+    usage_rows.add(connection, moment_at(nanoseconds(receipt.ended_at)), _executed(receipt))
     if receipt.HasField("dataframe"):
         session_rows.keep(connection, receipt, ending.session_id, link_id=link_id, left_at=ending.now)
     endings.settle(connection, [run.task_id], now=ending.now, touched=touched)
     return True
+
+
+def _executed(receipt: Receipt) -> Counted:
+    """Return what the run was at its node. How long it ran is the node's word, as the receipt is."""
+    running_nanoseconds = 0
+    if receipt.HasField("started_at"):
+        running_nanoseconds = max(0, nanoseconds(receipt.ended_at) - nanoseconds(receipt.started_at))
+    return Counted(
+        organization_id=receipt.organization_id, runs_executed=1, run_milliseconds=running_nanoseconds // 1_000_000
+    )
 
 
 def _outcome(ending: Ending) -> dict[str, object]:

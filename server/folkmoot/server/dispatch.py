@@ -23,6 +23,7 @@ from folkmoot.server.store.departures import Departure
 from folkmoot.server.store.reassignment import Moved
 from folkmoot.server.store.task_tables import AnyRow, node_links
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.usage import Fetched
 from folkmoot.server.wakers import Waker
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
 from folkmoot.trust import State
@@ -46,6 +47,7 @@ class Dispatch:
         self.core = core
         self.waker = waker
         self.checks = Checks(core)
+        self.fetched = Fetched(core)
         self._sessions: dict[int, LinkSession] = {}
         self._by_id: dict[str, LinkSession] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -167,6 +169,7 @@ class Dispatch:
         now = self.core.clock()
         await self.core.store.write(lambda connection: links.detach_all(connection, now=now))
         self.begin(self._run())
+        self.begin(self.fetched.keep())
 
     async def _run(self) -> None:
         """Sweep until the server is about to stop; then send all nodes away."""
@@ -230,6 +233,7 @@ class Dispatch:
         """Send all nodes away, and finish what their sessions have left to write."""
         self.core.draining.set()
         await self.settle()
+        await self.fetched.write()
 
     async def settle(self) -> None:
         """Wait for what nobody else waits for."""

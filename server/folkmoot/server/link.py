@@ -357,6 +357,7 @@ class LinkSession:
             frames = [*self._frames, *due]
             self._frames.clear()
             if frames:
+                self._count(frames)
                 return frames
             if self._error is not None:
                 raise self._error
@@ -366,6 +367,11 @@ class LinkSession:
                 await asyncio.wait_for(self._stirred.wait(), remaining)
             except TimeoutError:
                 return []
+
+    def _count(self, frames: Iterable[ServerFrame]) -> None:
+        """Count the inputs that ride along as fetched by the node's organization."""
+        size_bytes = sum(len(frame.assign.input_envelope) for frame in frames if frame.HasField("assign"))
+        self._dispatch.fetched.count(self.caller.organization_id, size_bytes)
 
     def idle(self) -> list[ServerFrame]:
         """Return what to send when an interval has passed with nothing to tell; raise if the node never said Hello."""

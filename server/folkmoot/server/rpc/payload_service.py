@@ -14,6 +14,7 @@ from folkmoot.server.payloads import PayloadStore
 from folkmoot.server.store import payload_rows
 from folkmoot.server.store.payload_rows import Place
 from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.server.usage import Fetched
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.timeouts import IDLE_SECONDS
@@ -31,8 +32,9 @@ LARGEST_BYTES = 1 << 40
 class PayloadService(PayloadServiceServicer):
     """Takes and hands out sealed bytes."""
 
-    def __init__(self, core: Core, store: PayloadStore) -> None:
+    def __init__(self, core: Core, store: PayloadStore, fetched: Fetched) -> None:
         self._core = core
+        self._fetched = fetched
         self._store = store
         self._completing = asyncio.Lock()
 
@@ -138,12 +140,17 @@ class PayloadService(PayloadServiceServicer):
             raise payload_rows.not_found(digest, "There is no such payload for you, or not all of it")
         if row.inline:
             small = await self._core.store.read(lambda connection: payload_rows.inline_bytes(connection, digest))
-            async for data in _frames(BytesSource(small), request.offset):
+            async for data in self._counted(BytesSource(small), request.offset):
                 yield payloads.DownloadPayloadResponse(data=data)
             return
         with self._store.open(digest, row.size_bytes) as source:
-            async for data in _frames(source, request.offset):
+            async for data in self._counted(source, request.offset):
                 yield payloads.DownloadPayloadResponse(data=data)
+
+    async def _counted(self, source: Source, offset: int) -> AsyncIterator[bytes]:
+        async for data in _frames(source, offset):
+            self._fetched.count(_organization(), len(data))
+            yield data
 
 
 async def _frames(source: Source, offset: int) -> AsyncIterator[bytes]:

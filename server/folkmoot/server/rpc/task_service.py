@@ -135,6 +135,7 @@ class TaskService(TaskServiceServicer):
                     lambda connection: views.changes(connection, caller, task_id, revision)  # noqa: B023
                 )
                 for run, envelope in changes.runs:
+                    self._dispatch.fetched.count(caller.organization_id, len(envelope))
                     yield pb.WatchTaskResponse(run=run, result_envelope=envelope)
                     revision = run.revision
                 if changes.ended:
@@ -153,7 +154,9 @@ class TaskService(TaskServiceServicer):
             envelopes = views.result_envelopes(connection, caller, [row])
             return pb.GetRunResponse(run=run, result_envelope=envelopes.get(run.run_id, b""))
 
-        return await self._core.store.read(work)
+        answer = await self._core.store.read(work)
+        self._dispatch.fetched.count(caller.organization_id, len(answer.result_envelope))
+        return answer
 
     async def ListRuns(self, request: pb.ListRunsRequest, _rpc: Context) -> pb.ListRunsResponse:
         caller, size = context.caller(), pages.size(request.page_size)

@@ -6,11 +6,14 @@ An envelope that is complete never changes. Small ones are in the row; of large 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from folkmoot.server.store import usage_rows
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, payloads
+from folkmoot.server.store.usage_rows import Counted
 from folkmoot.trust import Inspected
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
@@ -89,7 +92,7 @@ def store(
     """
     digests = {envelope.digest for envelope in envelopes}
     there = {digest: row for digest in digests if (row := find(connection, digest)) is not None}
-    new: list[dict[str, object]] = []
+    new: list[dict[str, Any]] = []
     for envelope in envelopes:
         row = there.get(envelope.digest)
         if row is not None and row.completed_at is not None and row.sender_organization_id == sender_organization_id:
@@ -101,6 +104,9 @@ def store(
                 abandon(connection, envelope.digest)
             new.append(_row(envelope, sender_organization_id, now))
     _INSERT.each(connection, new)
+    if new:
+        size_bytes = sum(row["size_bytes"] for row in new)
+        usage_rows.add(connection, now, Counted(organization_id=sender_organization_id, bytes_stored=size_bytes))
     sizes = {digest: int(row.size_bytes) for digest, row in there.items()}
     return sizes | {envelope.digest: len(envelope.inline) for envelope in envelopes if envelope.inline is not None}
 
@@ -108,7 +114,7 @@ def store(
 _INSERT = Prepared(insert(payloads))
 
 
-def _row(envelope: Envelope, sender_organization_id: str, now: datetime) -> dict[str, object]:
+def _row(envelope: Envelope, sender_organization_id: str, now: datetime) -> dict[str, Any]:
     return {
         "envelope_digest": envelope.digest,
         "size_bytes": len(envelope.inline or b""),
@@ -160,7 +166,11 @@ def begin(
 def complete(connection: Connection, digest: bytes, place: Place, *, now: datetime) -> None:
     """Note that all of a payload is on disk, and where it belongs."""
     done = {"kind": place.kind, "task_id": place.task_id, "run_id": place.run_id, "completed_at": now}
-    connection.execute(update(payloads).where(payloads.c.envelope_digest == digest).values(done))
+    begun = update(payloads).where(payloads.c.envelope_digest == digest, _IS_BEGUN).values(done)
+    stored = connection.execute(begun.returning(payloads.c.sender_organization_id, payloads.c.size_bytes)).first()
+    if stored:
+        counted = Counted(organization_id=stored.sender_organization_id, bytes_stored=stored.size_bytes)
+        usage_rows.add(connection, now, counted)
 
 
 def abandon(connection: Connection, digest: bytes) -> None:

@@ -6,14 +6,18 @@ watches: behind a revision comes exactly what he has not seen.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import cast
 
 from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
+from folkmoot.server.store import usage_rows
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, runs
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.server.tasks import Run
+from folkmoot.server.store.usage_rows import Counted
+from folkmoot.server.tasks import TERMINAL, Run
 from folkmoot.v1.task_pb2 import RunState
 
 DECISIVE = (
@@ -31,7 +35,7 @@ _BUMP = Prepared(
     update(task_table)
     .where(task_table.c.task_id == bindparam("moved_task_id"))
     .values(revision=task_table.c.revision + bindparam("moved_runs"))
-    .returning(task_table.c.revision)
+    .returning(task_table.c.revision, task_table.c.initiator_organization_id)
 )
 _UNMOVED = Prepared(
     update(runs).where(
@@ -62,7 +66,7 @@ def load(connection: Connection, run_ids: Iterable[str]) -> list[Run]:
 
 
 def move(connection: Connection, moving: Sequence[Run], touched: Touched, **values: object) -> None:
-    """Set columns of runs that still are as they were when they were read.
+    """Set columns of runs that still are as they were when they were read; count those that end as their initiator's.
 
     A run that has moved meanwhile stays as it is: whoever needs to know reads it again.
     """
@@ -86,3 +90,6 @@ def move(connection: Connection, moving: Sequence[Run], touched: Touched, **valu
         ]
         _UNMOVED.each(connection, rows)
         touched.task(task_id)
+        if values.get("state") in TERMINAL:
+            asked = Counted(organization_id=bumped.initiator_organization_id, runs_asked_for=number)
+            usage_rows.add(connection, cast("datetime", values["ended_at"]), asked)
