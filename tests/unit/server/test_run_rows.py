@@ -47,8 +47,8 @@ def columns(connection: Connection, *names: str) -> list[tuple[Any, ...]]:
 
 def test_a_run_that_has_moved_meanwhile_stays_as_it_is(connection: Connection) -> None:
     [read_before] = runs.load(connection, ["a"])
-    runs.move(connection, [read_before], Touched(), state=tasks.COMPLETED)
-    runs.move(connection, [read_before], Touched(), state=tasks.CANCELLED)
+    runs.move(connection, [read_before], Touched(), state=tasks.COMPLETED, ended_at=NOW)
+    runs.move(connection, [read_before], Touched(), state=tasks.CANCELLED, ended_at=NOW)
     assert columns(connection, "state")[0] == (tasks.COMPLETED,)
 
 
