@@ -11,11 +11,15 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgresql import Cluster
 
 BASE_IMAGES = ("folkmoot-base:debian12", "folkmoot-base:usrlocal")
 R_IMAGE = "folkmoot-base:r"
@@ -89,11 +93,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"needs_{need}: skipped without {need}, unless FOLKMOOT_REQUIRE asks for it")
     if unknown := required() - NEEDS.keys():
         raise pytest.UsageError(f"FOLKMOOT_REQUIRE: unknown {sorted(unknown)}; known are all, {', '.join(NEEDS)}")
+    config.addinivalue_line("markers", "both_databases: run on SQLite and on PostgreSQL")
 
 
 def required() -> set[str]:
     names = {name.strip() for name in os.environ.get("FOLKMOOT_REQUIRE", "").split(",")} - {""}
     return set(NEEDS) if "all" in names else names
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["Cluster"]:
+    """A PostgreSQL that many tests share, each with databases of its own; who uses it is marked `needs_postgres`."""
+    from tests.postgresql import cluster
+
+    with cluster() as running:
+        yield running
 
 
 @pytest.hookimpl(tryfirst=True)

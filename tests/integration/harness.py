@@ -46,6 +46,11 @@ Metadata = tuple[tuple[str, str], ...]
 __all__ = ["CHEAP", "PASSWORD", "Clock", "Server", "User", "refused", "server", "utc_now"]
 
 
+def databases(_data: Path) -> str:
+    """Say which database the server of a data folder works on: SQLite in the folder, unless a test replaces this."""
+    return ""
+
+
 class Clock:
     """A clock that a test moves."""
 
@@ -268,6 +273,7 @@ class Server:
 async def server(data: Path, *, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Server]:
     """Start a server on a free port; stop it at the end. The same folder again is the same server, restarted."""
     usual: dict[str, Any] = {"listen": "127.0.0.1:0", "log_level": "warning", "drain_seconds": 1.0}
+    usual["database"] = databases(data)
     config = Config(data=data, **(usual | settings))
     running = await serve(config, clock=clock or utc_now, password_cost=CHEAP)
     s = Server(running)

@@ -70,6 +70,7 @@ class Prepared:
             getattr(cursor, way)(compiled.text, parameters)
         except errors as error:
             raise DBAPIError.instance(compiled.text, None, error, errors, dialect=connection.dialect) from error
+        compiled.describe(cursor.description)
         return cursor
 
 
@@ -90,8 +91,9 @@ class _Compiled:
         self._binds = {name: process for name, process in binds.items() if process and name in names}
         columns = _columns(statement)
         self._row = _row_type([name for name, _ in columns])
-        processes = [_impl(kind, dialect).result_processor(dialect, None) for _, kind in columns]
-        self._reads = [(index, process) for index, process in enumerate(processes) if process]
+        self._kinds = [_impl(kind, dialect) for _, kind in columns]
+        self._dialect = dialect
+        self._reads: list[tuple[int, _Process]] | None = None
 
     def bind(self, parameters: Parameters) -> dict[str, Any]:
         """Return what the driver takes."""
@@ -100,10 +102,19 @@ class _Compiled:
             bound[name] = process(bound[name])
         return bound
 
+    def describe(self, description: Sequence[Any] | None) -> None:
+        """Learn from the first result how the driver hands over what it reads."""
+        if self._reads is None and description is not None:
+            processes = [
+                kind.result_processor(self._dialect, column[1])
+                for kind, column in zip(self._kinds, description, strict=True)
+            ]
+            self._reads = [(index, process) for index, process in enumerate(processes) if process]
+
     def read(self, row: Sequence[Any]) -> Any:
         """Return what Core would give."""
         values = list(row)
-        for index, process in self._reads:
+        for index, process in self._reads or ():
             values[index] = process(values[index])
         return self._row(*values)
 

@@ -186,6 +186,7 @@ node_links = Table(
     Column("last_sequence", BigInteger, nullable=False),  # of the newest delivery
     Column("acknowledged", BigInteger, nullable=False),
     Column("sent", BigInteger, nullable=False, server_default="0"),  # away: deliveries up to there may have reached it
+    Column("instance_id", String, nullable=False, server_default=text("''"), index=True),  # where its session is or was
     Column("attached_at", Instant),
     Column("away_since", Instant),  # null while attached, and before the first attach
     Column("version", String, nullable=False),  # the node's release

@@ -10,10 +10,22 @@ from sqlalchemy import Connection, Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 
+class _PostgresqlInsert(postgresql.Insert):
+    """PostgreSQL's construct, with the parameters in SQLite's order."""
+
+    inherit_cache = True
+
+    def on_conflict_do_update(self, index_elements: Any = None, **values: Any) -> Any:  # type: ignore[override]
+        return super().on_conflict_do_update(index_elements=index_elements, **values)
+
+    def on_conflict_do_nothing(self, index_elements: Any = None, **values: Any) -> Any:  # type: ignore[override]
+        return super().on_conflict_do_nothing(index_elements=index_elements, **values)
+
+
 def insert(connection: Connection | Dialect, table: Table) -> Any:
     """Return the database's INSERT with `on_conflict_do_update(index_elements, set_=…)` and `on_conflict_do_nothing(…)`.
 
     `index_elements` are the columns whose uniqueness is in question; `excluded` is the row that was to be inserted.
     """
     dialect = connection.dialect if isinstance(connection, Connection) else connection
-    return postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+    return _PostgresqlInsert(table) if dialect.name == "postgresql" else sqlite.insert(table)

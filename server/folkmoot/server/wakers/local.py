@@ -7,6 +7,8 @@ from contextlib import contextmanager
 class LocalWaker:
     """A waker that keeps its listeners in memory."""
 
+    poll_seconds: float | None = None
+
     def __init__(self) -> None:
         self._listeners: dict[str, dict[object, Callable[[], None]]] = {}
 
@@ -27,3 +29,7 @@ class LocalWaker:
             del self._listeners[topic][me]
             if not self._listeners[topic]:
                 del self._listeners[topic]
+
+    def wake_all(self) -> None:
+        """Wake all who listen to anything: nobody knows what there was to hear meanwhile."""
+        self.wake(tuple(self._listeners))

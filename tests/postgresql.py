@@ -1,0 +1,81 @@
+"""PostgreSQL of the tests' own: a private cluster, a fresh database for whoever asks, and restarts.
+
+cluster.url("name")         # a database with the newest tables, made when it is asked for first
+cluster.restart()           # as an operator does: whoever is connected loses the connection
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+from sqlalchemy import create_engine
+
+from folkmoot.server.store import databases, migrate
+from tests.integration.node.data.servers import _folder, _run, _running, binary, free_port
+
+SETTINGS = {"fsync": "off", "autovacuum": "off", "max_connections": 200, "max_prepared_transactions": 0}
+_TEMPLATE = "migrated"
+
+
+class Cluster:
+    """A running PostgreSQL with a superuser `owner`, without passwords."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._folder, self._user = stack.enter_context(_folder())
+        self.port = free_port()
+        initdb = [str(binary("initdb")), "-D", self._folder / "data", "-U", "owner", "-N", "-E", "UTF8"]
+        _run([*initdb, "--locale=C.UTF-8", "--auth=trust"], self._user)
+        self._running = ExitStack()
+        stack.callback(self._running.close)
+        self.start()
+        self._made: set[str] = set()
+
+    def start(self) -> None:
+        settings = {"port": self.port, "unix_socket_directories": self._folder, **SETTINGS}
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        command = [str(binary("postgres")), "-D", self._folder / "data", "--listen_addresses=127.0.0.1", *options]
+        self._running.enter_context(_running(command, self._user, self.port))
+
+    def stop(self) -> None:
+        """Stop it; transactions that are open end without a commit."""
+        self._running.pop_all().close()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def empty(self, name: str) -> str:
+        """Make a database without tables; return its URL."""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        return self._url(name)
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database that has the newest tables when it is asked for first."""
+        name = re.sub(r"[^a-z0-9]", "_", name.lower())[-60:]
+        if name not in self._made:
+            if not self._made:
+                engine = create_engine(databases.postgresql_url(self.empty(_TEMPLATE)))
+                with engine.begin() as connection:
+                    migrate.upgrade(connection)
+                engine.dispose()
+            self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}"')
+            self._made.add(name)
+        return self._url(name)
+
+    def execute(self, sql: str, database: str = "postgres") -> list[tuple]:
+        with psycopg.connect(self._url(database), autocommit=True) as connection:
+            cursor = connection.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    def name_of(self, url: str) -> str:
+        return url.rpartition("/")[2]
+
+    def _url(self, name: str) -> str:
+        return f"postgresql://owner@127.0.0.1:{self.port}/{name}"
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(stack)
