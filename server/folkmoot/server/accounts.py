@@ -1,242 +1,94 @@
-"""Accounts: set-up, organizations and users, and what a user may do.
+"""Accounts as rows: organizations with their addresses, and their users.
 
-The first user is made with a token that the server prints; there is no default password. Nobody makes a user with a
-rule that he lacks himself, nor outside of what his rule's scope reaches.
+Functions of a connection, for whoever changes something in a transaction. Who may do so is decided where it is called:
+`organizations`, `users`, `setup`.
 """
 
-import base64
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from hmac import compare_digest
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, select, update
 
-from folkmoot.server import access, events, pages, rights
-from folkmoot.server.context import Caller, caller
-from folkmoot.server.core import Core
-from folkmoot.server.passwords import Passwords, check_strength
-from folkmoot.server.store import tables
-from folkmoot.server.tokens import secret_hash
-from folkmoot.trust.encoding import uuid7
+from folkmoot.server import access, etags, rights
+from folkmoot.server.context import Rule
+from folkmoot.server.store import login_tables, tables
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
-from folkmoot.v1 import options_pb2 as options
 
-SETUP_TOKEN_BYTES = 20
-_SETUP_ID = 1
 _Row: TypeAlias = Row[Any]
-T = TypeVar("T")
-_WITHIN_ACCOUNT = (options.SCOPE_ORGANIZATION, options.SCOPE_COLLABORATION)
+_ORGANIZATIONS, _USERS = tables.organizations, tables.users
+_OF_USERS: tuple[Table, ...] = (
+    tables.sessions,
+    login_tables.totp,
+    login_tables.reset_tokens,
+    login_tables.api_keys,
+    login_tables.provider_identities,
+)
+"""What goes with a user."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
     """An organization's account; `organization_id` is its address, empty until it founds or asks to join something."""
 
     organization_account_id: str
     name: str
-    organization_id: str
     created_at: datetime
+    organization_id: str = ""
+    domain: str = ""
+    postal_address: str = ""
+    country: str = ""
+
+    @property
+    def etag(self) -> str:
+        """What changes with every change."""
+        return etags.of(self.name, self.organization_id, self.domain, self.postal_address, self.country)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A user."""
+    """A user; names of roles in order, the mail address in lower case."""
 
     user_id: str
     username: str
     organization_account_id: str
-    roles: tuple[str, ...]
     created_at: datetime
+    roles: tuple[str, ...] = ()
+    email: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    extra_rules: frozenset[Rule] = frozenset()
+
+    @property
+    def etag(self) -> str:
+        """What changes with every change."""
+        extra = rights.write_rules(self.extra_rules)
+        return etags.of(self.username, self.roles, self.email, self.first_name, self.last_name, extra)
 
 
-class Accounts:
-    """Organizations and users of this server."""
-
-    def __init__(self, core: Core, passwords: Passwords) -> None:
-        self._core = core
-        self._passwords = passwords
-
-    # ---- set-up ----------------------------------------------------------------------------------------------------
-
-    async def begin_setup(self) -> str | None:
-        """Return a new set-up token, which replaces an earlier one; None once there is a first user."""
-        token = base64.b32encode(self._core.random(SETUP_TOKEN_BYTES)).decode().lower()
-
-        def operation(connection: Connection) -> str | None:
-            row = connection.execute(select(tables.setup)).one_or_none()
-            if row is None:
-                connection.execute(insert(tables.setup).values(id=_SETUP_ID, token_hash=secret_hash(token)))
-            elif row.done_at is None:
-                connection.execute(update(tables.setup).values(token_hash=secret_hash(token)))
-            else:
-                return None
-            return token
-
-        return await self._core.store.write(operation)
-
-    async def complete_setup(self, *, token: str, username: str, password: str, organization_name: str) -> User:
-        """Make the first organization and its first user, who is Root."""
-        now = self._core.clock()
-        await self._core.store.read(lambda connection: _check_setup(connection, token))
-        check_strength(password, username)
-        async with self._passwords.slot():
-            hashed = await self._passwords.make(password)
-        account = Organization(uuid7(now, self._core.random), organization_name, "", now)
-        user = User(uuid7(now, self._core.random), username, account.organization_account_id, ("Root",), now)
-        first = Caller(
-            options.CALLER_USER, user_id=user.user_id, organization_account_id=account.organization_account_id
-        )
-        record = events.prepare(
-            intent="server.setup",
-            caller=first,
-            data={"organization_account_id": account.organization_account_id, "user_id": user.user_id},
-            now=now,
-        )
-
-        def operation(connection: Connection) -> None:
-            _check_setup(connection, token)
-            connection.execute(update(tables.setup).values(done_at=now))
-            _insert_organization(connection, account)
-            _insert_user(connection, user, hashed)
-            record(connection)
-
-        await self._core.store.write(operation)
-        return user
-
-    # ---- organizations ---------------------------------------------------------------------------------------------
-
-    async def create_organization(self, organization_account_id: str, name: str) -> Organization:
-        """Make an account; the same id and name again give the first answer."""
-        now = self._core.clock()
-        wanted = Organization(organization_account_id, name, "", now)
-        record = events.prepare(
-            intent="organization.create", data={"organization_account_id": organization_account_id}, now=now
-        )
-
-        def operation(connection: Connection) -> Organization:
-            if existing := find_organization(connection, organization_account_id):
-                if existing.name != name:
-                    raise _id_taken(organization_account_id)
-                return existing
-            _insert_organization(connection, wanted)
-            record(connection)
-            return wanted
-
-        return await self._core.store.write(operation)
-
-    async def list_organizations(self, *, page_size: int, page_token: str) -> tuple[list[Organization], str]:
-        """Return a page of the accounts that the caller may see, by name, and the token of the next one."""
-        who = caller()
-        table = tables.organizations
-        query = select(table).order_by(table.c.name)
-        reach = access.scope(who, options.RESOURCE_ORGANIZATION, options.OPERATION_VIEW)
-        if reach == options.SCOPE_COLLABORATION:
-            mine = select(tables.members.c.genesis).where(tables.members.c.organization_id == who.organization_id)
-            partners = select(tables.members.c.organization_id).where(tables.members.c.genesis.in_(mine))
-            own = table.c.organization_account_id == who.organization_account_id
-            query = query.where(own | table.c.organization_id.in_(partners))
-        elif reach != options.SCOPE_GLOBAL:
-            query = query.where(table.c.organization_account_id == who.organization_account_id)
-        if after := pages.position("organizations", page_token, str):
-            query = query.where(table.c.name > after[0])
-        limit = pages.size(page_size)
-        rows = await self._core.store.read(lambda connection: connection.execute(query.limit(limit + 1)).all())
-        return _page(rows, limit, _organization, lambda row: pages.token("organizations", row.name))
-
-    # ---- users -----------------------------------------------------------------------------------------------------
-
-    async def create_user(
-        self, *, user_id: str, username: str, password: str, organization_account_id: str, role_names: Sequence[str]
-    ) -> User:
-        """Make a user; the same again gives the first answer."""
-        who = caller()
-        self._check_may_create(organization_account_id)
-        check_strength(password, username)
-        now = self._core.clock()
-        wanted = User(user_id, username, organization_account_id, tuple(sorted(role_names)), now)
-        record = events.prepare(
-            intent="user.create",
-            data={"user_id": user_id, "organization_account_id": organization_account_id, "roles": wanted.roles},
-            now=now,
-        )
-        existing = await self._core.store.read(lambda connection: find_user(connection, user_id))
-        async with self._passwords.slot():
-            if existing is not None:
-                known, known_hash = existing
-                same = (known.username, known.organization_account_id, known.roles) == (
-                    username,
-                    organization_account_id,
-                    wanted.roles,
-                )
-                if not (same and await self._passwords.matches(password, known_hash)):
-                    raise _id_taken(user_id)
-                return known
-            hashed = await self._passwords.make(password)
-
-        def operation(connection: Connection) -> None:
-            if find_organization(connection, organization_account_id) is None:
-                raise FolkmootError(
-                    errors_pb2.ERROR_REASON_ORGANIZATION_NOT_FOUND,
-                    f"There is no organization's account {organization_account_id}.",
-                )
-            rights.check_roles(connection, role_names, organization_account_id)
-            rights.check_may_give(who, rights.rules_of_roles(connection, role_names), organization_account_id)
-            if find_user(connection, user_id) is not None:
-                raise _id_taken(user_id)
-            _insert_user(connection, wanted, hashed)
-            record(connection)
-
-        await self._core.store.write(operation)
-        return wanted
-
-    async def list_users(
-        self, *, organization_account_id: str, page_size: int, page_token: str
-    ) -> tuple[list[User], str]:
-        """Return a page of the users that the caller may see, by name, and the token of the next one."""
-        who = caller()
-        table = tables.users
-        query = select(table).order_by(table.c.username)
-        reach = access.scope(who, options.RESOURCE_USER, options.OPERATION_VIEW)
-        if reach == options.SCOPE_OWN:
-            query = query.where(table.c.user_id == who.user_id)
-        elif reach != options.SCOPE_GLOBAL:
-            query = query.where(table.c.organization_account_id == who.organization_account_id)
-        if organization_account_id:
-            query = query.where(table.c.organization_account_id == organization_account_id)
-        if after := pages.position("users", page_token, str):
-            query = query.where(table.c.username > after[0])
-        limit = pages.size(page_size)
-        rows = await self._core.store.read(lambda connection: connection.execute(query.limit(limit + 1)).all())
-        return _page(rows, limit, user_of, lambda row: pages.token("users", row.username))
-
-    def _check_may_create(self, organization_account_id: str) -> None:
-        who = caller()
-        reach = access.scope(who, options.RESOURCE_USER, options.OPERATION_CREATE)
-        own = organization_account_id == who.organization_account_id
-        if not (reach == options.SCOPE_GLOBAL or (reach in _WITHIN_ACCOUNT and own)):
-            raise access.lacking(options.RESOURCE_USER, options.OPERATION_CREATE)
+# ---- organizations -------------------------------------------------------------------------------------------------
 
 
-# ---- rows ----------------------------------------------------------------------------------------------------------
+def organization_of(row: _Row) -> Organization:
+    """Return the account in a row."""
+    values = {field.name: getattr(row, field.name) for field in fields(Organization)}
+    return Organization(**(values | {"organization_id": row.organization_id or ""}))
 
 
 def find_organization(connection: Connection, organization_account_id: str) -> Organization | None:
     """Return an account."""
-    table = tables.organizations
-    row = connection.execute(
-        select(table).where(table.c.organization_account_id == organization_account_id)
-    ).one_or_none()
-    return _organization(row) if row else None
+    is_it = _ORGANIZATIONS.c.organization_account_id == organization_account_id
+    row = connection.execute(select(_ORGANIZATIONS).where(is_it)).one_or_none()
+    return organization_of(row) if row else None
 
 
-def find_user(connection: Connection, user_id: str) -> tuple[User, str] | None:
-    """Return a user with the password's hash."""
-    row = connection.execute(select(tables.users).where(tables.users.c.user_id == user_id)).one_or_none()
-    return (user_of(row), row.password_hash) if row else None
+def add_organization(connection: Connection, account: Organization) -> None:
+    """Insert an account, which has no address yet; raise NAME_TAKEN."""
+    check_free(connection, _ORGANIZATIONS.c.name, account.name)
+    values = {field.name: getattr(account, field.name) for field in fields(Organization)}
+    connection.execute(insert(_ORGANIZATIONS).values(**(values | {"organization_id": None})))
 
 
 def bind_address(connection: Connection, organization_account_id: str, organization_id: str) -> None:
@@ -244,7 +96,7 @@ def bind_address(connection: Connection, organization_account_id: str, organizat
 
     One account has one address, and one address one account.
     """
-    table = tables.organizations
+    table = _ORGANIZATIONS
     holder = connection.execute(
         select(table.c.organization_account_id).where(table.c.organization_id == organization_id)
     ).scalar()
@@ -265,62 +117,90 @@ def bind_address(connection: Connection, organization_account_id: str, organizat
     )
 
 
+# ---- users ---------------------------------------------------------------------------------------------------------
+
+
 def user_of(row: _Row) -> User:
     """Return the user in a row."""
-    return User(row.user_id, row.username, row.organization_account_id, tuple(json.loads(row.roles)), row.created_at)
+    values = {field.name: getattr(row, field.name) for field in fields(User)}
+    stored = {
+        "roles": tuple(json.loads(row.roles)),
+        "email": row.email or "",
+        "extra_rules": rights.read_rules(row.extra_rules),
+    }
+    return User(**(values | stored))
 
 
-def _organization(row: _Row) -> Organization:
-    return Organization(row.organization_account_id, row.name, row.organization_id or "", row.created_at)
+def find_user(connection: Connection, user_id: str) -> tuple[User, str] | None:
+    """Return a user with the password's hash."""
+    row = connection.execute(select(_USERS).where(_USERS.c.user_id == user_id)).one_or_none()
+    return (user_of(row), row.password_hash) if row else None
 
 
-def _insert_organization(connection: Connection, account: Organization) -> None:
-    table = tables.organizations
-    if connection.execute(select(table.c.name).where(table.c.name == account.name)).first():
-        raise _name_taken(account.name)
-    connection.execute(
-        insert(table).values(
-            organization_account_id=account.organization_account_id,
-            name=account.name,
-            created_at=account.created_at,
-        )
-    )
+def add_user(connection: Connection, user: User, hashed: str) -> None:
+    """Insert a user; raise NAME_TAKEN for a name, or a mail address, that somebody has."""
+    check_free(connection, _USERS.c.username, user.username)
+    check_free(connection, _USERS.c.email, user.email)
+    connection.execute(insert(_USERS).values(password_hash=hashed, **columns_of(user)))
 
 
-def _insert_user(connection: Connection, user: User, hashed: str) -> None:
-    table = tables.users
-    if connection.execute(select(table.c.username).where(table.c.username == user.username)).first():
-        raise _name_taken(user.username)
-    connection.execute(
-        insert(table).values(
-            user_id=user.user_id,
-            username=user.username,
-            password_hash=hashed,
-            organization_account_id=user.organization_account_id,
-            roles=json.dumps(user.roles),
-            created_at=user.created_at,
-        )
-    )
+def columns_of(user: User) -> dict[str, Any]:
+    """Return a user as the table keeps him."""
+    values = {field.name: getattr(user, field.name) for field in fields(User)}
+    return values | {
+        "roles": json.dumps(user.roles),
+        "email": user.email or None,
+        "extra_rules": rights.write_rules(user.extra_rules),
+    }
 
 
-def _check_setup(connection: Connection, token: str) -> None:
-    row = connection.execute(select(tables.setup)).one()
-    if row.done_at is not None:
-        raise FolkmootError(errors_pb2.ERROR_REASON_SETUP_DONE, "This server has its first user.")
-    if not compare_digest(row.token_hash, secret_hash(token)):
-        raise FolkmootError(errors_pb2.ERROR_REASON_SETUP_TOKEN_INVALID, "That is not the set-up token.")
+def end_logins(connection: Connection, user_id: str) -> None:
+    """End all logins of a user."""
+    connection.execute(delete(tables.sessions).where(tables.sessions.c.user_id == user_id))
 
 
-def _page(
-    rows: Sequence[_Row], limit: int, convert: Callable[[_Row], T], token: Callable[[_Row], str]
-) -> tuple[list[T], str]:
-    """Cut the one row too many that was asked for; it shows that there is a next page."""
-    return [convert(row) for row in rows[:limit]], token(rows[limit - 1]) if len(rows) > limit else ""
+def end_resets(connection: Connection, user_id: str, now: datetime) -> None:
+    """Have tokens work no more that were mailed to the user before."""
+    table = login_tables.reset_tokens
+    connection.execute(update(table).where(table.c.user_id == user_id, table.c.used_at.is_(None)).values(used_at=now))
 
 
-def _id_taken(taken: str) -> FolkmootError:
+def remove_totp(connection: Connection, user_id: str) -> bool:
+    """Take the second factor from a user; tell whether he had one, or had begun to set one up."""
+    table = login_tables.totp
+    return connection.execute(delete(table).where(table.c.user_id == user_id)).rowcount > 0
+
+
+def remove_user(connection: Connection, user: _Row) -> None:
+    """Delete a user with everything by which somebody could act for him. What he made stays."""
+    for table in _OF_USERS:
+        connection.execute(delete(table).where(table.c.user_id == user.user_id))
+    failures = tables.login_failures
+    connection.execute(delete(failures).where(failures.c.username == user.username))
+    connection.execute(delete(_USERS).where(_USERS.c.user_id == user.user_id))
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+def check_free(connection: Connection, column: ColumnElement[str], name: str) -> None:
+    """Raise NAME_TAKEN if a row has that name; nothing is no name."""
+    if name and connection.execute(select(column).where(column == name)).first():
+        raise name_taken(name)
+
+
+def name_taken(name: str) -> FolkmootError:
+    """Return the error of a name that something else has."""
+    return FolkmootError(errors_pb2.ERROR_REASON_NAME_TAKEN, f"The name '{name}' is taken.", metadata={"name": name})
+
+
+def id_taken(taken: str) -> FolkmootError:
+    """Return the error of an id that was used for something else."""
     return FolkmootError(errors_pb2.ERROR_REASON_ID_TAKEN, f"The id {taken} was used for something else.")
 
 
-def _name_taken(name: str) -> FolkmootError:
-    return FolkmootError(errors_pb2.ERROR_REASON_NAME_TAKEN, f"The name '{name}' is taken.", metadata={"name": name})
+def organization_not_found(organization_account_id: str) -> FolkmootError:
+    """Return the error of an account that is not there, or not for this caller."""
+    return FolkmootError(
+        errors_pb2.ERROR_REASON_ORGANIZATION_NOT_FOUND, f"There is no organization's account {organization_account_id}."
+    )

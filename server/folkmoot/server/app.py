@@ -14,17 +14,18 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from folkmoot.server import access, certificates, data_folder, event_chain, logs, tokens, uploads
-from folkmoot.server.accounts import Accounts
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.certificates import Certificates
 from folkmoot.server.config import Config
 from folkmoot.server.core import Clock, Core, Random
+from folkmoot.server.custom_roles import Roles
 from folkmoot.server.data_sessions import DataSessions
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
 from folkmoot.server.nonces import Nonces
+from folkmoot.server.organizations import Organizations
 from folkmoot.server.passwords import Cost, Passwords
 from folkmoot.server.payloads import open_store
 from folkmoot.server.possession import Possession
@@ -36,9 +37,12 @@ from folkmoot.server.rpc.payload_service import PayloadService
 from folkmoot.server.rpc.session_service import SessionService
 from folkmoot.server.rpc.task_service import TaskService
 from folkmoot.server.sessions import Sessions
+from folkmoot.server.setup import Setup
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
+from folkmoot.server.studies import Studies
 from folkmoot.server.tokens import Tokens
+from folkmoot.server.users import Users
 from folkmoot.server.vault import Vault
 from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.transport.channel import SERVER_OPTIONS
@@ -102,7 +106,7 @@ async def serve(
         core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
         signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
         passwords = Passwords(random, password_cost or Cost())
-        accounts, sessions = Accounts(core, passwords), Sessions(core, passwords, signer)
+        setup, sessions = Setup(core, passwords), Sessions(core, passwords, signer)
         core.ledgers.on_moved(lambda _state: sessions.forget())
         nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
         nodes = NodeAuthentication(core, signer, nonces, authority_digest)
@@ -118,10 +122,21 @@ async def serve(
 
         server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
         joining, attempts = Joining(core, possession), NodeAttempts(core)
-        add_AuthServiceServicer_to_server(AuthService(accounts, sessions, nonces, nodes), server)
+        add_AuthServiceServicer_to_server(AuthService(setup, sessions, nonces, nodes), server)
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)
         add_AdminServiceServicer_to_server(
-            AdminService(core, accounts, joining, attempts, dispatch, dispatch.waker), server
+            AdminService(
+                core,
+                joining=joining,
+                attempts=attempts,
+                connections=dispatch,
+                waker=dispatch.waker,
+                organizations=Organizations(core, sessions.forget),
+                users=Users(core, passwords, sessions.forget),
+                roles=Roles(core, sessions.forget),
+                studies=Studies(core),
+            ),
+            server,
         )
         add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
         add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
@@ -131,7 +146,7 @@ async def serve(
             _add_reflection(server)
 
         port = _bind(server, config, authority)
-        setup_token = await accounts.begin_setup()
+        setup_token = await setup.begin()
         await server.start()
         address = f"{config.listen.rpartition(':')[0]}:{port}"
         log.info("server.started", address=address, insecure=config.insecure, data=str(config.data))

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from folkmoot.server import access, event_chain, pages
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core, wait_for
-from folkmoot.server.lists import joined_by
+from folkmoot.server.reach import collaborations
 from folkmoot.server.store.tables import events
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.wakers import EVENTS_TOPIC, Waker
@@ -108,4 +108,4 @@ def _seen(who: Caller) -> list[ColumnElement[bool]]:
     if reach == options.SCOPE_OWN:
         return [events.c.created_by == who.user_id]
     own = events.c.organization.in_([each for each in (who.organization_account_id, who.organization_id) if each])
-    return [own | events.c.genesis.in_(joined_by(who)) if reach == options.SCOPE_COLLABORATION else own]
+    return [own | events.c.genesis.in_(collaborations(who)) if reach == options.SCOPE_COLLABORATION else own]

@@ -29,6 +29,9 @@ class Caller:
     genesis: bytes = b""
     """The collaboration that a node authenticated for."""
     session_id: str = ""
+    """The login; empty for nodes and where an API key was shown."""
+    api_key_id: str = ""
+    """The API key that was shown, if it was one."""
     rules: frozenset[Rule] = frozenset()
 
     @property

@@ -9,6 +9,8 @@ import binascii
 import json
 from datetime import datetime, timedelta
 
+from sqlalchemy import ColumnElement, func
+
 from folkmoot.server.store.tables import EPOCH
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
@@ -64,6 +66,11 @@ def moment(name: str, part: str | int) -> datetime:
         return EPOCH + timedelta(microseconds=int(part))
     except OverflowError as error:
         raise _invalid(name) from error
+
+
+def begins(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """Meet texts that begin so, whatever the case; LIKE would know capitals in one database and not in the other."""
+    return func.substr(func.lower(column), 1, len(prefix)) == prefix.lower()
 
 
 def _is_text(part: str) -> bool:

@@ -8,12 +8,32 @@
 | GLOBAL | everything | everything |
 """
 
-from sqlalchemy import ColumnElement, Connection, Select, false, or_, select, true
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, false, or_, select, true
 
 from folkmoot.server import access
 from folkmoot.server.context import Caller
 from folkmoot.server.store import tables
+from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import options_pb2 as options
+
+_Row: TypeAlias = Row[Any]
+
+
+def pick(
+    connection: Connection,
+    query: Select[Any],
+    *,
+    may: ColumnElement[bool],
+    sees: ColumnElement[bool],
+    refusal: FolkmootError,
+    missing: FolkmootError,
+) -> _Row:
+    """Return the row that the caller may use; raise `refusal` for one that he only sees, `missing` for what he does not."""
+    if row := connection.execute(query.where(may)).one_or_none():
+        return row
+    raise refusal if connection.execute(query.where(sees)).first() else missing
 
 
 def accounts(
@@ -69,6 +89,27 @@ def studies(who: Caller, operation: options.Operation.ValueType) -> ColumnElemen
             return table.c.created_by == who.user_id
         case _:
             return false()
+
+
+def nodes(who: Caller) -> ColumnElement[bool]:
+    """Meet nodes that the caller may see."""
+    table = tables.nodes
+    match access.scope(who, options.RESOURCE_NODE, options.OPERATION_VIEW):
+        case options.SCOPE_GLOBAL:
+            return true()
+        case options.SCOPE_COLLABORATION:
+            return table.c.genesis.in_(collaborations(who))
+        case options.SCOPE_ORGANIZATION:
+            return table.c.organization_id == who.organization_id
+        case _:
+            return false()
+
+
+def collaboration(who: Caller, genesis: ColumnElement[bytes]) -> ColumnElement[bool]:
+    """Meet collaborations that the caller may see; `genesis` is the column that says which."""
+    if access.scope(who, options.RESOURCE_COLLABORATION, options.OPERATION_VIEW) == options.SCOPE_GLOBAL:
+        return true()
+    return genesis.in_(collaborations(who))
 
 
 def collaborations(who: Caller) -> Select[tuple[bytes]]:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, tuple_
 from folkmoot.server import access, pages
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core
-from folkmoot.server.lists import joined_by
+from folkmoot.server.reach import collaborations
 from folkmoot.server.store import tables, usage_rows
 from folkmoot.server.store.tables import EPOCH
 from folkmoot.server.store.usage_rows import COUNTERS, Counted, midnight
@@ -129,5 +129,7 @@ def _seen(who: Caller) -> list[ColumnElement[bool]]:
     members = tables.members
     return [
         own
-        | _columns.organization_id.in_(select(members.c.organization_id).where(members.c.genesis.in_(joined_by(who))))
+        | _columns.organization_id.in_(
+            select(members.c.organization_id).where(members.c.genesis.in_(collaborations(who)))
+        )
     ]

@@ -1,23 +1,28 @@
-"""AdminService: accounts, and views of what the ledgers say."""
+"""AdminService: accounts, roles and studies, views of what the ledgers say, and the audit trail."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import grpc.aio
 from sqlalchemy import Row
 
-from folkmoot.server import accounts, lists
-from folkmoot.server.accounts import Accounts
+from folkmoot.server import lists
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.core import Connections, ConnectionState, Core, NodeKey
+from folkmoot.server.custom_roles import Roles
 from folkmoot.server.joining import Joining
-from folkmoot.server.roles import ROLES
+from folkmoot.server.organizations import Organizations
+from folkmoot.server.rpc.account_methods import AccountMethods
 from folkmoot.server.rpc.audit_methods import AuditMethods
+from folkmoot.server.rpc.role_methods import RoleMethods
+from folkmoot.server.rpc.study_methods import StudyMethods
+from folkmoot.server.studies import Studies
+from folkmoot.server.users import Users
 from folkmoot.server.wakers import Waker
 from folkmoot.trust import State
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
-from folkmoot.v1 import auth_service_pb2
 from folkmoot.v1.admin_service_pb2_grpc import AdminServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,13 +31,17 @@ PROTOCOL_MIN = PROTOCOL_MAX = 1
 RELEASE = version("folkmoot")
 
 
-class AdminService(AuditMethods, AdminServiceServicer):
+class AdminService(AccountMethods, RoleMethods, StudyMethods, AuditMethods, AdminServiceServicer):
     """Nothing here changes who belongs to a collaboration: only ledger entries do."""
 
     def __init__(
         self,
         core: Core,
-        accounts: Accounts,
+        *,
+        organizations: Organizations,
+        users: Users,
+        roles: Roles,
+        studies: Studies,
         joining: Joining,
         attempts: NodeAttempts,
         connections: Connections,
@@ -40,7 +49,10 @@ class AdminService(AuditMethods, AdminServiceServicer):
     ) -> None:
         self._core = core
         self._waker = waker
-        self._accounts = accounts
+        self._organizations = organizations
+        self._users = users
+        self._roles = roles
+        self._studies = studies
         self._joining = joining
         self._attempts = attempts
         self._connections = connections
@@ -53,77 +65,48 @@ class AdminService(AuditMethods, AdminServiceServicer):
             time=timestamp(self._core.clock()),
         )
 
-    # ---- accounts --------------------------------------------------------------------------------------------------
-
-    async def CreateOrganization(
-        self, request: admin.CreateOrganizationRequest, _rpc: Context
-    ) -> admin.CreateOrganizationResponse:
-        account = await self._accounts.create_organization(request.organization_account_id, request.name)
-        return admin.CreateOrganizationResponse(organization=_organization(account))
-
-    async def ListOrganizations(
-        self, request: admin.ListOrganizationsRequest, _rpc: Context
-    ) -> admin.ListOrganizationsResponse:
-        found, token = await self._accounts.list_organizations(
-            page_size=request.page_size, page_token=request.page_token
-        )
-        return admin.ListOrganizationsResponse(
-            organizations=[_organization(account) for account in found], next_page_token=token
-        )
-
-    async def CreateUser(self, request: admin.CreateUserRequest, _rpc: Context) -> admin.CreateUserResponse:
-        user = await self._accounts.create_user(
-            user_id=request.user_id,
-            username=request.username,
-            password=request.password,
-            organization_account_id=request.organization_account_id,
-            role_names=request.roles,
-        )
-        return admin.CreateUserResponse(user=_user(user))
-
-    async def ListUsers(self, request: admin.ListUsersRequest, _rpc: Context) -> admin.ListUsersResponse:
-        found, token = await self._accounts.list_users(
-            organization_account_id=request.organization_account_id,
-            page_size=request.page_size,
-            page_token=request.page_token,
-        )
-        return admin.ListUsersResponse(users=[_user(user) for user in found], next_page_token=token)
-
-    async def ListRoles(self, _request: admin.ListRolesRequest, _rpc: Context) -> admin.ListRolesResponse:
-        return admin.ListRolesResponse(
-            roles=[
-                admin.Role(
-                    name=role.name,
-                    description=role.description,
-                    rules=[
-                        auth_service_pb2.RoleRule(resource=rule.resource, operation=rule.operation, scope=rule.scope)
-                        for rule in sorted(role.rules)
-                    ],
-                )
-                for _, role in sorted(ROLES.items())
-            ]
-        )
-
     # ---- what the ledgers say --------------------------------------------------------------------------------------
 
     async def ListCollaborations(
         self, request: admin.ListCollaborationsRequest, _rpc: Context
     ) -> admin.ListCollaborationsResponse:
         geneses, token = await lists.list_collaborations(
-            self._core, page_size=request.page_size, page_token=request.page_token
+            self._core,
+            name_prefix=request.name_prefix,
+            organization_id=request.organization_id,
+            page_size=request.page_size,
+            page_token=request.page_token,
         )
         states = [await self._core.ledgers.state(genesis) for genesis in geneses]
         return admin.ListCollaborationsResponse(
             collaborations=[_collaboration(state) for state in states], next_page_token=token
         )
 
+    async def GetCollaboration(
+        self, request: admin.GetCollaborationRequest, _rpc: Context
+    ) -> admin.GetCollaborationResponse:
+        state = await self._core.ledgers.state_for_caller(request.genesis)
+        return admin.GetCollaborationResponse(collaboration=_collaboration(state))
+
     async def ListNodes(self, request: admin.ListNodesRequest, _rpc: Context) -> admin.ListNodesResponse:
-        rows, token = await lists.list_nodes(
-            self._core, request.genesis, page_size=request.page_size, page_token=request.page_token
+        wanted = lists.WantedNodes(
+            genesis=request.genesis,
+            organization_id=request.organization_id,
+            connection=request.connection,
+            label=request.label,
         )
+        rows, token = await lists.list_nodes(
+            self._core, wanted, page_size=request.page_size, page_token=request.page_token
+        )
+        return admin.ListNodesResponse(nodes=await self._nodes(rows), next_page_token=token)
+
+    async def GetNode(self, request: admin.GetNodeRequest, _rpc: Context) -> admin.GetNodeResponse:
+        [node] = await self._nodes([await lists.get_node(self._core, request.genesis, request.node_id)])
+        return admin.GetNodeResponse(node=node)
+
+    async def _nodes(self, rows: Sequence[Row[Any]]) -> list[admin.Node]:
         known = await self._connections.connections([NodeKey(row.genesis, row.node_id) for row in rows])
-        nodes = [_node(row, known.get(NodeKey(row.genesis, row.node_id))) for row in rows]
-        return admin.ListNodesResponse(nodes=nodes, next_page_token=token)
+        return [_node(row, known.get(NodeKey(row.genesis, row.node_id))) for row in rows]
 
     async def SubmitJoinRequest(
         self, request: admin.SubmitJoinRequestRequest, _rpc: Context
@@ -168,25 +151,6 @@ class AdminService(AuditMethods, AdminServiceServicer):
     ) -> admin.DeleteNodeAttemptResponse:
         await self._attempts.remove(request.genesis, request.node_id)
         return admin.DeleteNodeAttemptResponse()
-
-
-def _organization(account: accounts.Organization) -> admin.Organization:
-    return admin.Organization(
-        organization_account_id=account.organization_account_id,
-        name=account.name,
-        organization_id=account.organization_id,
-        created_at=timestamp(account.created_at),
-    )
-
-
-def _user(user: accounts.User) -> admin.User:
-    return admin.User(
-        user_id=user.user_id,
-        username=user.username,
-        organization_account_id=user.organization_account_id,
-        roles=user.roles,
-        created_at=timestamp(user.created_at),
-    )
 
 
 def _node(row: Row[Any], known: ConnectionState | None) -> admin.Node:

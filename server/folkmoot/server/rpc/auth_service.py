@@ -5,10 +5,11 @@ from typing import Any
 import grpc.aio
 
 from folkmoot.server import context
-from folkmoot.server.accounts import Accounts
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.nonces import Nonces
+from folkmoot.server.rpc import rule_messages
 from folkmoot.server.sessions import Pair, Sessions
+from folkmoot.server.setup import Setup
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceServicer
@@ -19,14 +20,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AuthService(AuthServiceServicer):
     """Gives out tokens."""
 
-    def __init__(self, accounts: Accounts, sessions: Sessions, nonces: Nonces, nodes: NodeAuthentication) -> None:
-        self._accounts = accounts
+    def __init__(self, setup: Setup, sessions: Sessions, nonces: Nonces, nodes: NodeAuthentication) -> None:
+        self._setup = setup
         self._sessions = sessions
         self._nonces = nonces
         self._nodes = nodes
 
     async def CompleteSetup(self, request: auth.CompleteSetupRequest, _rpc: Context) -> auth.CompleteSetupResponse:
-        user = await self._accounts.complete_setup(
+        user = await self._setup.complete(
             token=request.setup_token,
             username=request.username,
             password=request.password,
@@ -53,10 +54,7 @@ class AuthService(AuthServiceServicer):
             node_id=who.node_id,
             organization_account_id=who.organization_account_id,
             organization_id=who.organization_id,
-            rules=[
-                auth.RoleRule(resource=rule.resource, operation=rule.operation, scope=rule.scope)
-                for rule in sorted(who.rules)
-            ],
+            rules=rule_messages.to_messages(who.rules),
         )
 
     async def ChangePassword(self, request: auth.ChangePasswordRequest, _rpc: Context) -> auth.ChangePasswordResponse:
