@@ -1,0 +1,47 @@
+"""What is wrong with a server's surroundings, found before people find it: `folkmoot server check`.
+
+Each check is a function of the settings that yields findings; what it finds wrong comes with how to mend it. Nothing is
+changed but for a few bytes that are written to the payload store and removed again. A running server is no obstacle.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from folkmoot.server import settings
+from folkmoot.server.check import machine, services
+from folkmoot.server.check.finding import Check, Finding, Found, State, line
+from folkmoot.server.config import Config
+from folkmoot.trust.errors import FolkmootError
+
+__all__ = ["CHECKS", "Finding", "State", "check"]
+
+CHECKS: Mapping[str, Check] = {
+    "data folder": machine.data_folder,
+    "disk": machine.disk,
+    "database": services.database,
+    "payloads": services.payloads,
+    "mail": services.mail,
+    "provider": services.provider,
+    "certificate": machine.certificate,
+    "port": machine.port,
+}
+
+
+def check(config: Config, *, now: datetime, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is found, check by check. A check that fails in a way nobody thought of is a finding, too."""
+    yield from _environment(environment)
+    for what, one in CHECKS.items():
+        try:
+            yield from one(config, now)
+        except FolkmootError as error:
+            yield Finding(what, State.WRONG, error.message, error.help)
+        except (OSError, SQLAlchemyError, ValueError) as error:
+            yield Finding(what, State.WRONG, f"{type(error).__name__}: {line(error)}", "see what the system says")
+
+
+def _environment(environment: Mapping[str, str]) -> Found:
+    for name, meant in settings.unknown_variables(environment).items():
+        mend = f"did you mean {meant}?" if meant else "remove it, unless something else needs it"
+        yield Finding("settings", State.DOUBTFUL, f"{name} is no setting", mend)
