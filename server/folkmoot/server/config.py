@@ -48,6 +48,9 @@ class Config:
     ] = 0
     retention_log_days: Annotated[int, "How long logs and progress of tasks that have ended are kept; 0: for ever."] = 0
     quota_gib: Annotated[float, "Most GiB of payloads that one organization may have here; 0: any."] = 0.0
+    calls_per_second: Annotated[float, "Most calls a second of one user, node or unknown address; 0: any."] = 1000.0
+    call_burst: Annotated[int, "How many calls one of them may make at once, after a while of silence."] = 10_000
+    streams_per_caller: Annotated[int, "Most streams that one of them may have open; 0: any."] = 1000
     drain_seconds: Annotated[float, "How long calls in flight may take to end when the server stops."] = 10.0
 
     def __post_init__(self) -> None:

@@ -16,9 +16,10 @@ from typing import Any, NoReturn, TypeAlias, cast
 import grpc
 import grpc.aio
 
-from folkmoot.server import access, context, events
+from folkmoot.server import access, context, events, limits
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
+from folkmoot.server.limits import Rates, Streams
 from folkmoot.server.peers import address_of
 from folkmoot.transport import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
@@ -49,6 +50,8 @@ class _Call:
     method: str
     context: Context
     began: float
+    is_stream: bool
+    is_counted: bool = False
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -63,6 +66,8 @@ class Guard(grpc.aio.ServerInterceptor):
         self._calls = count(1)
         self._logs_all = core.config.log_level == "debug"
         self._strangers = events.Strangers()
+        self._rates = Rates(core.config.calls_per_second, core.config.call_burst, time.monotonic)
+        self._streams = Streams(core.config.streams_per_caller)
 
     async def intercept_service(
         self,
@@ -90,7 +95,7 @@ class Guard(grpc.aio.ServerInterceptor):
         behavior = _kind(handler)[1]
 
         async def guarded(request: Any, rpc: Context) -> Any:
-            call = _Call(method, rpc, time.perf_counter())
+            call = _Call(method, rpc, time.perf_counter(), is_stream=handler.request_streaming)
             try:
                 answer = await behavior(await self._admit(call, request, handler.request_streaming), rpc)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
@@ -104,7 +109,7 @@ class Guard(grpc.aio.ServerInterceptor):
         behavior = _kind(handler)[1]
 
         async def guarded(request: Any, rpc: Context) -> AsyncIterator[Any]:
-            call = _Call(method, rpc, time.perf_counter())
+            call = _Call(method, rpc, time.perf_counter(), is_stream=True)
             try:
                 answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
                 async with aclosing(answers):
@@ -130,12 +135,22 @@ class Guard(grpc.aio.ServerInterceptor):
         rule = self._access.get(call.method)
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
             context.authenticated(await self._authenticate(authorization.removeprefix(_BEARER)))
+        self._count(call)
         self._check_admitted(call)
         access.check(context.caller(), rule, call.method)
+        if call.is_stream and call.is_counted:
+            end = self._streams.begin(limits.whose(context.caller(), call.context.peer()))
+            call.context.add_done_callback(lambda _rpc: end())  # type: ignore[arg-type]
         if is_stream:
             return self._checked(call, request)
         requests.check(request)
         return request
+
+    def _count(self, call: _Call) -> None:
+        """Count a call as its caller's; raise RATE_LIMITED."""
+        if not (call.is_counted or call.method.startswith(limits.EXEMPT)):
+            call.is_counted = True
+            self._rates.take(limits.whose(context.caller(), call.context.peer()))
 
     def _check_admitted(self, call: _Call) -> None:
         """Refuse a node that is admitted no more; only how that ended may it still read."""
@@ -155,6 +170,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _fail(self, call: _Call, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
             raise error
+        error = self._instead(call, error)
         if isinstance(error, DiskFull) or disk_full(error) is not None:
             text = "The server has no room on its disk: nothing was stored. Try again when its operator has made some"
             error = FolkmootError(errors_pb2.ERROR_REASON_DISK_FULL, text)
@@ -175,6 +191,16 @@ class Guard(grpc.aio.ServerInterceptor):
             retry_after_seconds=float(retry) if retry else None,
         )
 
+    def _instead(self, call: _Call, error: Exception) -> Exception:
+        """Count a token that nobody vouches for as its sender's address's; if that has called too often, say so instead."""
+        is_refused_token = isinstance(error, FolkmootError) and error.reason == errors_pb2.ERROR_REASON_TOKEN_INVALID
+        if context.caller() is context.ANYONE and is_refused_token:
+            try:
+                self._count(call)
+            except FolkmootError as limited:
+                return limited
+        return error
+
     async def _record(self, call: _Call, error: FolkmootError) -> None:
         """Put a refusal into the audit trail."""
         now = self._core.clock()
@@ -190,7 +216,8 @@ class Guard(grpc.aio.ServerInterceptor):
         """Write a line about a call that ended: what went wrong always, what went well only if asked for."""
         if not (error or self._logs_all):
             return
-        log = self._core.log.info if error else self._core.log.debug
+        is_worth_a_line = error and error.reason != errors_pb2.ERROR_REASON_RATE_LIMITED  # there may be thousands
+        log = self._core.log.info if is_worth_a_line else self._core.log.debug
         log(
             "call.answered",
             method=call.method,

@@ -1,0 +1,91 @@
+"""Limits of a caller, over real connections: who calls too much waits, and nobody else does."""
+
+import asyncio
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from folkmoot.client.session import Session
+from folkmoot.v1 import admin_service_pb2 as admin
+from folkmoot.v1 import auth_service_pb2 as auth
+from tests.integration.harness import bearer, reason, refused, server
+
+
+async def flood(s, metadata, most=300):
+    """Call until the server has enough of it; return the refusal."""
+    for _ in range(most):
+        try:
+            await s.admin.ListRoles(admin.ListRolesRequest(), metadata=metadata)
+        except Exception as error:  # noqa: BLE001
+            return await refused(_raise(error))
+    raise AssertionError("the flood was never refused")
+
+
+async def _raise(error):
+    raise error
+
+
+async def test_who_calls_too_much_waits_and_nobody_else_does(tmp_path):
+    async with server(tmp_path, calls_per_second=0.5, call_burst=20) as s:
+        root = await s.root()
+        ada = await s.user("ada", root.organization_account_id, ["Viewer"])
+        error = await flood(s, ada.metadata)
+        assert (reason(error), error.code.name) == ("RATE_LIMITED", "RESOURCE_EXHAUSTED")
+        assert 0 < error.retry_after_seconds <= 2
+        await s.admin.ListRoles(admin.ListRolesRequest(), metadata=root.metadata)
+        await s.auth.GetNonce(auth.GetNonceRequest())
+
+
+async def test_strangers_share_what_their_address_may_do(tmp_path):
+    async with server(tmp_path, calls_per_second=0.1, call_burst=10) as s:
+        root = await s.root()
+        forged = bearer(root.tokens.access_token[:-4] + "AAAA")
+        answers = [
+            reason(await refused(s.admin.ListRoles(admin.ListRolesRequest(), metadata=forged))) for _ in range(12)
+        ]
+        assert answers[0] == "TOKEN_INVALID"
+        assert answers[-1] == "RATE_LIMITED", "guessing tokens counts, too"
+        assert reason(await refused(s.auth.GetNonce(auth.GetNonceRequest()))) == "RATE_LIMITED"
+        await s.admin.ListRoles(admin.ListRolesRequest(), metadata=root.metadata)
+        for _ in range(30):
+            await health_pb2_grpc.HealthStub(s.channel).Check(health_pb2.HealthCheckRequest())
+
+
+async def test_client_waits_as_long_as_it_is_told(tmp_path):
+    async with server(tmp_path, calls_per_second=20, call_burst=5) as s:
+        root = await s.root()
+        async with Session(s.address) as session:
+            answers = await asyncio.gather(
+                *(session.call_anonymously(session.auth.GetNonce, auth.GetNonceRequest()) for _ in range(15))
+            )
+        assert len({answer.nonce for answer in answers}) == 15
+        assert "call.denied" not in {event.intent for event in await s.events()}
+        del root
+
+
+async def test_streams_of_a_caller_are_bounded_and_given_back(tmp_path):
+    async with server(tmp_path, streams_per_caller=2) as s:
+        root = await s.root()
+
+        def watch():
+            return s.admin.WatchEvents(admin.WatchEventsRequest(), metadata=root.metadata)
+
+        open_ones = [watch(), watch()]
+        for stream in open_ones:
+            await stream.read()
+        error = await refused(watch())
+        assert (reason(error), error.retry_after_seconds) == ("TOO_MANY", None)
+        open_ones[0].cancel()
+        await s.root()
+        while True:
+            again = watch()
+            if (await _first(again)) is not None:
+                break
+        again.cancel()
+
+
+async def _first(stream):
+    """Return the first message, None if the stream is refused: the server notices a moment later that one has ended."""
+    try:
+        return await stream.read()
+    except Exception:  # noqa: BLE001
+        return None
