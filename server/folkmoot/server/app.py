@@ -13,9 +13,10 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from folkmoot.server import access, certificates, data_folder, event_chain, logs, tokens, uploads
+from folkmoot.server import access, certificates, data_folder, event_chain, logins, logs, tokens, uploads
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
+from folkmoot.server.background import Background
 from folkmoot.server.certificates import Certificates
 from folkmoot.server.config import Config
 from folkmoot.server.core import Clock, Core, Random
@@ -36,7 +37,6 @@ from folkmoot.server.rpc.key_service import KeyService
 from folkmoot.server.rpc.payload_service import PayloadService
 from folkmoot.server.rpc.session_service import SessionService
 from folkmoot.server.rpc.task_service import TaskService
-from folkmoot.server.sessions import Sessions
 from folkmoot.server.setup import Setup
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
@@ -106,11 +106,14 @@ async def serve(
         core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
         signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
         passwords = Passwords(random, password_cost or Cost())
-        setup, sessions = Setup(core, passwords), Sessions(core, passwords, signer)
-        core.ledgers.on_moved(lambda _state: sessions.forget())
+        background = Background(log)
+        parts.push_async_callback(background.close)
+        setup, people = Setup(core, passwords), logins.make(core, signer, passwords, background)
+        callers = people.callers
+        core.ledgers.on_moved(lambda _state: callers.forget())
         nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
         nodes = NodeAuthentication(core, signer, nonces, authority_digest)
-        possession = Possession(core, nonces, authority_digest, sessions.forget)
+        possession = Possession(core, nonces, authority_digest, callers.forget)
         payloads = open_store(config.payloads, config.data)
         parts.callback(payloads.close)
         await payloads.check()
@@ -120,9 +123,9 @@ async def serve(
         dispatch.begin(uploads.keep_tidy(core, payloads))
         dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
 
-        server = grpc.aio.server(interceptors=(Guard(core, sessions.caller),), options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=(Guard(core, callers),), options=SERVER_OPTIONS)
         joining, attempts = Joining(core, possession), NodeAttempts(core)
-        add_AuthServiceServicer_to_server(AuthService(setup, sessions, nonces, nodes), server)
+        add_AuthServiceServicer_to_server(AuthService(core, setup, people, nonces, nodes), server)
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)
         add_AdminServiceServicer_to_server(
             AdminService(
@@ -131,9 +134,9 @@ async def serve(
                 attempts=attempts,
                 connections=dispatch,
                 waker=dispatch.waker,
-                organizations=Organizations(core, sessions.forget),
-                users=Users(core, passwords, sessions.forget),
-                roles=Roles(core, sessions.forget),
+                organizations=Organizations(core, callers.forget),
+                users=Users(core, passwords, callers.forget),
+                roles=Roles(core, callers.forget),
                 studies=Studies(core),
             ),
             server,

@@ -171,7 +171,8 @@ def _check_few(connection: Connection, genesis: bytes, organization_id: str, now
 class Places:
     """Counts attempts by where they come from, in memory alone: the addresses of people are nobody's business."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_FROM_ONE_PLACE) -> None:
+        self._most = most
         self._counted: OrderedDict[str, deque[datetime]] = OrderedDict()
 
     def count(self, place: str, now: datetime) -> None:
@@ -182,7 +183,7 @@ class Places:
             self._counted.popitem(last=False)
         while times and times[0] <= now - COUNTED_FOR:
             times.popleft()
-        if len(times) >= MOST_FROM_ONE_PLACE:
-            text = f"{MOST_FROM_ONE_PLACE} attempts have come from your address within an hour"
+        if len(times) >= self._most:
+            text = f"{self._most} attempts have come from your address within an hour"
             raise try_later(errors_pb2.ERROR_REASON_TOO_MANY, text, times[0] + COUNTED_FOR - now)
         times.append(now)

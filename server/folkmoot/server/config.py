@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 from folkmoot.transport.channel import is_loopback
 from folkmoot.trust.errors import FolkmootError
@@ -15,6 +16,7 @@ from folkmoot.v1 import errors_pb2
 
 ENVIRONMENT_PREFIX = "FOLKMOOT_SERVER_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+CHOICES = {"totp": ("optional", "required"), "registration": ("closed", "open")}
 _HIGHEST_PORT = 65535
 
 
@@ -38,6 +40,36 @@ class Config:
     log_level: Annotated[str, f"What goes to the log: {', '.join(LOG_LEVELS)}."] = "info"
     access_token_minutes: Annotated[int, "How long an access token is good."] = 15
     refresh_token_days: Annotated[int, "How long a session lasts without being used."] = 30
+    totp: Annotated[
+        str,
+        "Whether users need a second factor, an authenticator app: optional, or required (it is set up at the next login).",
+    ] = "optional"
+    registration: Annotated[str, "Whether organizations make their accounts themselves: closed or open."] = "closed"
+    public_url: Annotated[str, "What people call this server, for mails and authenticator apps: https://host:port."] = (
+        ""
+    )
+    smtp: Annotated[
+        str,
+        "Mail server for lost passwords and second factors: smtp://user@host:587 (with STARTTLS) or smtps://user@host;"
+        " empty: no mails.",
+    ] = ""
+    smtp_password_file: Annotated[Path | None, "File with the password of smtp's user."] = None
+    mail_from: Annotated[str, "The sender of mails."] = ""
+    oidc_issuer: Annotated[
+        str, "OpenID Connect provider at which people log in, by its issuer's https address; empty: none."
+    ] = ""
+    oidc_client_id: Annotated[str, "This server's name at the provider."] = ""
+    oidc_client_secret_file: Annotated[
+        Path | None, "File with this server's secret at the provider, if it has one."
+    ] = None
+    oidc_redirect_uris: Annotated[
+        str, "Where the provider may send browsers back to besides loopback addresses, with commas."
+    ] = ""
+    oidc_new_users: Annotated[
+        str,
+        "Name of the organization's account in which people are made users, without a role, when they first come from the"
+        " provider and nobody has their mail address; empty: only users who are there log in.",
+    ] = ""
     open_join_requests: Annotated[int, "Most open join requests of one organization's account."] = 10
     reassign_after_minutes: Annotated[
         int, "How long a node may be away before its runs go to another node, where their tasks allow another attempt."
@@ -65,6 +97,26 @@ class Config:
             )
         if self.log_level not in LOG_LEVELS:
             raise _invalid("log_level", f"'{self.log_level}' is none of {', '.join(LOG_LEVELS)}")
+        self._check_logins()
+
+    def _check_logins(self) -> None:
+        """Refuse what would fail only when somebody is in need of it."""
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise _invalid(name, f"'{getattr(self, name)}' is none of {', '.join(choices)}")
+        if self.smtp and not (self.mail_from and self.public_url):
+            raise _invalid("smtp", "mails need mail_from, their sender, and public_url, the server that they speak of")
+        if self.oidc_issuer and not self.oidc_client_id:
+            raise _invalid("oidc_issuer", "the provider needs oidc_client_id, this server's name at it")
+        issuer = urlsplit(self.oidc_issuer)
+        is_safe = issuer.scheme == "https" or (issuer.scheme == "http" and is_loopback(issuer.hostname or ""))
+        if self.oidc_issuer and not is_safe:
+            raise _invalid("oidc_issuer", f"'{self.oidc_issuer}' is no https address")
+
+    @property
+    def totp_is_required(self) -> bool:
+        """Whether every user who logs in with a password needs a second factor."""
+        return self.totp == "required"
 
     @property
     def host(self) -> str:

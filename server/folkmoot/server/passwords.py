@@ -5,7 +5,8 @@ A hash takes memory and a tenth of a second of a core by design, so a flood of l
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,9 @@ from folkmoot.v1 import errors_pb2
 IN_FLIGHT = 2
 MOST_WAITING = 100
 FEWEST_CHARACTERS = 12
+FEWEST_BESIDES_OWN = 8
+SHORTEST_OWN = 3
+"""Shorter words of the user's own data are in any password by chance."""
 SALT_BYTES = 16
 HASH_BYTES = 32
 LANES = 1
@@ -84,14 +88,28 @@ class Passwords:
         return f"$argon2id$v=19$m={self._cost.memory_kib},t={self._cost.passes},p={LANES}${salt}${hashed}"
 
 
-def check_strength(password: str, username: str) -> None:
-    """Raise PASSWORD_WEAK for a password that is short or the user's name."""
+def check_strength(password: str, *own: str) -> None:
+    """Raise PASSWORD_WEAK for a password that is short, or little more than the user's own data: names, mail address."""
     if len(password) < FEWEST_CHARACTERS:
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_PASSWORD_WEAK, f"The password has fewer than {FEWEST_CHARACTERS} characters."
+        raise _weak(f"The password has fewer than {FEWEST_CHARACTERS} characters.")
+    rest = password.casefold()
+    for word in sorted(_words(own), key=len, reverse=True):
+        rest = rest.replace(word, "")
+    if len(rest) < FEWEST_BESIDES_OWN:
+        raise _weak(
+            "The password is made of what others know of you: your names, your mail address, your organization."
         )
-    if password.casefold() == username.casefold():
-        raise FolkmootError(errors_pb2.ERROR_REASON_PASSWORD_WEAK, "The password is the user name.")
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    """Return the texts, and the words that they are made of."""
+    known = {text.casefold() for text in texts}
+    parts = {part for text in known for part in re.split(r"[\W_]+", text)}
+    return {word for word in known | parts if len(word) >= SHORTEST_OWN}
+
+
+def _weak(text: str) -> FolkmootError:
+    return FolkmootError(errors_pb2.ERROR_REASON_PASSWORD_WEAK, text)
 
 
 def _verify(password: bytes, hashed: str) -> bool:

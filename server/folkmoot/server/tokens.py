@@ -48,6 +48,7 @@ class Tokens:
         self._key = key
         self._public_key = key.public_key()
         self._nonce_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 nonce", "sha256")
+        self.sealing_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 sealing", "sha256")
 
     def issue(self, claims: Claims) -> str:
         """Return the token that says so."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, NoReturn, Protocol, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -40,7 +40,18 @@ _RECORDED_ELSEWHERE = errors_pb2.ERROR_REASON_LOGIN_FAILED  # with the user, whe
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Authenticate = Callable[[str], Awaitable[Caller]]
+
+
+class Authentication(Protocol):
+    """Knows who the bearer of a token is."""
+
+    async def caller(self, token: str) -> Caller:
+        """Return the bearer; raise TOKEN_INVALID."""
+        ...
+
+    async def check_stands(self, who: Caller) -> None:
+        """Raise TOKEN_INVALID if the login by which a caller came has ended since."""
+        ...
 
 
 @dataclass(slots=True)
@@ -57,9 +68,9 @@ class _Call:
 class Guard(grpc.aio.ServerInterceptor):
     """Stands before every method."""
 
-    def __init__(self, core: Core, authenticate: Authenticate) -> None:
+    def __init__(self, core: Core, authentication: Authentication) -> None:
         self._core = core
-        self._authenticate = authenticate
+        self._authentication = authentication
         self._access = access.table()
         self._guarded: dict[str, Handler] = {}
         self._boot = core.random(8).hex()
@@ -115,6 +126,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 async with aclosing(answers):
                     async for message in answers:
                         self._check_admitted(call)
+                        await self._authentication.check_stands(context.caller())
                         yield message
             except Exception as error:  # noqa: BLE001
                 await self._fail(call, error)
@@ -134,7 +146,7 @@ class Guard(grpc.aio.ServerInterceptor):
         authorization = metadata.get(TOKEN_METADATA_KEY, "")
         rule = self._access.get(call.method)
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
-            context.authenticated(await self._authenticate(authorization.removeprefix(_BEARER)))
+            context.authenticated(await self._authentication.caller(authorization.removeprefix(_BEARER)))
         self._count(call)
         self._check_admitted(call)
         access.check(context.caller(), rule, call.method)
@@ -162,6 +174,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """Check a stream message by message, and that its sender still may send: streams last longer than what let them in."""
         async for message in messages:
             self._check_admitted(call)
+            await self._authentication.check_stands(context.caller())
             requests.check(message)
             yield message
 

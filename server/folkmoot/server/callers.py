@@ -1,0 +1,135 @@
+"""Callers: who the bearer of a token is, and what it may do now.
+
+A bearer shows an access token of a login, an access token of a node, or an API key. Rights are looked up at each call and
+remembered for a few seconds; whatever changes rights here has them looked up again at once, and other instances follow
+within those seconds. A stream that outlives the login that opened it ends with its next message.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select
+
+from folkmoot.server import api_keys, rights
+from folkmoot.server.background import Background
+from folkmoot.server.context import Caller
+from folkmoot.server.core import Core
+from folkmoot.server.store import login_tables, tables
+from folkmoot.server.tokens import Claims, Tokens, token_invalid
+from folkmoot.v1 import options_pb2 as options
+
+REMEMBERED_FOR = timedelta(seconds=5)
+MOST_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    who: Caller
+    until: datetime
+
+
+class Callers:
+    """The callers behind tokens."""
+
+    def __init__(self, core: Core, tokens: Tokens, background: Background) -> None:
+        self._core = core
+        self._background = background
+        self._tokens = tokens
+        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._standing: OrderedDict[str, datetime] = OrderedDict()
+        self._forgotten = 0
+
+    async def caller(self, token: str) -> Caller:
+        """Return the bearer of a token, with what it may do now; raise TOKEN_INVALID."""
+        now = self._core.clock()
+        remembered = self._remembered.get(token)
+        if remembered is not None and now < remembered.until:
+            return remembered.who
+        forgotten = self._forgotten
+        who, ends = await self._find(token, now)
+        if forgotten == self._forgotten:  # else rights changed while they were looked up
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered.popitem(last=False)
+            self._remembered[token] = _Remembered(who, min(now + REMEMBERED_FOR, ends))
+        return who
+
+    async def check_stands(self, who: Caller) -> None:
+        """Raise TOKEN_INVALID if the login, or the API key, by which a user called has ended since."""
+        name = who.session_id or who.api_key_id
+        now = self._core.clock()
+        if not name or now < self._standing.get(name, now):
+            return
+        forgotten = self._forgotten
+        if not await self._core.store.read(lambda connection: _stands(connection, who, now)):
+            raise token_invalid("The login was ended.")
+        if forgotten == self._forgotten:
+            if len(self._standing) >= MOST_REMEMBERED:
+                self._standing.popitem(last=False)
+            self._standing[name] = now + REMEMBERED_FOR
+
+    def forget(self) -> None:
+        """Look every caller's rights up again."""
+        self._remembered.clear()
+        self._standing.clear()
+        self._forgotten += 1
+
+    async def _find(self, token: str, now: datetime) -> tuple[Caller, datetime]:
+        """Return who it is, and until when the token is good."""
+        if api_keys.is_one(token):
+            return await self._by_api_key(token, now)
+        claims = self._tokens.read(token, now)
+        if claims.kind != options.CALLER_USER:
+            return await self._node_behind(claims), claims.expires_at
+        demands_totp = self._core.config.totp_is_required
+        who = await self._core.store.read(
+            lambda connection: _user_behind(connection, claims, now, demands_totp=demands_totp)
+        )
+        return who, claims.expires_at
+
+    async def _by_api_key(self, token: str, now: datetime) -> tuple[Caller, datetime]:
+        who, key = await self._core.store.read(lambda connection: api_keys.user_behind(connection, token, now))
+        if api_keys.is_use_told(key, now):
+            told = self._core.store.write(api_keys.telling_use(key.api_key_id, now))
+            self._background.begin(told, "api_key.use")
+        return who, key.expires_at
+
+    async def _node_behind(self, claims: Claims) -> Caller:
+        """Return the machine. Whether it is admitted now, the ledger says, which is in memory from here on."""
+        await self._core.ledgers.state(claims.genesis)
+        return Caller(
+            claims.kind, node_id=claims.node_id, organization_id=claims.organization_id, genesis=claims.genesis
+        )
+
+
+def _user_behind(connection: Connection, claims: Claims, now: datetime, *, demands_totp: bool) -> Caller:
+    sessions, users, organizations, totp = tables.sessions, tables.users, tables.organizations, login_tables.totp
+    row = connection.execute(
+        select(users, organizations.c.organization_id, sessions.c.by_provider, totp.c.confirmed_at)
+        .join(sessions, sessions.c.user_id == users.c.user_id)
+        .join(organizations, organizations.c.organization_account_id == users.c.organization_account_id)
+        .join(totp, totp.c.user_id == users.c.user_id, isouter=True)
+        .where(sessions.c.session_id == claims.session_id, sessions.c.expires_at > now)
+    ).one_or_none()
+    if row is None:
+        raise token_invalid("The login was ended.")
+    is_enrolling = demands_totp and not row.by_provider and row.confirmed_at is None
+    return Caller(
+        options.CALLER_ENROLLING_USER if is_enrolling else options.CALLER_USER,
+        user_id=row.user_id,
+        username=row.username,
+        organization_account_id=row.organization_account_id,
+        organization_id=row.organization_id or "",
+        session_id=claims.session_id,
+        rules=frozenset() if is_enrolling else rights.rules_of(connection, row),
+    )
+
+
+def _stands(connection: Connection, who: Caller, now: datetime) -> bool:
+    if who.api_key_id:
+        keys = login_tables.api_keys
+        found = select(keys.c.user_id).where(keys.c.api_key_id == who.api_key_id, keys.c.expires_at > now)
+    else:
+        sessions = tables.sessions
+        found = select(sessions.c.user_id).where(sessions.c.session_id == who.session_id, sessions.c.expires_at > now)
+    return connection.execute(found).first() is not None

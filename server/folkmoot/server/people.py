@@ -1,0 +1,33 @@
+"""Whose logins, keys and factors a call is about: the caller's own, or those of a user whom his rules reach."""
+
+from sqlalchemy import Connection, select
+
+from folkmoot.server import access, context, reach
+from folkmoot.server.context import Caller
+from folkmoot.server.store import tables
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
+from folkmoot.v1 import options_pb2 as options
+
+
+def logged_in_caller(what: str) -> Caller:
+    """Return the caller; raise NOT_ALLOWED if it shows an API key: `what` takes the person."""
+    who = context.caller()
+    if who.api_key_id:
+        raise access.not_allowed(f"An API key can't {what}: log in")
+    return who
+
+
+def visible(connection: Connection, who: Caller, user_id: str, operation: options.Operation.ValueType) -> str:
+    """Return the id of the user whom a call is about, empty: the caller's; raise USER_NOT_FOUND."""
+    if not user_id or reaches(connection, who, user_id, operation):
+        return user_id or who.user_id
+    text = f"There is no user {user_id}, or not for you: you lack {access.words(options.RESOURCE_USER, operation)}"
+    raise FolkmootError(errors_pb2.ERROR_REASON_USER_NOT_FOUND, text)
+
+
+def reaches(connection: Connection, who: Caller, user_id: str, operation: options.Operation.ValueType) -> bool:
+    """Tell whether it is the caller himself, or a user whom his rules reach."""
+    users = tables.users
+    found = select(users.c.user_id).where(users.c.user_id == user_id, reach.users(who, operation))
+    return user_id == who.user_id or connection.execute(found).first() is not None
