@@ -1,8 +1,4 @@
-"""Channels to a server, and the options that both ends of a connection need.
-
-The keepalive options come as a pair: a client that probes more often than its server allows is thrown out ("too many pings"),
-and without `ping_timeout_ms` a peer that froze is noticed after 69 seconds instead of 40.
-"""
+"""Channels to a server, and the options that both ends of a connection need."""
 
 import ipaddress
 import ssl
@@ -11,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from folkmoot.transport import timeouts
+from folkmoot.transport import keepalive, timeouts
 from folkmoot.transport.limits import MESSAGE_BYTES
 from folkmoot.trust.encoding import digest
 from folkmoot.trust.errors import FolkmootError
@@ -20,20 +16,13 @@ from folkmoot.v1 import errors_pb2
 TOKEN_METADATA_KEY = "authorization"  # noqa: S105 - a name, not a token
 """Metadata key of the token: `Bearer TOKEN`."""
 
-_KEEPALIVE = (
-    ("grpc.keepalive_time_ms", int(timeouts.KEEPALIVE_SECONDS * 1000)),
-    ("grpc.keepalive_timeout_ms", int(timeouts.KEEPALIVE_ANSWER_SECONDS * 1000)),
-    ("grpc.http2.ping_timeout_ms", int(timeouts.KEEPALIVE_ANSWER_SECONDS * 1000)),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-)
 _SIZES = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
 )
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    *_KEEPALIVE,
+CHANNEL_OPTIONS: keepalive.Options = (
+    *keepalive.CLIENT,
     *_SIZES,
     ("grpc.initial_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000 / 50)),
     ("grpc.min_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000 / 50)),
@@ -41,11 +30,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 """Options of every channel that Folkmoot opens to a server."""
 
-SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    *_KEEPALIVE,
+SERVER_OPTIONS: keepalive.Options = (
+    *keepalive.SERVER,
     *_SIZES,
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
-    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 )
 """Options of every server that Folkmoot starts on TCP. Without `so_reuseport` a second server on the same port fails at once."""

@@ -45,6 +45,7 @@ from folkmoot.server.tokens import Tokens
 from folkmoot.server.users import Users
 from folkmoot.server.vault import Vault
 from folkmoot.server.wakers.local import LocalWaker
+from folkmoot.transport import keepalive
 from folkmoot.transport.channel import SERVER_OPTIONS
 from folkmoot.transport.failpoints import obey_environment
 from folkmoot.trust.errors import FolkmootError
@@ -123,7 +124,8 @@ async def serve(
         dispatch.begin(uploads.keep_tidy(core, payloads))
         dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
 
-        server = grpc.aio.server(interceptors=(Guard(core, callers),), options=SERVER_OPTIONS)
+        options = (*SERVER_OPTIONS, *keepalive.ageing(config.max_connection_age_minutes * 60))
+        server = grpc.aio.server(interceptors=(Guard(core, callers),), options=options)
         joining, attempts = Joining(core, possession), NodeAttempts(core)
         add_AuthServiceServicer_to_server(AuthService(core, setup, people, nonces, nodes), server)
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)

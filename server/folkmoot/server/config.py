@@ -83,6 +83,9 @@ class Config:
     calls_per_second: Annotated[float, "Most calls a second of one user, node or unknown address; 0: any."] = 1000.0
     call_burst: Annotated[int, "How many calls one of them may make at once, after a while of silence."] = 10_000
     streams_per_caller: Annotated[int, "Most streams that one of them may have open; 0: any."] = 1000
+    max_connection_age_minutes: Annotated[
+        float, "When nodes and clients are asked to connect again, so that they spread over the instances; 0: never."
+    ] = 0.0
     drain_seconds: Annotated[float, "How long calls in flight may take to end when the server stops."] = 10.0
 
     def __post_init__(self) -> None:

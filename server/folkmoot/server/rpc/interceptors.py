@@ -21,6 +21,7 @@ from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
 from folkmoot.server.limits import Rates, Streams
 from folkmoot.server.peers import address_of
+from folkmoot.server.rpc import aging
 from folkmoot.transport import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
@@ -123,8 +124,9 @@ class Guard(grpc.aio.ServerInterceptor):
             call = _Call(method, rpc, time.perf_counter(), is_stream=True)
             try:
                 answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
-                async with aclosing(answers):
-                    async for message in answers:
+                life = aging.life_seconds(method, self._core.config.max_connection_age_minutes * 60)
+                async with aclosing(answers), aclosing(aging.limited(answers, life)) as limited:
+                    async for message in limited:
                         self._check_admitted(call)
                         await self._authentication.check_stands(context.caller())
                         yield message
