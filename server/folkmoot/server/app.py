@@ -22,6 +22,7 @@ from folkmoot.server.config import Config
 from folkmoot.server.core import Clock, Core, Random
 from folkmoot.server.custom_roles import Roles
 from folkmoot.server.data_sessions import DataSessions
+from folkmoot.server.deletion import Removals
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
@@ -121,7 +122,9 @@ async def serve(
         dispatch = Dispatch(core, LocalWaker())
         parts.push_async_callback(dispatch.close)
         await dispatch.start()
-        dispatch.begin(uploads.keep_tidy(core, payloads))
+        removals = Removals(core, payloads)
+        dispatch.begin(removals.keep_going())
+        dispatch.begin(uploads.keep_tidy(core, payloads, removals))
         dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
 
         options = (*SERVER_OPTIONS, *keepalive.ageing(config.max_connection_age_minutes * 60))
@@ -143,9 +146,9 @@ async def serve(
             ),
             server,
         )
-        add_TaskServiceServicer_to_server(TaskService(core, dispatch), server)
+        add_TaskServiceServicer_to_server(TaskService(core, dispatch, removals), server)
         add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
-        add_PayloadServiceServicer_to_server(PayloadService(core, payloads, dispatch.fetched), server)
+        add_PayloadServiceServicer_to_server(PayloadService(core, payloads, removals, dispatch.fetched), server)
         servicer = await _add_health(server)
         if config.reflection:
             _add_reflection(server)

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 from folkmoot.server.parts import NewPart, Parts
 from folkmoot.server.payloads import Check, unusable
-from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.transport.storage import told_if_full
 from folkmoot.transport.timeouts import CALL_SECONDS, IDLE_SECONDS
@@ -114,11 +113,9 @@ class BucketStore:
         import obstore
 
         part.seal()
-        failpoint("server.part.written")
         content = os.pread(part.descriptor, os.fstat(part.descriptor).st_size, 0)
         with _told_if_unreachable(self._name):
             obstore.put(self._store, name, content, use_multipart=False)
-        failpoint("server.part.synced")
 
     async def parts(self, digest: bytes) -> frozenset[int]:
         """Return the numbers of the parts that are there."""

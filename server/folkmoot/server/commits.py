@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from folkmoot.server import tasks
 from folkmoot.server.context import Caller
+from folkmoot.server.quotas import Quota
 from folkmoot.server.store import endings, links, payload_rows, runs, session_rows, usage_rows, views
 from folkmoot.server.store.payload_rows import Envelope, Place
 from folkmoot.server.store.prepared import Prepared
@@ -148,7 +149,7 @@ def _check_envelope(ending: Ending) -> None:
         raise Malformed("The envelope that rides along is not the one that the receipt names")
 
 
-def store(connection: Connection, ending: Ending, caller: Caller, touched: Touched) -> bool:
+def store(connection: Connection, ending: Ending, caller: Caller, touched: Touched, quota: Quota) -> bool:
     """End the run; False if the same receipt had ended it before. Raises RUN_CONFLICT and PAYLOAD_NOT_FOUND."""
     receipt = ending.receipt
     (run,) = runs.load(connection, [receipt.run_id])
@@ -156,7 +157,7 @@ def store(connection: Connection, ending: Ending, caller: Caller, touched: Touch
     decided = tasks.commit(run, link_id=link_id, attempt=receipt.attempt, receipt=ending.signed)
     if decided is tasks.Commit.REPEATED:
         return False
-    values: dict[str, object] = _store_result(connection, ending) if receipt.result_digest else {}
+    values: dict[str, object] = _store_result(connection, ending, quota) if receipt.result_digest else {}
     if run.state == tasks.PENDING:
         values["assigned_at"] = ending.now  # the acknowledgement of its delivery is still under way
     runs.move(connection, [run], touched, **values, **_outcome(ending))
@@ -192,9 +193,11 @@ def _outcome(ending: Ending) -> dict[str, object]:
     }
 
 
-def _store_result(connection: Connection, ending: Ending) -> dict[str, object]:
+def _store_result(connection: Connection, ending: Ending, quota: Quota) -> dict[str, object]:
     receipt = ending.receipt
     result = Envelope(receipt.result_digest, ending.place, receipt.result_receivers, ending.envelope)
     sender = receipt.organization_id
-    sizes = payload_rows.store(connection, [result], sender_organization_id=sender, now=ending.now)
+    sizes = payload_rows.store(
+        connection, [result], sender_organization_id=sender, now=ending.now, quota=quota.counting
+    )
     return {"result_digest": receipt.result_digest, "result_size_bytes": sizes[receipt.result_digest]}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from folkmoot.server.config import Config
+from folkmoot.server.quotas import GIB, Quota
 from folkmoot.server.store.engine import Store
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import admin_service_pb2, errors_pb2
@@ -82,6 +83,11 @@ class Core:
     log: structlog.typing.FilteringBoundLogger
     draining: asyncio.Event
     """Set when the server is about to stop: streams that wait for something end then, with SHUTTING_DOWN."""
+
+    @property
+    def quota(self) -> Quota:
+        """How many bytes of payloads an organization may have."""
+        return Quota(int(self.config.quota_gib * GIB))
 
     async def pause(self, seconds: float) -> None:
         """Wait so long, or until the server is about to stop."""

@@ -16,7 +16,18 @@ from sqlalchemy.exc import IntegrityError
 from folkmoot.server import session_access, tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.ledgers import not_a_member
-from folkmoot.server.store import deliveries, endings, links, payload_rows, runs, session_rows, views
+from folkmoot.server.quotas import Quota
+from folkmoot.server.store import (
+    deliveries,
+    endings,
+    links,
+    payload_rows,
+    removal_rows,
+    runs,
+    searches,
+    session_rows,
+    views,
+)
 from folkmoot.server.store import placement as places
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.payload_rows import Envelope, Place
@@ -174,16 +185,19 @@ def is_stored(connection: Connection, new: NewTask) -> bool:
             f"There is another task {spec.task_id}",
             metadata={"task_id": spec.task_id},
         )
+    if known is None and removal_rows.was_deleted(connection, spec.task_id):
+        text = f"The task {spec.task_id} was deleted: make a new one if it is wanted after all"
+        raise FolkmootError(ErrorReason.ERROR_REASON_ID_TAKEN, text, metadata={"task_id": spec.task_id})
     return known is not None
 
 
-def store(connection: Connection, new: NewTask, touched: Touched) -> tuple[Task, list[Run]]:
+def store(connection: Connection, new: NewTask, touched: Touched, quota: Quota) -> tuple[Task, list[Run]]:
     """Store a task with its runs, deliveries and inputs; return how it begins."""
     spec = new.spec
     check_above(connection, new)
     dependencies = _check_dependencies(connection, spec)
     _insert_task(connection, new, blocked=dependencies is Verdict.WAIT)
-    _store_inputs(connection, new)
+    _store_inputs(connection, new, quota)
     placement = places.place(connection, spec)
     _insert_runs(connection, new, placement.link_ids)
     if spec.HasField("session"):
@@ -344,15 +358,18 @@ def _insert_task(connection: Connection, new: NewTask, *, blocked: bool) -> None
         "chain": new.chain,
         "digest": new.verified.digest,
         "result_receivers": " ".join(spec.result_receivers),
+        "image": searches.image_name(spec.image),
+        "study": spec.study,
         "session_id": spec.session.session_id or None,
         "blocked": blocked,
         "created_at": new.now,
         "revision": len(spec.receivers),
     }
     _INSERT_TASK.each(connection, [row])
+    searches.note_labels(connection, spec)
 
 
-def _store_inputs(connection: Connection, new: NewTask) -> None:
+def _store_inputs(connection: Connection, new: NewTask, quota: Quota) -> None:
     everybody = [receiver.organization_id for receiver in new.spec.receivers]
     place = _input_place(new.spec)
 
@@ -362,7 +379,7 @@ def _store_inputs(connection: Connection, new: NewTask) -> None:
 
     inputs = [named(reference) for reference in new.spec.inputs]
     sender = new.spec.initiator.organization_id
-    sizes = payload_rows.store(connection, inputs, sender_organization_id=sender, now=new.now)
+    sizes = payload_rows.store(connection, inputs, sender_organization_id=sender, now=new.now, quota=quota)
     if any(sizes[reference.envelope_digest] != reference.size_bytes for reference in new.spec.inputs):
         raise Malformed("An input has another size than the task says")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from folkmoot.server.deletion import Removals
 from folkmoot.server.folder_store import FolderStore
 from folkmoot.server.uploads import forget_abandoned
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
@@ -174,10 +175,11 @@ async def test_an_upload_that_nobody_goes_on_with_for_a_day_is_forgotten(tmp_pat
     await send(hub, part(sealed, 1))
     whole, _ = large_task(hub)
     await put(hub, whole)
-    await forget_abandoned(hub.server.running.core, store)
+    core = hub.server.running.core
+    await forget_abandoned(core, store, Removals(core, store))
     assert await missing(hub, sealed) == [0, 2]
     hub.clock.ahead += timedelta(days=1, minutes=1)
-    await forget_abandoned(hub.server.running.core, store)
+    await forget_abandoned(core, store, Removals(core, store))
     assert await store.parts(digest) == frozenset()
     store.close()
     again = (await hub.server.log_in("ada@alpha")).metadata

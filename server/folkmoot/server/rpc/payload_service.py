@@ -9,11 +9,13 @@ from sqlalchemy import Connection
 
 from folkmoot.server import context, events
 from folkmoot.server.core import Core
-from folkmoot.server.parts import part_bytes, part_count
+from folkmoot.server.deletion import Removals
+from folkmoot.server.parts import PayloadDamaged, part_bytes, part_count
 from folkmoot.server.payloads import PayloadStore
-from folkmoot.server.store import payload_rows
+from folkmoot.server.store import payload_rows, removal_rows
 from folkmoot.server.store.payload_rows import Place
 from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.server.store.task_tables import payloads as payload_table
 from folkmoot.server.usage import Fetched
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
@@ -32,11 +34,11 @@ LARGEST_BYTES = 1 << 40
 class PayloadService(PayloadServiceServicer):
     """Takes and hands out sealed bytes."""
 
-    def __init__(self, core: Core, store: PayloadStore, fetched: Fetched) -> None:
+    def __init__(self, core: Core, store: PayloadStore, removals: Removals, fetched: Fetched) -> None:
         self._core = core
         self._fetched = fetched
         self._store = store
-        self._completing = asyncio.Lock()
+        self._removals = removals
 
     # ---- up --------------------------------------------------------------------------------------------------------
 
@@ -47,10 +49,10 @@ class PayloadService(PayloadServiceServicer):
         if size_bytes > LARGEST_BYTES:
             text = f"A payload has at most {LARGEST_BYTES} bytes, not {size_bytes}"
             raise FolkmootError(ErrorReason.ERROR_REASON_TOO_LARGE, text)
-        sender, now = _organization(), self._core.clock()
+        sender, now, quota = _organization(), self._core.clock(), self._core.quota
         wanted = await self._core.store.write(
             lambda connection: payload_rows.begin(
-                connection, digest, size_bytes, sender_organization_id=sender, now=now
+                connection, digest, size_bytes, sender_organization_id=sender, now=now, quota=quota
             )
         )
         missing = await self._missing(digest, size_bytes) if wanted else []
@@ -77,7 +79,7 @@ class PayloadService(PayloadServiceServicer):
         header = await part.header()
         digest, number = header.envelope_digest, header.part_number
         row = await self._row(digest)
-        if row is None or row.sender_organization_id != _organization():
+        if row is None or row.deleted_at is not None or row.sender_organization_id != _organization():
             raise payload_rows.not_found(digest, "Nobody of your organization has begun to upload this payload")
         if number >= part_count(row.size_bytes):
             raise Malformed(f"A payload of {row.size_bytes} bytes has no part {number}")
@@ -94,30 +96,37 @@ class PayloadService(PayloadServiceServicer):
     async def _complete(self, digest: bytes) -> None:
         """Take a payload whose parts are all there for complete, if it is what its name says.
 
-        Parts arrive side by side, so that more than one may find itself the last.
+        Parts arrive side by side, at several instances, so that more than one may find itself the last.
         """
-        async with self._completing:
-            row = await self._row(digest)
-            if row is not None and row.completed_at is None:
-                await self._check_and_complete(digest, row.size_bytes)
-
-    async def _check_and_complete(self, digest: bytes, size_bytes: int) -> None:
+        row = await self._row(digest)
+        if row is None or row.deleted_at is not None:
+            raise payload_rows.not_found(digest, "The upload was given up meanwhile; begin it again")
+        if row.completed_at is not None:
+            return
         try:
-            place = await asyncio.to_thread(self._inspect, digest, size_bytes)
-        except EnvelopeRejected:
-            await self._core.store.write(lambda connection: payload_rows.abandon(connection, digest))
-            await self._store.remove(digest)
+            place = await asyncio.to_thread(self._inspect, digest, row.size_bytes)
+        except (EnvelopeRejected, PayloadDamaged):
+            await self._give_up(digest)
             raise
         now = self._core.clock()
         failpoint("server.payload.checked")
-        data = {"envelope_digest": digest.hex(), "size_bytes": size_bytes}
+        data = {"envelope_digest": digest.hex(), "size_bytes": row.size_bytes}
         record = events.prepare(intent="payload.upload", data=data, now=now)
 
         def work(connection: Connection) -> None:
-            payload_rows.complete(connection, digest, place, now=now)
-            record(connection)
+            if payload_rows.complete(connection, digest, place, now=now):
+                record(connection)
 
         await self._core.store.write(work)
+
+    async def _give_up(self, digest: bytes) -> None:
+        """Forget an upload that turned out to be something else; whoever wants it begins anew."""
+        now = self._core.clock()
+        here = (payload_table.c.envelope_digest == digest, payload_table.c.completed_at.is_(None))
+        await self._core.store.write(
+            lambda connection: removal_rows.delete_payloads(connection, *here, now=now, quota=self._core.quota)
+        )
+        await self._removals.remove(digest)
 
     def _inspect(self, digest: bytes, size_bytes: int) -> Place:
         with self._store.open(digest, size_bytes) as source:
@@ -135,22 +144,44 @@ class PayloadService(PayloadServiceServicer):
         self, request: payloads.DownloadPayloadRequest, _rpc: Context
     ) -> AsyncIterator[payloads.DownloadPayloadResponse]:
         digest = request.envelope_digest
-        row = await self._row(digest)
-        if row is None or row.completed_at is None or not payload_rows.may_read(row, _organization()):
-            raise payload_rows.not_found(digest, "There is no such payload for you, or not all of it")
+        row = await self._readable(digest)
         if row.inline:
             small = await self._core.store.read(lambda connection: payload_rows.inline_bytes(connection, digest))
+            if small is None:
+                await self._readable(digest)  # it was deleted meanwhile
+                return
             async for data in self._counted(BytesSource(small), request.offset):
                 yield payloads.DownloadPayloadResponse(data=data)
             return
         with self._store.open(digest, row.size_bytes) as source:
-            async for data in self._counted(source, request.offset):
-                yield payloads.DownloadPayloadResponse(data=data)
+            try:
+                async for data in self._counted(source, request.offset):
+                    yield payloads.DownloadPayloadResponse(data=data)
+            except FileNotFoundError as error:
+                await self._readable(digest)  # deleted meanwhile?
+                raise self._damaged(
+                    digest, PayloadDamaged(f"a part of {digest.hex()} is gone from the store")
+                ) from error
+            except PayloadDamaged as error:
+                raise self._damaged(digest, error) from error
 
     async def _counted(self, source: Source, offset: int) -> AsyncIterator[bytes]:
         async for data in _frames(source, offset):
             self._fetched.count(_organization(), len(data))
             yield data
+
+    async def _readable(self, digest: bytes) -> AnyRow:
+        row = await self._row(digest)
+        if row is None or row.completed_at is None or not payload_rows.may_read(row, _organization()):
+            raise payload_rows.not_found(digest, "There is no such payload for you, or not all of it")
+        if row.deleted_at is not None:
+            raise payload_rows.deleted(digest, row.deleted_at)
+        return row
+
+    def _damaged(self, digest: bytes, error: PayloadDamaged) -> PayloadDamaged:
+        """Have the operator know: nobody else can mend it."""
+        self._core.log.error("payload.damaged", envelope_digest=digest.hex(), cause=error.message)
+        return error
 
 
 async def _frames(source: Source, offset: int) -> AsyncIterator[bytes]:

@@ -5,15 +5,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import Connection
 
-from folkmoot.server import checks, commits, context, creation, events, pages
+from folkmoot.server import checks, commits, context, creation, deletion, events, pages
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, wait_for
+from folkmoot.server.deletion import Removals
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.link import LinkSession, taken_together
-from folkmoot.server.store import endings, views
+from folkmoot.server.store import endings, searches, views
 from folkmoot.server.store.links import Link
+from folkmoot.server.store.removal_rows import Deleted
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -36,9 +38,10 @@ LOG_LINES_AT_ONCE = 16
 class TaskService(TaskServiceServicer):
     """Stores and forwards; it can read none of it."""
 
-    def __init__(self, core: Core, dispatch: Dispatch) -> None:
+    def __init__(self, core: Core, dispatch: Dispatch, removals: Removals) -> None:
         self._core = core
         self._dispatch = dispatch
+        self._removals = removals
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 
@@ -53,7 +56,7 @@ class TaskService(TaskServiceServicer):
             if creation.is_stored(connection, new):
                 return views.task_and_runs(connection, caller, new.spec.task_id)
             record(connection)
-            stored = creation.store(connection, new, touched)
+            stored = creation.store(connection, new, touched, self._core.quota)
             failpoint("server.task.stored")
             return stored
 
@@ -92,15 +95,12 @@ class TaskService(TaskServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, _rpc: Context) -> pb.ListTasksResponse:
         caller, size = context.caller(), pages.size(request.page_size)
-        wanted: list[ColumnElement[bool]] = []
-        if after := pages.position("tasks", request.page_token, int):
-            wanted.append(task_table.c.position < after[0])
-        if request.genesis:
-            wanted.append(task_table.c.genesis == request.genesis)
-        if request.job_id:
-            wanted.append(task_table.c.job_id == request.job_id)
+        after = pages.position("tasks", request.page_token, int)
 
         def work(connection: Connection) -> pb.ListTasksResponse:
+            wanted = searches.of_tasks(connection, request)
+            if after:
+                wanted.append(task_table.c.position < after[0])
             rows = views.tasks_page(connection, caller, *wanted, most=size + 1)
             tasks = views.task_messages(connection, rows[:size])
             return pb.ListTasksResponse(tasks=tasks, next_page_token=_next_page("tasks", rows, size))
@@ -123,6 +123,35 @@ class TaskService(TaskServiceServicer):
         task, runs = await self._dispatch.write(work)
         failpoint("server.cancellation.committed")
         return pb.CancelTaskResponse(task=task, runs=runs)
+
+    async def DeleteTask(self, request: pb.DeleteTaskRequest, _rpc: Context) -> pb.DeleteTaskResponse:
+        caller, now, task_id, quota = context.caller(), self._core.clock(), request.task_id, self._core.quota
+        author = events.author(now=now)
+
+        def work(connection: Connection, touched: Touched) -> list[str]:
+            gone = deletion.delete_task(connection, caller, task_id, now=now, quota=quota, touched=touched)
+            if gone:
+                author("task.delete", {"task_id": task_id, "deleted_tasks": len(gone)})(connection)
+            failpoint("server.deletion.stored")
+            return gone
+
+        gone = await self._dispatch.write(work)
+        self._removals.hurry()
+        return pb.DeleteTaskResponse(deleted_tasks=len(gone))
+
+    async def DeletePayloads(self, request: pb.DeletePayloadsRequest, _rpc: Context) -> pb.DeletePayloadsResponse:
+        caller, now, task_id, quota = context.caller(), self._core.clock(), request.task_id, self._core.quota
+        author = events.author(now=now)
+
+        def work(connection: Connection) -> Deleted:
+            gone = deletion.delete_payloads(connection, caller, task_id, request.kinds, now=now, quota=quota)
+            data = {"task_id": task_id, "envelopes": gone.envelopes, "size_bytes": gone.size_bytes}
+            author("payload.delete", data)(connection)
+            return gone
+
+        gone = await self._core.store.write(work)
+        self._removals.hurry()
+        return pb.DeletePayloadsResponse(deleted=gone.envelopes, deleted_bytes=gone.size_bytes)
 
     async def WatchTask(self, request: pb.WatchTaskRequest, _rpc: Context) -> AsyncIterator[pb.WatchTaskResponse]:
         caller, task_id, revision = context.caller(), request.task_id, request.after_revision
@@ -160,17 +189,12 @@ class TaskService(TaskServiceServicer):
 
     async def ListRuns(self, request: pb.ListRunsRequest, _rpc: Context) -> pb.ListRunsResponse:
         caller, size = context.caller(), pages.size(request.page_size)
-        wanted: list[ColumnElement[bool]] = []
-        if after := pages.position("runs", request.page_token, int):
-            wanted.append(run_table.c.position < after[0])
-        if request.task_id:
-            wanted.append(run_table.c.task_id == request.task_id)
-        if request.organization_id:
-            wanted.append(run_table.c.organization_id == request.organization_id)
-        if request.state:
-            wanted.append(run_table.c.state == request.state)
+        after = pages.position("runs", request.page_token, int)
 
         def work(connection: Connection) -> pb.ListRunsResponse:
+            wanted = searches.of_runs(connection, request)
+            if after:
+                wanted.append(run_table.c.position < after[0])
             rows = views.runs_page(connection, caller, *wanted, most=size + 1)
             runs = views.run_messages(connection, caller, rows[:size])
             return pb.ListRunsResponse(runs=runs, next_page_token=_next_page("runs", rows, size))
@@ -206,7 +230,7 @@ class TaskService(TaskServiceServicer):
         record = events.prepare(intent="run.commit", data=data, now=now, genesis=caller.genesis)
 
         def work(connection: Connection, touched: Touched) -> Run:
-            if commits.store(connection, ending, caller, touched):
+            if commits.store(connection, ending, caller, touched, self._core.quota):
                 record(connection)
             failpoint("server.commit.stored")
             return views.run(connection, caller, run_id)

@@ -1,6 +1,7 @@
 """Rows of payloads: what an envelope is for, whether all of it is there, and which organizations may read it.
 
-An envelope that is complete never changes. Small ones are in the row; of large ones the payload store has the bytes.
+An envelope that is complete never changes. Small ones are in the row; of large ones the payload store has the bytes. One that is
+deleted leaves its row to say so, until its task is deleted too: removal_rows.
 """
 
 from collections.abc import Collection
@@ -8,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
+from folkmoot.server.quotas import Quota
 from folkmoot.server.store import usage_rows
 from folkmoot.server.store.prepared import Prepared
-from folkmoot.server.store.task_tables import AnyRow, payloads
+from folkmoot.server.store.task_tables import IS_KEPT, AnyRow, payloads
 from folkmoot.server.store.usage_rows import Counted
 from folkmoot.trust import Inspected
 from folkmoot.trust.errors import FolkmootError
@@ -54,6 +56,12 @@ def not_found(digest: bytes, text: str) -> FolkmootError:
     )
 
 
+def deleted(digest: bytes, when: datetime) -> FolkmootError:
+    """Return the error of a payload that was deleted."""
+    text = f"It was deleted on {when:%Y-%m-%d}, on request or because it was old; nothing brings it back"
+    return not_found(digest, text)
+
+
 _FIND = Prepared(
     select(
         *(column for column in payloads.c if column is not payloads.c.envelope),
@@ -68,11 +76,10 @@ def find(connection: Connection, digest: bytes) -> AnyRow | None:
     return row
 
 
-def inline_bytes(connection: Connection, digest: bytes) -> bytes:
-    """Return the bytes of an envelope that is in its row."""
-    return bytes(
-        connection.execute(select(payloads.c.envelope).where(payloads.c.envelope_digest == digest)).scalar_one()
-    )
+def inline_bytes(connection: Connection, digest: bytes) -> bytes | None:
+    """Return the bytes of an envelope that is in its row; None if it is not, any more."""
+    envelope = connection.scalar(select(payloads.c.envelope).where(payloads.c.envelope_digest == digest))
+    return None if envelope is None else bytes(envelope)
 
 
 def may_read(row: AnyRow, organization_id: str) -> bool:
@@ -84,31 +91,47 @@ def may_read(row: AnyRow, organization_id: str) -> bool:
 
 
 def store(
-    connection: Connection, envelopes: Collection[Envelope], *, sender_organization_id: str, now: datetime
+    connection: Connection,
+    envelopes: Collection[Envelope],
+    *,
+    sender_organization_id: str,
+    now: datetime,
+    quota: Quota,
 ) -> dict[bytes, int]:
     """Store envelopes that rode along and take those that were uploaded; return the size of each in bytes.
 
-    Raises PAYLOAD_NOT_FOUND for one that did neither, or that was uploaded for another place.
+    Raises PAYLOAD_NOT_FOUND for one that did neither, that was uploaded for another place or deleted; STORAGE_QUOTA_EXCEEDED.
     """
     digests = {envelope.digest for envelope in envelopes}
     there = {digest: row for digest in digests if (row := find(connection, digest)) is not None}
     new: list[dict[str, Any]] = []
     for envelope in envelopes:
         row = there.get(envelope.digest)
+        if row is not None and row.deleted_at is not None:
+            raise deleted(envelope.digest, row.deleted_at)
         if row is not None and row.completed_at is not None and row.sender_organization_id == sender_organization_id:
             _take(connection, row, envelope)
         elif envelope.inline is None:
             raise not_found(envelope.digest, "The envelope was neither sent along nor uploaded completely")
+        elif row is not None:
+            _replace(connection, row, _row(envelope, sender_organization_id, now), quota)
         else:
-            if row is not None:
-                abandon(connection, envelope.digest)
             new.append(_row(envelope, sender_organization_id, now))
     _INSERT.each(connection, new)
-    if new:
-        size_bytes = sum(row["size_bytes"] for row in new)
+    size_bytes = sum(each["size_bytes"] for each in new)
+    quota.take(connection, sender_organization_id, size_bytes)
+    if size_bytes:
         usage_rows.add(connection, now, Counted(organization_id=sender_organization_id, bytes_stored=size_bytes))
     sizes = {digest: int(row.size_bytes) for digest, row in there.items()}
     return sizes | {envelope.digest: len(envelope.inline) for envelope in envelopes if envelope.inline is not None}
+
+
+def _replace(connection: Connection, row: AnyRow, new: dict[str, Any], quota: Quota) -> None:
+    """Put what rode along in the place of an upload of it; of that, parts may be there."""
+    here = update(payloads).where(payloads.c.envelope_digest == row.envelope_digest)
+    connection.execute(here.values(new | {"remove_at": new["completed_at"]}))
+    quota.give_back(connection, row.sender_organization_id, row.size_bytes)
+    quota.take(connection, new["sender_organization_id"], new["size_bytes"])
 
 
 _INSERT = Prepared(insert(payloads))
@@ -140,15 +163,30 @@ def _take(connection: Connection, row: AnyRow, envelope: Envelope) -> None:
 
 
 def begin(
-    connection: Connection, digest: bytes, size_bytes: int, *, sender_organization_id: str, now: datetime
+    connection: Connection,
+    digest: bytes,
+    size_bytes: int,
+    *,
+    sender_organization_id: str,
+    now: datetime,
+    quota: Quota,
 ) -> bool:
-    """Begin or resume an upload, and return whether there is something to upload; raise ID_TAKEN."""
+    """Begin or resume an upload, and return whether there is something to upload; raise ID_TAKEN, STORAGE_QUOTA_EXCEEDED.
+
+    What was deleted is not taken again as long as anything tells of it: its receipt can still be committed.
+    """
     row = find(connection, digest)
     if row is not None:
+        if row.deleted_at is not None and row.remove_at is not None:
+            text = (
+                "A payload of this name was deleted, and its bytes are just being removed: try again in a few seconds"
+            )
+            raise FolkmootError(ErrorReason.ERROR_REASON_PROVIDER_UNREACHABLE, text)
         if (row.size_bytes, row.sender_organization_id) == (size_bytes, sender_organization_id):
             return row.completed_at is None
         text = "There is a payload of this name, of another size or from another organization"
         raise FolkmootError(ErrorReason.ERROR_REASON_ID_TAKEN, text, metadata={"envelope_digest": digest.hex()})
+    quota.take(connection, sender_organization_id, size_bytes)
     new = {
         "envelope_digest": digest,
         "size_bytes": size_bytes,
@@ -163,31 +201,14 @@ def begin(
     return True
 
 
-def complete(connection: Connection, digest: bytes, place: Place, *, now: datetime) -> None:
-    """Note that all of a payload is on disk, and where it belongs."""
+def complete(connection: Connection, digest: bytes, place: Place, *, now: datetime) -> bool:
+    """Note that all of a payload is on disk, and where it belongs; False if somebody else has, or it was deleted meanwhile."""
     done = {"kind": place.kind, "task_id": place.task_id, "run_id": place.run_id, "completed_at": now}
-    begun = update(payloads).where(payloads.c.envelope_digest == digest, _IS_BEGUN).values(done)
-    stored = connection.execute(begun.returning(payloads.c.sender_organization_id, payloads.c.size_bytes)).first()
-    if stored:
+    begun = update(payloads).where(payloads.c.envelope_digest == digest, IS_KEPT, payloads.c.completed_at.is_(None))
+    stored = connection.execute(
+        begun.values(done).returning(payloads.c.sender_organization_id, payloads.c.size_bytes)
+    ).first()
+    if stored is not None:
         counted = Counted(organization_id=stored.sender_organization_id, bytes_stored=stored.size_bytes)
         usage_rows.add(connection, now, counted)
-
-
-def abandon(connection: Connection, digest: bytes) -> None:
-    """Forget an upload: it turned out to be something else, or is not needed any more."""
-    connection.execute(delete(payloads).where(payloads.c.envelope_digest == digest))
-
-
-def begun_before(connection: Connection, before: datetime) -> list[bytes]:
-    """Return the uploads that were begun before a time and are not complete."""
-    begun = select(payloads.c.envelope_digest).where(_IS_BEGUN, payloads.c.created_at < before)
-    return [bytes(digest) for digest in connection.scalars(begun)]
-
-
-def abandon_begun(connection: Connection, digest: bytes, before: datetime) -> bool:
-    """Forget an upload that was begun before a time, unless it is complete by now; tell whether it was forgotten."""
-    here = delete(payloads).where(payloads.c.envelope_digest == digest, _IS_BEGUN, payloads.c.created_at < before)
-    return connection.execute(here).rowcount > 0
-
-
-_IS_BEGUN = payloads.c.completed_at.is_(None)
+    return stored is not None
