@@ -20,7 +20,7 @@ from folkmoot.cli.exits import Exit
 from folkmoot.cli.profile import Profile
 from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
 from folkmoot.node.config import Setting as NodeSetting
-from folkmoot.node.policy_file import Policy, PolicyLimits, Quotas, Rule
+from folkmoot.node.policy_file import DataframesPolicy, Policy, PolicyLimits, Quotas, Rule
 from folkmoot.server.config import SETTINGS
 from folkmoot.trust.reasons import reason_name, rule_of
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -100,8 +100,9 @@ PROFILE_HEAD = """
 ## Command line: config.toml
 
 `folkmoot login` writes it, in the user's configuration folder or where `--config` or `FOLKMOOT_CONFIG` say. An
-environment variable takes the place of a value in it. Secrets are never in it: `FOLKMOOT_PASSWORD`,
-`FOLKMOOT_PASSPHRASE`, `FOLKMOOT_NEW_PASSWORD` and `FOLKMOOT_SETUP_TOKEN` are read from the environment, or asked for.
+environment variable takes the place of a value in it. Secrets are never in it, and never options: `FOLKMOOT_PASSWORD`,
+`FOLKMOOT_TOTP_CODE`, `FOLKMOOT_API_KEY`, `FOLKMOOT_PASSPHRASE`, `FOLKMOOT_NEW_PASSWORD`, `FOLKMOOT_RESET_TOKEN` and
+`FOLKMOOT_SETUP_TOKEN` are read from the environment, or from the file that a variable of the same name with `_FILE` names, or asked for.
 
 | key | environment | what it is |
 |---|---|---|
@@ -120,6 +121,7 @@ def settings() -> str:
         table("[[allow]]", Rule),
         table("[limits] and [resource_classes.NAME]", PolicyLimits),
         table("[quotas]", Quotas),
+        table("[dataframes]", DataframesPolicy),
     )
     return "".join((SETTINGS_HEAD, server, NODE_HEAD, *node, data, POLICY_HEAD, *policy, PROFILE_HEAD, *profile()))
 
@@ -182,7 +184,9 @@ COMMANDS_HEAD = f"""# Commands
 {NOTE}
 
 `--help` says the same of each, and `folkmoot --config FILE …` chooses whose server, user and keys a command uses
-([settings](settings.md)). Lists come as tables, or as JSON for programs.
+([settings](settings.md)). Lists come as tables; `--json` gives programs the same in a shape that stays as it is: times by
+ISO 8601, ids and names as text, what is absent as null or empty. What can't be taken back asks first, unless `--yes` says so.
+`folkmoot completion bash`, `zsh` or `fish` prints what completes commands in that shell.
 """
 
 EXITS_HEAD = "\n## Exit codes\n\n| code | means |\n|---|---|\n"

@@ -772,12 +772,16 @@ class SubtaskHead(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    DATAFRAMES_FIELD_NUMBER: _builtins.int
+    LEAVES_DATAFRAME_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Names this subtask within the run; chosen by the algorithm, the same at every repetition."""
     name: _builtins.str
     """A few words for people."""
     scratch: _task_pb2.Scratch.ValueType
     """Whether runs share files within the job."""
+    leaves_dataframe: _builtins.str
+    """The name of the dataframe that each run leaves at its node: the one that the parent leaves, or empty."""
     @_builtins.property
     def image(self) -> _task_pb2.Image:
         """The image; absent: this run's."""
@@ -810,6 +814,10 @@ class SubtaskHead(_message.Message):
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubtaskInput]:
         """The inputs, in the order in which their content follows."""
 
+    @_builtins.property
+    def dataframes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the session's dataframes that runs may read; among those that the parent reads or leaves."""
+
     def __init__(
         self,
         *,
@@ -824,10 +832,12 @@ class SubtaskHead(_message.Message):
         resources: _task_pb2.Resources | None = ...,
         grant: _task_pb2.Grant | None = ...,
         inputs: _abc.Iterable[Global___SubtaskInput] | None = ...,
+        dataframes: _abc.Iterable[_builtins.str] | None = ...,
+        leaves_dataframe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "image", b"image", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depends_on", b"depends_on", "grant", b"grant", "image", b"image", "inputs", b"inputs", "key", b"key", "labels", b"labels", "name", b"name", "organization_ids", b"organization_ids", "resources", b"resources", "result_receivers", b"result_receivers", "scratch", b"scratch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataframes", b"dataframes", "depends_on", b"depends_on", "grant", b"grant", "image", b"image", "inputs", b"inputs", "key", b"key", "labels", b"labels", "leaves_dataframe", b"leaves_dataframe", "name", b"name", "organization_ids", b"organization_ids", "resources", b"resources", "result_receivers", b"result_receivers", "scratch", b"scratch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ start takes it over.
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -192,6 +192,7 @@ async def _run_station(
             disk=disk,
             link=link,
         )
+        stack.push_async_callback(station.dataframes.close)
         stack.push_async_callback(executor.close)
         ledger, heads = LedgerWatch(station), HeadWatch(station, link.send)
         intake = Intake(station, executor)
@@ -204,14 +205,24 @@ async def _run_station(
             check_succession(config, station)
             await check_start(station)
             await clear_leftovers(station, scratch)
+            await station.dataframes.clear_leftovers()
             await executor.resume()
             tidying = keep_tidy(station, scratch, keep_days=config.keep_after_commit_days)
             vaulting = [keep_vaulted(station, station.vault)] if station.vault else []
             await first_of(link.run(attendance), ledger.run(), heads.run(), tidying, *vaulting)
 
-        work = asyncio.create_task(first_of(station.connection.run(), attend()))
+        work = asyncio.create_task(_until_gone(station, first_of(station.connection.run(), attend())))
         stack.push_async_callback(_end, link, work)
         yield RunningStation(station, executor, intake, link, runtime.isolation, work)
+
+
+async def _until_gone(station: Station, work: Awaitable[None]) -> None:
+    """Work; a node whose admission has ended keeps no dataframes."""
+    try:
+        await work
+    except AdmissionEnded:
+        await station.dataframes.drop_all()
+        raise
 
 
 def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:

@@ -123,7 +123,7 @@ class Envelopes:
         return self._write_outgoing(sealing, lambda: sealing.digest)
 
     def _write_outgoing(self, pieces: Iterator[bytes], digest: Callable[[], bytes]) -> StoredEnvelope:
-        with _part_file(self._outbox) as (file, path):
+        with part_file(self._outbox) as (file, path):
             size_bytes = sum(file.write(piece) for piece in pieces)
             file.flush()
             os.fdatasync(file.fileno())
@@ -134,7 +134,7 @@ class Envelopes:
         return StoredEnvelope(digest(), size_bytes, None)
 
     def _write_incoming(self, digest: bytes, pieces: Iterator[bytes]) -> None:
-        with _part_file(self._inbox) as (file, path):
+        with part_file(self._inbox) as (file, path):
             for piece in pieces:
                 file.write(piece)
             file.flush()
@@ -170,7 +170,7 @@ async def _prefixed(head: bytes, content: AsyncIterator[bytes]) -> AsyncIterator
 
 
 @contextmanager
-def _part_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def part_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A file in the making, removed unless it was renamed. Raises DiskFull."""
     path = folder / f"{os.urandom(8).hex()}.part"
     with told_if_full():

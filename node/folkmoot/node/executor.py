@@ -267,6 +267,7 @@ class Executor:
                 failpoint("node.run.input_opened")
                 scratch = await with_room(partial(self._open_scratch, run), run_id=run.record.run_id)
                 folders = await self._open_folders(run)
+                await run.dataframes.begin()
                 preparing = partial(self._prepare, run, scratch, folders)
                 refusal = None if adopted else await with_room(preparing, run_id=run.record.run_id)
         except EnvelopeRejected as error:
@@ -278,7 +279,7 @@ class Executor:
         if refusal is not None:
             return refusal
         if adopted:
-            await self._proxy.open(run, self._tables, self._directory(run))
+            await self._proxy.open(run, self._tables_of(run), self._directory(run))
             run.slot.take_later()
         async with run.reports.being(RunState.RUN_STATE_RUNNING):
             return await self._watch(run)
@@ -324,7 +325,7 @@ class Executor:
         )
         run.record = await self._station.journal.transact(lambda connection: records.start_run(connection, starting))
         failpoint("node.run.journaled_as_started")
-        await self._proxy.open(run, self._tables, self._directory(run))
+        await self._proxy.open(run, self._tables_of(run), self._directory(run))
         failpoint("node.run.socket_bound")
         await self._runtime.start(
             RunStart(
@@ -357,10 +358,15 @@ class Executor:
 
     async def _open_folders(self, run: Run) -> Mapping[str, Path]:
         """The folders of data that the run may read."""
-        folders = await self._tables.folders(run.labels)
+        folders = await self._tables.folders(run.task.spec.labels)
         seen = {label: self._runtime.folder_path(label, path) for label, path in folders.items()}
         run.folders = tuple(Folder(label=label, path=path) for label, path in seen.items())
         return folders
+
+    def _tables_of(self, run: Run) -> Tables:
+        """The tables that a run may read: the station's, and dataframes of its session, each whatever the station calls so itself."""
+        sources = run.dataframes.sources()
+        return self._tables.including(sources) if sources else self._tables
 
     async def _watch(self, run: Run) -> Outcome:
         """Wait for the process's end, and end it when its time is over."""

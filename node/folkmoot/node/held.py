@@ -11,11 +11,14 @@ that none is left behind.
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Callable
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from folkmoot.node import decision_records, egress, records
+from folkmoot.node import dataframe_records, decision_records, egress, records
+from folkmoot.node.dataframes import told_of
+from folkmoot.node.egress import Departure
 from folkmoot.node.outcomes import Outcome, cancelled_by, make_receipt, refused
 from folkmoot.node.records import HELD, RunRecord, StoredEnvelope, microseconds, moment
 from folkmoot.node.results import pieces
@@ -28,7 +31,7 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import NodeFrame, RunUpdate
 from folkmoot.v1.proxy_service_pb2 import ResultHead
-from folkmoot.v1.task_pb2 import ExitClass, Isolation, RunState, Waiting, WaitReason
+from folkmoot.v1.task_pb2 import DataframeLeft, ExitClass, Isolation, RunState, Waiting, WaitReason
 
 _SAID = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CRASHED)
 _NOT_THE_ALGORITHMS = (ExitClass.EXIT_CLASS_NOT_STARTED, ExitClass.EXIT_CLASS_LOST)
@@ -71,7 +74,17 @@ async def end_run(
     result = StoredEnvelope(record.result_digest, record.result_size_bytes, None) if record.result_digest else None
     now = max(station.now(), moment(record.started_at_us))  # clocks may be set back meanwhile
     leaving = dataclasses.replace(record, bytes_out=record.bytes_out + record.result_size_bytes)
-    receipt = make_receipt(station, leaving, task.spec, outcome, isolation=isolation, result=result, ended_at=now)
+    dataframe = await _dataframe_left(station, record, task, outcome)
+    receipt = make_receipt(
+        station,
+        leaving,
+        task.spec,
+        outcome,
+        isolation=isolation,
+        result=result,
+        ended_at=now,
+        dataframe=dataframe,
+    )
     ending = dataclasses.replace(
         leaving,
         state=outcome.state,
@@ -86,10 +99,32 @@ async def end_run(
         if result
         else []
     )
-    standing = await station.journal.transact(lambda db: records.end_run(db, ending, new, departures))
+    standing = await station.journal.transact(partial(_let_stand, ending=ending, new=new, departures=departures))
+    if task.spec.HasField("session"):
+        await station.dataframes.settled(task.spec.session.session_id)
     if new is not None and new.inline is not None:
         station.envelopes.remember(new.digest, new.inline)
     return standing
+
+
+def _let_stand(
+    connection: sqlite3.Connection, ending: RunRecord, new: StoredEnvelope | None, departures: Sequence[Departure]
+) -> RunRecord:
+    """Let an end stand, and with it the dataframe that a run has left."""
+    standing = records.end_run(connection, ending, new, departures)
+    dataframe_records.settle(connection, standing)
+    return standing
+
+
+async def _dataframe_left(
+    station: Station, record: RunRecord, task: VerifiedTask, outcome: Outcome
+) -> DataframeLeft | None:
+    """What the receipt tells of the dataframe that a run leaves."""
+    completed = outcome.state == RunState.RUN_STATE_COMPLETED
+    left = await station.dataframes.pending(record) if completed and task.spec.session.leaves else None
+    if left is None:
+        return None
+    return told_of(left, station.policy_file.policy.dataframes.report, minimum_rows=record.minimum_rows)
 
 
 async def decided_about(

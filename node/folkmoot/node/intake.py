@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from folkmoot.node import decision_records, message_records, records
+from folkmoot.node import dataframe_records, decision_records, message_records, records
 from folkmoot.node.decision_records import HELD_BY_PERSON
 from folkmoot.node.judgement import Judgement, judge, record_of, refuse, within_quotas
 from folkmoot.node.message_envelopes import check_message
@@ -21,8 +21,9 @@ from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import BytesSource, EnvelopeRejected, FolkmootError, TrustError, VerifiedTask, inspect
+from folkmoot.trust.encoding import is_uuid
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import Assign, Cancel, PeerMessage, ServerFrame
+from folkmoot.v1.link_pb2 import Assign, Cancel, DropDataframes, PeerMessage, ServerFrame
 from folkmoot.v1.proxy_service_pb2 import SendMessageRequest
 from folkmoot.v1.task_pb2 import RunState
 
@@ -104,6 +105,8 @@ class Intake:
                 return self._cancel(frame.cancel)
             case "peer_message":
                 return await self._message(frame.peer_message)
+            case "drop_dataframes":
+                return self._drop(frame.drop_dataframes)
             case kind:
                 log.warning("link.delivery_unknown", kind=kind, sequence=frame.sequence)
                 return None
@@ -155,6 +158,17 @@ class Intake:
             elif not records.fence_run(connection, cancel.run_id, cancel.attempt):
                 return lambda: None
             return lambda: self._runs.cancel(cancel.run_id)
+
+        return change
+
+    def _drop(self, unwanted: DropDataframes) -> Change | None:
+        """Forget dataframes in the same step as the delivery is journaled; their files go behind it, or at the next start."""
+        if not is_uuid(unwanted.session_id):
+            return None
+
+        def change(connection: sqlite3.Connection) -> Callable[[], None]:
+            dataframe_records.drop(connection, unwanted.session_id, unwanted.name)
+            return lambda: self._station.dataframes.drop_soon(unwanted.session_id, unwanted.name)
 
         return change
 

@@ -157,6 +157,35 @@ SCHEMA = (
     ALTER TABLE egress ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX egress_by_initiator ON egress (initiator_id, left_at_us);
     """,
+    # Version 5: dataframes of sessions
+    """
+    CREATE TABLE dataframes (
+        session_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        file TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        told BLOB NOT NULL,
+        lineage TEXT NOT NULL,
+        stands INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (run_id, attempt)
+    ) STRICT;
+    CREATE UNIQUE INDEX dataframes_standing ON dataframes (session_id, name) WHERE stands = 1;
+
+    CREATE TABLE dataframe_reads (
+        run_id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        file TEXT NOT NULL,
+        lineage TEXT NOT NULL,
+        PRIMARY KEY (run_id, attempt, name)
+    ) STRICT;
+
+    CREATE TABLE dropped_sessions (
+        session_id TEXT PRIMARY KEY
+    ) STRICT;
+    """,
 )
 """One script per version of the schema, in order; PRAGMA user_version counts those that have run. Released ones never change."""
 

@@ -35,6 +35,7 @@ CALL_LIMITS: Mapping[str, CallLimit] = {
     "TakeMessages": CallLimit(per_second=2000, burst=10_000, at_once=16),
     "ReceiveMessages": CallLimit(per_second=2000, burst=10_000, at_once=16),
     "WriteResult": CallLimit(per_second=5, burst=20, at_once=1),
+    "WriteDataframe": CallLimit(per_second=1, burst=10, at_once=1),  # starts a process
     "WriteFailure": CallLimit(per_second=5, burst=20, at_once=1),
     "ReportProgress": CallLimit(per_second=10, burst=100, at_once=4),
     "Log": CallLimit(per_second=50, burst=500, at_once=4),

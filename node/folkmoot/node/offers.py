@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
-from folkmoot.node.policy_file import APPROVAL, RELEASE, VOTED, Policy, PolicyLimits
+from folkmoot.node.policy_file import APPROVAL, RELEASE, REPORT, VOTED, Policy, PolicyLimits
 from folkmoot.node.station import Station
-from folkmoot.v1.link_pb2 import NodeFrame, Offer, PolicySummary
+from folkmoot.v1.link_pb2 import DataframeReport, NodeFrame, Offer, PolicySummary
 from folkmoot.v1.task_pb2 import Isolation, Resources
 
 
@@ -41,8 +41,16 @@ def policy_summary(station: Station, isolation: Isolation.ValueType) -> PolicySu
         opening_hours=opening_hours_texts(policy),
         runs_per_day=policy.quotas.runs_per_day,
         bytes_out_per_day=policy.quotas.bytes_out_per_day,
+        dataframe_report=_report(policy),
         voted_list=VOTED[policy.voted_list],
     )
+
+
+def _report(policy: Policy) -> DataframeReport.ValueType:
+    """What is told of dataframes; nothing where none are left."""
+    if not any(rule.dataframes for rule in policy.allow):
+        return DataframeReport.DATAFRAME_REPORT_UNSPECIFIED
+    return REPORT[policy.dataframes.report]
 
 
 def opening_hours_texts(policy: Policy) -> list[str]:

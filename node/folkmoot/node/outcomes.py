@@ -13,7 +13,7 @@ from folkmoot.node.records import CANCELLED_AT_STATION, RunRecord, StoredEnvelop
 from folkmoot.node.station import Station
 from folkmoot.trust import timestamp
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_pb2 import ExitClass, Isolation, Receipt, RunState, TaskSpec
+from folkmoot.v1.task_pb2 import DataframeLeft, ExitClass, Isolation, Receipt, RunState, TaskSpec
 
 MIB = 1 << 20
 
@@ -111,6 +111,7 @@ def make_receipt(
     isolation: Isolation.ValueType,
     result: StoredEnvelope | None,
     ended_at: datetime,
+    dataframe: DataframeLeft | None = None,
 ) -> Receipt:
     """What the node signs about a run's end. `spec` is None if the task is not proven: then only what arrived is named."""
     return Receipt(
@@ -136,4 +137,5 @@ def make_receipt(
         started_at=timestamp(moment(record.started_at_us)) if record.started_at_us else None,
         ended_at=timestamp(ended_at),
         ledger_position=station.state.position.message(),
+        dataframe=dataframe,
     )

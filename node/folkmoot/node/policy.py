@@ -1,7 +1,8 @@
 """The data owner's word on a run: one pure decision, on verified facts, by the policy in force.
 
 Default deny: a run is accepted only if its runtime is allowed, one [[allow]] rule covers everything that it is (its image and who signed
-that, every organization in its chain, who asked, its function, all of its labels, whatever it may do besides computing), it asks for no
+that, every organization in its chain, who asked, its function, all of its labels and those that the dataframes which it reads were made from,
+whatever it may do besides computing), it asks for no
 more than the limits, and its organization has not used up its day. A refusal names the reason and the rules that it failed at, so that
 the researcher can ask the data owner for exactly what is missing.
 
@@ -49,6 +50,10 @@ class Facts:
     offered_labels: frozenset[str]
     subtasks: bool
     messages: bool
+    dataframes: bool = False
+    """Whether it reads or leaves dataframes of a session."""
+    lineage: tuple[str, ...] | None = ()
+    """The labels that what it reads of its session was made from. None: something of it is not here."""
     memory_bytes: int = 0
     cpu_millis: int = 0
     run_time_seconds: int = 0
@@ -139,7 +144,7 @@ CONDITIONS = (
     Condition(
         "labels",
         ErrorReason.ERROR_REASON_LABEL_NOT_ALLOWED,
-        lambda facts, rule: all(matches(label, rule.labels) for label in facts.labels),
+        lambda facts, rule: all(matches(label, rule.labels) for label in (*facts.labels, *(facts.lineage or ()))),
     ),
     Condition(
         "functions",
@@ -155,6 +160,11 @@ CONDITIONS = (
         "messages",
         ErrorReason.ERROR_REASON_MESSAGES_NOT_ALLOWED,
         lambda facts, rule: rule.messages or not facts.messages,
+    ),
+    Condition(
+        "dataframes",
+        ErrorReason.ERROR_REASON_DATAFRAME_NOT_ALLOWED,
+        lambda facts, rule: rule.dataframes or not facts.dataframes,
     ),
     Condition(
         "resource_classes",
@@ -188,6 +198,7 @@ def facts_of(
         offered_labels=frozenset(offered_labels),
         subtasks=spec.grant.subtask_depth > 0,
         messages=spec.grant.messages == MessageGrant.MESSAGE_GRANT_SIBLINGS,
+        dataframes=spec.HasField("session"),
         memory_bytes=resources.memory_bytes,
         cpu_millis=resources.cpu_millis,
         run_time_seconds=resources.run_time.seconds + (resources.run_time.nanos > 0),
@@ -202,6 +213,8 @@ def decide(facts: Facts, policy: Policy) -> Decision:
     rules = covering_rules(facts, policy)
     if isinstance(rules, Refused):
         return rules
+    if facts.lineage is None:
+        return Refused(ErrorReason.ERROR_REASON_DATAFRAME_NOT_FOUND, "session")
     limits = _limits(facts, policy)
     if isinstance(limits, Refused):
         return limits

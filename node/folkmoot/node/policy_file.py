@@ -32,12 +32,17 @@ from folkmoot.node.opening_hours import OpeningHours, opening_hours, time_zone
 from folkmoot.registry import SignerKey, load_signer_key
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import ApprovalMode, ReleaseMode, VotedList
+from folkmoot.v1.link_pb2 import ApprovalMode, DataframeReport, ReleaseMode, VotedList
 
 APPROVAL = {
     "never": ApprovalMode.APPROVAL_MODE_NEVER,
     "first_use": ApprovalMode.APPROVAL_MODE_FIRST_USE,
     "every_run": ApprovalMode.APPROVAL_MODE_EVERY_RUN,
+}
+REPORT = {
+    "name": DataframeReport.DATAFRAME_REPORT_NAME,
+    "rows": DataframeReport.DATAFRAME_REPORT_ROWS,
+    "columns": DataframeReport.DATAFRAME_REPORT_COLUMNS,
 }
 RELEASE = {"automatic": ReleaseMode.RELEASE_MODE_AUTOMATIC, "held": ReleaseMode.RELEASE_MODE_HELD}
 VOTED = {
@@ -72,6 +77,12 @@ class Rule:
     labels: Annotated[tuple[str, ...], Setting("patterns of data labels")] = ()
     subtasks: Annotated[bool, Setting("whether the algorithm may create subtasks")] = False
     messages: Annotated[bool, Setting("whether sibling runs may message each other")] = False
+    dataframes: Annotated[
+        bool,
+        Setting(
+            "whether runs may leave dataframes here for later tasks of their session, and read those that were made from `labels` alone"
+        ),
+    ] = False
     resource_classes: Annotated[
         tuple[str, ...], Setting("which of [resource_classes] a task may ask for, besides the usual limits")
     ] = ()
@@ -103,6 +114,20 @@ class Quotas:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataframesPolicy:
+    """[dataframes]: what runs leave here for later tasks of their session."""
+
+    report: Annotated[
+        str,
+        Setting(
+            "what receipts, which the server can read, tell of them: the name, the number of rows too, or columns too",
+            choices=tuple(REPORT),
+        ),
+    ] = "name"
+    bytes_per_session: Annotated[int, Setting("what the dataframes of a session may take", minimum=0)] = 10 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """policy.toml."""
 
@@ -130,6 +155,7 @@ class Policy:
         Setting("limits for those who ask for them by name; what one does not say is as in [limits]"),
     ] = field(default_factory=dict)
     quotas: Annotated[Quotas, Setting("the quotas")] = field(default_factory=Quotas)
+    dataframes: Annotated[DataframesPolicy, Setting("dataframes of sessions")] = field(default_factory=DataframesPolicy)
     signers: Annotated[
         Mapping[str, Path], Setting("files with public keys of image signers (PEM), by a name of your own")
     ] = field(default_factory=dict)

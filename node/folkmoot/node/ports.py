@@ -7,7 +7,7 @@ protocols of this file alone, so that a runtime can be a container engine or a p
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from folkmoot.node.patience import Tell
 from folkmoot.v1.proxy_service_pb2 import (
@@ -24,6 +24,9 @@ from folkmoot.v1.proxy_service_pb2 import (
 )
 from folkmoot.v1.task_pb2 import ExitClass, Image, Isolation
 
+if TYPE_CHECKING:
+    from folkmoot.node.data.sources import Source
+
 
 class RunPort(Protocol):
     """What the proxy asks of one run. Errors are FolkmootErrors whose reasons proxy_service.proto lists per call."""
@@ -34,7 +37,7 @@ class RunPort(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Data that the run may read."""
+        """Names of the data that the run may read: labels, and dataframes of its session."""
 
     @property
     def minimum_rows(self) -> int:
@@ -74,6 +77,9 @@ class RunPort(Protocol):
 
     async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:
         """Journal the result. The content raises if the stream broke before its digest; then there is no result."""
+
+    async def write_dataframe(self, content: AsyncIterator[bytes]) -> int:
+        """Check and keep a dataframe (Arrow IPC), which stands when the run completes; give its number of rows."""
 
     async def write_failure(self, message: str, reason: int) -> None:
         """Journal what the algorithm says of its failure."""
@@ -179,6 +185,9 @@ class Tables(Protocol):
 
     def expect_reads(self) -> None:
         """Get ready: a run that may read is about to start."""
+
+    def including(self, sources: "Mapping[str, Source]") -> "Tables":
+        """The same, and other tables in the place of those of the same names."""
 
     async def list_tables(self, labels: Sequence[str]) -> list[Table]:
         """Describe the tables behind labels."""

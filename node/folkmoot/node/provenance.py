@@ -26,4 +26,4 @@ async def unless_signed(run: Run, tell: Tell) -> Outcome | None:
 
 def _decide(run: Run) -> Decision:
     signers = run.station.signatures.signers(run.task.spec.image)
-    return run.station.decide(run.task, function=run.function, image_signers=signers)
+    return run.station.decide(run.task, function=run.function, image_signers=signers, reads=run.dataframes.read)

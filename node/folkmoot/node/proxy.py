@@ -49,7 +49,8 @@ _OPTIONS = (
 
 _log = structlog.get_logger("folkmoot.node.proxy")
 _Context = grpc.aio.ServicerContext[Any, Any]
-_Frame = TypeVar("_Frame", pb.WriteResultRequest, pb.CreateSubtaskRequest)
+_Frame = TypeVar("_Frame", pb.WriteResultRequest, pb.WriteDataframeRequest, pb.CreateSubtaskRequest)
+_Written = TypeVar("_Written", pb.WriteResultRequest, pb.WriteDataframeRequest)
 _Item = TypeVar("_Item")
 _Assignment = asyncio.Future[tuple[RunPort, Tables]]
 
@@ -216,8 +217,15 @@ class ProxyServicer(ProxyServiceServicer):
         async with self._call("WriteResult", context) as (port, _):
             frames = _readable(request_iterator)
             head = (await _first(frames, "head")).head
-            await port.write_result(head.content_type, _result_content(frames))
+            await port.write_result(head.content_type, _digested(frames))
             return pb.WriteResultResponse()
+
+    async def WriteDataframe(
+        self, request_iterator: AsyncIterator[pb.WriteDataframeRequest], context: _Context
+    ) -> pb.WriteDataframeResponse:
+        async with self._call("WriteDataframe", context) as (port, _):
+            content = _digested(_readable(request_iterator))
+            return pb.WriteDataframeResponse(rows=await port.write_dataframe(content))
 
     async def WriteFailure(self, request: pb.WriteFailureRequest, context: _Context) -> pb.WriteFailureResponse:
         async with self._call("WriteFailure", context, request) as (port, _):
@@ -287,8 +295,8 @@ async def _first(requests: AsyncIterator[_Frame], kind: str) -> _Frame:
     raise _broken(f"the first message must be the {kind}")
 
 
-async def _result_content(requests: AsyncIterator[pb.WriteResultRequest]) -> AsyncIterator[bytes]:
-    """Give the bytes of a result; raise unless the digest of exactly these bytes ends the stream."""
+async def _digested(requests: AsyncIterator[_Written]) -> AsyncIterator[bytes]:
+    """Give the bytes of a result, or a dataframe; raise unless the digest of exactly these bytes ends the stream."""
     seen = hashlib.sha256()
     async for request in requests:
         match request.WhichOneof("frame"):
@@ -300,8 +308,8 @@ async def _result_content(requests: AsyncIterator[pb.WriteResultRequest]) -> Asy
             case "digest":
                 raise FolkmootError(ErrorReason.ERROR_REASON_MALFORMED, "the digest is not that of the bytes that came")
             case _:
-                raise _broken("after the head come bytes, and then the digest")
-    raise _broken("the stream ended without its digest: this is no result")
+                raise _broken("first come bytes, and then the digest")
+    raise _broken("the stream ended without its digest: nothing was written")
 
 
 async def _subtask_content(requests: AsyncIterator[pb.CreateSubtaskRequest], size_bytes: int) -> AsyncIterator[bytes]:

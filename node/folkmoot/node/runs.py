@@ -25,6 +25,7 @@ from folkmoot.node.policy import Refused
 from folkmoot.node.records import RunRecord, StoredEnvelope, moment
 from folkmoot.node.reports import Reports
 from folkmoot.node.results import pieces
+from folkmoot.node.run_dataframes import RunDataframes
 from folkmoot.node.slots import Slot
 from folkmoot.node.station import Station
 from folkmoot.node.subtasks import Subtasks
@@ -73,13 +74,14 @@ class Run:
         self.input: RunInput | None = None
         self.scratch_path = ""
         self.folders: tuple[Folder, ...] = ()
+        self.dataframes = RunDataframes(station, self)
         pool = station.central_slots if task.spec.grant.subtask_depth else station.slots
         self.slot = Slot(pool, task.spec.task_id)
         self.reports = Reports(station, self, send)
         self.messages = Messages(station, self, send)
         self._subtasks = Subtasks(station, self)
         self._isolation = isolation
-        self._ending = asyncio.Lock()
+        self.ending = asyncio.Lock()
         self._leaving = Gate()
         self._ends = False
 
@@ -93,7 +95,7 @@ class Run:
     @property
     def labels(self) -> tuple[str, ...]:
         """See RunPort."""
-        return tuple(self.task.spec.labels)
+        return (*self.task.spec.labels, *self.task.spec.session.dataframes)
 
     @property
     def minimum_rows(self) -> int:
@@ -128,7 +130,7 @@ class Run:
         signers = (
             self.station.signatures.signers(self.task.spec.image) if self.station.policy_file.signer_keys else None
         )
-        decision = self.station.decide(self.task, function=function, image_signers=signers)
+        decision = self.station.decide(self.task, function=function, image_signers=signers, reads=self.dataframes.read)
         if isinstance(decision, Refused):
             raise FolkmootError(decision.reason, f"the node's policy does not allow it any more: {decision.rule}")
 
@@ -164,6 +166,8 @@ class Run:
             minimum_rows=self.record.minimum_rows,
             folders=self.folders,
             module=spec.image.process.module,
+            dataframes=spec.session.dataframes,
+            leaves_dataframe=spec.session.leaves,
             deadline=timestamp(began + timedelta(seconds=self.record.run_time_seconds)),
         )
 
@@ -263,7 +267,7 @@ class Run:
     async def write_result(self, content_type: str, content: AsyncIterator[bytes]) -> None:
         """See RunPort."""
         measured = Measured(content, content_type, self.record.result_limit_bytes)
-        async with self._ending:
+        async with self.ending:
             if self.record.stands:
                 async for _ in measured:
                     pass
@@ -279,18 +283,22 @@ class Run:
                     raise
             self._require_written(measured.digest)
 
+    async def write_dataframe(self, content: AsyncIterator[bytes]) -> int:
+        """See RunPort."""
+        return await self.dataframes.write(content)
+
     async def write_failure(self, message: str, reason: int) -> None:
         """See RunPort."""
         failure = Failure(message=message, reason=ErrorReason.ValueType(reason))
         content_digest = digest_of(FAILURE_CONTENT_TYPE, digest(failure.SerializeToString(deterministic=True)))
-        async with self._ending:
+        async with self.ending:
             if not self.record.stands:
                 await self._end_with(FAILED, failure, content_digest)
             self._require_written(content_digest)
 
     async def end(self, outcome: Outcome) -> RunRecord:
         """Let the run end without a word of the algorithm; if it had the last word already, that stands."""
-        async with self._ending:
+        async with self.ending:
             if self.record.stands:
                 return self.record
             if outcome.text:

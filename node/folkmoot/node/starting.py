@@ -103,7 +103,9 @@ def opens_text(opens: datetime) -> str:
 def _noted_decision(run: Run, prepared: PreparedImage, used_today: Usage | None) -> Accepted | Outcome:
     """What the policy in force says, which the data owner may have changed; what it gives, and to which image, goes into the run's record."""
     signers = run.station.signatures.signers(run.task.spec.image)
-    decision = run.station.decide(run.task, function=run.function, image_signers=signers, used_today=used_today)
+    decision = run.station.decide(
+        run.task, function=run.function, image_signers=signers, used_today=used_today, reads=run.dataframes.read
+    )
     judged = dataclasses.replace(run.record, policy_digest=run.station.policy_file.digest)
     if isinstance(decision, Refused):
         run.record = judged

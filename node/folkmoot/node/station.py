@@ -6,7 +6,7 @@ comes in is opened by `open`, against the station's own verified ledger, and onl
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,8 @@ import structlog
 from folkmoot.node.admission import require_not_ended
 from folkmoot.node.config import CollaborationConfig
 from folkmoot.node.connection import Connection
+from folkmoot.node.dataframe_records import StoredDataframe
+from folkmoot.node.dataframes import Dataframes
 from folkmoot.node.doubts import WAITS, Doubts
 from folkmoot.node.egress import Departure
 from folkmoot.node.envelopes import Envelopes
@@ -113,9 +115,11 @@ class Station:
     doubts: Doubts = field(init=False)
     heads: HeadStatements = field(init=False)
     signatures: ImageSignatures = field(init=False)
+    dataframes: Dataframes = field(init=False)
     _signs: tuple[Position, SignsOfLife] | None = None
 
     def __post_init__(self) -> None:
+        self.dataframes = Dataframes(self.directory, self.journal)
         self.doubts, self.heads = Doubts(self.directory), HeadStatements(self.replica)
         self.signatures = ImageSignatures(
             self.directory,
@@ -152,12 +156,17 @@ class Station:
         function: str | None = None,
         image_signers: frozenset[str] | None = None,
         used_today: Usage | None = None,
+        reads: Sequence[StoredDataframe] | None = None,
     ) -> Decision:
-        """What the policy in force says of a task, by what is known of it so far."""
+        """What the policy in force says of a task, by what is known of it so far: of one that has begun, which dataframes it reads."""
         initiators = tuple((each, self.state.own_name(each)) for each in task.initiators)
         facts = facts_of(task, initiators, self.config.data.keys(), self.config.runtime)
-        voted = self.state.allowed_algorithm(facts.image, function, facts.labels, self.now()) is not None
-        known = replace(facts, voted=voted, function=function, image_signers=image_signers, used_today=used_today)
+        read = self.dataframes.find(task.spec.session) if reads is None else reads
+        lineage = None if read is None else tuple(sorted({label for each in read for label in each.lineage}))
+        labels = (*facts.labels, *(lineage or ()))
+        voted = self.state.allowed_algorithm(facts.image, function, labels, self.now()) is not None
+        facts = replace(facts, lineage=lineage, voted=voted)
+        known = replace(facts, function=function, image_signers=image_signers, used_today=used_today)
         return decide(known, self.policy_file.policy)
 
     def receivers(self, organization_ids: Iterable[str]) -> list[Receiver] | None:

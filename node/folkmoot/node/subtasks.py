@@ -39,7 +39,7 @@ from folkmoot.trust import (
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead, SubtaskInput
-from folkmoot.v1.task_pb2 import Dependency, Initiator, Parent, Receiver, TaskChain, TaskInputRef, TaskSpec
+from folkmoot.v1.task_pb2 import Dependency, Initiator, Parent, Receiver, SessionUse, TaskChain, TaskInputRef, TaskSpec
 from folkmoot.v1.task_service_pb2 import (
     CancelTaskRequest,
     CreateTaskRequest,
@@ -260,6 +260,7 @@ class Subtasks:
             ],
             labels=head.labels,
             scratch=head.scratch,
+            session=_session(head, parent.spec.session.session_id),
             resources=head.resources if head.HasField("resources") else None,
             max_attempts=parent.spec.max_attempts,
             grant=bare_grant(head.grant, parent.spec) if head.HasField("grant") else None,
@@ -345,6 +346,13 @@ class Subtasks:
         if task.digest != digests[task_id] or task.spec.job_id != spec.job_id:
             raise TaskNotProven(f"the server gave another task than the dependency {task_id}")
         return task
+
+
+def _session(head: SubtaskHead, session_id: str) -> SessionUse | None:
+    """What a subtask does with its parent's session."""
+    if not head.dataframes and not head.leaves_dataframe:
+        return None
+    return SessionUse(session_id=session_id, dataframes=head.dataframes, leaves=head.leaves_dataframe)
 
 
 def _references(head: SubtaskHead, stored: Sequence[StoredEnvelope]) -> list[TaskInputRef]:

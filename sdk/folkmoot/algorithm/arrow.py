@@ -166,6 +166,19 @@ def is_table(value: object) -> bool:
     return hasattr(type(value), "__arrow_c_stream__")
 
 
+def from_columns(columns: Mapping[str, object]) -> object:
+    """Return a table of columns by name, each a sequence of values; it takes pyarrow or polars."""
+    if importlib.util.find_spec("pyarrow"):
+        import pyarrow as pa
+
+        return pa.table(dict(columns))
+    if importlib.util.find_spec("polars"):
+        import polars as pl
+
+        return pl.DataFrame(dict(columns))
+    raise ArrowLibraryMissing("to make a table of columns, add polars or pyarrow to the algorithm's requirements.txt")
+
+
 def write(value: object) -> bytes:
     """Return a table of any library as an Arrow IPC stream."""
     if type(value).__module__.startswith("polars."):  # its text is of a kind that not every other library can write

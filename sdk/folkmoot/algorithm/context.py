@@ -15,7 +15,7 @@ from folkmoot.algorithm.organizations import Named, Organization, address, addre
 from folkmoot.algorithm.proxy import Proxy
 from folkmoot.algorithm.table import Table
 from folkmoot.algorithm.tasks import Dependency, Subtask
-from folkmoot.algorithm.values import encode_input
+from folkmoot.algorithm.values import encode_input, encode_table
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1 import task_pb2
@@ -116,6 +116,24 @@ class Context:
         return Path(known[label])
 
     @property
+    def dataframes(self) -> tuple[str, ...]:
+        """Names of the session's dataframes that this run may read, as tables of these names."""
+        return tuple(self._run.dataframes)
+
+    @property
+    def leaves(self) -> str:
+        """The name of the dataframe that this run is to leave; empty: none."""
+        return self._run.leaves_dataframe
+
+    def leave(self, table: object) -> int:
+        """Leave a dataframe at this node for later tasks of the session, under the name that the task says; return its number of rows.
+
+        A table of pandas, polars or Arrow, or a dict of columns. It stays here, and stands when this run has completed; what was left
+        under the name before is replaced then. Called again, the last one counts. DataframeNotAllowed if the task asks for none.
+        """
+        return self._proxy.write_dataframe(encode_table(table))
+
+    @property
     def minimum_rows(self) -> int:
         """The fewest rows that the data owner gives at once; 0: any."""
         return self._run.minimum_rows
@@ -142,6 +160,8 @@ class Context:
         result_receivers: Iterable[Named] = (),
         depends_on: Iterable[Subtask | str] = (),
         scratch: bool = False,
+        dataframes: Sequence[str] = (),
+        leaves: str = "",
         messages: bool = False,
         subtask_depth: int = 0,
         subtask_number: int = 0,
@@ -151,7 +171,8 @@ class Context:
 
         Executed by `organizations` (None: all members) with the same `arguments`, or each with its own ones on top of them; on the
         data of `labels` (None: this run's); by `image` (empty: this run's). Only `result_receivers` (none: this run's organization)
-        can read the results. It starts when the tasks of `depends_on` are completed.
+        can read the results. It starts when the tasks of `depends_on` are completed. Its runs read `dataframes` of this task's
+        session, those that this one reads or leaves, and each leaves `leaves`, which is what this one leaves.
         `key` names it within this run, so that a repeated call gives the same subtask; without one, the first call of a run
         gets the first key, and so on.
         """
@@ -173,6 +194,8 @@ class Context:
             labels=self.labels if labels is None else labels,
             scratch=task_pb2.SCRATCH_JOB if scratch else task_pb2.SCRATCH_UNSPECIFIED,
             grant=grant,
+            dataframes=dataframes,
+            leaves_dataframe=leaves,
             inputs=[one for one, _ in inputs],
         )
         task_id = self._proxy.create_subtask(head, (piece for _, pieces in inputs for piece in pieces))

@@ -102,6 +102,12 @@ class QueryInvalid(AlgorithmError):
     usual_reason = reasons.ERROR_REASON_QUERY_INVALID
 
 
+class DataframeNotAllowed(AlgorithmError):
+    """The task names no dataframe that its runs leave, or the data owner lets none be left."""
+
+    usual_reason = reasons.ERROR_REASON_DATAFRAME_NOT_ALLOWED
+
+
 class OrganizationNotFound(AlgorithmError):
     """There is no such organization; the message names those there are."""
 

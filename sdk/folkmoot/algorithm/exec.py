@@ -5,12 +5,13 @@
 The program finds, in the folder that FOLKMOOT_INPUT names:
 
     arguments.json                    the arguments, a JSON object
-    context.json                      organization, siblings, members, initiator, labels, task_id, run_id, attempt, deadline
+    context.json                      organization, siblings, members, initiator, labels, dataframes, leaves, task_id, run_id, attempt, deadline
     attachments/NAME.arrow | .bytes   arguments that are tables or bytes
-    tables/LABEL.arrow | .csv | .json the data, in the form that algorithm.toml asks for
+    tables/LABEL.arrow | .csv | .json the data, in the form that algorithm.toml asks for; so are dataframes of the session, by their names
 
 and writes one file into the folder that FOLKMOOT_OUTPUT names: result.json, result.arrow (an Arrow IPC stream) or result.bytes; or
-failure.txt, whose text whoever gets the results can read. Both folders lie in memory, and count as the run's. A program that ends with
+failure.txt, whose text whoever gets the results can read. Beside a result it may write dataframe.arrow (an Arrow IPC stream), which stays
+at the node for later tasks of the session, under the name that the task says. Both folders lie in memory, and count as the run's. A program that ends with
 another code than 0 has failed; one that is killed has crashed. What it prints stays at the node, but for the last of it when it crashes.
 
 In CSV a missing value and an empty text look the same; dates and times are ISO 8601, bytes are base64.
@@ -41,6 +42,7 @@ from folkmoot.algorithm.table import Table
 INPUT_VARIABLE = "FOLKMOOT_INPUT"
 OUTPUT_VARIABLE = "FOLKMOOT_OUTPUT"
 FAILURE = "failure.txt"
+DATAFRAME = "dataframe.arrow"
 
 Rows = Iterator[dict[str, list[Any]]]
 
@@ -88,7 +90,10 @@ def _compute(program: Program, folder: Path, ctx: Context, /, **arguments: objec
         _write_tables(given / "tables", ctx, program, arguments)
         places = {INPUT_VARIABLE: str(given), OUTPUT_VARIABLE: str(taken)}
         done = subprocess.run(program.command, cwd=folder, env={**os.environ, **places}, check=False)
-        return _outcome(program, done.returncode, taken)
+        outcome = _outcome(program, done.returncode, taken)
+        if (dataframe := taken / DATAFRAME).is_file():
+            ctx.leave(Table.from_ipc(dataframe.read_bytes()))
+        return outcome
 
 
 # ---- what it is given ----------------------------------------------------------------------------------------------
@@ -118,6 +123,8 @@ def _facts(ctx: Context) -> dict[str, object]:
         "members": [asdict(one) for one in ctx.members],
         "initiator": asdict(ctx.initiator),
         "labels": list(ctx.labels),
+        "dataframes": list(ctx.dataframes),
+        "leaves": ctx.leaves,
         "deadline": ctx.deadline.isoformat(),
     }
 
@@ -127,7 +134,7 @@ def _write_tables(folder: Path, ctx: Context, program: Program, arguments: Mappi
     if program.tables == "none":
         return
     columns = program.wanted_columns(arguments)
-    for label in ctx.labels:
+    for label in (*ctx.labels, *ctx.dataframes):
         table = ctx.table(label, columns=columns)
         _WRITERS[program.tables](table, folder / f"{label}.{program.tables}")
 

@@ -173,6 +173,17 @@ class Proxy:
 
         self._repeat(lambda: self._stub.WriteResult(requests(), wait_for_ready=True))
 
+    def write_dataframe(self, content: bytes) -> int:
+        """Leave a dataframe, an Arrow IPC stream, at the node; return its number of rows."""
+        digest = hashlib.sha256(content).digest()
+
+        def requests() -> Iterator[pb.WriteDataframeRequest]:
+            for data in frames([content]):
+                yield pb.WriteDataframeRequest(data=data)
+            yield pb.WriteDataframeRequest(digest=digest)
+
+        return self._repeat(lambda: self._stub.WriteDataframe(requests(), wait_for_ready=True)).rows
+
     def write_failure(self, message: str, reason: ErrorReason.ValueType) -> None:
         """Say that the algorithm failed, and why."""
         request = pb.WriteFailureRequest(message=message, reason=reason)

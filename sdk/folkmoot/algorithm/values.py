@@ -70,6 +70,22 @@ def encode(value: object, *, name: str = "result") -> Encoded:
     return Encoded(JSON_TYPE, _json_text(value, name).encode())
 
 
+def encode_table(value: object, *, name: str = "the dataframe") -> bytes:
+    """Return a table, or columns by name, as an Arrow IPC stream; NotSerializable if it is neither."""
+    if isinstance(value, Mapping):
+        try:
+            value = arrow.from_columns(value)
+        except (TypeError, ValueError) as error:
+            raise NotSerializable(
+                f"{name} is no table: its columns must be sequences of one length: {error}"
+            ) from error
+    if not arrow.is_table(value):
+        raise NotSerializable(
+            f"{name} is no table of pandas, polars or Arrow, and no dict of columns: it is {type(value).__name__}"
+        )
+    return _table_bytes(value, name)
+
+
 def decode(content_type: str, content: bytes) -> Any:
     """Return the value that the bytes stand for; ContentInvalid if they are not what their media type says."""
     match content_type:

@@ -38,6 +38,7 @@ from folkmoot.client.algorithms import (
     ProposalState,
 )
 from folkmoot.client.approvals import Approval
+from folkmoot.client.data_sessions import AsyncSession, AsyncSessions, Dataframe, DataframePart, SessionInfo
 from folkmoot.client.drafting import Resources, Subtasks
 from folkmoot.client.governance import JoinAttempt, reason_to_keep
 from folkmoot.client.governing import AsyncGovernance
@@ -52,7 +53,7 @@ from folkmoot.client.provider import CodeLogin, DeviceCode, DeviceLogin
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
-from folkmoot.client.sync import Algorithms, Client, Governance, Keys, Task, Tasks, Vault
+from folkmoot.client.sync import Algorithms, Client, Governance, Keys, Session, Sessions, Task, Tasks, Vault
 from folkmoot.client.task import AsyncTask, RunStatus, TaskState
 from folkmoot.client.tasks import AsyncTasks, TaskSummary
 from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret
@@ -72,6 +73,8 @@ __all__ = [
     "AsyncGovernance",
     "AsyncKeys",
     "AsyncServerClient",
+    "AsyncSession",
+    "AsyncSessions",
     "AsyncTask",
     "AsyncTasks",
     "AsyncVault",
@@ -79,6 +82,8 @@ __all__ = [
     "Client",
     "CodeLogin",
     "Collaboration",
+    "Dataframe",
+    "DataframePart",
     "DescribedFunction",
     "DescribedParameter",
     "DeviceCode",
@@ -119,6 +124,9 @@ __all__ = [
     "RunStatus",
     "ServerClient",
     "ServerInfo",
+    "Session",
+    "SessionInfo",
+    "Sessions",
     "Standing",
     "Study",
     "Subtasks",

@@ -9,6 +9,7 @@ from folkmoot.client.admin.aio import AsyncServerClient, Source
 from folkmoot.client.admin.studies import AsyncStudies
 from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.connection import Connection, default_state_directory
+from folkmoot.client.data_sessions import AsyncSessions
 from folkmoot.client.drafting import Earlier
 from folkmoot.client.encryption import Expectation
 from folkmoot.client.governing import AsyncGovernance
@@ -150,6 +151,7 @@ class AsyncClient(AsyncServerClient):
         self.governance = AsyncGovernance(self.connection, governing)
         self.keys = AsyncKeys(self.connection, keyring, governing)
         self.studies = AsyncStudies(self.connection)
+        self.sessions = AsyncSessions(self.connection)
         self.tasks = AsyncTasks(self.connection)
         self.vault = AsyncVault(self.connection)
 

@@ -14,14 +14,15 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from folkmoot.client.admin.studies import AsyncStudies, chosen
 from folkmoot.client.connection import Connection
+from folkmoot.client.data_sessions import AsyncSessions
 from folkmoot.client.functions import check_call
-from folkmoot.client.images import resolve_image
+from folkmoot.client.images import LocalEngineImage, resolve_image
 from folkmoot.client.inputs import Arguments, Group, SealedInput, groups, seal_input
 from folkmoot.client.own import Own
 from folkmoot.client.published import Published, published
 from folkmoot.trust import FolkmootError, Member, State, timestamp, uuid7
 from folkmoot.v1 import errors_pb2, task_pb2
-from folkmoot.v1.task_pb2 import Grant, Image, Initiator, MessageGrant, Receiver, Scratch, TaskSpec
+from folkmoot.v1.task_pb2 import Grant, Image, Initiator, MessageGrant, Receiver, Scratch, SessionUse, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Subtasks:
 
     depth: int = 1
     number: int = 10
-    images: tuple[str, ...] = ()
+    images: tuple[str | Image, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class Resources:
     """Thousandths of a processor."""
     run_time: timedelta | None = None
     resource_class: str = ""
+
+
+class UsedSession(Protocol):
+    """A session that a task uses."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
 
 
 class Earlier(Protocol):
@@ -98,7 +107,7 @@ class Draft:
 async def draft(
     connection: Connection,
     *,
-    image: str,
+    image: str | Image,
     function: str,
     organizations: Sequence[str] | None = None,
     study: str = "",
@@ -110,6 +119,9 @@ async def draft(
     result_receivers: Sequence[str] | None = None,
     after: Sequence[Earlier] = (),
     scratch: bool = False,
+    session: UsedSession | str = "",
+    dataframes: Sequence[str] = (),
+    leaves: str = "",
     messages: bool = False,
     subtasks: Subtasks | None = None,
     resources: Resources | None = None,
@@ -124,9 +136,10 @@ async def draft(
         (await connection.member(name)).organization_id: one for name, one in (arguments_by_organization or {}).items()
     }
     parts = groups([one.organization_id for one in executing], arguments or {}, by_organization)
-    resolved, engine_image = await resolve_image(image)
+    resolved, engine_image = await _pinned(image)
     check_calls(await published(resolved, engine_image), function, parts, labels=labels)
-    subtask_images = [(await resolve_image(text))[0] for text in subtasks.images] if subtasks else []
+    subtask_images = [(await _pinned(one))[0] for one in subtasks.images] if subtasks else []
+    use = await session_use(connection, session, dataframes, leaves)
     now = datetime.now(UTC)
     task_id = uuid7(now, urandom)
     state = await connection.state_for_new_work(one.organization_id for one in executing)
@@ -145,6 +158,7 @@ async def draft(
         depends_on=[task_pb2.Dependency(task_id=one.id, task_digest=one.digest) for one in after],
         labels=labels,
         scratch=Scratch.SCRATCH_JOB if scratch else Scratch.SCRATCH_UNSPECIFIED,
+        session=use,
         resources=resources_message(resources),
         max_attempts=max_attempts,
         grant=grant_message(messages=messages, subtasks=subtasks, images=subtask_images),
@@ -153,6 +167,25 @@ async def draft(
         ledger_position=state.position.message(),
     )
     return Draft(spec, function, parts, expires_in, own, state, now, (*executing, *reading))
+
+
+async def _pinned(image: str | Image) -> tuple[Image, LocalEngineImage | None]:
+    """The image that a text names; one that an earlier task has pinned stays what it is."""
+    return (image, None) if isinstance(image, Image) else await resolve_image(image)
+
+
+async def session_use(
+    connection: Connection, session: UsedSession | str, dataframes: Sequence[str], leaves: str
+) -> SessionUse | None:
+    """What the task's runs do with a session; None if there is none. Raises SESSION_NOT_FOUND, INVALID_FIELD."""
+    if not session:
+        if dataframes or leaves:
+            text = "dataframes belong to a session: say which, `session=client.sessions.create(NAME)`"
+            raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=(("session", text),))
+        return None
+    if isinstance(session, str):
+        session = await AsyncSessions(connection).get(session)
+    return SessionUse(session_id=session.id, dataframes=dataframes, leaves=leaves)
 
 
 async def asked(

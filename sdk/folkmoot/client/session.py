@@ -36,6 +36,7 @@ from folkmoot.v1.auth_service_pb2 import Tokens
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from folkmoot.v1.key_service_pb2_grpc import KeyServiceStub
 from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
+from folkmoot.v1.session_service_pb2_grpc import SessionServiceStub
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
     from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceAsyncStub
+    from folkmoot.v1.session_service_pb2_grpc import SessionServiceAsyncStub
     from folkmoot.v1.task_service_pb2_grpc import TaskServiceAsyncStub
 
 log = logging.getLogger("folkmoot.client")
@@ -116,6 +118,11 @@ class Session:
     def tasks(self) -> "TaskServiceAsyncStub":
         """Stub of TaskService."""
         return TaskServiceStub(self.channel)
+
+    @cached_property
+    def sessions(self) -> "SessionServiceAsyncStub":
+        """Stub of SessionService."""
+        return SessionServiceStub(self.channel)
 
     @cached_property
     def payloads(self) -> "PayloadServiceAsyncStub":
@@ -224,6 +231,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the login; empty before it."""
+        return self._tokens or Tokens()
 
     def forget_tokens(self) -> None:
         """Log in anew before the next call: the tokens were ended."""

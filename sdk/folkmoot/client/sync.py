@@ -3,12 +3,15 @@
 Every method here is made from its asynchronous one; a test compares the two surfaces, so that they can't drift apart.
 """
 
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 from folkmoot.client.admin.aio import Source
 from folkmoot.client.admin.sync import ServerFacade, Studies
 from folkmoot.client.aio import AsyncClient, Collaboration, Organization
 from folkmoot.client.algorithms import AsyncAlgorithms
+from folkmoot.client.data_sessions import AsyncSession, AsyncSessions, SessionInfo
 from folkmoot.client.governing import AsyncGovernance
 from folkmoot.client.logins import Credentials, TotpCode
 from folkmoot.client.loop import blocking, iterating, run
@@ -67,6 +70,10 @@ class Task:
     cancel = blocking(AsyncTask.cancel)
     logs = iterating(AsyncTask.logs)
 
+    def repeat(self, **changes: Any) -> "Task":
+        """See `AsyncTask.repeat`."""
+        return Task(run(self._core.repeat(**changes)))
+
 
 class Tasks:
     """The tasks of one collaboration."""
@@ -78,6 +85,50 @@ class Tasks:
     check = blocking(AsyncTasks.check)
     get = blocking(AsyncTasks.get, Task)
     list = blocking(AsyncTasks.list)
+
+
+class Session:
+    """A session that exists. Made by `sessions.create`, `sessions.get` and `sessions.list`."""
+
+    def __init__(self, core: AsyncSession) -> None:
+        self._core = core
+
+    @property
+    def info(self) -> SessionInfo:
+        """The session, as the server told it."""
+        return self._core.info
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._core.id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._core.name
+
+    dataframes = blocking(AsyncSession.dataframes)
+    delete_dataframe = blocking(AsyncSession.delete_dataframe)
+
+
+class Sessions:
+    """The sessions of one collaboration. `session` is a session's name or id, or one that was made or read here."""
+
+    def __init__(self, core: AsyncSessions) -> None:
+        self._core = core
+
+    create = blocking(AsyncSessions.create, Session)
+    get = blocking(AsyncSessions.get, Session)
+    update = blocking(AsyncSessions.update, Session)
+    delete = blocking(AsyncSessions.delete)
+
+    def list(self, *, name_prefix: str = "") -> Iterator[Session]:
+        """See `AsyncSessions.list`."""
+        for core in self._listed(name_prefix=name_prefix):
+            yield Session(core)
+
+    _listed = iterating(AsyncSessions.list)
 
 
 class Algorithms:
@@ -200,6 +251,7 @@ class Client(ServerFacade):
         self.governance = Governance(core.governance)
         self.keys = Keys(core.keys)
         self.studies = Studies(core.studies)
+        self.sessions = Sessions(core.sessions)
         self.tasks = Tasks(core.tasks)
         self.vault = Vault(core.vault)
 

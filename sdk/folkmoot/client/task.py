@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from folkmoot.client.approvals import Approval, approvals_of
 from folkmoot.client.connection import Connection
@@ -16,6 +17,7 @@ from folkmoot.client.logs import LogLine, run_log
 from folkmoot.client.names import name_of
 from folkmoot.client.opening import as_proven, progress_of, result_of
 from folkmoot.client.progress import nothing, shown
+from folkmoot.client.repeating import asked_before
 from folkmoot.client.results import Proof, Result, RunState, run_state
 from folkmoot.client.session import is_away
 from folkmoot.client.submission import Submission
@@ -166,6 +168,16 @@ class AsyncTask:
     async def _why(self, ledger: State, told: task_pb2.Run) -> Why | None:
         run, proven = await as_proven(self._connection, self._task, told)
         return why(self._organization(ledger, run), run, now=datetime.now(UTC), proven=proven)
+
+    async def repeat(self, **changes: Any) -> "AsyncTask":
+        """Make the task again, with what `tasks.create` takes where it is to be different: a new task, signed and sealed anew.
+
+        Image, function, arguments, organizations and all else are those of this one. Its arguments can be had if its input was sealed to
+        the own organization; otherwise `function` and `arguments` have to be given. Raises what `tasks.create` raises.
+        """
+        from folkmoot.client.tasks import AsyncTasks
+
+        return await AsyncTasks(self._connection).create(**await asked_before(self._connection, self._task, changes))
 
     async def cancel(self) -> None:
         """Cancel the task and all below it; runs that have ended stay as they are."""

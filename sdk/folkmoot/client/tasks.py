@@ -42,8 +42,8 @@ class AsyncTasks:
         list of them, by its name, which the server tells and the ledger must show as members. `arguments`: JSON values, bytes and
         tables, for all; `arguments_by_organization` adds to or replaces them for some. `result_receivers`: who can read the results,
         by default the own organization. `after`: tasks of the same job that must be completed before; their results can be read where
-        they were sealed to the executing organization. `scratch`: runs of the job share files at each node. `messages`: sibling runs
-        may message each other. `expires_in`: until when runs may start, at most 7 days.
+        they were sealed to the executing organization. `scratch`: runs of the job share files at each node. `session`: a session, or its
+        name or id; runs read its `dataframes` as tables of these names, and each leaves `leaves` there. `messages`: sibling runs may message each other. `expires_in`: until when runs may start, at most 7 days.
 
         Raises FolkmootError with ORGANIZATION_NOT_FOUND, IMAGE_NOT_FOUND, FUNCTION_NOT_FOUND, ARGUMENTS_INVALID, NOT_SERIALIZABLE,
         KEY_MISMATCH, LEDGER_FORK, LEDGER_STALE, or what the server refuses. Nothing is half-created, and a repetition after a cut creates nothing twice.

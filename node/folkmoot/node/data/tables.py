@@ -40,15 +40,24 @@ def to_log(label: str, place: str, detail: str) -> None:
 class SourceTables:
     """Tables from configured sources; implements `ports.Tables`."""
 
-    def __init__(self, sources: Mapping[str, Source], tell: Callable[[str, str, str], None] = to_log) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        tell: Callable[[str, str, str], None] = to_log,
+        readers: Readers | None = None,
+    ) -> None:
         """Offer the sources; `tell` gets label, place and cause of what can't be read."""
         self._sources = dict(sources)
         self._tell = tell
-        self._readers = Readers()
+        self._readers = readers or Readers()
 
     def expect_reads(self) -> None:
         """Get ready: a run that may read is about to start."""
         self._readers.expect()
+
+    def including(self, sources: Mapping[str, Source]) -> "SourceTables":
+        """The same, and other tables in the place of those of the same names."""
+        return SourceTables({**self._sources, **sources}, self._tell, self._readers)
 
     async def list_tables(self, labels: Sequence[str]) -> list[Table]:
         """Describe the tables in the labels' order, folders left out; types are Arrow's, as text."""
