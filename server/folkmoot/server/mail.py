@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import localtime, make_msgid
@@ -96,7 +97,11 @@ class Mail:
         letter = await write()
         if letter is None or self._server is None:
             return
-        message = composed(letter, sender=self._from)
+        try:
+            message = composed(letter, sender=self._from)
+        except ValueError as error:
+            self._log.error("mail.failed", problem=str(error))
+            return
         for pause in (*RETRY_SECONDS, None):
             failure = await self._try(self._server, message, letter.to)
             if failure is None:
@@ -151,7 +156,10 @@ def composed(letter: Letter, *, sender: str) -> EmailMessage:
     """Return a letter as mail servers take it; raises ValueError if the address is none."""
     message = EmailMessage()
     message["From"] = sender
-    message["To"] = Address(addr_spec=letter.to)
+    try:
+        message["To"] = Address(addr_spec=letter.to)
+    except (ValueError, IndexError, MessageError):
+        raise ValueError("that is no mail address") from None
     message["Subject"] = letter.subject
     message["Date"] = localtime()
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].strip("> ") or "localhost")

@@ -98,3 +98,19 @@ def test_weak_password_is_refused(password, username):
 
 def test_twelve_characters_are_enough():
     check_strength("twelve chars", "ada")
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["ada@alpha.example", "Ada.Lovelace2026", "LOVELACE-ada-1815", "alpha hospital!", "ada@alpha.example!1234"],
+)
+def test_password_of_what_others_know_is_refused(password):
+    own = ("ada", "ada@alpha.example", "Ada", "Lovelace", "Alpha Hospital")
+    with pytest.raises(FolkmootError) as caught:
+        check_strength(password, *own)
+    assert caught.value.reason_name == "PASSWORD_WEAK"
+
+
+@pytest.mark.parametrize("password", ["correct horse battery staple", "adamant refusal of things", "twelve chars"])
+def test_a_word_of_ones_own_in_a_long_password_does_no_harm(password):
+    check_strength(password, "ada", "", "A", "B", "Alpha Hospital")
