@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from folkmoot.server import access, certificates, data_folder, event_chain, logins, logs, tokens, uploads
 from folkmoot.server.attempts import NodeAttempts
@@ -24,6 +24,7 @@ from folkmoot.server.custom_roles import Roles
 from folkmoot.server.data_sessions import DataSessions
 from folkmoot.server.deletion import Removals
 from folkmoot.server.dispatch import Dispatch
+from folkmoot.server.health import Health
 from folkmoot.server.joining import Joining
 from folkmoot.server.ledgers import Ledgers
 from folkmoot.server.nonces import Nonces
@@ -79,12 +80,12 @@ class RunningServer:
     core: Core
     dispatch: Dispatch
     _server: grpc.aio.Server
-    _health: health.aio.HealthServicer
+    _health: Health
     _parts: AsyncExitStack
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Take no more calls, let those in flight end (None: as configured), then let go of everything."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.drain()
         self.core.draining.set()
         await self._server.stop(self.core.config.drain_seconds if grace_seconds is None else grace_seconds)
         await self._parts.aclose()
@@ -149,7 +150,9 @@ async def serve(
         add_TaskServiceServicer_to_server(TaskService(core, dispatch, removals), server)
         add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
         add_PayloadServiceServicer_to_server(PayloadService(core, payloads, removals, dispatch.fetched), server)
-        servicer = await _add_health(server)
+        health = Health(core, SERVICES, payloads.check)
+        await health.begin(server)
+        dispatch.begin(health.keep())
         if config.reflection:
             _add_reflection(server)
 
@@ -165,7 +168,7 @@ async def serve(
             core=core,
             dispatch=dispatch,
             _server=server,
-            _health=servicer,
+            _health=health,
             _parts=parts.pop_all(),
         )
 
@@ -184,14 +187,6 @@ def _bind(server: grpc.aio.Server, config: Config, authority: Certificates | Non
         raise FolkmootError(
             errors_pb2.ERROR_REASON_INVALID_FIELD, f"the address {config.listen} can't be listened on: {error}"
         ) from error
-
-
-async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in ("", *SERVICES):
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return servicer
 
 
 def _add_reflection(server: grpc.aio.Server) -> None:

@@ -35,7 +35,7 @@ async def test_every_service_is_healthy_without_a_token(tmp_path):
     async with server(tmp_path) as s:
         for name in ("", *SERVICES):
             assert (await check_health(s, name)).status == health_pb2.HealthCheckResponse.SERVING
-        assert len(SERVICES) == 5
+        assert len(SERVICES) == 6
 
 
 async def test_contract_can_be_read_from_the_server(tmp_path):

@@ -5,6 +5,7 @@ order: who may not call learns nothing about his arguments. One guard does it fo
 is recorded in the audit trail, a fault of ours is logged with its traceback and answered with the request id alone.
 """
 
+import inspect
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -97,8 +98,10 @@ class Guard(grpc.aio.ServerInterceptor):
         return guarded
 
     def _guard(self, method: str, handler: Handler) -> Handler:
-        guarded = self._streaming(method, handler) if handler.response_streaming else self._answering(method, handler)
-        make = _kind(handler)[0]
+        make, behavior = _kind(handler)
+        # Health's Watch is no generator: it writes to the call itself.
+        is_generator = inspect.isasyncgenfunction(behavior)
+        guarded = self._streaming(method, handler) if is_generator else self._answering(method, handler)
         return cast(
             "Handler", make(guarded, requests.readable(handler.request_deserializer), handler.response_serializer)
         )
@@ -107,7 +110,9 @@ class Guard(grpc.aio.ServerInterceptor):
         behavior = _kind(handler)[1]
 
         async def guarded(request: Any, rpc: Context) -> Any:
-            call = _Call(method, rpc, time.perf_counter(), is_stream=handler.request_streaming)
+            call = _Call(
+                method, rpc, time.perf_counter(), is_stream=handler.request_streaming or handler.response_streaming
+            )
             try:
                 answer = await behavior(await self._admit(call, request, handler.request_streaming), rpc)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
