@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -136,12 +137,15 @@ async def network(
     insecure: bool = False,
     log_level: str = "warning",
     start: bool = True,
+    **server_settings: Any,
 ) -> AsyncIterator[Network]:
     """Start a server and a node for each organization of `data`; `settings` are further lines of the nodes' blocks."""
     short = Path(tempfile.mkdtemp(prefix="fm-"))  # Sockets need short paths.
     try:
         async with AsyncExitStack() as stack:
-            running = await stack.enter_async_context(server(folder / "server", insecure=insecure, log_level=log_level))
+            running = await stack.enter_async_context(
+                server(folder / "server", insecure=insecure, log_level=log_level, **server_settings)
+            )
             lung = world(data, now=utc_now(), encryption=encryption)
             admins = await running.publish(lung)
             net = Network(lung, running, short, runtime, stack, running.address.target)
