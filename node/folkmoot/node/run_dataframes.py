@@ -29,10 +29,12 @@ class RunDataframes:
 
     def sources(self) -> Mapping[str, Source]:
         """Where they lie, by name. One may be queried if everything that it was made from may."""
+        if not self.read:
+            return {}
         configured = self._station.config.data
         queryable = [label for label, source in configured.items() if source.queries]
         session_id = self._run.task.spec.session.session_id
-        return self._station.dataframes.sources(self.read or (), session_id, queryable=queryable)
+        return self._station.dataframes.sources(self.read, session_id, queryable=queryable)
 
     async def write(self, content: AsyncIterator[bytes]) -> int:
         """Check and keep what the run leaves, until its end decides; give its number of rows.
