@@ -5,6 +5,7 @@ cluster.restart()           # as an operator does: whoever is connected loses th
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -36,6 +37,13 @@ class Cluster:
         options = [f"--{name}={value}" for name, value in settings.items()]
         command = [str(binary("postgres")), "-D", self._folder / "data", "--listen_addresses=127.0.0.1", *options]
         self._running.enter_context(_running(command, self._user, self.port))
+        end = time.monotonic() + 30
+        while True:
+            try:
+                return psycopg.connect(self._url("postgres")).close()
+            except psycopg.OperationalError:  # it listens before it has got ready
+                assert time.monotonic() < end
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """Stop it; transactions that are open end without a commit."""

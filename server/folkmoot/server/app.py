@@ -46,7 +46,7 @@ from folkmoot.server.studies import Studies
 from folkmoot.server.tokens import Tokens
 from folkmoot.server.users import Users
 from folkmoot.server.vault import Vault
-from folkmoot.server.wakers.local import LocalWaker
+from folkmoot.server.wakers import chosen as wakers
 from folkmoot.transport import keepalive
 from folkmoot.transport.channel import SERVER_OPTIONS
 from folkmoot.transport.failpoints import obey_environment
@@ -106,21 +106,26 @@ async def serve(
         await store.migrate(migrate.upgrade)
         draining = asyncio.Event()
 
-        core = Core(config, store, Ledgers(store, clock, draining), clock, random, log, draining)
+        waker, waking = wakers.choose(config, log)
+        await parts.enter_async_context(waking)
+        ledgers = Ledgers(store, clock, draining, waker)
+        parts.callback(ledgers.close)
+        core = Core(config, store, ledgers, clock, random, log, draining, waker)
         signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
         passwords = Passwords(random, password_cost or Cost())
         background = Background(log)
         parts.push_async_callback(background.close)
         setup, people = Setup(core, passwords), logins.make(core, signer, passwords, background)
         callers = people.callers
-        core.ledgers.on_moved(lambda _state: callers.forget())
+        core.ledgers.on_moved(lambda _state: callers.forget_here())
+        parts.enter_context(callers.listening())
         nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
         nodes = NodeAuthentication(core, signer, nonces, authority_digest)
         possession = Possession(core, nonces, authority_digest, callers.forget)
         payloads = open_store(config.payloads, config.data)
         parts.callback(payloads.close)
         await payloads.check()
-        dispatch = Dispatch(core, LocalWaker())
+        dispatch = Dispatch(core, waker)
         parts.push_async_callback(dispatch.close)
         await dispatch.start()
         removals = Removals(core, payloads)

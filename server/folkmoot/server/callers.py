@@ -6,6 +6,7 @@ within those seconds. A stream that outlives the login that opened it ends with 
 """
 
 from collections import OrderedDict
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,7 @@ from folkmoot.server.context import Caller
 from folkmoot.server.core import Core
 from folkmoot.server.store import login_tables, tables
 from folkmoot.server.tokens import Claims, Tokens, token_invalid
+from folkmoot.server.wakers import RIGHTS_TOPIC
 from folkmoot.v1 import options_pb2 as options
 
 REMEMBERED_FOR = timedelta(seconds=5)
@@ -68,8 +70,17 @@ class Callers:
                 self._standing.popitem(last=False)
             self._standing[name] = now + REMEMBERED_FOR
 
+    def listening(self) -> AbstractContextManager[None]:
+        """Follow what other instances of the server say about rights as long as this context lasts."""
+        return self._core.waker.listen(RIGHTS_TOPIC, self.forget_here)
+
     def forget(self) -> None:
-        """Look every caller's rights up again."""
+        """Look every caller's rights up again, in all instances of the server."""
+        self.forget_here()
+        self._core.waker.wake([RIGHTS_TOPIC])
+
+    def forget_here(self) -> None:
+        """Look every caller's rights up again, in this instance."""
         self._remembered.clear()
         self._standing.clear()
         self._forgotten += 1

@@ -85,16 +85,20 @@ class Checks:
             return _verdict(receiver, "", Forecast.FORECAST_UNREACHABLE)
         node_id, session = nodes[organization_id]
         check_id = uuid7(self._core.clock(), self._core.random)
-        question = self._open[check_id] = _Question(session, asyncio.get_running_loop().create_future())
-        session.post(ServerFrame(check=_check(check_id, new, receiver)))
-        try:
-            verdict = await asyncio.wait_for(question.answer, ANSWER_SECONDS)
-        except TimeoutError:
-            verdict = Verdict(forecast=Forecast.FORECAST_UNDECIDED)
-        finally:
-            del self._open[check_id]
+        verdict = await self.put(session, _check(check_id, new, receiver))
         verdict.MergeFrom(_verdict(receiver, node_id, verdict.forecast or Forecast.FORECAST_UNDECIDED))
         return verdict
+
+    async def put(self, session: Session, check: Check) -> Verdict:
+        """Put a question to a node; return its answer, undecided if none comes in time."""
+        question = self._open[check.check_id] = _Question(session, asyncio.get_running_loop().create_future())
+        session.post(ServerFrame(check=check))
+        try:
+            return await asyncio.wait_for(question.answer, ANSWER_SECONDS)
+        except TimeoutError:
+            return Verdict(forecast=Forecast.FORECAST_UNDECIDED)
+        finally:
+            del self._open[check.check_id]
 
     def answered(self, session: Session, checked: Checked) -> None:
         """Take a node's answer. One that nobody waits for any more, or that another node was asked for, counts for nothing."""

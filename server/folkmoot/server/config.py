@@ -15,6 +15,8 @@ from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
 ENVIRONMENT_PREFIX = "FOLKMOOT_SERVER_"
+WAKERS = ("", "local", "postgres")
+BROKERS = ("amqp://", "amqps://")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 CHOICES = {"totp": ("optional", "required"), "registration": ("closed", "open")}
 _HIGHEST_PORT = 65535
@@ -28,6 +30,11 @@ class Config:
     database: Annotated[
         str,
         "PostgreSQL, as postgresql://user@host/name, which several servers may share; empty: SQLite in the data folder.",
+    ] = ""
+    waker: Annotated[
+        str,
+        "What tells other servers on the database that something has changed: postgres, amqp://user@host, or local for none;"
+        " empty: postgres with PostgreSQL, else local.",
     ] = ""
     payloads: Annotated[
         str,
@@ -98,6 +105,10 @@ class Config:
                 f"without TLS everybody on the way reads passwords and tokens, so it is refused on {self.host}:"
                 " listen on 127.0.0.1, or leave 'insecure' out",
             )
+        if self.waker not in WAKERS and not self.waker.startswith(BROKERS):
+            raise _invalid("waker", f"it is none of {', '.join(filter(None, WAKERS))} and amqp://user@host")
+        if self.waker == "postgres" and not self.database:
+            raise _invalid("waker", "postgres needs PostgreSQL: say which by the setting database")
         if self.log_level not in LOG_LEVELS:
             raise _invalid("log_level", f"'{self.log_level}' is none of {', '.join(LOG_LEVELS)}")
         self._check_logins()

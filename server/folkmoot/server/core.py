@@ -18,6 +18,7 @@ from folkmoot.v1.link_pb2 import Availability, PolicySummary
 
 if TYPE_CHECKING:
     from folkmoot.server.ledgers import Ledgers
+    from folkmoot.server.wakers import Waker
 
 Clock = Callable[[], datetime]
 Random = Callable[[int], bytes]
@@ -83,6 +84,8 @@ class Core:
     log: structlog.typing.FilteringBoundLogger
     draining: asyncio.Event
     """Set when the server is about to stop: streams that wait for something end then, with SHUTTING_DOWN."""
+    waker: "Waker"
+    """Tells whoever waits for rows, in whichever instance of the server."""
 
     @property
     def quota(self) -> Quota:

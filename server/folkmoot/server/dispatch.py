@@ -5,7 +5,7 @@ delivery is for and which session is the newest is in rows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, and_, or_, select
 
 from folkmoot.server import events
-from folkmoot.server.checks import Checks
+from folkmoot.server.checks import Checks, Session
 from folkmoot.server.context import Caller
 from folkmoot.server.core import ConnectionState, Core, NodeKey
+from folkmoot.server.instances import Instances
 from folkmoot.server.ledgers import Effect, not_admitted
 from folkmoot.server.link import SILENT_INTERVALS, LinkSession, Work
+from folkmoot.server.relays import RemoteSession
 from folkmoot.server.store import departures, endings, links, placement, reassignment
 from folkmoot.server.store.departures import Departure
 from folkmoot.server.store.reassignment import Moved
@@ -51,12 +53,13 @@ class Dispatch:
         self._sessions: dict[int, LinkSession] = {}
         self._by_id: dict[str, LinkSession] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+        self.instances = Instances(self)
         core.ledgers.on_moved(self._ledger_moved)
         core.ledgers.follow(self._settle_departures)
         self._abandoned_looked_for_at = core.clock()
 
-    async def write(self, work: Work[T], *, then: Callable[[T], None] | None = None) -> T:
-        """Do work in a transaction; wake whom it concerns as soon as it is committed."""
+    async def write(self, work: Work[T], *, then: Callable[[T], None] | None = None, order: Hashable = None) -> T:
+        """Do work in a transaction, behind other work of the same order; wake whom it concerns as soon as it is committed."""
 
         def operation(connection: Connection) -> tuple[T, Touched]:
             touched = Touched()
@@ -68,7 +71,7 @@ class Dispatch:
                 then(value)
             self.waker.wake(touched.topics)
 
-        value, _ = await self.core.store.write(operation, then=committed)
+        value, _ = await self.core.store.write(operation, then=committed, order=order)
         return value
 
     # ---- sessions --------------------------------------------------------------------------------------------------
@@ -100,6 +103,24 @@ class Dispatch:
     def live(self, link_id: int | None) -> LinkSession | None:
         """Return the node's session, if it is attached to this instance."""
         return None if link_id is None else self._sessions.get(link_id)
+
+    def session_of(self, link: links.Link) -> Session | None:
+        """Return what asks a node that is attached, to this instance or to another; None if nobody can."""
+        if (session := self.live(link.link_id)) is not None:
+            return session
+        if link.link_id is None or link.instance_id in ("", self.instances.id):
+            return None
+        return RemoteSession(self, link.link_id, link.instance_id)
+
+    @property
+    def link_ids(self) -> list[int]:
+        """The links whose sessions are at this instance."""
+        return list(self._sessions)
+
+    def fenced(self) -> None:
+        """End all sessions: others have taken them over."""
+        for session in tuple(self._sessions.values()):
+            session.end(links.session_replaced())
 
     def detached(self, session: LinkSession) -> None:
         """Forget a session that has ended, and note since when its node is away."""
@@ -165,9 +186,12 @@ class Dispatch:
     # ---- what goes on by itself ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin. Every node is away: who was attached was so to a process that is gone."""
+        """Begin. Without other instances every node is away: who was attached was so to a process that is gone."""
         now = self.core.clock()
-        await self.core.store.write(lambda connection: links.detach_all(connection, now=now))
+        if self.core.store.shared:
+            await self.instances.join()
+        else:
+            await self.core.store.write(lambda connection: links.detach_all(connection, now=now))
         self.begin(self._run())
         self.begin(self.fetched.keep())
 
@@ -189,6 +213,8 @@ class Dispatch:
             if session.silent_seconds > SILENT_INTERVALS * HEARTBEAT_SECONDS:
                 session.end()
                 del self._by_id[session.session_id]
+        if self.core.store.shared:
+            await self.instances.look()
         now = self.core.clock()
         while await self.core.store.read(lambda connection: endings.are_late(connection, now=now)):
             await self.write(
@@ -233,6 +259,8 @@ class Dispatch:
         """Send all nodes away, and finish what their sessions have left to write."""
         self.core.draining.set()
         await self.settle()
+        if self.core.store.shared:
+            await self.instances.leave()
         await self.fetched.write()
 
     async def settle(self) -> None:

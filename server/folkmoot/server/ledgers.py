@@ -4,10 +4,14 @@ An entry is appended if the rules of replay, the same ones that every client and
 it stands. Entries and their projections (lists of collaborations, members and nodes) are written in one transaction; the
 verified state is kept in memory and moves on when that is durable. An entry proves itself, whoever brings it: that is how a
 server that was restored from a backup gets back from anybody what it lost.
+
+Where instances of the server share a database, the row of a ledger's head is what an entry is appended by, and what the
+state in memory is compared with before it is used: calls that come together share the question.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -17,6 +21,7 @@ from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Clock, wait_for
 from folkmoot.server.store import ledger_rows
 from folkmoot.server.store.engine import Store
+from folkmoot.server.wakers import Waker, ledger_topic
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import Position, State, digest, fingerprint, key_id, parse, replay
 from folkmoot.trust.errors import (
@@ -56,13 +61,18 @@ class _Ledger:
     state: State | None = None
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    confirmations: int = 0
 
 
 class Ledgers:
     """The ledgers of this server, each with its verified state."""
 
-    def __init__(self, store: Store, clock: Clock, draining: asyncio.Event) -> None:
+    def __init__(self, store: Store, clock: Clock, draining: asyncio.Event, waker: Waker) -> None:
         self._store = store
+        self._waker = waker
+        self._listening = ExitStack()
+        self._following: set[asyncio.Task[None]] = set()
         self._clock = clock
         self._draining = draining
         self._ledgers: dict[bytes, _Ledger] = {}
@@ -163,7 +173,7 @@ class Ledgers:
                 from_sequence += len(batch)
             if await self._ends_for_caller(genesis) is not None:
                 return
-            await wait_for(grown, draining=self._draining)
+            await wait_for(grown, draining=self._draining, at_most_seconds=self._waker.poll_seconds)
 
     async def _entries(self, genesis: bytes, from_sequence: int) -> AsyncIterator[list[Signed]]:
         while batch := await self._store.read(lambda connection: ledger_rows.batch(connection, genesis, from_sequence)):  # noqa: B023
@@ -223,18 +233,27 @@ class Ledgers:
     async def _append(
         self, ledger: _Ledger, signed: Signed, entry: ledger_pb2.LedgerEntry, entry_hash: bytes, also: Also
     ) -> Position:
+        genesis = entry.genesis or entry_hash
         async with ledger.lock:
-            if ledger.state is not None and ledger.state.hash_at(entry.sequence) == entry_hash:
-                if also is not _nothing:
-                    await self._store.write(also)
-                return Position(entry.sequence, entry_hash)
-            state = self._follow(ledger.state, signed, entry)
-            await self._store.write(
-                self._appending(ledger.state, state, signed, entry, also),
-                then=lambda effects: self._moved(ledger, state, effects),
-            )
-            failpoint("server.ledger.committed")
-            return state.position
+            while True:
+                if ledger.state is not None:
+                    await self._confirm(ledger, genesis)
+                if ledger.state is not None and ledger.state.hash_at(entry.sequence) == entry_hash:
+                    if also is not _nothing:
+                        await self._store.write(also)
+                    return Position(entry.sequence, entry_hash)
+                state = self._follow(ledger.state, signed, entry)
+                try:
+                    await self._store.write(
+                        self._appending(ledger.state, state, signed, entry, also),
+                        then=lambda effects: self._moved(ledger, state, effects),  # noqa: B023
+                    )
+                except ledger_rows.Overtaken:
+                    await self._catch_up(ledger, genesis)
+                    continue
+                failpoint("server.ledger.committed")
+                self._waker.wake([ledger_topic(genesis)])
+                return state.position
 
     def _follow(self, before: State | None, signed: Signed, entry: ledger_pb2.LedgerEntry) -> State:
         if before is not None and entry.sequence <= before.position.sequence:
@@ -271,20 +290,27 @@ class Ledgers:
         return operation
 
     def _moved(self, ledger: _Ledger, state: State, effects: list[Effect]) -> None:
+        if ledger.state is None or ledger.state.position.sequence < state.position.sequence:
+            self._grown(ledger, state)
+        for effect in effects:
+            effect()
+
+    def _grown(self, ledger: _Ledger, state: State) -> None:
+        if ledger.state is None:
+            self._listen(state.genesis)
         ledger.state = state
         self._ledgers[state.genesis] = ledger
         grown, ledger.grown = ledger.grown, asyncio.Event()
         grown.set()
         for callback in self._callbacks:
             callback(state)
-        for effect in effects:
-            effect()
 
     # ---- memory ----------------------------------------------------------------------------------------------------
 
     async def _open(self, genesis: bytes) -> _Ledger | None:
         """Return a ledger, verified from its first entry when it is used for the first time; None: there is none."""
         if (known := self._ledgers.get(genesis)) and known.state:
+            await self._confirm(known, genesis)
             return known
         async with self._opening:
             if genesis not in self._ledgers:
@@ -292,8 +318,67 @@ class Ledgers:
                 if not stored:
                     return None
                 self._ledgers[genesis] = _Ledger(await asyncio.to_thread(replay, stored, expected_genesis=genesis))
+                self._listen(genesis)
         known = self._ledgers.get(genesis)
         return known if known and known.state else None
+
+    # ---- other instances -------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Follow what other instances have appended to the ledgers in memory, whether or not somebody was woken."""
+        known = {genesis: ledger.state for genesis, ledger in self._ledgers.items() if ledger.state}
+        heads = await self._store.read(lambda connection: ledger_rows.heads(connection, known.keys())) if known else {}
+        for genesis, sequence in heads.items():
+            if sequence > known[genesis].position.sequence:
+                await self._confirm(self._ledgers[genesis], genesis)
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        self._listening.close()
+        for task in self._following:
+            task.cancel()
+
+    def _listen(self, genesis: bytes) -> None:
+        """Follow a ledger from now on as soon as others have appended to it."""
+        if not self._store.shared:
+            return
+
+        def woken() -> None:
+            ledger = self._ledgers.get(genesis)
+            if ledger is not None and ledger.state is not None:
+                task = asyncio.get_running_loop().create_task(self._confirm_quietly(ledger, genesis))
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
+
+        self._listening.enter_context(self._waker.listen(ledger_topic(genesis), woken))
+
+    async def _confirm_quietly(self, ledger: _Ledger, genesis: bytes) -> None:
+        with suppress(FolkmootError):  # the database is away: the next look follows
+            await self._confirm(ledger, genesis)
+
+    async def _confirm(self, ledger: _Ledger, genesis: bytes) -> None:
+        """Bring a state to what the database has now. Who waits for a question that begins after he came asks none himself."""
+        if not self._store.shared:
+            return
+        come_at = ledger.confirmations
+        async with ledger.confirming:
+            if ledger.confirmations > come_at:
+                return
+            ledger.confirmations += 1
+            newest = await self._store.read(lambda connection: ledger_rows.head(connection, genesis))
+            if ledger.state is None or newest is None or newest > ledger.state.position.sequence:
+                await self._catch_up(ledger, genesis)
+
+    async def _catch_up(self, ledger: _Ledger, genesis: bytes) -> None:
+        """Replay what was appended by others."""
+        before = ledger.state
+        first = before.position.sequence + 1 if before else 0
+        entries = [entry async for batch in self._entries(genesis, first) for entry in batch]
+        if not entries:
+            return
+        state = await asyncio.to_thread(replay, entries, state=before, expected_genesis=genesis)
+        if ledger.state is before:  # else somebody else was faster
+            self._grown(ledger, state)
 
 
 def _check_invitation_unused(state: State, entry: ledger_pb2.LedgerEntry) -> None:

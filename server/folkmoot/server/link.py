@@ -21,6 +21,7 @@ from folkmoot.server.core import NodeKey
 from folkmoot.server.ledgers import not_admitted
 from folkmoot.server.link_errors import shutting_down, too_large, violation
 from folkmoot.server.store import deliveries, links, placement, reports
+from folkmoot.server.store.instance_rows import Standing
 from folkmoot.server.store.reports import Fate
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import link_topic
@@ -183,12 +184,15 @@ class LinkSession:
             genesis=self.caller.genesis,
         )
 
+        instance_id = self._dispatch.instances.id
+
         def work(connection: Connection, touched: Touched) -> _Begun:
             me = self.caller
             if not links.is_admitted(connection, me.genesis, me.node_id):  # any more: its token was good a moment ago
                 raise not_admitted(state, me.node_id)
             link_id = links.ensure(connection, me.genesis, me.node_id, me.organization_id)
-            row = links.attach(connection, link_id, hello, now=now)
+            row = links.attach(connection, link_id, hello, instance_id=instance_id, now=now)
+            touched.link(link_id)  # an older session may be at another instance
             reached, resynced = row.acknowledged, acknowledged > row.last_sequence
             if resynced:
                 reached = deliveries.renumber(connection, link_id)
@@ -315,7 +319,7 @@ class LinkSession:
                 failpoint("server.acknowledgement.stored")
             return work(connection, touched) if work else None
 
-        done = await self._dispatch.write(both)
+        done = await self._dispatch.write(both, order=self._link)
         if news:
             self._acknowledged = acknowledged
             self._stirred.set()  # the window is open again, if it was not
@@ -342,6 +346,13 @@ class LinkSession:
     def ledger_grown(self, state: State) -> None:
         """Tell the node that the ledger has grown."""
         self.post(ServerFrame(ledger_head=LedgerHead(position=state.position.message())))
+
+    def compare(self, standing: Standing) -> None:
+        """Look again if the row has more than was sent, and end if it is another session's: a wake-up was lost."""
+        if standing.epoch != self.epoch:
+            self.end(links.session_replaced())
+        elif standing.last_sequence > self._sent:
+            self._stir()
 
     def rewind(self) -> None:
         """Send again what was not acknowledged: an answer of Exchange may have been lost on its way."""
@@ -387,13 +398,20 @@ class LinkSession:
         if not self._look or self._resyncing or self._over or self.link_id is None or room <= 0:
             return []
         self._look = False
-        link_id, after, withheld = self.link_id, self._sent, tuple(self._withheld)
+        link_id, epoch, after, withheld = self.link_id, self.epoch, self._sent, tuple(self._withheld)
+        may_be_replaced = self._core.store.shared  # by a session at another instance
 
         def look(connection: Connection) -> tuple[list[ServerFrame], bool, list[Accepted]]:
+            if may_be_replaced:
+                links.require(connection, link_id, epoch)
             read = [each for each in withheld if not reports.is_unread(connection, each)]
             return *deliveries.pending(connection, link_id, after=after, most=room), read
 
-        due, more, read = await self._core.store.read(look)
+        try:
+            due, more, read = await self._core.store.read(look)
+        except FolkmootError as error:
+            self.end(error)
+            return []
         for accepted in read:
             self._withheld.remove(accepted)
             self.post(ServerFrame(accepted=accepted))

@@ -79,7 +79,7 @@ class TaskService(TaskServiceServicer):
             return checks.whom_to_ask(connection, new.spec)
 
         chosen = await self._core.store.write(work)
-        sessions = {each: self._dispatch.live(link.link_id) for each, link in chosen.items()}
+        sessions = {each: self._dispatch.session_of(link) for each, link in chosen.items()}
         nodes = {each: (chosen[each].node_id, session) for each, session in sessions.items() if session is not None}
         return pb.CheckTaskResponse(verdicts=await self._dispatch.checks.ask(new, nodes))
 
@@ -170,7 +170,11 @@ class TaskService(TaskServiceServicer):
                 if changes.ended:
                     return
                 if not changes.more:
-                    await wait_for(stirred, draining=self._core.draining)
+                    await wait_for(
+                        stirred,
+                        draining=self._core.draining,
+                        at_most_seconds=self._core.waker.poll_seconds,
+                    )
 
     # ---- runs ------------------------------------------------------------------------------------------------------
 
@@ -219,7 +223,11 @@ class TaskService(TaskServiceServicer):
                 if not lines:
                     if ended:
                         return
-                    await wait_for(stirred, draining=self._core.draining)
+                    await wait_for(
+                        stirred,
+                        draining=self._core.draining,
+                        at_most_seconds=self._core.waker.poll_seconds,
+                    )
 
     async def CommitRun(self, request: pb.CommitRunRequest, _rpc: Context) -> pb.CommitRunResponse:
         caller, now, run_id = context.caller(), self._core.clock(), commits.run_id_of(request.receipt)

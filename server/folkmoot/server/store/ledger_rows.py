@@ -3,7 +3,7 @@
 Who a ledger speaks of is compared with what it said before, so that an entry costs what it changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select, update
@@ -17,8 +17,17 @@ BATCH_ENTRIES = 256
 BATCH_BYTES = 1024 * 1024
 
 
+class Overtaken(Exception):  # noqa: N818 -- an outcome, rather than an error
+    """Another instance of the server has appended an entry meanwhile."""
+
+
 def append(connection: Connection, before: State | None, state: State, signed: Signed, *, now: datetime) -> None:
-    """Store the entry that leads from one state to the next, and bring the lists to what the ledger says then."""
+    """Store the entry that leads from one state to the next, and bring the lists to what the ledger says then.
+
+    Raises Overtaken unless the ledger is as it was before.
+    """
+    if head(connection, state.genesis) != (before.position.sequence if before else None):
+        raise Overtaken
     entry = {
         "genesis": state.genesis,
         "sequence": state.position.sequence,
@@ -27,16 +36,16 @@ def append(connection: Connection, before: State | None, state: State, signed: S
         "received_at": now,
     }
     connection.execute(insert(tables.ledger_entries).values(entry))
-    head = {"head_sequence": state.position.sequence, "head_hash": state.position.hash}
+    moved_to = {"head_sequence": state.position.sequence, "head_hash": state.position.hash}
     collaboration = {
         "genesis": state.genesis,
         "name": state.name,
         "reference": str(state.reference),
         "encryption": state.encryption,
-        **head,
+        **moved_to,
     }
     moved = upserts.insert(connection, tables.collaborations).values(collaboration)
-    connection.execute(moved.on_conflict_do_update([tables.collaborations.c.genesis], set_=head))
+    connection.execute(moved.on_conflict_do_update([tables.collaborations.c.genesis], set_=moved_to))
     _project_members(connection, before.members if before else {}, state)
     _project_nodes(connection, before.nodes if before else {}, state)
 
@@ -70,6 +79,19 @@ def _project_nodes(connection: Connection, before: Mapping[str, Node], state: St
 def _is(table: Table, state: State) -> ColumnElement[bool]:
     """Meet the rows of the state's collaboration."""
     return table.c.genesis == state.genesis
+
+
+def head(connection: Connection, genesis: bytes) -> int | None:
+    """Return the sequence of the newest entry; None: there is no such ledger."""
+    table = tables.collaborations
+    return connection.scalar(select(table.c.head_sequence).where(table.c.genesis == genesis))
+
+
+def heads(connection: Connection, genesises: Collection[bytes]) -> dict[bytes, int]:
+    """Return the sequences of the newest entries of these ledgers."""
+    table = tables.collaborations
+    wanted = select(table.c.genesis, table.c.head_sequence).where(table.c.genesis.in_(list(genesises)))
+    return {row.genesis: row.head_sequence for row in connection.execute(wanted)}
 
 
 def batch(connection: Connection, genesis: bytes, from_sequence: int) -> list[Signed]:

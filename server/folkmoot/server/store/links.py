@@ -36,6 +36,8 @@ class Link:
     """How many runs it says it executes at once."""
     free_slots: int = 0
     """How many of these were free when it last said so: other collaborations may share them."""
+    instance_id: str = ""
+    """The instance of the server that has its session, if it is attached."""
     availability: Availability.ValueType = Availability.AVAILABILITY_OPEN
     """Whether the node says that it takes new work."""
 
@@ -59,6 +61,7 @@ _ADMITTED = Prepared(
         nodes.c.node_id,
         nodes.c.organization_id,
         node_links.c.link_id,
+        node_links.c.instance_id,
         node_links.c.attached_at,
         node_links.c.away_since,
         node_links.c.policy,
@@ -106,6 +109,7 @@ def _link(row: AnyRow) -> Link:
         labels=frozenset(offered.labels),
         slots=offered.slots,
         free_slots=row.free_slots or 0,
+        instance_id=row.instance_id or "",
         availability=row.availability or Availability.AVAILABILITY_OPEN,
     )
 
@@ -170,7 +174,7 @@ def open_runs(connection: Connection, link_ids: Iterable[int]) -> dict[int, int]
 # ---- sessions ------------------------------------------------------------------------------------------------------
 
 
-def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime) -> Attached:
+def attach(connection: Connection, link_id: int, hello: Hello, *, instance_id: str, now: datetime) -> Attached:
     """Begin a session: the epoch grows, and whatever an older session does from here on is refused.
 
     One that has not ended yet may have told the node of everything.
@@ -181,6 +185,7 @@ def attach(connection: Connection, link_id: int, hello: Hello, *, now: datetime)
         .where(node_links.c.link_id == link_id)
         .values(
             epoch=node_links.c.epoch + 1,
+            instance_id=instance_id,
             attached_at=now,
             away_since=None,
             sent=case((not_away, node_links.c.last_sequence), else_=node_links.c.sent),

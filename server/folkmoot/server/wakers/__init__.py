@@ -12,6 +12,9 @@ from typing import Protocol
 class Waker(Protocol):
     """Tells listeners, in whichever instance of the server they are, that rows have changed."""
 
+    poll_seconds: float | None
+    """After how long whoever waits should look by himself, because wake-ups get lost; None: they never do."""
+
     def wake(self, topics: Iterable[str]) -> None:
         """Wake all who listen to any of the topics. Called in the event loop, after the commit."""
 
@@ -22,10 +25,28 @@ class Waker(Protocol):
 EVENTS_TOPIC = "events"
 """Topic of the audit trail."""
 
+RIGHTS_TOPIC = "rights"
+"""Topic of whatever may have changed who may do what: what is remembered of callers is looked up again."""
+
 
 def task_topic(task_id: str) -> str:
     """Topic of a task: its runs, their logs."""
     return f"task:{task_id}"
+
+
+def ledger_topic(genesis: bytes) -> str:
+    """Topic of a ledger: its entries."""
+    return f"ledger:{genesis.hex()}"
+
+
+def questions_topic(instance_id: str) -> str:
+    """Topic of an instance of the server: questions to nodes whose sessions it has."""
+    return f"questions:{instance_id}"
+
+
+def answer_topic(check_id: str) -> str:
+    """Topic of a question: its answer."""
+    return f"answer:{check_id}"
 
 
 def link_topic(link_id: int) -> str:
