@@ -42,16 +42,46 @@ def asynchronous(
 
 
 def secret(name: str, prompt: str, *, confirm: bool = False) -> str:
-    """A secret from the environment variable, else from a prompt. Raises INVALID_FIELD where nobody can be asked."""
+    """A secret: from the environment variable, from the file that NAME_FILE names, else from a prompt.
+
+    Raises INVALID_FIELD where nobody can be asked, and for a file that can't be read.
+    """
     if value := os.environ.get(name):
         return value
+    if file := os.environ.get(f"{name}_FILE"):
+        return _secret_in(Path(file), f"{name}_FILE")
     if not sys.stdin.isatty():
         raise FolkmootError(
             errors_pb2.ERROR_REASON_INVALID_FIELD,
-            f"{prompt} is needed, and nobody can be asked for it here: set {name}",
+            f"{prompt} is needed, and nobody can be asked for it here: set {name}, or {name}_FILE to a file that has it",
         )
     value = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     return str(value)
+
+
+def has_secret(name: str) -> bool:
+    """Whether the environment has a secret, or names its file."""
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
+def _secret_in(path: Path, variable: str) -> str:
+    """A file's first line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD, f"{variable} names {path}, which can't be read: {error}"
+        ) from error
+    return lines[0] if lines else ""
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before what can't be taken back, unless the command line says yes. Raises UsageError where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody can be asked here: say --yes.")
+    click.confirm(question, abort=True)
 
 
 def server_address(profile: Profile) -> ServerAddress:
@@ -64,10 +94,10 @@ def server_address(profile: Profile) -> ServerAddress:
 
 def credentials(profile: Profile) -> Credentials:
     """What to log in with: an API key or a password of the environment, a login that was kept, or a password that is asked for."""
-    if key := os.environ.get(API_KEY_VARIABLE):
-        return ApiKey(key)
+    if has_secret(API_KEY_VARIABLE):
+        return ApiKey(secret(API_KEY_VARIABLE, "API key"))
     kept = KeptLogin(profile)
-    if not os.environ.get("FOLKMOOT_PASSWORD") and kept.exists():
+    if not has_secret("FOLKMOOT_PASSWORD") and kept.exists():
         return kept
     return password_login(profile)
 
@@ -87,6 +117,17 @@ async def server_client(profile: Profile) -> AsyncIterator[AsyncServerClient]:
     async with AsyncServerClient(
         server=profile.needed("server"),
         login=credentials(profile),
+        certificate_authority=profile.certificate_authority or None,
+        insecure=profile.insecure,
+    ) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def anonymous_client(profile: Profile) -> AsyncIterator[AsyncServerClient]:
+    """A client of the profile's server, for what needs no login."""
+    async with AsyncServerClient(
+        server=profile.needed("server"),
         certificate_authority=profile.certificate_authority or None,
         insecure=profile.insecure,
     ) as opened:

@@ -9,16 +9,23 @@ from importlib.metadata import EntryPoint, entry_points, version
 import click
 from click.shell_completion import get_completion_class
 
-from folkmoot.cli.accounts import login, organization, setup, user
+from folkmoot.cli.about import about
+from folkmoot.cli.account import account, api_key
 from folkmoot.cli.algorithms import algorithm
 from folkmoot.cli.collaborations import collaboration
+from folkmoot.cli.events import event, usage
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.cli.keys import key
+from folkmoot.cli.login import login, logout, setup
 from folkmoot.cli.nodes import node
+from folkmoot.cli.organizations import organization
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.cli.proofs import proof
+from folkmoot.cli.roles import role, rule
 from folkmoot.cli.signing import sign
+from folkmoot.cli.studies import study
 from folkmoot.cli.tasks import task
+from folkmoot.cli.users import user
 from folkmoot.cli.vault import vault
 from folkmoot.client import CertificateNotTrusted, Unreachable
 from folkmoot.client.names import printable
@@ -98,7 +105,24 @@ def completion(shell: str) -> None:
         click.echo(kind(folkmoot, {}, "folkmoot", "_FOLKMOOT_COMPLETE").source())
 
 
-for command in (algorithm, collaboration, completion, key, login, node, organization, proof, setup, task, user):
+for command in (
+    *(
+        about,
+        account,
+        algorithm,
+        api_key,
+        collaboration,
+        completion,
+        event,
+        key,
+        login,
+        logout,
+        node,
+        organization,
+        proof,
+    ),
+    *(role, rule, setup, study, task, usage, user),
+):
     folkmoot.add_command(command)
 
 key.add_command(vault)

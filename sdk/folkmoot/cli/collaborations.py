@@ -7,22 +7,29 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key, organization_key, session, state_directory
-from folkmoot.cli.accounts import all_users
-from folkmoot.cli.output import approvals, json_option, show_rows
+from folkmoot.cli.access import (
+    asynchronous,
+    client,
+    governance_key,
+    organization_key,
+    server_client,
+    session,
+    state_directory,
+)
+from folkmoot.cli.output import approvals, json_of, json_option, show_rows, show_thing, show_things
 from folkmoot.cli.profile import Profile
+from folkmoot.cli.times import TIMES
 from folkmoot.cli.vault import offer_key
 from folkmoot.cli.votes import leave, remove, requests, vote
-from folkmoot.client import AsyncClient, governance, history
+from folkmoot.client import AsyncClient, ListedCollaboration, governance, history
+from folkmoot.client.admin.resolving import is_id
 from folkmoot.client.history import Selection
 from folkmoot.client.members import former_members
 from folkmoot.client.names import name_of
 from folkmoot.transport.vault_secret import find_vault_secret
-from folkmoot.trust import fingerprint_words
+from folkmoot.trust import FolkmootError, fingerprint_words
+from folkmoot.v1 import errors_pb2
 from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
-
-TIMES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S%z")
-"""How points in time are written."""
 
 _QUORUMS = {
     "majority": Quorum.QUORUM_MAJORITY,
@@ -137,6 +144,29 @@ async def join(profile: Profile, reference: str, name: str, succeeds: str | None
     click.echo(f"{name} asks to join {reference}: {approvals(missing)}, says the server.")
     click.echo(f"Members compare your address with what you tell them: {own.fingerprint}")
     click.echo(f"In words: {fingerprint_words(own.fingerprint)}")
+
+
+@collaboration.command("list")
+@click.option("--organization", default="", help="Only those of this one, by its account's name or id, or its address.")
+@click.option("--name", "name_prefix", default="", help="Only those whose names begin so.")
+@json_of(ListedCollaboration, many=True)
+@asynchronous
+async def list_collaborations(profile: Profile, /, *, as_json: bool, **only: str) -> None:
+    """List the collaborations that you may see at the server, by its word; what members rely on is the ledger."""
+    async with server_client(profile) as opened:
+        found = [one async for one in opened.collaborations.list(**only)]
+    show_things(found, ("name", "encrypted", "members", "sequence", "reference"), as_json=as_json)
+
+
+@collaboration.command("show")
+@click.argument("reference", required=False)
+@json_of(ListedCollaboration)
+@asynchronous
+async def show_collaboration(profile: Profile, reference: str | None, *, as_json: bool) -> None:
+    """Show the collaboration REFERENCE, or that of your profile, by the server's word. `members` and `log` verify the ledger."""
+    async with server_client(profile) as opened:
+        found = await opened.collaborations.get(reference or profile.needed("collaboration"))
+    show_thing(found, as_json=as_json)
 
 
 @collaboration.command()
@@ -260,10 +290,14 @@ def _remember(profile: Profile, reference: str) -> None:
 
 async def _user_id(opened: AsyncClient, name_or_id: str) -> str:
     """The id of a user; one whose name nobody knows here is taken for an id."""
-    if not name_or_id:
-        return ""
-    names = {one.username: one.user_id for one in await all_users(opened.connection.session)}
-    return names.get(name_or_id, name_or_id)
+    if not name_or_id or is_id(name_or_id):
+        return name_or_id
+    try:
+        return (await opened.users.get(name_or_id)).user_id
+    except FolkmootError as error:
+        if error.reason not in (errors_pb2.ERROR_REASON_USER_NOT_FOUND, errors_pb2.ERROR_REASON_NOT_ALLOWED):
+            raise
+        return name_or_id
 
 
 for command in (leave, remove, requests, vote):

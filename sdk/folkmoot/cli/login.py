@@ -1,30 +1,22 @@
-"""`folkmoot setup`, `login`, `organization`, `user`: accounts at a server."""
+"""`folkmoot login`, `logout`, `setup`: who you are at a server, remembered for later commands."""
 
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from folkmoot.cli.access import asynchronous, secret, server_address, session
-from folkmoot.cli.output import json_option, show_rows
+from folkmoot.cli.access import asynchronous, has_secret, password_login, secret, server_address
+from folkmoot.cli.kept_login import KeptLogin
 from folkmoot.cli.profile import Profile
-from folkmoot.client.names import moment
-from folkmoot.client.session import PAGE_ITEMS, Session
-from folkmoot.trust import FolkmootError, uuid7
+from folkmoot.client import CodeLogin, DeviceLogin
+from folkmoot.client.logins import API_KEY_VARIABLE, ApiKey, Credentials
+from folkmoot.client.session import Session
+from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
-from folkmoot.v1.admin_service_pb2 import (
-    CreateOrganizationRequest,
-    CreateUserRequest,
-    ListOrganizationsRequest,
-    ListUsersRequest,
-    Organization,
-    User,
-)
-from folkmoot.v1.auth_service_pb2 import CompleteSetupRequest, WhoAmIRequest
+from folkmoot.v1.auth_service_pb2 import CompleteSetupRequest, LogoutRequest, WhoAmIRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -54,17 +46,60 @@ def remember(profile: Profile, given: dict[str, Any]) -> Profile:
 
 @click.command()
 @profile_options
+@click.option(
+    "--method",
+    type=click.Choice(["password", "code", "device"]),
+    default="password",
+    show_default=True,
+    help="Name and password; at the server's identity provider in a browser; or there on another device.",
+)
+@click.option(
+    "--keep", is_flag=True, help="Stay logged in until `folkmoot logout`: tokens are kept in a file of yours alone."
+)
 @asynchronous
-async def login(profile: Profile, /, **given: Any) -> None:
-    """Check user name and password at a server, and remember the values for later commands.
+async def login(profile: Profile, /, method: str, *, keep: bool, **given: Any) -> None:
+    """Log in at a server, and remember the values for later commands.
 
-    The password is taken from FOLKMOOT_PASSWORD or asked for, and never stored.
+    The password is taken from FOLKMOOT_PASSWORD or asked for, and never stored; so is the code of a second factor (FOLKMOOT_TOTP_CODE).
+    With --keep, and at an identity provider, commands go on with this login; without, each one asks again. FOLKMOOT_API_KEY takes the place of all that.
     """
     profile = remember(profile, given)
-    async with session(profile) as opened:
+    async with Session(server_address(profile), _credentials(method, profile)) as opened:
         account = await opened.call(opened.auth.WhoAmI, WhoAmIRequest())
+        profile = profile.changed(username=account.username or profile.username)
+        if (keep or method != "password") and opened.tokens.refresh_token:
+            KeptLogin(profile).keep(opened.tokens)
     profile.save()
     click.echo(f"{account.username} can log in at {profile.server}; remembered in {profile.path}")
+
+
+def _credentials(method: str, profile: Profile) -> Credentials:
+    if method == "code":
+        return CodeLogin()
+    if method == "device":
+        return DeviceLogin()
+    if has_secret(API_KEY_VARIABLE):
+        return ApiKey(secret(API_KEY_VARIABLE, "API key"))
+    return password_login(profile)
+
+
+@click.command()
+@asynchronous
+async def logout(profile: Profile) -> None:
+    """End the login that `folkmoot login --keep` keeps, here and at the server."""
+    kept = KeptLogin(profile)
+    if not kept.exists():
+        raise click.ClickException(
+            f"no login of {profile.username or 'anybody'} at {profile.server or 'a server'} is kept here"
+        )
+    async with Session(server_address(profile), kept) as opened:
+        try:
+            await opened.call(opened.auth.Logout, LogoutRequest())
+        except FolkmootError as error:
+            if error.reason != errors_pb2.ERROR_REASON_TOKEN_INVALID:
+                raise
+    kept.forget()
+    click.echo(f"{profile.username} is logged out of {profile.server}")
 
 
 @click.command()
@@ -84,109 +119,3 @@ async def setup(profile: Profile, /, organization: str, **given: Any) -> None:
         await opened.call_anonymously(opened.auth.CompleteSetup, request)
     profile.save()
     click.echo(f"{profile.username} of {organization} is the first user of {profile.server}")
-
-
-@click.group()
-def organization() -> None:
-    """Accounts of organizations at the server."""
-
-
-@organization.command("create")
-@click.argument("name")
-@asynchronous
-async def create_organization(profile: Profile, name: str) -> None:
-    """Make an account for the organization NAME."""
-    account_id = new_id()
-    async with session(profile) as opened:
-        request = CreateOrganizationRequest(organization_account_id=account_id, name=name)
-        await opened.call(opened.admin.CreateOrganization, request)
-    click.echo(account_id)
-
-
-@organization.command("list")
-@json_option
-@asynchronous
-async def list_organizations(profile: Profile, *, as_json: bool) -> None:
-    """List accounts; names here are cosmetic, the ledger has the real ones."""
-    async with session(profile) as opened:
-        accounts = await all_organizations(opened)
-    rows = [
-        {"name": one.name, "account": one.organization_account_id, "address": one.organization_id} for one in accounts
-    ]
-    show_rows(rows, ("name", "account", "address"), as_json=as_json)
-
-
-@click.group()
-def user() -> None:
-    """Users at the server."""
-
-
-@user.command("create")
-@click.argument("username")
-@click.option("--organization", "account", required=True, help="The organization's account, by name or id.")
-@click.option("--role", "roles", multiple=True, help="A role; may be repeated.")
-@asynchronous
-async def create_user(profile: Profile, username: str, account: str, roles: tuple[str, ...]) -> None:
-    """Make a user; the first password is taken from FOLKMOOT_NEW_PASSWORD or asked for."""
-    password = secret("FOLKMOOT_NEW_PASSWORD", f"First password of {username}", confirm=True)
-    user_id = new_id()
-    async with session(profile) as opened:
-        request = CreateUserRequest(
-            user_id=user_id,
-            username=username,
-            password=password,
-            organization_account_id=await account_id_of(opened, account),
-            roles=roles,
-        )
-        await opened.call(opened.admin.CreateUser, request)
-    click.echo(user_id)
-
-
-@user.command("list")
-@json_option
-@asynchronous
-async def list_users(profile: Profile, *, as_json: bool) -> None:
-    """List users."""
-    async with session(profile) as opened:
-        users = await all_users(opened)
-        names = {one.organization_account_id: one.name for one in await all_organizations(opened)}
-    rows = [
-        {
-            "username": one.username,
-            "id": one.user_id,
-            "organization": names.get(one.organization_account_id, one.organization_account_id),
-            "roles": list(one.roles),
-            "created_at": moment(one.created_at),
-        }
-        for one in users
-    ]
-    show_rows(rows, ("username", "organization", "roles", "id"), as_json=as_json)
-
-
-async def all_organizations(opened: Session) -> list[Organization]:
-    """All accounts that the user may see."""
-    pages = opened.pages(opened.admin.ListOrganizations, ListOrganizationsRequest(page_size=PAGE_ITEMS))
-    return [organization async for page in pages for organization in page.organizations]
-
-
-async def all_users(opened: Session) -> list[User]:
-    """All users that the user may see."""
-    pages = opened.pages(opened.admin.ListUsers, ListUsersRequest(page_size=PAGE_ITEMS))
-    return [user async for page in pages for user in page.users]
-
-
-async def account_id_of(opened: Session, name_or_id: str) -> str:
-    """An account's id by its name or id. Raises ORGANIZATION_NOT_FOUND, naming those there are."""
-    accounts = await all_organizations(opened)
-    for one in accounts:
-        if name_or_id in (one.name, one.organization_account_id):
-            return one.organization_account_id
-    raise FolkmootError(
-        errors_pb2.ERROR_REASON_ORGANIZATION_NOT_FOUND,
-        f"no account is called {name_or_id!r}; there are {', '.join(sorted(one.name for one in accounts)) or 'none'}",
-    )
-
-
-def new_id() -> str:
-    """A new id; whoever makes a thing names it."""
-    return uuid7(datetime.now(UTC), os.urandom)

@@ -12,14 +12,15 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key
+from folkmoot.cli.access import asynchronous, client, governance_key, server_client
 from folkmoot.cli.node_key import create_private_key
-from folkmoot.cli.output import json_option, show_rows, text_of
+from folkmoot.cli.output import json_of, json_option, show_json, show_rows, show_things, text_of
 from folkmoot.cli.profile import Profile
-from folkmoot.client import Node, nodes
+from folkmoot.client import ListedNode, Node, nodes
 from folkmoot.client.names import printable
 from folkmoot.client.nodes import INVITATION_LIFETIME
-from folkmoot.trust import fingerprint_words
+from folkmoot.trust import FolkmootError, fingerprint_words
+from folkmoot.v1 import errors_pb2
 
 
 @click.group()
@@ -66,23 +67,61 @@ async def invite(profile: Profile, name: str, output: Path | None, days: int) ->
 
 @node.command("list")
 @click.option("-o", "--organization", default="", help="Only the nodes of this one, by name or address.")
+@click.option("--online/--away", default=None, help="Only those that are, or are not, connected.")
+@click.option("-l", "--label", default="", help="Only those that offer data of this name.")
 @click.option("--details", is_flag=True, help="Everything that the nodes say of their policies, line by line.")
 @json_option
 @asynchronous
-async def list_nodes(profile: Profile, organization: str, *, details: bool, as_json: bool) -> None:
+async def list_nodes(
+    profile: Profile, organization: str, *, online: bool | None, label: str, details: bool, as_json: bool
+) -> None:
     """List the admitted nodes and what they offer: data, limits, hours, whether people are asked. `folkmoot task check` asks for one task.
 
     What nodes are there is by the verified ledger; the rest is what each has said last, as the server tells it.
     """
     async with client(profile) as opened:
-        wanted = (await opened.connection.member(organization)).name if organization else ""
-        nodes = [one for one in await opened.nodes() if not wanted or one.organization == wanted]
+        nodes = await opened.nodes(organization=organization, online=online, label=label)
     if details and not as_json:
         click.echo("\n\n".join("\n".join(map(printable, _detail_lines(one))) for one in nodes) or "(nothing)")
         return
     rows = [_row(one, as_json=as_json) for one in nodes]
     columns = ("organization", "name", *_TOLD)
     show_rows(rows, columns, as_json=as_json, server_says=_TOLD)
+
+
+@node.command("show")
+@click.argument("name_or_id")
+@json_of(Node, many=True)
+@asynchronous
+async def show_node(profile: Profile, name_or_id: str, *, as_json: bool) -> None:
+    """Show the nodes of this name or id: who they are by the verified ledger, the rest in their own words, as the server tells it."""
+    async with client(profile) as opened:
+        found = [one for one in await opened.nodes() if name_or_id in (one.name, one.node_id)]
+    if not found:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_NODE_NOT_FOUND, f"no admitted node has the name or id {name_or_id!r}"
+        )
+    if as_json:
+        show_json([asdict(one) for one in found])
+    else:
+        click.echo("\n\n".join("\n".join(map(printable, _detail_lines(one))) for one in found))
+
+
+@node.command("overview")
+@click.option("--collaboration", default="", help="Only those of this one, name@fingerprint.")
+@click.option(
+    "-o", "--organization", default="", help="Only those of this one, by its account's name or id, or its address."
+)
+@click.option("--online/--away", default=None, help="Only those that are, or are not, connected.")
+@click.option("-l", "--label", default="", help="Only those that offer data of this name.")
+@json_of(ListedNode, many=True)
+@asynchronous
+async def overview(profile: Profile, /, *, as_json: bool, **only: Any) -> None:
+    """List the nodes of all collaborations that you may see at the server, by its word: for those who look after it."""
+    async with server_client(profile) as opened:
+        found = [one async for one in opened.collaborations.nodes(**only)]
+    columns = ("name", "online", "since", "availability", "version", "organization_id", "node_id")
+    show_things(found, columns, as_json=as_json)
 
 
 _TOLD = ("connection", "data", "slots", "a_run_gets", "rows", "approval", "release", "as_of")

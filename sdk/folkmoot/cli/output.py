@@ -3,7 +3,8 @@
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +24,34 @@ _WIDTH_OF_FILES = 100_000
 def json_option(command: Command) -> Command:
     """The option that every listing command has."""
     return click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")(command)
+
+
+def json_of(kind: type[Any], *, many: bool = False) -> Callable[[Command], Command]:
+    """The same option for a command that shows things of one kind: its JSON has the fields of that kind, and says so."""
+    names = ", ".join(field.name for field in fields(kind))
+    shape = f"a list of objects with {names}" if many else f"an object with {names}"
+    return click.option("--json", "as_json", is_flag=True, help=f"JSON instead of a table: {shape}.")
+
+
+yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
+etag_option = click.option(
+    "--etag", default="", help="Only if nobody has changed it since it was read: the etag that it had."
+)
+
+
+def show_things(things: Iterable[Any], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print things of one kind: as JSON with all their fields, as a table with these."""
+    show_rows([vars(one) for one in things], columns, as_json=as_json)
+
+
+def show_thing(thing: Any, *, as_json: bool) -> None:
+    """Print all of one thing: as JSON, or field by field."""
+    if as_json:
+        show_json(thing)
+        return
+    shown = [(name.replace("_", " "), text_of(value)) for name, value in vars(thing).items()]
+    width = max(len(name) for name, _ in shown)
+    click.echo("\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in shown))
 
 
 def show_rows(
@@ -66,11 +95,21 @@ def heading(column: str, server_says: Collection[str]) -> str:
 
 def show_json(value: object) -> None:
     """Print a value as JSON; times by ISO 8601, what else JSON doesn't have as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_text_in_json))
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_in_json))
 
 
-def _text_in_json(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def json_line(value: object) -> str:
+    """A value as JSON on one line, for what goes on and on."""
+    return json.dumps(value, ensure_ascii=False, default=_in_json)
+
+
+def _in_json(value: object) -> Any:
+    """Times by ISO 8601; things by their fields, unless they are written as text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if is_dataclass(value) and type(value).__str__ is object.__str__:
+        return vars(value)
+    return str(value)
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -92,6 +131,8 @@ def text_of(value: object) -> str:
             return "yes" if value else "no"
         case datetime():
             return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
+        case date():
+            return value.isoformat()
         case list() | tuple():
             return ", ".join(map(text_of, value))
         case _:

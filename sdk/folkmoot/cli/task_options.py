@@ -47,8 +47,9 @@ def _refused(constant: str) -> None:
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.argument("image"),
     click.argument("function"),
+    click.option("-o", "--organization", "organizations", multiple=True, help="Who executes; may be repeated."),
     click.option(
-        "-o", "--organization", "organizations", multiple=True, required=True, help="Who executes; may be repeated."
+        "--study", default="", help="All organizations of this study execute, or those of them that are named."
     ),
     click.option(
         "-a", "--argument", "arguments", multiple=True, type=ArgumentType(), help="An argument; JSON, text, or @file."
@@ -91,6 +92,7 @@ def task_options(command: Command) -> Command:
 async def described_task(
     client: AsyncClient,
     *,
+    organizations: Sequence[str],
     arguments: Sequence[tuple[str, Any]],
     result_receivers: Sequence[str],
     after: Sequence[str],
@@ -103,6 +105,7 @@ async def described_task(
     """What the options say, as `tasks.create` and `tasks.check` take it."""
     return {
         **same,
+        "organizations": organizations or None,
         "arguments": dict(arguments),
         "result_receivers": result_receivers or None,
         "after": [await client.tasks.get(one) for one in after],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.cli.accounts import remember
+from folkmoot.cli.login import remember
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.client import FolkmootError
 from folkmoot.v1 import errors_pb2 as reasons
