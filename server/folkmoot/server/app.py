@@ -79,6 +79,7 @@ class RunningServer:
     """Makes the first user; None once there is one."""
     core: Core
     dispatch: Dispatch
+    removals: Removals
     _server: grpc.aio.Server
     _health: Health
     _parts: AsyncExitStack
@@ -172,6 +173,7 @@ async def serve(
             setup_token=setup_token,
             core=core,
             dispatch=dispatch,
+            removals=removals,
             _server=server,
             _health=health,
             _parts=parts.pop_all(),

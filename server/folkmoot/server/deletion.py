@@ -97,7 +97,7 @@ class Removals:
 
     def __init__(self, core: Core, store: PayloadStore) -> None:
         self._core = core
-        self._store = store
+        self.store = store
         self._asked = asyncio.Event()
 
     def hurry(self) -> None:
@@ -140,6 +140,6 @@ class Removals:
             lambda connection: removal_rows.claim(connection, digest, now=now, until=until)
         ):
             failpoint("server.removal.claimed")
-            await self._store.remove(digest)
+            await self.store.remove(digest)
             failpoint("server.removal.done")
             await self._core.store.write(lambda connection: removal_rows.removed(connection, digest, until=until))

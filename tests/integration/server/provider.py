@@ -58,9 +58,7 @@ async def _interact(browser: httpx2.AsyncClient, answer: httpx2.Response, who: s
             answer = await browser.get(target)
         elif 'name="prompt"' in answer.text:
             fields = dict(_HIDDEN.findall(answer.text)) | {"login": who, "password": "any"}
-            answer = await browser.post(
-                urljoin(str(answer.url), unescape(_FORM.findall(answer.text)[0])), data=fields
-            )
+            answer = await browser.post(urljoin(str(answer.url), unescape(_FORM.findall(answer.text)[0])), data=fields)
         else:
             return answer
 

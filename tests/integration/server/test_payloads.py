@@ -93,7 +93,7 @@ async def test_a_large_result_is_uploaded_and_then_committed(hub: Hub) -> None:
     beta = await hub.node("Beta")
     assert reason(await refused(hub.tasks.CommitRun(request, metadata=beta))) == "PAYLOAD_NOT_FOUND"
     await upload(hub.server.payloads, BytesSource(envelope), digest, metadata=lambda: beta)
-    assert reason(await refused(_first(hub, digest, hub.ada))) == "PAYLOAD_NOT_FOUND"  # nobody's yet
+    assert reason(await refused(first_frame(hub, digest, hub.ada))) == "PAYLOAD_NOT_FOUND"  # nobody's yet
     run = (await hub.tasks.CommitRun(request, metadata=beta)).run
     assert run.state == RunState.RUN_STATE_COMPLETED
     assert run.result_size_bytes == len(envelope)
@@ -118,11 +118,11 @@ async def test_organizations_that_neither_sent_nor_receive_it_get_nothing(hub: H
     await put(hub, sealed)
     await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
     for stranger in (hub.researchers["Gamma"].metadata, await hub.node("Gamma")):
-        assert reason(await refused(_first(hub, digest, stranger))) == "PAYLOAD_NOT_FOUND"
-    assert reason(await refused(_first(hub, bytes(32), hub.ada))) == "PAYLOAD_NOT_FOUND"
+        assert reason(await refused(first_frame(hub, digest, stranger))) == "PAYLOAD_NOT_FOUND"
+    assert reason(await refused(first_frame(hub, bytes(32), hub.ada))) == "PAYLOAD_NOT_FOUND"
 
 
-async def _first(hub: Hub, digest: bytes, metadata: Metadata) -> None:
+async def first_frame(hub: Hub, digest: bytes, metadata: Metadata) -> None:
     request = pb.DownloadPayloadRequest(envelope_digest=digest)
     async for _ in hub.server.payloads.DownloadPayload(request, metadata=metadata):
         return
@@ -194,7 +194,7 @@ async def test_an_incomplete_payload_is_no_input_and_can_not_be_read(hub: Hub) -
     await send(hub, part(sealed, 0))
     call = hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
     assert reason(await refused(call)) == "PAYLOAD_NOT_FOUND"
-    assert reason(await refused(_first(hub, digest, hub.ada))) == "PAYLOAD_NOT_FOUND"
+    assert reason(await refused(first_frame(hub, digest, hub.ada))) == "PAYLOAD_NOT_FOUND"
 
 
 # ---- refused -------------------------------------------------------------------------------------------------------
