@@ -1,7 +1,7 @@
 """Studies: saved lists of a collaboration's organizations, for people to choose from. Nodes don't look at them.
 
-Whoever makes or changes one must see the collaboration, and its organizations are members when they are put in. One that
-leaves stays in the list: the list says what people meant, the ledger who is a member.
+Its organizations are members of the collaboration when they are put in. One that leaves stays in the list: the list says
+what people meant, the ledger who is a member.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,9 +64,12 @@ class Studies:
     ) -> Study:
         """Make a study; the same again gives the first answer."""
         who, now = caller(), self._core.clock()
-        state = await self._core.ledgers.state_for_caller(genesis)
-        if not (_reaches_all(who, options.OPERATION_CREATE) or state.is_member(who.organization_id)):
-            raise access.lacking(_STUDY, options.OPERATION_CREATE)
+        if access.scope(who, _STUDY, options.OPERATION_CREATE) == options.SCOPE_GLOBAL:
+            state = await self._core.ledgers.state(genesis)
+        else:
+            state = await self._core.ledgers.state_for_caller(genesis)
+            if not state.is_member(who.organization_id):
+                raise access.lacking(_STUDY, options.OPERATION_CREATE)
         wanted = Study(
             study_id=study_id,
             genesis=genesis,
@@ -134,7 +137,7 @@ class Studies:
         """Change a study: `changes` are new values by field."""
         who = caller()
         seen = await self._core.store.read(lambda connection: _pick(connection, who, study_id, options.OPERATION_EDIT))
-        state = await self._core.ledgers.state_for_caller(seen.genesis)
+        state = await self._core.ledgers.state(seen.genesis)
         if "organization_ids" in changes:
             changes = {**changes, "organization_ids": tuple(sorted(changes["organization_ids"]))}
             if not changes["organization_ids"]:
@@ -186,10 +189,6 @@ class Studies:
 # ---- who may -------------------------------------------------------------------------------------------------------
 
 
-def _reaches_all(who: Caller, operation: options.Operation.ValueType) -> bool:
-    return access.scope(who, _STUDY, operation) == options.SCOPE_GLOBAL
-
-
 def _pick(connection: Connection, who: Caller, study_id: str, operation: options.Operation.ValueType) -> Study:
     """Return the study if the caller's rules reach it."""
     row = reach.pick(
@@ -236,7 +235,7 @@ def _put_members(connection: Connection, study_id: str, organization_ids: Iterab
 
 def _check_members(state: State, organization_ids: Iterable[str]) -> None:
     """Raise ORGANIZATION_NOT_FOUND for one that is not a member of the collaboration."""
-    for organization_id in organization_ids:
+    for organization_id in sorted(organization_ids):
         if not state.is_member(organization_id):
             raise OrganizationNotFound(f"{organization_id} is not a member of the collaboration")
 

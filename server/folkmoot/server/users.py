@@ -60,9 +60,9 @@ class Users:
         """Make a user; the same again gives the first answer."""
         who, now = caller(), self._core.clock()
         roles.check_meaningful(wanted.extra_rules, "extra_rules")
-        check_strength(password, wanted.username)
         wanted = replace(wanted, roles=tuple(sorted(wanted.roles)), email=wanted.email.lower(), created_at=now)
         await self._core.store.read(lambda connection: _check_may_create(connection, who, wanted))
+        check_strength(password, wanted.username)
         existing = await self._core.store.read(lambda connection: accounts.find_user(connection, wanted.user_id))
         async with self._passwords.slot():
             if existing is not None:
