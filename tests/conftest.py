@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -72,6 +73,15 @@ def mounts_lack() -> str | None:
     return disks.mounts_lack()
 
 
+def rabbitmq_lacks() -> str | None:
+    """Return why tests with a broker can't run here, None if they can."""
+    try:
+        socket.create_connection(("127.0.0.1", 5672), timeout=5).close()
+    except OSError as error:
+        return f"RabbitMQ: {error}: run `make services`"
+    return None
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
     "mounts": mounts_lack,
@@ -79,6 +89,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "nodejs": functools.partial(command_lacks, "node", "npm"),
     "postgres": functools.partial(command_lacks, "initdb", "postgres", "psql"),
     "mariadb": functools.partial(command_lacks, "mariadb-install-db", "mariadbd", "mariadb"),
+    "rabbitmq": functools.cache(rabbitmq_lacks),
     "registry": functools.partial(command_lacks, "docker-registry", "htpasswd"),
     "r": functools.partial(command_lacks, "Rscript"),
     "runsc": functools.cache(runsc_lacks),
