@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-from folkmoot.server import access, certificates, data_folder, event_chain, logins, logs, tokens, uploads
+from folkmoot.server import access, certificates, data_folder, event_chain, logins, logs, tokens, uploads, watchers
 from folkmoot.server.attempts import NodeAttempts
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.background import Background
@@ -32,7 +32,7 @@ from folkmoot.server.organizations import Organizations
 from folkmoot.server.passwords import Cost, Passwords
 from folkmoot.server.payloads import open_store
 from folkmoot.server.possession import Possession
-from folkmoot.server.rpc.admin_service import AdminService
+from folkmoot.server.rpc.admin_service import RELEASE, AdminService
 from folkmoot.server.rpc.auth_service import AuthService
 from folkmoot.server.rpc.interceptors import Guard
 from folkmoot.server.rpc.key_service import KeyService
@@ -80,6 +80,8 @@ class RunningServer:
     core: Core
     dispatch: Dispatch
     removals: Removals
+    metrics_address: str
+    """Where Prometheus reads metrics, host:port; empty: nowhere."""
     _server: grpc.aio.Server
     _health: Health
     _parts: AsyncExitStack
@@ -134,8 +136,9 @@ async def serve(
         dispatch.begin(uploads.keep_tidy(core, payloads, removals))
         dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
 
+        watching = watchers.begin(core, dispatch, parts, version=RELEASE)
         options = (*SERVER_OPTIONS, *keepalive.ageing(config.max_connection_age_minutes * 60))
-        server = grpc.aio.server(interceptors=(Guard(core, callers),), options=options)
+        server = grpc.aio.server(interceptors=(Guard(core, callers, watching.observers),), options=options)
         joining, attempts = Joining(core, possession), NodeAttempts(core)
         add_AuthServiceServicer_to_server(AuthService(core, setup, people, nonces, nodes), server)
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)
@@ -174,6 +177,7 @@ async def serve(
             core=core,
             dispatch=dispatch,
             removals=removals,
+            metrics_address=watching.metrics_address,
             _server=server,
             _health=health,
             _parts=parts.pop_all(),

@@ -60,6 +60,7 @@ class Ending:
     now: datetime
     session_id: str
     """The session that a dataframe was left in; empty: the task uses none."""
+    job_id: str
 
     @property
     def outcome(self) -> str:
@@ -103,8 +104,16 @@ def check(request: CommitRunRequest, chain: TaskChain, *, caller: Caller, state:
         raise tasks.run_conflict("The receipt is another node's.")
     if receipt.outcome not in tasks.NODE_OUTCOMES:
         raise Malformed("That a run has expired is for the server to say")
-    session_id = TaskSpec.FromString(chain.specs[-1].body).session.session_id
-    ending = Ending(receipt, serialize(request.receipt), request.envelope or None, request.approvals, now, session_id)
+    spec = TaskSpec.FromString(chain.specs[-1].body)
+    ending = Ending(
+        receipt=receipt,
+        signed=serialize(request.receipt),
+        envelope=request.envelope or None,
+        approvals=request.approvals,
+        now=now,
+        session_id=spec.session.session_id,
+        job_id=spec.job_id,
+    )
     if ending.envelope is not None:
         _check_envelope(ending)
     return ending

@@ -93,12 +93,18 @@ class Config:
     max_connection_age_minutes: Annotated[
         float, "When nodes and clients are asked to connect again, so that they spread over the instances; 0: never."
     ] = 0.0
+    metrics_listen: Annotated[
+        str, "Where Prometheus reads metrics, host:port, without TLS or password: a loopback address; empty: nowhere."
+    ] = ""
+    traces: Annotated[
+        str, "Where traces go by OpenTelemetry's protocol, http://host:4317 or https://; empty: nowhere."
+    ] = ""
     drain_seconds: Annotated[float, "How long calls in flight may take to end when the server stops."] = 10.0
 
     def __post_init__(self) -> None:
-        host, separator, port = self.listen.rpartition(":")
-        if not (separator and host and port.isdigit() and int(port) <= _HIGHEST_PORT):
-            raise _invalid("listen", f"'{self.listen}' is not host:port")
+        host_and_port(self.listen, setting="listen")
+        if self.metrics_listen:
+            host_and_port(self.metrics_listen, setting="metrics_listen")
         if self.insecure and not is_loopback(self.host):
             raise _invalid(
                 "insecure",
@@ -136,6 +142,14 @@ class Config:
     def host(self) -> str:
         """The address to listen on, without the port."""
         return self.listen.rpartition(":")[0].strip("[]")
+
+
+def host_and_port(address: str, *, setting: str = "listen") -> tuple[str, int]:
+    """Return both parts of an address to listen on; raise INVALID_FIELD."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit() and int(port) <= _HIGHEST_PORT):
+        raise _invalid(setting, f"'{address}' is not host:port")
+    return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)

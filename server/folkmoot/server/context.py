@@ -4,6 +4,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from folkmoot.transport.tracing import Span
 from folkmoot.v1 import options_pb2 as options
 
 
@@ -50,6 +51,7 @@ ANYONE = Caller(options.CALLER_ANYONE)
 _caller: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _origin: ContextVar[str] = ContextVar("origin", default="")
+_about: ContextVar[Span | None] = ContextVar("about", default=None)
 
 
 def caller() -> Caller:
@@ -67,10 +69,21 @@ def origin() -> str:
     return _origin.get()
 
 
+def about() -> Span | None:
+    """Return the task or the run that the present call is about, by its place in a trace; None if about none."""
+    return _about.get()
+
+
+def is_about(span: Span) -> None:
+    """Say which task or run the present call is about."""
+    _about.set(span)
+
+
 def enter(request: str, origin: str = "") -> None:
     """Begin a call: nobody is authenticated yet."""
     _request_id.set(request)
     _origin.set(origin)
+    _about.set(None)
     _caller.set(ANYONE)
 
 

@@ -35,6 +35,7 @@ class Health:
             "payload store": payload_store,
         }
         self._missing: frozenset[str] = frozenset()
+        self._looking = asyncio.Lock()
 
     async def begin(self, server: grpc.aio.Server) -> None:
         """Answer from now on; all is well until it is found not to be."""
@@ -49,6 +50,10 @@ class Health:
 
     async def look(self) -> None:
         """Look at what services need; tell who asks or watches."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         answers = await asyncio.gather(*(self._is_missing(name) for name in self._probes))
         missing = frozenset(name for name, is_missing in zip(self._probes, answers, strict=True) if is_missing)
         for name in missing - self._missing:

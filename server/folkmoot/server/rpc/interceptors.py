@@ -8,7 +8,7 @@ is recorded in the audit trail, a fault of ours is logged with its traceback and
 import inspect
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
@@ -21,6 +21,7 @@ from folkmoot.server import access, context, events, limits
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
 from folkmoot.server.limits import Rates, Streams
+from folkmoot.server.observing import Ended, Observer
 from folkmoot.server.peers import address_of
 from folkmoot.server.rpc import aging
 from folkmoot.transport import requests
@@ -70,8 +71,9 @@ class _Call:
 class Guard(grpc.aio.ServerInterceptor):
     """Stands before every method."""
 
-    def __init__(self, core: Core, authentication: Authentication) -> None:
+    def __init__(self, core: Core, authentication: Authentication, observers: Sequence[Observer] = ()) -> None:
         self._core = core
+        self._observers = observers
         self._authentication = authentication
         self._access = access.table()
         self._guarded: dict[str, Handler] = {}
@@ -234,6 +236,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _log_end(self, call: _Call, error: FolkmootError | None = None) -> None:
         """Write a line about a call that ended: what went wrong always, what went well only if asked for."""
+        for observer in self._observers:
+            observer.ended(_ended(call, error))
         if not (error or self._logs_all):
             return
         is_worth_a_line = error and error.reason != errors_pb2.ERROR_REASON_RATE_LIMITED  # there may be thousands
@@ -246,6 +250,16 @@ class Guard(grpc.aio.ServerInterceptor):
             **({"problem": error.message} if error else {}),
             milliseconds=round((time.perf_counter() - call.began) * 1000, 2),
         )
+
+
+def _ended(call: _Call, error: FolkmootError | None) -> Ended:
+    return Ended(
+        method=call.method,
+        code=status_code(error).name if error else grpc.StatusCode.OK.name,
+        seconds=time.perf_counter() - call.began,
+        request_id=context.request_id(),
+        about=context.about(),
+    )
 
 
 def _is_denial(error: FolkmootError) -> bool:

@@ -24,6 +24,7 @@ from folkmoot.server.wakers import task_topic
 from folkmoot.transport.batches import batches
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
+from folkmoot.transport.tracing import run_span, task_span
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.link_pb2 import NodeFrame
@@ -49,6 +50,7 @@ class TaskService(TaskServiceServicer):
         caller, now = context.caller(), self._core.clock()
         state = await self._core.ledgers.state_for_caller(creation.genesis_of(request.chain), or_former=True)
         new = creation.check(request, caller=caller, state=state, now=now)
+        context.is_about(task_span(new.spec.job_id, new.spec.task_id))
         data = {"task_id": new.spec.task_id, "digest": new.verified.digest.hex()}
         record = events.prepare(intent="task.create", data=data, now=now, genesis=state.genesis)
 
@@ -234,6 +236,7 @@ class TaskService(TaskServiceServicer):
         chain = await self._core.store.read(lambda connection: commits.find_chain(connection, caller, run_id))
         state = await self._core.ledgers.state(caller.genesis)
         ending = commits.check(request, chain, caller=caller, state=state, now=now)
+        context.is_about(run_span(ending.job_id, run_id, ending.receipt.attempt))
         data = {"run_id": run_id, "outcome": ending.outcome, "result_digest": ending.receipt.result_digest.hex()}
         record = events.prepare(intent="run.commit", data=data, now=now, genesis=caller.genesis)
 

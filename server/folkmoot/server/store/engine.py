@@ -89,6 +89,11 @@ class Store:
         """Whether other instances of the server may write to the database: what is in memory may be behind."""
         return self._database.shared
 
+    @property
+    def queued(self) -> dict[str, int]:
+        """How many groups of operations wait for a thread, by what they do."""
+        return {"write": self._writing.queued, "read": self._reading.queued}
+
     async def write(
         self, operation: Operation[T], *, then: Callable[[T], None] | None = None, order: Hashable = None
     ) -> T:
@@ -145,6 +150,11 @@ class _Lane:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def queued(self) -> int:
+        """How much waits for a thread."""
+        return self._queue.qsize()
 
     def submit(
         self, operation: Operation[Any], then: Callable[[Any], None] | None, order: Hashable = None
