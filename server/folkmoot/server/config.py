@@ -117,6 +117,9 @@ class Config:
             raise _invalid("waker", "postgres needs PostgreSQL: say which by the setting database")
         if self.log_level not in LOG_LEVELS:
             raise _invalid("log_level", f"'{self.log_level}' is none of {', '.join(LOG_LEVELS)}")
+        for name in ("retention_input_days", "retention_result_days", "retention_log_days", "quota_gib"):
+            if getattr(self, name) < 0:
+                raise _invalid(name, f"{getattr(self, name)} is less than nothing; 0 sets no limit")
         self._check_logins()
 
     def _check_logins(self) -> None:
