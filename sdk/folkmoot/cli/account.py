@@ -184,7 +184,7 @@ def api_key() -> None:
     "--rule",
     "rules",
     multiple=True,
-    help="What it may do, such as task:create:own; may be repeated. All that you may, without.",
+    help="What it may do, such as task:create:organization; may be repeated. All that you may, without.",
 )
 @click.option(
     "--days", type=click.IntRange(1, 365), default=LIFETIME.days, show_default=True, help="How long it is good."

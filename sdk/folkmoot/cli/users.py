@@ -21,7 +21,7 @@ def user() -> None:
 @click.option("--organization", required=True, help="The organization's account, by name or id.")
 @click.option("--role", "roles", multiple=True, help="A role; may be repeated.")
 @click.option(
-    "--rule", "extra_rules", multiple=True, help="A rule besides the roles', such as task:create:own; may be repeated."
+    "--rule", "extra_rules", multiple=True, help="A rule besides the roles', such as task:create:organization; may be repeated."
 )
 @click.option("--email", default="", help="Where mails go.")
 @click.option("--first-name", default="", help="First name.")
@@ -70,7 +70,7 @@ async def show_user(profile: Profile, name_or_id: str, *, as_json: bool) -> None
 @click.option("--first-name", default=None, help="First name.")
 @click.option("--last-name", default=None, help="Last name.")
 @list_options("role", "A role")
-@list_options("rule", "A rule besides the roles', such as task:create:own")
+@list_options("rule", "A rule besides the roles', such as task:create:organization")
 @click.option("--new-password", is_flag=True, help="A new password, from FOLKMOOT_NEW_PASSWORD or asked for.")
 @etag_option
 @json_of(User)

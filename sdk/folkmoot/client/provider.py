@@ -25,6 +25,8 @@ PATIENCE_SECONDS = 300.0
 """How long a person may take in the browser."""
 
 _LONGEST_REQUEST_LINE = 8192
+_PATH = "/callback"
+"""What providers know this program by: http://127.0.0.1/callback, on whatever port is free."""
 _DONE = "You are logged in. You can close this window."
 _NOT_DONE = "This did not log you in. Go back to where you began, and try again."
 
@@ -52,7 +54,7 @@ class CodeLogin:
         server = await asyncio.start_server(browser.answer, "127.0.0.1", 0, limit=_LONGEST_REQUEST_LINE)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            request = auth.StartCodeLoginRequest(redirect_uri=f"http://127.0.0.1:{port}/")
+            request = auth.StartCodeLoginRequest(redirect_uri=f"http://127.0.0.1:{port}{_PATH}")
             began = await session.call_anonymously(session.auth.StartCodeLogin, request)
             browser.state = began.state
             await asyncio.to_thread(self.show, began.authorization_uri)

@@ -9,12 +9,14 @@ from sqlalchemy import Row
 
 from folkmoot.server import lists
 from folkmoot.server.attempts import NodeAttempts
+from folkmoot.server.config import Config
 from folkmoot.server.core import Connections, ConnectionState, Core, NodeKey
 from folkmoot.server.custom_roles import Roles
 from folkmoot.server.joining import Joining
 from folkmoot.server.organizations import Organizations
 from folkmoot.server.rpc.account_methods import AccountMethods
 from folkmoot.server.rpc.audit_methods import AuditMethods
+from folkmoot.server.rpc.payload_service import LARGEST_BYTES
 from folkmoot.server.rpc.role_methods import RoleMethods
 from folkmoot.server.rpc.study_methods import StudyMethods
 from folkmoot.server.studies import Studies
@@ -63,6 +65,10 @@ class AdminService(AccountMethods, RoleMethods, StudyMethods, AuditMethods, Admi
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
             time=timestamp(self._core.clock()),
+            login_methods=_login_methods(self._core.config),
+            registration_is_open=self._core.config.registration == "open",
+            totp_is_required=self._core.config.totp_is_required,
+            max_payload_bytes=LARGEST_BYTES,
         )
 
     # ---- what the ledgers say --------------------------------------------------------------------------------------
@@ -151,6 +157,11 @@ class AdminService(AccountMethods, RoleMethods, StudyMethods, AuditMethods, Admi
     ) -> admin.DeleteNodeAttemptResponse:
         await self._attempts.remove(request.genesis, request.node_id)
         return admin.DeleteNodeAttemptResponse()
+
+
+def _login_methods(config: Config) -> Sequence[admin.LoginMethod.ValueType]:
+    at_provider = [admin.LOGIN_METHOD_CODE, admin.LOGIN_METHOD_DEVICE] if config.oidc_issuer else []
+    return [admin.LOGIN_METHOD_PASSWORD, *at_provider]
 
 
 def _node(row: Row[Any], known: ConnectionState | None) -> admin.Node:
