@@ -61,6 +61,10 @@ class Database:
     trouble: Callable[[BaseException], Trouble]
     before_migration: Callable[[Connection], None]
     """Wait until nobody else migrates; called as the first of a transaction."""
+    name_transaction: Callable[[Connection], str | None] = lambda _connection: None
+    """Return by what name to ask what became of a transaction; None: it has written nothing, or nobody can tell."""
+    was_committed: Callable[[Connection, str], bool | None] = lambda _connection, _name: None
+    """Whether a transaction of that name was committed; None: it goes on, or nobody can tell."""
     in_turn: str = ""
     """The statement that lets a transaction wait for its turn among those that have met conflicts."""
 
@@ -132,6 +136,8 @@ def postgresql(url: str) -> Database:
         shared=True,
         trouble=_postgresql_trouble,
         before_migration=_postgresql_migrates_alone,
+        name_transaction=_postgresql_transaction,
+        was_committed=_postgresql_was_committed,
         # Not an advisory lock: asking for one is a query, and would fix what the transaction sees before it has its turn.
         in_turn="LOCK TABLE write_turns IN EXCLUSIVE MODE",
     )
@@ -183,6 +189,16 @@ def _postgresql_trouble(error: BaseException) -> Trouble:
     if cause.connection_invalidated or broken or state in _LOST or (state or "").startswith(_LOST_CLASSES):
         return Trouble.LOST
     return Trouble.FAULT
+
+
+def _postgresql_transaction(connection: Connection) -> str | None:
+    name: str | None = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
+    return name
+
+
+def _postgresql_was_committed(connection: Connection, name: str) -> bool | None:
+    status = connection.exec_driver_sql("SELECT pg_xact_status(%(name)s::xid8)", {"name": name}).scalar()
+    return {"committed": True, "aborted": False}.get(str(status))
 
 
 def _postgresql_migrates_alone(connection: Connection) -> None:

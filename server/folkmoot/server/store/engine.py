@@ -103,7 +103,8 @@ class Store:
         if the caller was cancelled meanwhile, because the commit stands. It must not raise. Operations of the same
         `order` are run in the order of their calls.
 
-        Raises DATABASE_UNREACHABLE when the database is away: it has happened or not, and the caller repeats his call.
+        Raises DATABASE_UNREACHABLE when the database is away for long: it has happened or not, and the caller repeats
+        his call.
         """
         value: T = await self._writing.submit(operation, then, order)
         return value
@@ -231,7 +232,12 @@ def _tell(outcomes: list[_Outcome]) -> None:
 
 
 class _Unknown(Exception):  # noqa: N818 -- an outcome, rather than an error
-    """The database went away while it committed."""
+    """The database went away while it committed a transaction; by its name, what became of it can be asked."""
+
+    def __init__(self, name: str, done: list[_Outcome]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.done = done
 
 
 class _Patience:
@@ -242,6 +248,11 @@ class _Patience:
         self._doubts = 0
         self._lost = 0
         self._lost_since: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the database was waited for long enough."""
+        return self._lost_since is not None and time.monotonic() - self._lost_since >= DATABASE_PATIENCE_SECONDS
 
     def goes_on(self, trouble: Trouble) -> bool:
         """Count one more failure; pause and tell whether to try again."""
@@ -257,7 +268,7 @@ class _Patience:
                 self._lost += 1
                 self._lost_since = self._lost_since or time.monotonic()
                 _pause(self._lost)
-                return time.monotonic() - self._lost_since < DATABASE_PATIENCE_SECONDS
+                return not self.is_over
             case Trouble.FAULT:
                 return False
 
@@ -290,7 +301,10 @@ class _Writer:
             try:
                 return self._commit(group)
             except _Unknown as unknown:
-                return [_Outcome(job, error=_unreachable(unknown)) for job in group]
+                if self._was_committed(unknown, patience):
+                    return unknown.done
+                if patience.is_over:
+                    return [_Outcome(job, error=_unreachable(unknown)) for job in group]
             except BaseException as error:  # noqa: BLE001 -- whatever it is, its own caller gets it
                 trouble = self._database.trouble(error)
                 if trouble is Trouble.CONFLICT:
@@ -299,6 +313,20 @@ class _Writer:
                     return [outcome for job in group for outcome in self.run([job])]
                 if not patience.goes_on(trouble):
                     return self._give_up(group, trouble, error)
+
+    def _was_committed(self, unknown: _Unknown, patience: _Patience) -> bool:
+        """Tell whether the database has committed after all, as soon as it is there again; False if patience is over before that."""
+        while patience.goes_on(Trouble.LOST):
+            try:
+                with self._database.reading.connect() as connection:
+                    committed = self._database.was_committed(connection, unknown.name)
+            except DBAPIError as error:
+                if self._database.trouble(error) is not Trouble.LOST:
+                    raise
+            else:
+                if committed is not None:
+                    return committed
+        return False
 
     def _give_up(self, group: list[_Job], trouble: Trouble, error: BaseException) -> list[_Outcome]:
         if trouble is Trouble.CONFLICT and len(group) > 1:
@@ -313,6 +341,7 @@ class _Writer:
                 if self._database.in_turn and self._is_contended:
                     connection.exec_driver_sql(self._database.in_turn)
                 done = [_Outcome(job, job.operation(connection)) for job in group]
+                name = self._database.name_transaction(connection)
             except BaseException as error:
                 self._abandon(connection, error)
                 raise
@@ -320,8 +349,8 @@ class _Writer:
                 transaction.commit()
             except DBAPIError as error:
                 self._abandon(connection, error)
-                if self._database.trouble(error) is Trouble.LOST:
-                    raise _Unknown from error
+                if self._database.trouble(error) is Trouble.LOST and name is not None:
+                    raise _Unknown(name, done) from error
                 raise
             return done
 
