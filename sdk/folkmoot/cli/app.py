@@ -22,6 +22,7 @@ from folkmoot.cli.organizations import organization
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.cli.proofs import proof
 from folkmoot.cli.roles import role, rule
+from folkmoot.cli.sessions import session
 from folkmoot.cli.signing import sign
 from folkmoot.cli.studies import study
 from folkmoot.cli.tasks import task
@@ -121,7 +122,7 @@ for command in (
         organization,
         proof,
     ),
-    *(role, rule, setup, study, task, usage, user),
+    *(role, rule, session, setup, study, task, usage, user),
 ):
     folkmoot.add_command(command)
 

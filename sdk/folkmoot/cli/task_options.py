@@ -66,6 +66,11 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--name", default="", help="A few words for people."),
     click.option("--purpose", default="", help="Why the data is used."),
     click.option("--scratch", is_flag=True, help="Runs of the job share files at each node."),
+    click.option("--session", default="", help="A session, by name or id, whose dataframes runs read or leave."),
+    click.option(
+        "--dataframe", "dataframes", multiple=True, help="A dataframe of it that runs may read; may be repeated."
+    ),
+    click.option("--leaves", default="", help="The dataframe of it that each run leaves at its node."),
     click.option("--messages", is_flag=True, help="Sibling runs may message each other."),
     click.option("--subtasks", type=click.IntRange(min=1), help="Subtasks that each run may create."),
     click.option(

@@ -9,7 +9,7 @@ from folkmoot.cli.access import asynchronous, client
 from folkmoot.cli.exits import Exit
 from folkmoot.cli.output import json_option, show_json, show_rows
 from folkmoot.cli.profile import Profile
-from folkmoot.cli.task_options import described_task, task_options
+from folkmoot.cli.task_options import ArgumentType, described_task, task_options
 from folkmoot.client import Result
 from folkmoot.client.results import explain
 from folkmoot.trust import FolkmootError
@@ -101,6 +101,43 @@ async def why(profile: Profile, task_id: str, *, as_json: bool) -> None:
         reasons = await (await opened.tasks.get(task_id)).why()
     columns = ("organization", "state", "proven", "reason", "text")
     show_rows(map(vars, reasons), columns, as_json=as_json, empty="every run is completed")
+
+
+@task.command()
+@click.argument("task_id")
+@click.option("-o", "--organization", "organizations", multiple=True, help="Who executes; default: who did before.")
+@click.option(
+    "-a",
+    "--argument",
+    "arguments",
+    multiple=True,
+    type=ArgumentType(),
+    help="An argument, in the place of all of before; with --function the earlier input is not needed.",
+)
+@click.option("--function", default="", help="Another function of the same image.")
+@click.option("--name", default=None, help="A few words for people.")
+@click.option("--wait", "waiting", is_flag=True, help="Wait for the results and print them.")
+@json_option
+@asynchronous
+async def repeat(
+    profile: Profile, /, task_id: str, *, waiting: bool, as_json: bool, name: str | None, **changed: Any
+) -> None:
+    """Make a task again, as it was or with changes. Prints the new one's id, or with --wait its results.
+
+    Its arguments can be had if your organization executed it; otherwise give --function and its arguments.
+    """
+    arguments = dict(changed.pop("arguments"))
+    changes = {key: value for key, value in (changed | {"name": name}).items() if value}
+    if arguments or changes.get("function"):
+        changes["arguments"] = arguments
+    async with client(profile) as opened:
+        made = await (await opened.tasks.get(task_id)).repeat(**changes)
+        if waiting:
+            finish(await made.wait(), as_json=as_json)
+        elif as_json:
+            show_json({"id": made.id, "job_id": made.job_id})
+        else:
+            click.echo(made.id)
 
 
 @task.command()
