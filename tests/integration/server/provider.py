@@ -53,7 +53,7 @@ async def _interact(browser: httpx2.AsyncClient, answer: httpx2.Response, who: s
     while True:
         if answer.is_redirect:
             target = urljoin(str(answer.url), answer.headers["location"])
-            if target.startswith(CALLBACK):
+            if urlsplit(target).path == "/callback":
                 return answer
             answer = await browser.get(target)
         elif 'name="prompt"' in answer.text:
