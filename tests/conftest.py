@@ -82,11 +82,20 @@ def rabbitmq_lacks() -> str | None:
     return None
 
 
+def oidc_provider_lacks() -> str | None:
+    """Return why tests with an OpenID Connect provider can't run here, None if they can."""
+    installed = Path(__file__).parent / "oidc_provider" / "node_modules" / "oidc-provider"
+    return command_lacks("node") or (None if installed.is_dir() else f"no {installed.name}: run `make services`")
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
+    "compose": functools.partial(command_lacks, "docker-compose"),
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
+    "haproxy": functools.partial(command_lacks, "haproxy"),
     "mounts": mounts_lack,
     "namespaces": namespaces_lack,
     "nodejs": functools.partial(command_lacks, "node", "npm"),
+    "oidc_provider": oidc_provider_lacks,
     "postgres": functools.partial(command_lacks, "initdb", "postgres", "psql"),
     "mariadb": functools.partial(command_lacks, "mariadb-install-db", "mariadbd", "mariadb"),
     "rabbitmq": functools.cache(rabbitmq_lacks),
