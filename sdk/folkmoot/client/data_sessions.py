@@ -85,7 +85,12 @@ class AsyncSession:
 
     def __init__(self, connection: Connection, info: SessionInfo) -> None:
         self._connection = connection
-        self.info = info
+        self._info = info
+
+    @property
+    def info(self) -> SessionInfo:
+        """The session, as the server told it."""
+        return self._info
 
     @property
     def id(self) -> str:

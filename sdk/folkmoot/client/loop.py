@@ -71,18 +71,24 @@ def blocking(method: Callable[..., Any], shown_as: Callable[[Any], Any] = lambda
     return call
 
 
+@overload
 def iterating(
     method: Callable[Concatenate[Core, P], AsyncIterator[Answer]],
-) -> Callable[Concatenate[Any, P], Iterator[Answer]]:
+) -> Callable[Concatenate[Any, P], Iterator[Answer]]: ...
+@overload
+def iterating(
+    method: Callable[Concatenate[Core, P], AsyncIterator[Answer]], shown_as: Callable[[Answer], Shown]
+) -> Callable[Concatenate[Any, P], Iterator[Shown]]: ...
+def iterating(method: Callable[..., Any], shown_as: Callable[[Any], Any] = lambda answer: answer) -> Callable[..., Any]:
     """A method of a facade, whose `_core` has the same method: same parameters, but it gives a plain iterator."""
 
     @wraps(method)
-    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Answer]:
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
         stream = method(self._core, *args, **kwargs)
         try:
             while True:
                 try:
-                    yield run(_next(stream))
+                    yield shown_as(run(_next(stream)))
                 except StopAsyncIteration:
                     return
         finally:

@@ -3,9 +3,7 @@
 Every method here is made from its asynchronous one; a test compares the two surfaces, so that they can't drift apart.
 """
 
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 from folkmoot.client.admin.aio import Source
 from folkmoot.client.admin.sync import ServerFacade, Studies
@@ -69,10 +67,7 @@ class Task:
     why = blocking(AsyncTask.why)
     cancel = blocking(AsyncTask.cancel)
     logs = iterating(AsyncTask.logs)
-
-    def repeat(self, **changes: Any) -> "Task":
-        """See `AsyncTask.repeat`."""
-        return Task(run(self._core.repeat(**changes)))
+    repeat = blocking(AsyncTask.repeat, lambda core: Task(core))  # noqa: PLW0108 - Task is being made here
 
 
 class Tasks:
@@ -123,12 +118,7 @@ class Sessions:
     update = blocking(AsyncSessions.update, Session)
     delete = blocking(AsyncSessions.delete)
 
-    def list(self, *, name_prefix: str = "") -> Iterator[Session]:
-        """See `AsyncSessions.list`."""
-        for core in self._listed(name_prefix=name_prefix):
-            yield Session(core)
-
-    _listed = iterating(AsyncSessions.list)
+    list = iterating(AsyncSessions.list, Session)
 
 
 class Algorithms:

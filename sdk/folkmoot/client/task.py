@@ -169,7 +169,7 @@ class AsyncTask:
         run, proven = await as_proven(self._connection, self._task, told)
         return why(self._organization(ledger, run), run, now=datetime.now(UTC), proven=proven)
 
-    async def repeat(self, **changes: Any) -> "AsyncTask":
+    async def repeat(self, /, **changes: Any) -> "AsyncTask":
         """Make the task again, with what `tasks.create` takes where it is to be different: a new task, signed and sealed anew.
 
         Image, function, arguments, organizations and all else are those of this one. Its arguments can be had if its input was sealed to
