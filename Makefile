@@ -68,6 +68,9 @@ build: $(SETUP) ## wheel and sdist into dist/
 image-node: $(SETUP) ## the data station's container image; ARGS="--base IMAGE --tag NAME"
 	@$(BIN)/python tools/node_image.py $(ARGS)
 
+image-server: $(SETUP) ## the server's container image; ARGS="--base IMAGE --tag NAME"
+	@$(BIN)/python tools/server_image.py $(ARGS)
+
 executable: $(SETUP) ## the folkmoot command with the node as one file, in dist/
 	@$(BIN)/python tools/executable.py dist
 

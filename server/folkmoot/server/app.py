@@ -103,7 +103,9 @@ async def serve(
     async with AsyncExitStack() as parts:
         log = logs.make(config.log_level)
         parts.enter_context(data_folder.opened(config))
-        authority = None if config.insecure else _certificates(config, clock())
+        with data_folder.making(config.data):
+            authority = None if config.insecure else _certificates(config, clock())
+            signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
         store = Store(databases.connect(config.database, config.data / data_folder.DATABASE_FILE))
         parts.push_async_callback(store.close)
         await store.migrate(migrate.upgrade)
@@ -114,7 +116,6 @@ async def serve(
         ledgers = Ledgers(store, clock, draining, waker)
         parts.callback(ledgers.close)
         core = Core(config, store, ledgers, clock, random, log, draining, waker)
-        signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
         passwords = Passwords(random, password_cost or Cost())
         background = Background(log)
         parts.push_async_callback(background.close)

@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from folkmoot.server.config import Config
-from folkmoot.server.data_folder import DATABASE_FILE, LOCK_FILE
+from folkmoot.server.data_folder import DATABASE_FILE, LOCK_FILE, MAKING_FILE
 from folkmoot.server.store import databases, dumps
 from folkmoot.server.store.dumps import Kind
 from folkmoot.transport.durable import sync_folder
@@ -31,7 +31,7 @@ from folkmoot.v1 import errors_pb2
 
 FORMAT = 1
 MANIFEST, DATA, PAYLOADS = "manifest.json", "data", "payloads"
-NOT_COPIED = (f"{DATABASE_FILE}*", LOCK_FILE, "payloads", "spool")
+NOT_COPIED = (f"{DATABASE_FILE}*", LOCK_FILE, MAKING_FILE, "payloads", "spool")
 """What lies in the data folder and is copied otherwise, or belongs to the running process."""
 
 

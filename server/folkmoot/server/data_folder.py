@@ -14,6 +14,7 @@ from folkmoot.v1 import errors_pb2
 
 DATABASE_FILE = "folkmoot.db"
 LOCK_FILE = "lock"
+MAKING_FILE = "lock-making"
 
 
 @contextmanager
@@ -33,3 +34,11 @@ def opened(config: Config) -> Iterator[Path]:
                 f"another server uses the data folder {config.data}: stop it first",
             ) from error
         yield config.data
+
+
+@contextmanager
+def making(data: Path) -> Iterator[None]:
+    """Let one process at a time make keys and certificates: instances that start together on one folder find them made."""
+    with (data / MAKING_FILE).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -18,11 +18,11 @@ from folkmoot.server.backup import (
     unusable,
 )
 from folkmoot.server.config import Config
-from folkmoot.server.data_folder import DATABASE_FILE, LOCK_FILE
+from folkmoot.server.data_folder import DATABASE_FILE, LOCK_FILE, MAKING_FILE
 from folkmoot.server.store import databases, dumps, migrate
 from folkmoot.server.store.dumps import Kind
 
-HARMLESS = (LOCK_FILE,)
+HARMLESS = (LOCK_FILE, MAKING_FILE)
 """May lie in a data folder that counts as empty; so may a settings file."""
 
 
