@@ -121,6 +121,7 @@ path = "patients.csv"
             insecure=self.server.address.certificate_authority is None,
             organization_key=folder / "organization.pem",
             state_directory=folder / "client",
+            traces=changes.get("traces", ""),
         ) as opened:
             yield opened
 

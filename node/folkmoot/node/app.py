@@ -51,6 +51,7 @@ from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import Replica, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.failpoints import obey_environment
+from folkmoot.transport.tracing import Tracer
 from folkmoot.transport.vault_secret import find_vault_secret
 from folkmoot.trust import (
     FolkmootError,
@@ -176,6 +177,8 @@ async def _run_station(
     """One station, from its files to its link; at the end it says goodbye and lets go of what runs."""
     async with AsyncExitStack() as stack:
         station = _open_station(config, block)
+        if station.tracer is not None:
+            stack.push_async_callback(asyncio.to_thread, station.tracer.close)
         stack.push_async_callback(station.journal.close)
         stack.push_async_callback(station.connection.close)
         proxy = Proxy()
@@ -253,6 +256,7 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
         slots=Slots(block.slots),
         central_slots=Slots(block.central_slots),
         vault=Vault(connection, secret) if secret else None,
+        tracer=Tracer(config.traces, service="folkmoot-node") if config.traces else None,
     )
 
 

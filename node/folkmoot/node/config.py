@@ -144,6 +144,9 @@ class NodeConfig:
     runtime_directory: Annotated[Path, Setting("sockets of runs; a short path")]
     collaboration: Annotated[tuple[CollaborationConfig, ...], Setting("one block for each collaboration")]
     keep_after_commit_days: Annotated[int, Setting("days to keep results that the server has", minimum=0)] = 7
+    traces: Annotated[
+        str, Setting("where traces go by OpenTelemetry's protocol, http://host:4317 or https://; empty: nowhere")
+    ] = ""
     reserve_disk_bytes: Annotated[
         int, Setting("bytes that stay free on the disk of state_directory: with less, no run starts", minimum=0)
     ] = 2 << 30

@@ -12,6 +12,7 @@ from folkmoot.node import decision_records, records
 from folkmoot.node.outcomes import state_name
 from folkmoot.node.records import RunRecord
 from folkmoot.node.station import Station
+from folkmoot.node.traces import record_run
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.failpoints import failpoint
@@ -38,6 +39,8 @@ async def deliver(station: Station, record: RunRecord) -> None:
     now = station.now()
     await station.journal.transact(lambda connection: records.commit_run(connection, record, now))
     failpoint("node.result.commit_journaled")
+    if station.tracer is not None:
+        record_run(station.tracer, record, committed_at=now.timestamp())
 
 
 async def _commit_at_last(station: Station, record: RunRecord) -> None:

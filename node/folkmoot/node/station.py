@@ -37,6 +37,7 @@ from folkmoot.node.waiting import Signal
 from folkmoot.transport import INLINE_BYTES, Keyring, Replica, Unreachable
 from folkmoot.transport.heads import HeadStatements, SignsOfLife
 from folkmoot.transport.storage import told_if_full
+from folkmoot.transport.tracing import Tracer
 from folkmoot.trust import (
     EncryptionDisagrees,
     EnvelopeRejected,
@@ -102,6 +103,8 @@ class Station:
     central_slots: Slots
     vault: Vault | None = None
     """Where the organization's key can be had too; only with the vault secret."""
+    tracer: Tracer | None = None
+    """Where spans of runs go; None: nowhere."""
     now: Callable[[], datetime] = utc_now
     random: Callable[[int], bytes] = os.urandom
     moved: Signal = field(default_factory=Signal)

@@ -23,6 +23,7 @@ from folkmoot.node.subtask_records import SubtaskRecord
 from folkmoot.transport import INLINE_BYTES, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.transport.failpoints import failpoint
+from folkmoot.transport.tracing import record_task
 from folkmoot.trust import (
     EnvelopeRejected,
     FolkmootError,
@@ -284,6 +285,7 @@ class Subtasks:
 
     async def _create(self, record: SubtaskRecord) -> None:
         station = self._station
+        began_at = station.now().timestamp()
         request = CreateTaskRequest(chain=TaskChain.FromString(record.chain))
         inline_bytes = 0
         with ExitStack() as closing:
@@ -301,6 +303,8 @@ class Subtasks:
             lambda: connection.tasks.CreateTask(request, metadata=connection.metadata(), timeout=timeouts.CALL_SECONDS)
         )
         failpoint("node.subtask.created")
+        if station.tracer is not None:
+            record_task(station.tracer, TaskSpec.FromString(request.chain.specs[-1].body), began_at=began_at)
         await self._transact(lambda db: subtask_records.subtask_created(db, record.task_id))
 
     # ---- finding ----

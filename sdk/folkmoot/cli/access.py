@@ -156,6 +156,7 @@ async def client(profile: Profile) -> AsyncIterator[AsyncClient]:
         insecure=profile.insecure,
         encryption=profile.encryption or None,
         max_head_age=profile.max_head_age,
+        traces=profile.traces,
     ) as opened:
         yield opened
 

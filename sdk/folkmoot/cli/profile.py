@@ -44,6 +44,8 @@ class Profile:
         "Days without a sign of other members after which no tasks are made; 7 if not given."
     )
 
+    traces: str = described("Where traces of tasks go: an OpenTelemetry collector, http://host:4317.")
+
     @classmethod
     def load(cls, path: str | Path, environment: Mapping[str, str] = os.environ) -> Self:
         """Read a profile; a file that isn't there is an empty one. Raises INVALID_FIELD for what can't be read."""

@@ -24,6 +24,7 @@ from folkmoot.client.tasks import AsyncTasks
 from folkmoot.client.vault import AsyncVault
 from folkmoot.transport import Keyring
 from folkmoot.transport.heads import MAX_HEAD_AGE
+from folkmoot.transport.tracing import Tracer
 from folkmoot.trust import Member, Reference, State, fingerprint, fingerprint_words, key_id
 from folkmoot.trust import Node as AdmittedNode
 from folkmoot.v1 import admin_service_pb2
@@ -103,7 +104,8 @@ class AsyncClient(AsyncServerClient):
 
     Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
     `encryption` ("sealed" or "plain"): what the ledger must say, ENCRYPTION_DISAGREES if it says otherwise. `max_head_age`: when no other
-    member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). `traces`: an OpenTelemetry collector that
+    hears of tasks, http://host:4317. Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class AsyncClient(AsyncServerClient):
         insecure: bool = False,
         encryption: str | None = None,
         max_head_age: timedelta = MAX_HEAD_AGE,
+        traces: str = "",
     ) -> None:
         reference = Reference.parse(collaboration)
         super().__init__(
@@ -137,6 +140,8 @@ class AsyncClient(AsyncServerClient):
             certificate_authority=certificate_authority,
             insecure=insecure,
         )
+        if traces:
+            self.session.tracer = Tracer(traces, service="folkmoot-client")
         keyring = Keyring.load(Path(organization_key), organization_key_passphrase) if organization_key else None
         self.connection = Connection(
             self.session,

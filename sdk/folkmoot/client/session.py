@@ -41,6 +41,7 @@ from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 
 if TYPE_CHECKING:
     from folkmoot.client.logins import Credentials
+    from folkmoot.transport.tracing import Tracer
     from folkmoot.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from folkmoot.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from folkmoot.v1.key_service_pb2_grpc import KeyServiceAsyncStub
@@ -90,6 +91,8 @@ class Session:
         self.address = address
         self._credentials = credentials
         self._tokens: Tokens | None = None
+        self.tracer: Tracer | None = None
+        """Where spans of tasks go; None: nowhere."""
         self._renewing = asyncio.Lock()
         self._reached = False
         self._name = f"the server at {address.target}"
@@ -223,6 +226,8 @@ class Session:
         """Close the channel; calls under way end."""
         if "channel" in self.__dict__:
             await self.channel.close()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
 
     async def __aenter__(self) -> Self:
         return self

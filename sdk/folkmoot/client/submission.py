@@ -5,6 +5,7 @@ more; it gets it again, with the ids, signature and ciphertext that the nodes kn
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,8 +13,9 @@ from typing import TypeVar
 from folkmoot.client.connection import Connection
 from folkmoot.client.inputs import SealedInput, inline
 from folkmoot.transport import RemoteError
+from folkmoot.transport.tracing import record_task
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_pb2 import TaskChain
+from folkmoot.v1.task_pb2 import TaskChain, TaskSpec
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest
 
 Answer = TypeVar("Answer")
@@ -35,10 +37,13 @@ class Submission:
     async def _create(self, connection: Connection) -> None:
         session = connection.session
         along, before = inline(self.inputs)
+        began_at = time.time()
         for one in before:
             await session.upload(one.source, one.reference.envelope_digest)
         request = CreateTaskRequest(chain=self.chain, envelopes=[one.envelope() for one in along])
         await session.call(session.tasks.CreateTask, request)
+        if session.tracer is not None:
+            record_task(session.tracer, TaskSpec.FromString(self.chain.specs[-1].body), began_at=began_at)
 
     async def hand_over_again(self, connection: Connection, task_id: str) -> None:
         """Give the task to a server that has lost it."""

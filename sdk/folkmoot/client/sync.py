@@ -194,7 +194,8 @@ class Client(ServerFacade):
 
     Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
     `encryption` ("sealed" or "plain"): what the ledger must say, ENCRYPTION_DISAGREES if it says otherwise. `max_head_age`: when no other
-    member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). `traces`: an OpenTelemetry collector that
+    hears of tasks, http://host:4317. Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
     """
 
     def __init__(
@@ -216,6 +217,7 @@ class Client(ServerFacade):
         insecure: bool = False,
         encryption: str | None = None,
         max_head_age: timedelta = MAX_HEAD_AGE,
+        traces: str = "",
     ) -> None:
         core = AsyncClient(
             collaboration,
@@ -234,6 +236,7 @@ class Client(ServerFacade):
             insecure=insecure,
             encryption=encryption,
             max_head_age=max_head_age,
+            traces=traces,
         )
         super().__init__(core)
         self._client = core

@@ -16,16 +16,19 @@ a Tracer, and never else.
 """
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 from uuid import UUID
 
 from folkmoot.trust.encoding import pae
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
+from folkmoot.v1.task_pb2 import TaskSpec
 
 EXPORT_SECONDS = 5
 """How long a collector that does not answer is waited for, at the end too."""
@@ -66,7 +69,7 @@ def _span_id(*parts: str) -> int:
 class Tracer:
     """Records spans, and sends them to a collector in the background. One that is away costs spans, and nothing else."""
 
-    def __init__(self, endpoint: str, *, service: str, version: str) -> None:
+    def __init__(self, endpoint: str, *, service: str) -> None:
         if not endpoint.startswith(_SCHEMES):
             raise _invalid(f"'{endpoint}' is no collector: write http://host:4317, or https:// with TLS")
         try:
@@ -76,11 +79,12 @@ class Tracer:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             raise _invalid("it needs a library that is not installed: pip install 'folkmoot[traces]'") from error
-        resource = Resource.create({"service.name": service, "service.version": version})
+        release = version("folkmoot")
+        resource = Resource.create({"service.name": service, "service.version": release})
         self._provider = TracerProvider(resource=resource, id_generator=_ids(), shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=EXPORT_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("folkmoot", version)
+        self._tracer = self._provider.get_tracer("folkmoot", release)
 
     def record(
         self,
@@ -113,6 +117,19 @@ class Tracer:
     def close(self) -> None:
         """Send what is left. Takes as long as the collector takes, EXPORT_SECONDS at most."""
         self._provider.shutdown()
+
+
+def record_task(tracer: Tracer, spec: TaskSpec, *, began_at: float) -> None:
+    """Record that a task has just been handed over to the server; a subtask is below the run that made it."""
+    parent = spec.parent
+    tracer.record(
+        "task",
+        began_at=began_at,
+        ended_at=time.time(),
+        span=task_span(spec.job_id, spec.task_id),
+        parent=run_span(spec.job_id, parent.run_id, parent.attempt) if parent.run_id else None,
+        attributes={"folkmoot.task_id": spec.task_id, "folkmoot.runs": len(spec.receivers)},
+    )
 
 
 _next: ContextVar[Span | None] = ContextVar("next_span", default=None)

@@ -26,7 +26,7 @@ def begin(core: Core, dispatch: Dispatch, parts: AsyncExitStack, *, version: str
         from folkmoot.server.traces import CallTraces
         from folkmoot.transport.tracing import Tracer
 
-        tracer = Tracer(core.config.traces, service="folkmoot-server", version=version)
+        tracer = Tracer(core.config.traces, service="folkmoot-server")
         parts.push_async_callback(asyncio.to_thread, tracer.close)
         observers.append(CallTraces(tracer))
     if core.config.metrics_listen:

@@ -1,0 +1,39 @@
+"""Traces of runs: from being accepted to being delivered, and the algorithm in between (folkmoot.transport.tracing).
+
+What is recorded is in the journal, so that a node that was restarted meanwhile records the same.
+"""
+
+from folkmoot.node.outcomes import state_name
+from folkmoot.node.records import RunRecord
+from folkmoot.transport.tracing import Tracer, run_span, task_span
+from folkmoot.v1.task_pb2 import RunState
+
+_MICROSECONDS = 1_000_000
+
+
+def record_run(tracer: Tracer, record: RunRecord, *, committed_at: float) -> None:
+    """Record a run that the server has the end of."""
+    run, outcome = run_span(record.job_id, record.run_id, record.attempt), state_name(record.state)
+    failed = "" if record.state == RunState.RUN_STATE_COMPLETED else outcome
+    tracer.record(
+        "run",
+        began_at=record.accepted_at_us / _MICROSECONDS,
+        ended_at=committed_at,
+        span=run,
+        parent=task_span(record.job_id, record.task_id),
+        failed=failed,
+        attributes={
+            "folkmoot.run_id": record.run_id,
+            "folkmoot.attempt": record.attempt,
+            "folkmoot.state": outcome,
+            "folkmoot.bytes_out": record.bytes_out,
+        },
+    )
+    if record.started_at_us:
+        tracer.record(
+            "algorithm",
+            began_at=record.started_at_us / _MICROSECONDS,
+            ended_at=record.ended_at_us / _MICROSECONDS,
+            parent=run,
+            failed=failed,
+        )

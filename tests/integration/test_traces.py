@@ -1,0 +1,78 @@
+"""Traces of a job, from the client through server and nodes to the algorithm, at a collector on a real socket.
+
+Nothing is handed on from one to the next: that all of it fits together shows that everybody derives the same.
+"""
+
+from pathlib import Path
+from uuid import UUID
+
+import pandas as pd
+
+from folkmoot.client import Subtasks
+from folkmoot.transport.tracing import run_span, task_span
+from tests.integration.collector import Collected, Collector, collector
+from tests.integration.network import LABEL, network
+
+TABLE = pd.DataFrame({"age": [31, 47, 52]})
+
+
+async def job(folder: Path, at: Collector) -> str:
+    """Run a central function with a subtask at two hospitals; return the job's id."""
+    data = {"Alpha": TABLE, "Beta": TABLE}
+    async with network(folder, data=data, start=False, traces=at.endpoint) as net:
+        for name in data:
+            settings = net.node_folder(name) / "node.toml"
+            settings.write_text(f'traces = "{at.endpoint}"\n{settings.read_text()}')
+            await net.start_node(name)
+        async with net.client("Alpha", traces=at.endpoint) as client:
+            task = await client.tasks.create(
+                image="process:examples.average",
+                function="average",
+                organizations=["Alpha"],
+                arguments={"column": "age"},
+                labels=[LABEL],
+                subtasks=Subtasks(depth=1, number=2),
+            )
+            await task.wait()
+            return task.id
+
+
+def named(spans: list[Collected], name: str, service: str = "") -> list[Collected]:
+    return [each for each in spans if each.span.name == name and service in each.service]
+
+
+async def test_job_is_one_trace_from_client_to_algorithm(tmp_path: Path):
+    async with collector() as at:
+        job_id = await job(tmp_path, at)
+    spans = at.spans()
+    trace = [each for each in spans if each.trace_id == UUID(job_id).int]
+
+    [root] = named(trace, "task", "client")
+    assert (root.span_id, root.parent) == (task_span(job_id, job_id).span_id, 0)
+    [subtask] = named(trace, "task", "node")
+    runs = named(trace, "run")
+    [central] = [run for run in runs if run.parent == root.span_id]
+    assert subtask.parent == central.span_id
+    partial = [run for run in runs if run.parent == subtask.span_id]
+    assert len(partial) == 2
+    assert sorted(each.parent for each in named(trace, "algorithm")) == sorted(run.span_id for run in runs)
+    assert {each.parent for each in named(trace, "TaskService/CreateTask", "server")} == {root.span_id, subtask.span_id}
+    assert sorted(each.parent for each in named(trace, "TaskService/CommitRun", "server")) == sorted(
+        run.span_id for run in runs
+    )
+    for each in trace:
+        assert each.span.start_time_unix_nano <= each.span.end_time_unix_nano
+
+    written = "".join(str(each.span) for each in spans)
+    assert "ListRoles" not in written, "nobody has called it"
+    for secret in ("age", "average", "patients", "examples.average"):
+        assert f'"{secret}"' not in written
+    assert {each.service for each in spans} == {"folkmoot-client", "folkmoot-server", "folkmoot-node"}
+
+
+def test_ids_follow_from_the_task():
+    job_id = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
+    assert task_span(job_id, job_id).trace_id == run_span(job_id, "run", 1).trace_id == UUID(job_id).int
+    ids = {task_span(job_id, "a").span_id, run_span(job_id, "a", 1).span_id, run_span(job_id, "a", 2).span_id}
+    assert len(ids) == 3
+    assert 0 < task_span("no uuid", "").trace_id < 1 << 128
