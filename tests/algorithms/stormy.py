@@ -54,6 +54,20 @@ def remember(ctx: Context, notes: str, number: int) -> list[int]:
 
 
 @partial
+def leave(ctx: Context, notes: str, number: int) -> int:
+    """Leave as many rows."""
+    _note(ctx, notes)
+    return ctx.leave({"number": list(range(number))})
+
+
+@partial
+def recall(ctx: Context, notes: str) -> int:
+    """How many rows were left."""
+    _note(ctx, notes)
+    return len(ctx.table(ctx.dataframes[0]))
+
+
+@partial
 def talk(ctx: Context, notes: str, rounds: int) -> int:
     """Send the numbers below `rounds` to every sibling, and add up what they send."""
     _note(ctx, notes)

@@ -37,8 +37,9 @@ POLICY = """
 runtimes = ["container", "process"]
 [[allow]]
 images = ["*"]
-functions = ["plain", "large", "remember", "talk", "gather"]
+functions = ["plain", "large", "remember", "leave", "recall", "talk", "gather"]
 initiators = ["*"]
+dataframes = true
 subtasks = true
 messages = true
 [[allow]]
@@ -144,6 +145,27 @@ async def scratch(storm: Storm) -> None:
         await storm.require(second, [1, 2])
 
 
+async def sessions(storm: Storm) -> None:
+    """Dataframes that are left, replaced, read and deleted: what stands is what the last completed run left, whole, or nothing."""
+    session = await storm.client.sessions.create(f"session {len(storm.results)} {storm.dice.randrange(10**9)}")
+    standing = dict.fromkeys(storm.organizations, 0)
+    for number in (2, 3):
+        left = await storm.create("leave", {"number": number}, session=session, leaves="left")
+        for result in await storm.results_of(left):
+            if result.state == "COMPLETED":
+                assert result.value == number
+                standing[result.organization] = number
+        recalled = await storm.create("recall", {}, session=session, dataframes=["left"])
+        for result in await storm.results_of(recalled):
+            if result.state == "COMPLETED":
+                assert result.value == standing[result.organization], result
+            elif result.state == "REFUSED":
+                assert (standing[result.organization], result.rule) == (0, "session"), result
+    await storm.client.sessions.delete(session)
+    folders = [storm.playing.net.state_directory(name) for name in storm.nodes]
+    await until(lambda: not any(each for folder in folders for each in folder.glob(f"sessions/{session.id}/*")))
+
+
 async def messages(storm: Storm) -> None:
     """Siblings that talk to each other."""
     rounds = 12
@@ -246,6 +268,7 @@ WORK: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
     "plain": plain,
     "large": large,
     "scratch": scratch,
+    "sessions": sessions,
     "messages": messages,
     "subtasks": subtasks,
     "attempts": attempts,
@@ -287,6 +310,13 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
         "server.part.named",
         "server.part.synced",
         "server.payload.checked",
+    ),
+    "sessions": (
+        "node.dataframe.written",
+        "node.dataframe.named",
+        "node.dataframe.journaled",
+        "node.dataframe.settled",
+        "node.dataframe.dropped",
     ),
     "messages": (
         "node.message.journaled",

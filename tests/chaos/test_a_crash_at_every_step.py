@@ -16,7 +16,7 @@ from tests.chaos.storm import BEFORE_A_PROCESS, ELSEWHERE, REACHED_BY, WORK, Sto
 AT_ONCE = 8
 """Kills that follow one another in one collaboration."""
 
-ALWAYS = ("plain-0", "large-0", "people-0")
+ALWAYS = ("plain-0", "large-0", "sessions-0", "people-0")
 """What every test run plays; the nightly ones play all."""
 
 MOST_TRIES = 4
