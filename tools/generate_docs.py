@@ -1,4 +1,4 @@
-"""Write the reference in docs/ from what it describes: errors from the contract, settings and commands from the code.
+"""Write the reference in docs/ from what it describes: errors and permissions from the contract, settings and commands from the code.
 
 `--check` writes nothing and fails when what is committed differs from what would be written today.
 """
@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -22,9 +23,10 @@ from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
 from folkmoot.node.config import Setting as NodeSetting
 from folkmoot.node.policy_file import DataframesPolicy, Policy, PolicyLimits, Quotas, Rule
 from folkmoot.server.config import SETTINGS
+from folkmoot.server.roles import MEANINGFUL, ROLES
 from folkmoot.trust.reasons import reason_name, rule_of
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.options_pb2 import Code
+from folkmoot.v1.options_pb2 import Caller, Code, Operation, Resource, Scope, access
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by `make generate`: do not edit. -->"
@@ -239,9 +241,117 @@ def described(option: click.Option) -> str:
     return " ".join(filter(None, (option.help, f"({', '.join(notes)})" if notes else "")))
 
 
+# ---- permissions ---------------------------------------------------------------------------------------------------
+
+PERMISSIONS_HEAD = f"""# Permissions
+
+{NOTE}
+
+A user has roles, and perhaps extra rules; a role is a set of rules; a rule is a resource, an operation and a scope. A wider
+scope includes the narrower ones. What no rule allows is refused, and the refusal is in the audit trail.
+
+| scope | among accounts, users and roles | among tasks, runs, studies, sessions, events, nodes, collaborations |
+|---|---|---|
+| OWN | the user himself | what the user made |
+| ORGANIZATION | the user's own organization | what the organization made, or has |
+| COLLABORATION | organizations that share a collaboration with it | what is in its collaborations |
+| GLOBAL | the whole server | the whole server |
+
+What holds besides:
+
+- Nobody gives a rule that he lacks: not by a role, not by an extra rule, not by making or changing a role, not to a user of
+  another organization unless his own rule reaches all of that organization's things.
+- Nobody changes or deletes a user who may do what he may not, nor a role that such a user has.
+- Somebody who may do everything is always left. Default roles can't be changed.
+- What a user may do changes at once: a user whose rules or password are changed logs in anew, a change of a role is felt by
+  his next call.
+- An API key may do what its rules say, as far as its user may.
+- No rule lets anybody read what is sealed to others, speak for an organization, or say who belongs to a collaboration: that
+  takes keys, and stands in the ledger ([collaborations](collaborations.md)). So there is no rule for admitting nodes or for
+  removing members.
+
+## Rules that there are
+
+| resource | operation | scopes that differ |
+|---|---|---|
+"""
+
+ROLES_HEAD = """
+## Default roles
+
+Each cell says how far the role reaches; an empty one: not at all.
+
+"""
+
+METHODS_HEAD = """
+## Methods
+
+Who may call each, as the contract says. A method that needs a rule is refused to users who have it at no scope at all; what
+the scope does not reach is not found, or, where it is seen, refused.
+"""
+
+
+def permissions() -> str:
+    """Return docs/permissions.md."""
+    rules = (
+        f"| {word(Resource, resource)} | {word(Operation, operation)} | {', '.join(word(Scope, one) for one in scopes)} |\n"
+        for (resource, operation), scopes in MEANINGFUL.items()
+    )
+    purposes = (f"- **{role.name}**: {role.description}\n" for role in ROLES.values())
+    return "".join((PERMISSIONS_HEAD, *rules, ROLES_HEAD, *purposes, "\n", *reaches(), METHODS_HEAD, *services()))
+
+
+def reaches() -> Iterator[str]:
+    """Yield the table of default roles: how far each reaches, for whatever a rule can allow."""
+    yield f"| | {' | '.join(ROLES)} |\n|---{'|---' * len(ROLES)}|\n"
+    for resource, operation in MEANINGFUL:
+        scopes = []
+        for role in ROLES.values():
+            reach = max((rule.scope for rule in role.rules if rule[:2] == (resource, operation)), default=None)
+            scopes.append(word(Scope, reach) if reach else "")
+        yield f"| {word(Resource, resource)} {word(Operation, operation)} | {' | '.join(scopes)} |\n"
+
+
+def services() -> Iterator[str]:
+    """Yield a table of methods for each service of the contract."""
+    for path in sorted((ROOT / "proto/folkmoot/v1").glob("*_service.proto")):
+        meanings = callers_of(path.read_text())
+        file: Any = import_module(f"folkmoot.v1.{path.stem}_pb2").DESCRIPTOR
+        for service in file.services_by_name.values():
+            yield f"\n### {service.name}\n\n| method | callers | rule | in words |\n|---|---|---|---|\n"
+            for method in service.methods:
+                given = method.GetOptions().Extensions[access]
+                kinds = ", ".join(word(Caller, one).lower().replace("_", " ") for one in given.callers)
+                asks = given.resource and Caller.CALLER_USER in given.callers
+                rule = f"{word(Resource, given.resource)} {word(Operation, given.operation)}" if asks else ""
+                yield f"| {method.name} | {kinds} | {rule} | {meanings[method.name]} |\n"
+
+
+def callers_of(proto: str) -> Mapping[str, str]:
+    """Return what the comment above each method says of its callers."""
+    found = re.findall(r"((?:^  //.*\n)+)^  rpc (\w+)\(", proto, re.MULTILINE)
+    texts = {name: " ".join(re.findall(r"// (.*)", text)) for text, name in found}
+    wanted = re.compile(r"Callers: (.*?)\.? (?:Idempotent|Not idempotent|Errors)\b|Callers: (.*?)\.?$")
+    return {
+        name: next(filter(None, match.groups())) if (match := wanted.search(text)) else ""
+        for name, text in texts.items()
+    }
+
+
+def word(kind: Any, value: int) -> str:
+    """Return a value of one of the contract's enums without what all of them begin with."""
+    name: str = kind.Name(value)
+    return name.partition("_")[2]
+
+
 # ---- all -----------------------------------------------------------------------------------------------------------
 
-DOCUMENTS = {"docs/errors.md": errors, "docs/settings.md": settings, "docs/commands.md": commands}
+DOCUMENTS = {
+    "docs/errors.md": errors,
+    "docs/settings.md": settings,
+    "docs/commands.md": commands,
+    "docs/permissions.md": permissions,
+}
 
 
 def main() -> None:
