@@ -88,6 +88,13 @@ def oidc_provider_lacks() -> str | None:
     return command_lacks("node") or (None if installed.is_dir() else f"no {installed.name}: run `make services`")
 
 
+def s3_lacks() -> str | None:
+    """Return why tests against an object store can't run here, None if they can."""
+    from tests import s3
+
+    return s3.s3_lacks()
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "compose": functools.partial(command_lacks, "docker-compose"),
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
@@ -102,6 +109,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "registry": functools.partial(command_lacks, "docker-registry", "htpasswd"),
     "r": functools.partial(command_lacks, "Rscript"),
     "runsc": functools.cache(runsc_lacks),
+    "s3": functools.cache(s3_lacks),
     "systemd": functools.partial(command_lacks, "systemd-analyze"),
     "tinyproxy": functools.partial(command_lacks, "tinyproxy"),
     "r_image": functools.partial(docker_lacks, R_IMAGE),
