@@ -74,7 +74,7 @@ def disk(config: Config, _now: datetime) -> Found:
                 "disk",
                 State.WRONG,
                 told,
-                "make room: without it nothing can be stored, and calls are refused with STORAGE_FULL",
+                "make room: without it nothing can be stored, and calls are refused with DISK_FULL",
             )
         elif free < FEW_FREE_BYTES:
             yield Finding("disk", State.DOUBTFUL, told, "make room, or shorten the retention")
