@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, select
 
-from folkmoot.server import access, context, reach
+from folkmoot.server import access, context, reach, rights
 from folkmoot.server.context import Caller
 from folkmoot.server.store import tables
 from folkmoot.trust.errors import FolkmootError
@@ -27,7 +27,14 @@ def visible(connection: Connection, who: Caller, user_id: str, operation: option
 
 
 def reaches(connection: Connection, who: Caller, user_id: str, operation: options.Operation.ValueType) -> bool:
-    """Tell whether it is the caller himself, or a user whom his rules reach."""
-    users = tables.users
-    found = select(users.c.user_id).where(users.c.user_id == user_id, reach.users(who, operation))
-    return user_id == who.user_id or connection.execute(found).first() is not None
+    """Tell whether it is the caller himself, or a user whom his rules reach.
+
+    Raises NOT_ALLOWED for a change to somebody who may do what the caller may not.
+    """
+    if user_id == who.user_id:
+        return True
+    found = select(tables.users).where(tables.users.c.user_id == user_id, reach.users(who, operation))
+    user = connection.execute(found).one_or_none()
+    if user is not None and operation == options.OPERATION_EDIT:
+        rights.check_not_above(connection, who, user)
+    return user is not None

@@ -124,8 +124,8 @@ ADMIN = {
     ),
     "DeleteUser": Example(lambda t: admin.DeleteUserRequest(user_id=t.user.user_id, etag=OTHER)),
     "RemoveTotp": Example(
-        lambda t: admin.RemoveTotpRequest(user_id=t.user.user_id), {OWN: NEVER}
-    ),  # of others, see test_users: whoever may do more is above the caller
+        lambda t: admin.RemoveTotpRequest(user_id=t.user.user_id), BY_DISTANCE | {OWN: NEVER}
+    ),  # his own nobody takes from himself
     # ---- roles ----
     "CreateRole": Example(
         lambda t: admin.CreateRoleRequest(role_id=new_id(), name="Root", organization_account_id=t.account_id),

@@ -13,7 +13,7 @@ from enum import IntEnum
 from itertools import count
 from pathlib import Path
 
-from sqlalchemy import insert, update
+from sqlalchemy import Connection, insert, update
 
 from folkmoot.server.context import Rule
 from folkmoot.server.store import tables
@@ -109,8 +109,15 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             distance: await _target(s, heart if distance == Distance.FOREIGN else lung, people[distance.name])
             for distance in Distance
         }
+        await s.running.core.store.write(_nobody_is_above_the_probe)
         tokens = Tokens(load_or_make_key(folder / "keys" / "token.pem"))
         yield Stage(s, tokens, people["OWN"], await s.node_metadata(lung, "Alpha", "alpha-1"), targets)
+
+
+def _nobody_is_above_the_probe(connection: Connection) -> None:
+    """Take their roles from the others, with which they have made their things: what a rule reaches is the question here."""
+    users = tables.users
+    connection.execute(update(users).where(users.c.username != "root@hub").values(roles="[]"))
 
 
 async def _target(s: Server, collaboration: World, user: User) -> Target:

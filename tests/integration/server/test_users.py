@@ -145,6 +145,8 @@ async def test_admin_does_not_reach_through_a_user_who_may_do_more(tmp_path):
         assert await refusal(remove(s, alpha, above)) == "NOT_ALLOWED"
         request = admin.RemoveTotpRequest(user_id=above.user_id)
         assert await refusal(s.admin.RemoveTotp(request, metadata=alpha.metadata)) == "NOT_ALLOWED"
+        end = auth.EndLoginsRequest(user_id=above.user_id)
+        assert await refusal(s.auth.EndLogins(end, metadata=alpha.metadata)) == "NOT_ALLOWED"
         assert (await whoami(s, above)).user_id == above.user_id
 
 
