@@ -6,7 +6,6 @@ a deletion means for nodes is a delivery to each that may have something of it, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, tuple_, update
@@ -55,7 +54,8 @@ class DataSessions:
             raise access.not_allowed("Sessions are made by users of the collaboration's members")
         wish = {"session_id": session_id, "genesis": genesis, "name": name, "scope": int(scope), "user_id": who.user_id}
         account = {"organization_account_id": who.organization_account_id, "organization_id": who.organization_id}
-        record = _record("session.create", wish, now=now)
+        data = {"session_id": session_id, "scope": int(scope)}
+        record = events.prepare(intent="session.create", data=data, now=now, genesis=genesis)
 
         def work(connection: Connection) -> Session:
             known = connection.execute(select(table).where(table.c.session_id == session_id)).one_or_none()
@@ -105,6 +105,7 @@ class DataSessions:
         if "scope" in changes:
             session_access.check_for_whom(who, changes["scope"], options.OPERATION_CREATE)
         values: dict[str, Any] = {name: int(value) if name == "scope" else value for name, value in changes.items()}
+        author = events.author(now=now)
 
         def work(connection: Connection) -> Session:
             row = session_access.find(connection, who, session_id, options.OPERATION_EDIT)
@@ -112,7 +113,8 @@ class DataSessions:
             if values.get("name", row.name) != row.name:
                 _check_name(connection, row.user_id, values["name"])
             connection.execute(update(table).where(table.c.session_id == session_id).values(values))
-            _record("session.update", {"session_id": session_id, "genesis": row.genesis} | values, now=now)(connection)
+            data = {"session_id": session_id, "fields": sorted(values)}
+            author("session.update", data, genesis=row.genesis)(connection)
             return _session(connection, session_id)
 
         return await self._core.store.write(work)
@@ -120,6 +122,7 @@ class DataSessions:
     async def delete(self, session_id: str, *, cancel_tasks: bool, etag: str) -> None:
         """Delete a session and all of its dataframes; raise HAS_DEPENDENTS for tasks that go on, ETAG_MISMATCH."""
         who, now = caller(), self._core.clock()
+        author = events.author(now=now)
 
         def work(connection: Connection, touched: Touched) -> None:
             row = session_access.find(connection, who, session_id, options.OPERATION_DELETE, or_deleted=True)
@@ -135,8 +138,8 @@ class DataSessions:
             deliveries.drop(connection, told, session_id, "", touched)
             session_rows.drop(connection, session_id)
             connection.execute(update(table).where(table.c.session_id == session_id).values(deleted_at=now))
-            data = {"session_id": session_id, "genesis": row.genesis, "cancelled_tasks": len(unfinished)}
-            _record("session.delete", data, now=now)(connection)
+            data = {"session_id": session_id, "cancelled_tasks": len(unfinished)}
+            author("session.delete", data, genesis=row.genesis)(connection)
 
         await self._dispatch.write(work)
 
@@ -153,6 +156,7 @@ class DataSessions:
     async def delete_dataframe(self, session_id: str, name: str) -> None:
         """Delete a dataframe; raise DATAFRAME_NOT_FOUND, and HAS_DEPENDENTS for tasks that read or leave it."""
         who, now = caller(), self._core.clock()
+        author = events.author(now=now)
 
         def work(connection: Connection, touched: Touched) -> None:
             row = session_access.find(connection, who, session_id, options.OPERATION_EDIT)
@@ -162,8 +166,8 @@ class DataSessions:
                 raise _has_dependents("dataframe", using)
             deliveries.drop(connection, session_rows.whereabouts(connection, session_id), session_id, name, touched)
             session_rows.drop(connection, session_id, name)
-            data = {"session_id": session_id, "genesis": row.genesis, "name": name}
-            _record("dataframe.delete", data, now=now)(connection)
+            data = {"session_id": session_id, "name": name}
+            author("dataframe.delete", data, genesis=row.genesis)(connection)
 
         await self._dispatch.write(work)
 
@@ -220,8 +224,3 @@ def _etag(row: AnyRow) -> str:
 
 def _page_behind(row: AnyRow) -> str:
     return pages.token("sessions", (row.last_used_at - EPOCH) // EPOCH.resolution, row.session_id)
-
-
-def _record(intent: str, values: Mapping[str, Any], *, now: datetime) -> events.Recorder:
-    data = {name: value for name, value in values.items() if name not in ("genesis", "user_id")}
-    return events.prepare(intent=intent, data=data, now=now, genesis=values["genesis"])

@@ -7,6 +7,7 @@ events too. What is recorded names things by id and digest; no secret, payload o
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Protocol
 
 from sqlalchemy import Connection, insert
 
@@ -39,7 +40,14 @@ class Strangers:
 
 
 Recorder = Callable[[Connection], None]
-Author = Callable[[str, Mapping[str, object]], Recorder]
+
+
+class Author(Protocol):
+    """Records things of one call, or of what the server does by itself."""
+
+    def __call__(self, intent: str, data: Mapping[str, object], *, genesis: bytes | None = None) -> Recorder:
+        """Return what records a thing; `genesis` where only the transaction finds out which collaboration it is about."""
+        ...
 
 
 def prepare(
@@ -63,7 +71,9 @@ def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, ge
     """Return what records things of the present call that only its transaction finds out, by intent and data."""
     who, request_id, origin = caller or context.caller(), context.request_id(), context.origin()
 
-    def write(intent: str, data: Mapping[str, object]) -> Recorder:
+    about = genesis
+
+    def write(intent: str, data: Mapping[str, object], *, genesis: bytes | None = None) -> Recorder:
         row = {
             "intent": intent,
             "organization": who.organization,
@@ -73,7 +83,7 @@ def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, ge
             "data": json.dumps(data, sort_keys=True, separators=(",", ":")),
             "request_id": request_id,
             "outcome": outcome,
-            "genesis": genesis,
+            "genesis": about if genesis is None else genesis,
             "origin": origin,
         }
         return lambda connection: _INSERT.each(connection, [row])
