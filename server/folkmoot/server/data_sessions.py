@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, func, insert, literal, select, tuple_, update
 
 from folkmoot.server import access, etags, events, pages, session_access
 from folkmoot.server.context import caller
@@ -17,7 +17,7 @@ from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.store import deliveries, endings, session_rows
 from folkmoot.server.store.session_tables import IS_THERE
 from folkmoot.server.store.session_tables import data_sessions as table
-from folkmoot.server.store.tables import EPOCH
+from folkmoot.server.store.tables import EPOCH, Instant
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.store.touched import Touched
 from folkmoot.trust.errors import FolkmootError
@@ -88,7 +88,9 @@ class DataSessions:
         )
         if after := pages.position("sessions", page_token, int, str):
             last = pages.moment("sessions", after[0])
-            query = query.where(tuple_(table.c.last_used_at, table.c.session_id) < tuple_(last, after[1]))
+            query = query.where(
+                tuple_(table.c.last_used_at, table.c.session_id) < tuple_(literal(last, Instant()), after[1])
+            )
         query = query.order_by(table.c.last_used_at.desc(), table.c.session_id.desc()).limit(size + 1)
 
         def work(connection: Connection) -> tuple[Sequence[Session], str]:
