@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+POLL_SECONDS = 3.0
+"""After how long whoever waits looks by himself where wake-ups get lost: that is what a lost one costs."""
+
 
 class Waker(Protocol):
     """Tells listeners, in whichever instance of the server they are, that rows have changed."""

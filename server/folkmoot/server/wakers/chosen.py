@@ -6,7 +6,7 @@ import structlog
 
 from folkmoot.server.config import Config
 from folkmoot.server.store.databases import postgresql_url
-from folkmoot.server.wakers import Waker
+from folkmoot.server.wakers import POLL_SECONDS, Waker
 from folkmoot.server.wakers.local import LocalWaker
 
 
@@ -16,7 +16,7 @@ def choose(
     """Return the waker, and the context in which it works; raise INVALID_FIELD if something is not installed."""
     kind = config.waker or ("postgres" if config.database else "local")
     if kind == "local":
-        return LocalWaker(), nullcontext()
+        return LocalWaker(POLL_SECONDS if config.database else None), nullcontext()
     if kind == "postgres":
         from folkmoot.server.wakers.postgres import PostgresWaker
 

@@ -1,4 +1,7 @@
-"""Wake-ups within one process: all that a server with a database of its own needs."""
+"""Wake-ups within one process: all that a server with a database of its own needs.
+
+Where others share the database, whoever waits must look by himself.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,9 +10,8 @@ from contextlib import contextmanager
 class LocalWaker:
     """A waker that keeps its listeners in memory."""
 
-    poll_seconds: float | None = None
-
-    def __init__(self) -> None:
+    def __init__(self, poll_seconds: float | None = None) -> None:
+        self.poll_seconds = poll_seconds
         self._listeners: dict[str, dict[object, Callable[[], None]]] = {}
 
     def wake(self, topics: Iterable[str]) -> None:

@@ -13,11 +13,10 @@ from typing import Protocol
 
 import structlog
 
+from folkmoot.server.wakers import POLL_SECONDS
 from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.transport.timeouts import RECONNECT_SECONDS
 
-POLL_SECONDS = 3.0
-"""After how long whoever waits looks by himself: that is what a lost wake-up costs."""
 LAST_WORDS_SECONDS = 1.0
 MOST_TOPICS_WAITING = 10_000
 MOST_TOPICS_AT_ONCE = 200
