@@ -29,6 +29,10 @@ from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.options_pb2 import Caller, Code, Operation, Resource, Scope, access
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # as a script, too
+
+from tools import data_model  # noqa: E402
+
 NOTE = "<!-- Written by `make generate`: do not edit. -->"
 
 
@@ -351,6 +355,7 @@ DOCUMENTS = {
     "docs/settings.md": settings,
     "docs/commands.md": commands,
     "docs/permissions.md": permissions,
+    "docs/data-model.md": data_model.document,
 }
 
 
