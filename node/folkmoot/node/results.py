@@ -17,7 +17,7 @@ from folkmoot.node.bridge import iterate_in_thread
 from folkmoot.node.sightings import in_receipt, require_no_contradiction
 from folkmoot.node.station import Station
 from folkmoot.transport import INLINE_BYTES, error_from_rpc
-from folkmoot.transport.calls import TRANSIENT, pause_seconds
+from folkmoot.transport.calls import pause_before, pause_seconds
 from folkmoot.transport.failures import read_failure
 from folkmoot.trust import (
     BytesSource,
@@ -58,6 +58,7 @@ async def watch_ends(
         await station.connection.authenticated()
         request = WatchTaskRequest(task_id=task.spec.task_id)
         call = station.connection.tasks.WatchTask(request, metadata=station.connection.metadata())
+        pause = None
         try:
             async for response in call:
                 run = response.run
@@ -70,14 +71,14 @@ async def watch_ends(
             error = error_from_rpc(rpc_error)
             if error.reason == ErrorReason.ERROR_REASON_TOKEN_INVALID:
                 station.connection.refuse_token()
-            elif rpc_error.code() not in TRANSIENT:
+            elif (pause := pause_before(attempt + 1, error)) is None:
                 raise error from None
         finally:
             call.cancel()
         if not missing:
             return
         attempt += 1
-        await asyncio.sleep(pause_seconds(attempt))
+        await asyncio.sleep(pause_seconds(attempt) if pause is None else pause)
 
 
 async def read_result(

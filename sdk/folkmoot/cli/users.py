@@ -21,7 +21,10 @@ def user() -> None:
 @click.option("--organization", required=True, help="The organization's account, by name or id.")
 @click.option("--role", "roles", multiple=True, help="A role; may be repeated.")
 @click.option(
-    "--rule", "extra_rules", multiple=True, help="A rule besides the roles', such as task:create:organization; may be repeated."
+    "--rule",
+    "extra_rules",
+    multiple=True,
+    help="A rule besides the roles', such as task:create:organization; may be repeated.",
 )
 @click.option("--email", default="", help="Where mails go.")
 @click.option("--first-name", default="", help="First name.")

@@ -55,3 +55,14 @@ def pause_before(attempt: int, error: RemoteError) -> float | None:
     if error.reason in BUSY and error.retry_after_seconds is not None:
         return error.retry_after_seconds if error.retry_after_seconds <= timeouts.RECONNECT_SECONDS else None
     return pause_seconds(attempt) if error.code in TRANSIENT else None
+
+
+def pause_after(attempt: int, error: grpc.aio.AioRpcError | TimeoutError) -> float:
+    """How long to wait after a call broke off, before it is made again; raise what the other side said if that would not help."""
+    if isinstance(error, TimeoutError):
+        return pause_seconds(attempt)
+    said = error_from_rpc(error)
+    pause = pause_before(attempt, said)
+    if pause is None:
+        raise said from None
+    return pause

@@ -13,10 +13,9 @@ import grpc
 import grpc.aio
 
 from folkmoot.transport import timeouts
-from folkmoot.transport.calls import TRANSIENT, pause_seconds, retrying
+from folkmoot.transport.calls import pause_after, retrying
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES
-from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
 
 PARTS_AT_ONCE = 2
@@ -63,10 +62,8 @@ async def upload(
         try:
             await _side_by_side(parts)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
-            if isinstance(error, grpc.aio.AioRpcError) and error.code() not in TRANSIENT:
-                raise error_from_rpc(error) from None
             attempt += 1
-            await asyncio.sleep(pause_seconds(attempt))
+            await asyncio.sleep(pause_after(attempt, error))
 
 
 async def _side_by_side(parts: Iterator[Coroutine[Any, Any, None]]) -> None:
@@ -141,9 +138,7 @@ async def download(
                 attempt = 0
                 yield message.data
         except (grpc.aio.AioRpcError, TimeoutError) as error:
-            if isinstance(error, grpc.aio.AioRpcError) and error.code() not in TRANSIENT:
-                raise error_from_rpc(error) from None
             attempt += 1
-            await asyncio.sleep(pause_seconds(attempt))
+            await asyncio.sleep(pause_after(attempt, error))
         finally:
             call.cancel()
