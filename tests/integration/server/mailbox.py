@@ -60,7 +60,7 @@ def mailbox(folder: Path) -> Iterator[Mailbox]:
     mails = folder / "mails"
     mails.mkdir()
     script = Path(__file__).with_name("mail_server.py")
-    command = [sys.executable, script, mails, folder / "chain.pem", folder / "key.pem", USER, PASSWORD]
+    command = [sys.executable, *map(str, (script, mails, folder / "chain.pem", folder / "key.pem", USER, PASSWORD))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

@@ -87,7 +87,9 @@ async def test_nobody_makes_a_key_with_a_rule_that_he_lacks(tmp_path):
             resource=options.RESOURCE_USER, operation=options.OPERATION_VIEW, scope=options.SCOPE_GLOBAL
         )
         assert reason(await refused(create(s, viewer, rules=[wider]))) == "NOT_ALLOWED"
-        meaningless = auth.RoleRule(resource=99, operation=99, scope=99)
+        meaningless = auth.RoleRule(
+            resource=options.RESOURCE_NODE, operation=options.OPERATION_CREATE, scope=options.SCOPE_OWN
+        )
         assert reason(await refused(create(s, viewer, rules=[meaningless]))) == "INVALID_FIELD"
 
 
@@ -158,6 +160,7 @@ async def test_no_key_lives_for_ever(tmp_path, days):
         assert (reason(error), error.violations[0][0]) == ("INVALID_FIELD", "expires_at")
 
 
+@pytest.mark.both_databases
 async def test_the_secret_is_told_once(tmp_path):
     async with server(tmp_path) as s:
         root, api_key_id = await s.root(), s.new_id()

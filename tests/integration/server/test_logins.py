@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import task_service_pb2 as pb
 from tests.integration.harness import PASSWORD, ROOT, Clock, reason, refused, server
@@ -63,6 +65,7 @@ async def test_one_login_is_ended_at_once(tmp_path):
         await who_am_i(s, root)
 
 
+@pytest.mark.both_databases
 async def test_all_other_logins_are_ended_but_ones_own(tmp_path):
     async with server(tmp_path) as s:
         root = await s.root()
