@@ -1,6 +1,7 @@
-"""`folkmoot task`: create, check, list, show, wait, why, cancel, logs."""
+"""`folkmoot task`: create, check, list, show, wait, why, repeat, cancel, delete, delete-payloads, logs."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,7 +13,10 @@ from folkmoot.cli.profile import Profile
 from folkmoot.cli.task_options import ArgumentType, described_task, task_options
 from folkmoot.client import Result
 from folkmoot.client.results import explain
+from folkmoot.client.task import TaskState
 from folkmoot.trust import FolkmootError
+
+DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.group()
@@ -56,12 +60,26 @@ async def check(profile: Profile, /, *, as_json: bool, **options: Any) -> None:
 
 @task.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
+@click.option("--state", type=click.Choice(list(TaskState), case_sensitive=False), help="Only those in this state.")
+@click.option("--name", "name_contains", help="Only those with this in their names.")
+@click.option("--image", help="Only those of this image: its repository, local id or module.")
+@click.option("--initiator", help="Only those of this organization.")
+@click.option("--user", "user_id", help="Only those of this user, by id.")
+@click.option("--job", "job_id", help="Only those of this job.")
+@click.option("--parent", "parent_task_id", help="Only those below this task.")
+@click.option("--session", "session_id", help="Only those of this session, by id.")
+@click.option("--study", help="Only those made from this study.")
+@click.option("--label", help="Only those that read this data.")
+@click.option("--after", "created_after", type=DAY, help="Only those made from then on; UTC.")
+@click.option("--before", "created_before", type=DAY, help="Only those made before then; UTC.")
 @json_option
 @asynchronous
-async def list_tasks(profile: Profile, limit: int, *, as_json: bool) -> None:
+async def list_tasks(profile: Profile, /, limit: int, *, as_json: bool, **options: Any) -> None:
     """List the newest tasks, as the server tells them."""
+    filters: Any = {name: value for name, value in options.items() if value is not None}
+    filters |= {name: value.replace(tzinfo=UTC) for name, value in filters.items() if isinstance(value, datetime)}
     async with client(profile) as opened:
-        listed = await opened.tasks.list(limit=limit)
+        listed = await opened.tasks.list(limit=limit, **filters)
     told = ("state", "name", "initiator", "created_at")
     show_rows(map(vars, listed), ("id", *told), as_json=as_json, server_says=told)
 
@@ -148,6 +166,39 @@ async def cancel(profile: Profile, task_id: str) -> None:
     async with client(profile) as opened:
         await (await opened.tasks.get(task_id)).cancel()
     click.echo("cancelled; runs that a node holds end when the node says so")
+
+
+@task.command()
+@click.argument("task_id")
+@click.confirmation_option(prompt="It goes with all below it, and nothing brings it back. Delete it?")
+@asynchronous
+async def delete(profile: Profile, task_id: str) -> None:
+    """Delete a task that has ended, with all below it. Export a proof before, if one is wanted."""
+    async with client(profile) as opened:
+        await (await opened.tasks.get(task_id)).delete()
+    click.echo("deleted")
+
+
+@task.command("delete-payloads")
+@click.argument("task_id")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["input", "result", "log"]),
+    help="Only these; repeatable. Default: all.",
+)
+@click.confirmation_option(prompt="Nothing brings these back. Delete them?")
+@json_option
+@asynchronous
+async def delete_payloads(profile: Profile, task_id: str, kinds: tuple[Any, ...], *, as_json: bool) -> None:
+    """Delete inputs, results and logs of a task that has ended and of all below it. What happened stays proven."""
+    async with client(profile) as opened:
+        gone = await (await opened.tasks.get(task_id)).delete_payloads(*kinds)
+    if as_json:
+        show_json(vars(gone))
+    else:
+        click.echo(f"deleted {gone.envelopes} envelopes of {gone.size_bytes:,} bytes")
 
 
 @task.command()

@@ -66,6 +66,8 @@ class Task:
     wait = blocking(AsyncTask.wait)
     why = blocking(AsyncTask.why)
     cancel = blocking(AsyncTask.cancel)
+    delete = blocking(AsyncTask.delete)
+    delete_payloads = blocking(AsyncTask.delete_payloads)
     logs = iterating(AsyncTask.logs)
     repeat = blocking(AsyncTask.repeat, lambda core: Task(core))  # noqa: PLW0108 - Task is being made here
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from folkmoot.client.approvals import Approval, approvals_of
 from folkmoot.client.connection import Connection
@@ -27,7 +27,15 @@ from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import OrganizationNotFound, State, VerifiedTask
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, GetTaskResponse, WatchTaskRequest
+from folkmoot.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    DeletePayloadsRequest,
+    DeleteTaskRequest,
+    GetTaskRequest,
+    GetTaskResponse,
+    PayloadKind,
+    WatchTaskRequest,
+)
 
 
 class TaskState(StrEnum):
@@ -43,6 +51,14 @@ class TaskState(StrEnum):
 def task_state(value: int) -> TaskState:
     """The contract's state as ours."""
     return TaskState(task_pb2.TaskState.Name(task_pb2.TaskState.ValueType(value)).removeprefix("TASK_STATE_"))
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What has gone from the server, as it tells it."""
+
+    envelopes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,26 @@ class AsyncTask:
         """Cancel the task and all below it; runs that have ended stay as they are."""
         session = self._connection.session
         await session.call(session.tasks.CancelTask, CancelTaskRequest(task_id=self.id))
+
+    async def delete(self) -> None:
+        """Delete the task, which has ended, with all below it: runs, receipts, logs, payloads. Export a proof before if one is wanted.
+
+        Raises TASK_NOT_ENDED, HAS_DEPENDENTS while later tasks depend on it.
+        """
+        session = self._connection.session
+        await session.call(session.tasks.DeleteTask, DeleteTaskRequest(task_id=self.id))
+        self._submission = None  # what was deleted is not given back to the server
+
+    async def delete_payloads(self, *kinds: Literal["input", "result", "log"]) -> Deleted:
+        """Delete what is sealed of the task, which has ended, and of all below it; of certain kinds, or all. Specs and receipts stay.
+
+        Raises TASK_NOT_ENDED.
+        """
+        session = self._connection.session
+        named = [PayloadKind.Value(f"PAYLOAD_KIND_{kind.upper()}") for kind in dict.fromkeys(kinds)]
+        request = DeletePayloadsRequest(task_id=self.id, kinds=named)
+        answer = await session.call(session.tasks.DeletePayloads, request)
+        return Deleted(answer.deleted, answer.deleted_bytes)
 
     async def logs(self, organization: str, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """Stream what the algorithm logged at an organization: as far as it is there, or, if followed, until the run ends."""

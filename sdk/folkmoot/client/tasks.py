@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Unpack
 
 from folkmoot.client.connection import Connection
 from folkmoot.client.drafting import Draft, drafted
@@ -10,10 +11,11 @@ from folkmoot.client.names import moment, name_of
 from folkmoot.client.strength import StrengthNotice
 from folkmoot.client.submission import Submission, giving_back
 from folkmoot.client.task import AsyncTask, TaskState, task_state
+from folkmoot.client.task_filters import TaskFilters, list_request
 from folkmoot.client.verdicts import Verdict, verdicts
 from folkmoot.trust import FolkmootError, TaskNotProven, VerifiedTask, sign_check, sign_task, verify_task
 from folkmoot.v1.task_pb2 import TaskChain
-from folkmoot.v1.task_service_pb2 import CheckTaskRequest, GetTaskRequest, ListTasksRequest
+from folkmoot.v1.task_service_pb2 import CheckTaskRequest, GetTaskRequest
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,17 @@ class AsyncTasks:
             raise TaskNotProven(f"The server shows the task {task.spec.task_id} in place of {task_id}.")
         return AsyncTask(self._connection, task)
 
-    async def list(self, *, limit: int = 50) -> tuple[TaskSummary, ...]:
-        """The newest tasks of the collaboration, as the server tells them; at most 1,000."""
-        session, genesis = self._connection.session, self._connection.reference.genesis
+    async def list(self, *, limit: int = 50, **filters: Unpack[TaskFilters]) -> tuple[TaskSummary, ...]:
+        """The newest tasks of the collaboration that meet all filters, as the server tells them; at most 1,000.
+
+        Filters: state, name_contains, image, initiator, user_id, job_id, parent_task_id, session_id, study, label, created_after,
+        created_before. Raises ORGANIZATION_NOT_FOUND, INVALID_FIELD.
+        """
+        session = self._connection.session
         state = await self._connection.state()
-        answer = await session.call(session.tasks.ListTasks, ListTasksRequest(page_size=limit, genesis=genesis))
+        request = list_request(filters, state)
+        request.page_size, request.genesis = limit, self._connection.reference.genesis
+        answer = await session.call(session.tasks.ListTasks, request)
         return tuple(
             TaskSummary(
                 id=task.task_id,
