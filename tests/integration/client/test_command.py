@@ -95,6 +95,22 @@ async def test_task_from_creation_to_its_result(hub: Hub, alpha: Command):
     assert "61.5" in (await alpha("task", "wait", created["id"])).output
 
 
+async def test_a_task_is_found_and_deleted(alpha: Command):
+    created = (await alpha("task", "create", "process:examples.average", "average", "-o", "Beta")).output.strip()
+    refused = await alpha("task", "delete", created, "--yes")
+    assert "TASK_NOT_ENDED" in refused.output
+    await alpha("task", "cancel", created)
+    found = (
+        await alpha("task", "list", "--state", "cancelled", "--initiator", "Alpha", "--after", "2026-01-01", "--json")
+    ).json
+    assert [each["id"] for each in found] == [created]
+    assert (await alpha("task", "list", "--label", "nothing", "--json")).json == []
+    gone = (await alpha("task", "delete-payloads", created, "--yes", "--kind", "input", "--json")).json
+    assert gone["envelopes"] == 1
+    assert "deleted" in (await alpha("task", "delete", created, "--yes")).output
+    assert (await alpha("task", "list", "--json")).json == []
+
+
 async def test_cancelled_task_ends_with_its_own_code(alpha: Command):
     created = (await alpha("task", "create", "process:examples.average", "average", "-o", "Beta")).output.strip()
     assert (await alpha("task", "cancel", created)).code == Exit.OK

@@ -67,4 +67,4 @@ async def test_tasks_are_listed_by_filters_in_peoples_words(hub: Hub) -> None:
     ):
         assert await client.tasks.list(**filters) == (), filters
     with pytest.raises(FolkmootError, match="no state"):
-        await client.tasks.list(state="sleeping")
+        await client.tasks.list(state="sleeping")  # type: ignore[arg-type]
