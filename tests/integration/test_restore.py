@@ -16,6 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from folkmoot.cli.app import run
+from folkmoot.cli.exits import Exit
 from folkmoot.client import AsyncClient, Subtasks
 from folkmoot.client.results import Proof
 from folkmoot.transport import Keyring, RemoteError, Replica
@@ -35,27 +37,23 @@ TABLE = pd.DataFrame({"age": [40, 50, 60]})
 
 @dataclass
 class Night:
-    """A collaboration at work, and a copy of its server's data folder."""
+    """A collaboration at work, and a backup of its server."""
 
     net: Network
     data: Path
     copy: Path
 
     def back_up(self) -> None:
-        """Copy database, payloads and keys, the database by its own means, while the server works."""
-        shutil.copytree(self.data, self.copy, ignore=shutil.ignore_patterns("folkmoot.db*", "lock"))
-        source, target = (sqlite3.connect(folder / "folkmoot.db") for folder in (self.data, self.copy))
-        source.backup(target)
-        source.close()
-        target.close()
+        """Take a backup while the server works."""
+        assert command("backup", "--data", str(self.data), str(self.copy)) == Exit.OK
 
     async def restore(self) -> None:
-        """Stop the server, put the copy back, start it at the same address."""
+        """Lose the server, put the backup back, start it at the same address."""
         net, users = self.net, self.net.server.users
         await net.server.channel.close()
         await net.server.running.stop()
         shutil.rmtree(self.data)
-        shutil.copytree(self.copy, self.data)
+        assert command("restore", "--data", str(self.data), str(self.copy)) == Exit.OK
         net.server = await net.stack.enter_async_context(server(self.data, listen=net.target))
         net.server.users.update(users)
 
@@ -83,6 +81,11 @@ class Night:
             answer = await self.net.server.tasks.GetTask(GetTaskRequest(task_id=task_id), metadata=user.metadata)
             found |= {run.run_id: run.receipt.SerializeToString() for run in answer.runs}
         return found
+
+
+def command(*arguments: str) -> int:
+    """Run `folkmoot server …`; return its exit code."""
+    return run(["server", *arguments])
 
 
 @asynccontextmanager
