@@ -1,5 +1,6 @@
 """A server with a collaboration of three organizations, each with a researcher and a node."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -55,8 +56,12 @@ class Hub:
         return RunState.Name((await self.run(sealed, organization)).state).removeprefix("RUN_STATE_")
 
     async def settled(self) -> None:
-        """Wait until the server has noted that sessions have ended: what it has queued by now is done in order."""
+        """Wait until the server has done what frames that it has read ask for, and has noted which sessions have ended."""
         await self.server.running.core.store.write(lambda _connection: None)
+        dispatch = self.server.running.dispatch
+        passing = [each for each in dispatch._under_way if _name(each) in ("handle", "_note_away")]
+        if passing:
+            await asyncio.wait(passing)
 
     async def until(self, sealed: SealedTask, organization: str, state: str) -> Run:
         """Wait, without polling, until a run is in a state."""
@@ -67,6 +72,10 @@ class Hub:
                 watching.cancel()
                 return change.run
         raise AssertionError(f"the run never was {state}")
+
+
+def _name(work: asyncio.Task[None]) -> str:
+    return getattr(work.get_coro(), "__name__", "")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

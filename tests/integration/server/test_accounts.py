@@ -8,6 +8,8 @@ from folkmoot.v1 import admin_service_pb2 as admin
 from tests.builders import organization, world
 from tests.integration.harness import PASSWORD, Server, User, reason, refused, server, utc_now
 
+pytestmark = pytest.mark.both_databases
+
 
 def create_user(s: Server, by: User, **changes):
     wish = {

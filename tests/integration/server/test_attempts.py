@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from folkmoot.server.store import links
 from folkmoot.v1 import link_pb2 as link
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Availability, PolicySummary
@@ -246,7 +247,8 @@ async def test_a_server_that_was_killed_in_between_knows_no_more_than_before(hub
     async with beta(hub, 1) as first:
         await hub.create(sealed)
         await first.next("assign")
-        await hub.server.running.dispatch.start()
+        core = hub.server.running.core
+        await core.store.write(lambda connection: links.detach_all(connection, now=core.clock()))
         async with beta(hub, 2):
             await hub.settled()
             assert (await run(hub, sealed)).state == RunState.RUN_STATE_PENDING

@@ -104,6 +104,7 @@ class CheckConformance:
             asking = ask(hub, question(hub, ("Beta",)))  # What is answered behind it shows that it was handled.
             await answer(beta, forecast=ACCEPTED)
             await asking
+            await hub.settled()
         listed = await hub.server.admin.ListNodes(admin.ListNodesRequest(genesis=hub.lung.genesis), metadata=hub.ada)
         [node] = [each for each in listed.nodes if each.name == "beta-1"]
         assert (node.policy, node.availability, node.version) == (policy, link.AVAILABILITY_PAUSED, "0.1.0")

@@ -382,3 +382,15 @@ async def take(place: Place, running: list[Hub], delivered: list[str], number: i
 
 def held(run_ids: list[str]) -> list[tuple[str, str]]:
     return [(run_id, "RUNNING") for run_id in run_ids]
+
+
+async def test_instances_that_start_at_once_on_an_empty_database_make_its_tables_once(
+    tmp_path: Path, postgresql: Cluster
+) -> None:
+    url = postgresql.empty(f"{tmp_path.name}_empty"[-60:])
+    async with AsyncExitStack() as stack:
+        servers = [server(tmp_path / str(number), database=url) for number in range(3)]
+        started = await asyncio.gather(*(stack.enter_async_context(each) for each in servers))
+        for each in started:
+            await each.auth.GetNonce(auth_service_pb2.GetNonceRequest())
+    assert postgresql.execute("SELECT count(*) FROM alembic_version", database=postgresql.name_of(url)) == [(1,)]

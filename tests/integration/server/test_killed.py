@@ -22,6 +22,12 @@ from tests.integration.server.sealed import task
 COMMAND = "from folkmoot.server.cli import server; server()"
 
 
+@pytest.fixture(autouse=True)
+def database() -> str:
+    """These are about one server with a database of its own; test_instances.py is about several that share one."""
+    return "sqlite"
+
+
 @pytest.fixture
 async def data(tmp_path: Path) -> Path:
     return tmp_path / "data"

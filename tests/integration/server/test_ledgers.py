@@ -19,6 +19,8 @@ from folkmoot.v1.ledger_pb2 import (
 from tests.builders import World, organization, randomness, world
 from tests.integration.harness import Clock, Server, User, reason, refused, server, utc_now
 
+pytestmark = pytest.mark.both_databases
+
 DECLINE = Decision.DECISION_DECLINE
 
 

@@ -397,6 +397,7 @@ class LinkConformance:
         )
 
 
+@pytest.mark.both_databases
 class TestAttach(LinkConformance):
     form = Stream
 

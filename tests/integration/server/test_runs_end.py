@@ -17,6 +17,8 @@ from tests.integration.server.conftest import Hub
 from tests.integration.server.links import attached
 from tests.integration.server.sealed import SealedTask, task
 
+pytestmark = pytest.mark.both_databases
+
 
 async def assign(hub: Hub, sealed: SealedTask, *organizations: str) -> None:
     """Create a task and have nodes accept its runs."""

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from folkmoot.trust import timestamp
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import RunState, TaskChain, TaskState
@@ -11,6 +13,8 @@ from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
 from tests.integration.server.links import attached
 from tests.integration.server.sealed import bytes_of, resigned, task
+
+pytestmark = pytest.mark.both_databases
 
 
 async def test_a_task_is_stored_with_its_runs_and_delivered(hub: Hub) -> None:
