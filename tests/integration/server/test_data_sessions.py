@@ -37,7 +37,12 @@ class Sessions:
         by: Metadata | None = None,
         **changes: Any,
     ) -> pb.Session:
-        wish = {"session_id": self.hub.server.new_id(), "genesis": self.hub.lung.genesis, "name": name, "scope": scope}
+        wish: dict[str, Any] = {
+            "session_id": self.hub.server.new_id(),
+            "genesis": self.hub.lung.genesis,
+            "name": name,
+            "scope": scope,
+        }
         request = pb.CreateSessionRequest(**(wish | changes))
         return (await self.stub.CreateSession(request, metadata=by or self.hub.ada)).session
 
@@ -103,9 +108,10 @@ async def test_a_session_is_seen_by_those_whom_it_is_for(hub: Hub, sessions: Ses
         assert (
             await sessions.names(by=root.metadata, name_prefix=made.name) == []
         )  # who runs the server is not among them
+    shared = await sessions.create("shared", Scope.SCOPE_COLLABORATION)
     for who, metadata in people.items():
         if who != "ada":
-            assert reason(await refused(sessions.delete(made, by=metadata))) == "NOT_ALLOWED"
+            assert reason(await refused(sessions.delete(shared, by=metadata))) == "NOT_ALLOWED"
 
 
 async def test_no_session_is_for_more_people_than_its_makers_rule_reaches(hub: Hub, sessions: Sessions) -> None:
