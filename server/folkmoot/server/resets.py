@@ -84,7 +84,7 @@ class Resets:
 
         async def write() -> Letter | None:
             mailed = await self._core.store.write(self._making(PASSWORD, is_meant, username_or_email, now))
-            return self._letter(mailed, "a new password", "folkmoot password reset", "your password stays")
+            return self._letter(mailed, "a new password", "folkmoot account reset-password", "your password stays")
 
         self._mail.post(write)
 
@@ -119,7 +119,7 @@ class Resets:
 
         async def write() -> Letter | None:
             mailed = await self._core.store.write(self._making(TOTP, is_meant, username, now))
-            return self._letter(mailed, "no second factor", "folkmoot totp reset", "your factor stays")
+            return self._letter(mailed, "no second factor", "folkmoot account totp reset", "your factor stays")
 
         self._mail.post(write)
 
