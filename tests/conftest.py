@@ -59,6 +59,17 @@ def runsc_lacks() -> str | None:
     return None if "runsc" in json.loads(asked.stdout) else "the engine has no runtime runsc: run `make services`"
 
 
+@functools.cache
+def history_lacks() -> str | None:
+    """Return why tests against the release before can't run here, None if they can."""
+    command = ["git", "log", "--diff-filter=A", "--format=%H %P", "--", "alembic/versions/0006_*"]
+    try:
+        asked = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"{error}: run `make services`"
+    return None if len(asked.stdout.split()) >= 2 else "this is no checkout with its history: clone it whole"
+
+
 def namespaces_lack() -> str | None:
     """Return why tests that cut a node's network can't run here, None if they can."""
     from tests.chaos import namespaces
@@ -98,6 +109,7 @@ def s3_lacks() -> str | None:
 NEEDS: dict[str, Callable[[], str | None]] = {
     "compose": functools.partial(command_lacks, "docker-compose"),
     "docker": functools.partial(docker_lacks, *BASE_IMAGES),
+    "history": history_lacks,
     "haproxy": functools.partial(command_lacks, "haproxy"),
     "mounts": mounts_lack,
     "namespaces": namespaces_lack,
