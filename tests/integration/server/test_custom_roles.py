@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from folkmoot.v1 import admin_service_pb2 as admin
@@ -154,6 +155,7 @@ async def test_role_that_somebody_has_goes_only_if_it_is_said_so(tmp_path):
         assert not [each for each in (await whoami(s, ada)).rules if each == again.rules[0]]
 
 
+@pytest.mark.both_databases
 async def test_role_keeps_its_users_under_another_name(tmp_path):
     async with server(tmp_path) as s:
         alpha = await s.organization_admin("Alpha")
@@ -181,6 +183,7 @@ async def test_last_who_may_do_everything_by_a_role_of_his_own_keeps_it(tmp_path
 # ---- lists ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 async def test_roles_are_listed_by_name_among_the_default_ones_in_pages(tmp_path):
     async with server(tmp_path) as s:
         alpha = await s.organization_admin("Alpha")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from folkmoot.v1 import admin_service_pb2 as admin
@@ -48,6 +49,7 @@ async def test_account_is_changed_as_it_was_read(tmp_path):
         assert (error.reason_name, [field for field, _ in error.violations]) == ("INVALID_FIELD", ["name"])
 
 
+@pytest.mark.both_databases
 async def test_account_goes_with_its_users_and_roles_only_if_it_is_said_so(tmp_path):
     async with server(tmp_path) as s:
         root, alpha = await s.root(), await s.organization_admin("Alpha")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from folkmoot.v1 import admin_service_pb2 as admin
@@ -10,6 +11,7 @@ from tests.integration.harness import refused, server, utc_now
 from tests.integration.server.test_users import refusal
 
 
+@pytest.mark.both_databases
 async def test_study_is_made_changed_found_and_deleted(tmp_path):
     async with server(tmp_path) as s:
         lung = world(now=utc_now())

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import insert
 
@@ -262,6 +263,7 @@ async def test_last_user_who_may_do_everything_stays(tmp_path):
         assert await refusal(remove(s, other, other)) == "PROTECTED"
 
 
+@pytest.mark.both_databases
 async def test_of_two_who_take_everything_from_each_other_one_keeps_it(tmp_path):
     async with server(tmp_path) as s:
         root = await s.root()
@@ -307,6 +309,7 @@ async def test_two_users_do_not_share_a_mail_address(tmp_path):
         assert await names(s, root, email="Ada@Alpha.Example") == ["ada"]
 
 
+@pytest.mark.both_databases
 async def test_users_are_filtered(tmp_path):
     async with server(tmp_path) as s:
         alpha, root = await s.organization_admin("Alpha"), await s.root()
