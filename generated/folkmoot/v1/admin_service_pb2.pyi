@@ -339,9 +339,9 @@ class Usage(_message.Message):
     run_seconds: _builtins.float
     """Running time of these, in seconds."""
     bytes_stored: _builtins.int
-    """Sealed bytes that its people and nodes have stored."""
+    """Sealed bytes of inputs, results and failures that its people and nodes have stored."""
     bytes_fetched: _builtins.int
-    """Sealed bytes that they have fetched."""
+    """Sealed bytes of these that they have fetched."""
     @_builtins.property
     def day(self) -> _timestamp_pb2.Timestamp:
         """Midnight at its beginning."""
@@ -1240,7 +1240,7 @@ class ListEventsRequest(_message.Message):
     page_token: _builtins.str
     """From the page before."""
     intent: _builtins.str
-    """Only this intent."""
+    """Only this intent; "task.*" is every one that begins with "task."."""
     created_by: _builtins.str
     """Only what this user or node did."""
     organization: _builtins.str
@@ -2531,7 +2531,7 @@ class WatchEventsRequest(_message.Message):
     after_sequence: _builtins.int
     """Only events behind this position; 0: all."""
     intent: _builtins.str
-    """Only this intent."""
+    """Only this intent; "task.*" is every one that begins with "task."."""
     created_by: _builtins.str
     """Only what this user or node did."""
     organization: _builtins.str
