@@ -85,6 +85,8 @@ def check(caller: Caller, access: options.Access | None, method: str) -> None:
             errors_pb2.ERROR_REASON_TOKEN_INVALID,
             f"{method} needs a token, as metadata 'authorization: Bearer TOKEN'",
         )
+    if caller.kind == options.CALLER_ENROLLING_USER and caller.kind not in access.callers:
+        raise not_allowed("This server demands a second factor: set it up first, by EnrollTotp and ConfirmTotp")
     if caller.kind not in access.callers:
         kinds = " and ".join(_word(options.Caller.Name(kind)) for kind in access.callers)
         raise not_allowed(f"{method} is for {kinds}, and you are {_word(options.Caller.Name(caller.kind))}")

@@ -170,14 +170,9 @@ class Resets:
         return operation
 
     async def _user_of(self, token: str, purpose: str) -> AnyRow:
-        """Return the user to whom a token was mailed, with the organization's name; raise RESET_TOKEN_INVALID."""
-        organizations, now = tables.organizations, self._core.clock()
-        found = (
-            select(_USERS, organizations.c.name.label("organization_name"))
-            .join(_TOKENS, _TOKENS.c.user_id == _USERS.c.user_id)
-            .join(organizations, organizations.c.organization_account_id == _USERS.c.organization_account_id)
-            .where(_is_good(token, purpose, now))
-        )
+        """Return the user to whom a token was mailed; raise RESET_TOKEN_INVALID."""
+        is_good = _is_good(token, purpose, self._core.clock())
+        found = select(_USERS).join(_TOKENS, _TOKENS.c.user_id == _USERS.c.user_id).where(is_good)
         user = await self._core.store.read(lambda connection: connection.execute(found).one_or_none())
         if user is None:
             raise _token_invalid()
@@ -185,7 +180,10 @@ class Resets:
 
     async def _hash(self, password: str, user: AnyRow) -> str:
         """Return the hash of a new password of the user; raise PASSWORD_WEAK."""
-        check_strength(password, user.username, user.email or "", user.first_name, user.last_name)
+        account_id: str = user.organization_account_id
+        account = await self._core.store.read(lambda connection: accounts.find_organization(connection, account_id))
+        organization = account.name if account else ""
+        check_strength(password, user.username, user.email or "", user.first_name, user.last_name, organization)
         async with self._passwords.slot():
             return await self._passwords.make(password)
 

@@ -62,7 +62,7 @@ class Users:
         roles.check_meaningful(wanted.extra_rules, "extra_rules")
         wanted = replace(wanted, roles=tuple(sorted(wanted.roles)), email=wanted.email.lower(), created_at=now)
         await self._core.store.read(lambda connection: _check_may_create(connection, who, wanted))
-        check_strength(password, wanted.username)
+        check_strength(password, *_own_data(wanted))
         existing = await self._core.store.read(lambda connection: accounts.find_user(connection, wanted.user_id))
         async with self._passwords.slot():
             if existing is not None:
@@ -117,7 +117,7 @@ class Users:
         fields = _fields(changes)
         may = _may_change(who, user_id, changes)
         row = await self._core.store.read(lambda connection: _pick(connection, who, user_id, _EDIT, may=may))
-        hashed = await self._hash(changes["password"], row.username) if "password" in changes else None
+        hashed = await self._hash(changes["password"], accounts.user_of(row)) if "password" in changes else None
         author = events.author(now=now)
 
         def operation(connection: Connection) -> Seen:
@@ -176,10 +176,15 @@ class Users:
 
         return await self._core.store.write(operation, then=lambda _: self._rights_changed())
 
-    async def _hash(self, password: str, username: str) -> str:
-        check_strength(password, username)
+    async def _hash(self, password: str, user: User) -> str:
+        check_strength(password, *_own_data(user))
         async with self._passwords.slot():
             return await self._passwords.make(password)
+
+
+def _own_data(user: User) -> tuple[str, ...]:
+    """Return what others know of a user: no password is made of that."""
+    return user.username, user.email, user.first_name, user.last_name
 
 
 # ---- who may -------------------------------------------------------------------------------------------------------

@@ -297,3 +297,16 @@ async def test_asking_for_a_factor_reset_counts_wrong_passwords(tmp_path, box):
         for name in ("ada", "nobody"):
             answers = [reason(await refused(request_totp(s, name, "wrong password!"))) for _ in range(6)]
             assert answers == ["LOGIN_FAILED"] * 5 + ["LOCKED_OUT"]
+
+
+async def test_a_password_of_ones_organizations_name_is_refused_by_mail_too(tmp_path, box):
+    async with server(tmp_path, **box.settings(tmp_path)) as s:
+        alpha = await s.account("University Hospital")
+        ada = await s.user("ada", alpha)
+        change = admin.UpdateUserRequest(user_id=ada.user_id, email=ADA)
+        change.update_mask.paths.append("email")
+        await s.admin.UpdateUser(change, metadata=(await s.root()).metadata)
+        await request_password(s)
+        token = await box.token(ADA)
+        assert reason(await refused(reset_password(s, token, "university hospital 2026"))) == "PASSWORD_WEAK"
+        await reset_password(s, token)
