@@ -7,6 +7,7 @@ run again. Reads are of one moment and can't write, in both.
 Libraries of PostgreSQL are imported when a server is told to use it, and never else.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -126,6 +127,7 @@ def _sqlite_engine(path: Path, *, begin: str, connections: int, read_only: bool 
 def postgresql(url: str) -> Database:
     """Return the database of a URL such as postgresql://user@host/name; raise INVALID_FIELD."""
     target = postgresql_url(url)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of conflicts, which are run again
     writing = _postgresql_engine(target, "SERIALIZABLE", connections=POSTGRES_WRITERS)
     return Database(
         writing=writing,

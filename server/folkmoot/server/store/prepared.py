@@ -49,7 +49,11 @@ class Prepared:
         """Execute it for each of the parameters, all of which have the same names."""
         if parameters:
             compiled = self._for(connection.dialect, parameters[0])
-            self._execute(connection, compiled, "executemany", [compiled.bind(each) for each in parameters])
+            bound = [compiled.bind(each) for each in parameters]
+            if len(bound) == 1:  # what takes many takes more steps
+                self._execute(connection, compiled, "execute", bound[0])
+            else:
+                self._execute(connection, compiled, "executemany", bound)
 
     def _for(self, dialect: Dialect, parameters: Parameters) -> "_Compiled":
         key = dialect.name, tuple(parameters)
@@ -80,6 +84,8 @@ class _Compiled:
     def __init__(
         self, statement: Select[Any] | Insert | Update | Delete, dialect: Dialect, names: Sequence[str]
     ) -> None:
+        if isinstance(statement, Insert) and not statement.returning_column_descriptions:
+            statement = statement.inline()  # nobody asked for the key that the database gives
         compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
         self.text = str(compiled)
         binds = {name: _impl(compiled.binds[name].type, dialect).bind_processor(dialect) for name in compiled.binds}
