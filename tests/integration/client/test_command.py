@@ -98,7 +98,7 @@ async def test_task_from_creation_to_its_result(hub: Hub, alpha: Command):
 async def test_a_task_is_found_and_deleted(alpha: Command):
     created = (await alpha("task", "create", "process:examples.average", "average", "-o", "Beta")).output.strip()
     refused = await alpha("task", "delete", created, "--yes")
-    assert "TASK_NOT_ENDED" in refused.output
+    assert (refused.code, "TASK_NOT_ENDED" in refused.errors) == (Exit.STATE, True)
     await alpha("task", "cancel", created)
     found = (
         await alpha("task", "list", "--state", "cancelled", "--initiator", "Alpha", "--after", "2026-01-01", "--json")
