@@ -23,6 +23,8 @@ from tests.integration.server.sealed import SealedTask, task
 from tests.integration.server.test_payloads import first_frame, get, large_task, put
 from tests.polling import until
 
+pytestmark = pytest.mark.both_databases
+
 INPUT, RESULT, LOG = pb.PAYLOAD_KIND_INPUT, pb.PAYLOAD_KIND_RESULT, pb.PAYLOAD_KIND_LOG
 
 

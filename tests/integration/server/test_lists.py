@@ -50,6 +50,7 @@ def image(repository: str) -> Image:
     return Image(registry=RegistryImage(repository=repository, digest="sha256:" + "0" * 64))
 
 
+@pytest.mark.both_databases
 async def test_filters_of_tasks_find_what_they_say(hub: Hub) -> None:
     average, mean, process, both = await made(
         hub,
@@ -94,6 +95,7 @@ async def test_subtasks_are_found_by_what_is_above_them(hub: Hub) -> None:
     assert await found(hub, job_id=above.task_id) == [below.task_id, above.task_id]
 
 
+@pytest.mark.both_databases
 async def test_tasks_are_found_by_state(hub: Hub) -> None:
     pending, done, failed, mixed, cancelled, running = await made(
         hub, *[{} for _ in range(6)], receivers=("Beta", "Gamma")
@@ -119,6 +121,7 @@ async def test_tasks_are_found_by_state(hub: Hub) -> None:
         assert {each.state for each in listed.tasks} == {state}
 
 
+@pytest.mark.both_databases
 async def test_tasks_are_found_by_when_they_were_made(hub: Hub) -> None:
     [old] = await made(hub, {})
     hub.clock.ahead = timedelta(minutes=7)
@@ -134,6 +137,7 @@ async def test_tasks_are_found_by_when_they_were_made(hub: Hub) -> None:
     assert await found(hub, created_after=timestamp(hub.clock() + timedelta(hours=1))) == []
 
 
+@pytest.mark.both_databases
 async def test_runs_are_found_by_state_node_and_collaboration(hub: Hub) -> None:
     first, second = await made(hub, {}, {}, receivers=("Beta", "Gamma"))
     await hub.commit(first, "Beta", "FAILED")

@@ -19,6 +19,8 @@ from tests.integration.server.conftest import Hub
 from tests.integration.server.sealed import task
 from tests.integration.server.test_payloads import large_task, missing, put
 
+pytestmark = pytest.mark.both_databases
+
 MIB = 1 << 20
 QUOTA_BYTES = 64 * MIB
 

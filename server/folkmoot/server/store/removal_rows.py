@@ -62,7 +62,7 @@ def delete_logs(connection: Connection, run_ids: Sequence[str], *, now: datetime
     for run_id in run_ids:
         here = {"of_run": run_id}
         row = _LOG_SIZE.row(connection, here)
-        gone += Deleted(row.envelopes, row.size_bytes or 0)
+        gone += Deleted(row.envelopes, int(row.size_bytes or 0))
         _DELETE_LOG.each(connection, [here])
         _NOTE_LOG_DELETED.each(connection, [here | {"deleted_at": now}])
     return gone
