@@ -25,6 +25,8 @@ LOOKED_AT_ONCE = 10_000
 """How many positions of the chain a stream looks through at once, most of which may be none of the caller's business."""
 LOOK_AGAIN_SECONDS = 5.0
 """A wake-up may get lost."""
+CHAINED_FIRST = 2000
+"""How much a list waits for at most: after an upgrade there may be a million events that are not chained yet."""
 ANY_OF = ".*"
 
 
@@ -67,7 +69,7 @@ async def page(core: Core, wanted: Wanted, *, page_size: int, page_token: str) -
     if after := pages.position("events", page_token, int):
         conditions.append(events.c.sequence < after[0])
     else:
-        await event_chain.advance(core)
+        await event_chain.advance(core, most=CHAINED_FIRST)
     query = select(events).where(events.c.position.is_not(None), *conditions)
     newest = query.order_by(events.c.sequence.desc()).limit(size + 1)
     rows = await core.store.read(lambda connection: connection.execute(newest).all())

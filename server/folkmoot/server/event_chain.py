@@ -109,22 +109,16 @@ class _Plan:
     links: Sequence[_Link]
 
 
-async def advance(core: Core) -> bool:
-    """Chain what has happened until now; tell whether there was anything."""
-    anything = False
-    while (plan := await core.store.read(_plan)).links:
-        anything = True
+async def advance(core: Core, *, most: int | None = None) -> bool:
+    """Chain what has happened until now, or about so many events of it; tell whether there was anything."""
+    chained = 0
+    while (most is None or chained < most) and (plan := await core.store.read(_plan)).links:
+        chained += len(plan.links)
         try:
             await core.store.write(lambda connection: _chain(connection, plan))
         except IntegrityError:
             continue  # another instance has chained meanwhile
-    return anything
-
-
-async def unchained(core: Core) -> int:
-    """Return how many events wait to be chained."""
-    waiting = select(func.count()).select_from(events).where(IS_UNCHAINED)
-    return int(await core.store.read(lambda connection: connection.execute(waiting).scalar_one()))
+    return chained > 0
 
 
 def head(connection: Connection) -> Head:

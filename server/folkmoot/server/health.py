@@ -6,6 +6,7 @@ drains nothing is healthy.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import grpc.aio
@@ -16,8 +17,11 @@ from folkmoot.server.core import Core
 from folkmoot.transport.timeouts import CALL_SECONDS
 
 LOOKED_EVERY_SECONDS = 5.0
+STORE_LOOKED_EVERY_SECONDS = 30.0
+"""A bucket is asked less often: what is asked of it is paid for. While it is out of reach it is asked as often as the database."""
 WHOLE_SERVER = ""
 PAYLOAD_SERVICE = "folkmoot.v1.PayloadService"
+DATABASE, PAYLOAD_STORE = "database", "payload store"
 
 Probe = Callable[[], Awaitable[object]]
 """Raises, or does not come back, when something is out of reach."""
@@ -31,11 +35,12 @@ class Health:
         self._servicer = health.aio.HealthServicer()
         self._services = (WHOLE_SERVER, *services)
         self._probes: Mapping[str, Probe] = {
-            "database": lambda: core.store.read(lambda connection: connection.execute(select(literal(1))).all()),
-            "payload store": payload_store,
+            DATABASE: lambda: core.store.read(lambda connection: connection.execute(select(literal(1))).all()),
+            PAYLOAD_STORE: payload_store,
         }
         self._missing: frozenset[str] = frozenset()
         self._looking = asyncio.Lock()
+        self._store_looked_at = time.monotonic()  # when the server started
 
     async def begin(self, server: grpc.aio.Server) -> None:
         """Answer from now on; all is well until it is found not to be."""
@@ -45,17 +50,21 @@ class Health:
     async def keep(self) -> None:
         """Look every few seconds, until the server is about to stop."""
         while not self._core.draining.is_set():
-            await self.look()
+            is_due = time.monotonic() - self._store_looked_at >= STORE_LOOKED_EVERY_SECONDS
+            await self.look([DATABASE, PAYLOAD_STORE] if is_due or self._missing else [DATABASE])
             await self._core.pause(LOOKED_EVERY_SECONDS)
 
-    async def look(self) -> None:
+    async def look(self, names: Sequence[str] = (DATABASE, PAYLOAD_STORE)) -> None:
         """Look at what services need; tell who asks or watches."""
         async with self._looking:
-            await self._look()
+            await self._look(names)
 
-    async def _look(self) -> None:
-        answers = await asyncio.gather(*(self._is_missing(name) for name in self._probes))
-        missing = frozenset(name for name, is_missing in zip(self._probes, answers, strict=True) if is_missing)
+    async def _look(self, names: Sequence[str]) -> None:
+        if PAYLOAD_STORE in names:
+            self._store_looked_at = time.monotonic()
+        answers = await asyncio.gather(*(self._is_missing(name) for name in names))
+        found = {name for name, is_missing in zip(names, answers, strict=True) if is_missing}
+        missing = frozenset(found | (self._missing - set(names)))
         for name in missing - self._missing:
             self._core.log.error("health.lost", what=name)
         for name in self._missing - missing:
@@ -77,7 +86,7 @@ class Health:
 
     async def _tell(self) -> None:
         for service in self._services:
-            needed = {"database", "payload store"} if service == PAYLOAD_SERVICE else {"database"}
+            needed = {DATABASE, PAYLOAD_STORE} if service == PAYLOAD_SERVICE else {DATABASE}
             is_served = not needed & self._missing
             status = health_pb2.HealthCheckResponse
             await self._servicer.set(service, status.SERVING if is_served else status.NOT_SERVING)
