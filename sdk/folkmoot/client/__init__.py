@@ -15,19 +15,11 @@ ledger shows, what comes back was signed by nodes that it admits, for exactly th
 roles, organizations' accounts, the audit trail; they need no collaboration.
 """
 
-from folkmoot.client.admin.account import Identity, Login, TotpSecret
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from folkmoot.client.admin.aio import AsyncServerClient
-from folkmoot.client.admin.api_keys import ApiKey, NewApiKey
-from folkmoot.client.admin.collaborations import ListedCollaboration, ListedMember, ListedNode
-from folkmoot.client.admin.events import Event
-from folkmoot.client.admin.info import ServerInfo
-from folkmoot.client.admin.organizations import OrganizationAccount
-from folkmoot.client.admin.roles import Role
-from folkmoot.client.admin.rules import Rule
-from folkmoot.client.admin.studies import Study
-from folkmoot.client.admin.sync import ServerClient
-from folkmoot.client.admin.usage import Usage
-from folkmoot.client.admin.users import User
+from folkmoot.client.admin.blocking import ServerClient
 from folkmoot.client.aio import AsyncClient, Collaboration, Node, Organization
 from folkmoot.client.algorithms import (
     AlgorithmDescription,
@@ -49,7 +41,6 @@ from folkmoot.client.logs import LogLine
 from folkmoot.client.members import FormerMember, OpenRemoval
 from folkmoot.client.nodes import NodeAttempt
 from folkmoot.client.offers import Offer
-from folkmoot.client.provider import CodeLogin, DeviceCode, DeviceLogin
 from folkmoot.client.rekeying import AsyncKeys
 from folkmoot.client.results import Proof, Result, RunFailed, RunState
 from folkmoot.client.session import CertificateNotTrusted
@@ -61,6 +52,20 @@ from folkmoot.client.verdicts import Forecast, Verdict
 from folkmoot.client.waiting import Why
 from folkmoot.transport import RemoteError, Unreachable
 from folkmoot.trust import FolkmootError
+
+if TYPE_CHECKING:
+    from folkmoot.client.admin.account import Identity, Login, TotpSecret
+    from folkmoot.client.admin.api_keys import ApiKey, NewApiKey
+    from folkmoot.client.admin.collaborations import ListedCollaboration, ListedMember, ListedNode
+    from folkmoot.client.admin.events import Event
+    from folkmoot.client.admin.info import ServerInfo
+    from folkmoot.client.admin.organizations import OrganizationAccount
+    from folkmoot.client.admin.roles import Role
+    from folkmoot.client.admin.rules import Rule
+    from folkmoot.client.admin.studies import Study
+    from folkmoot.client.admin.usage import Usage
+    from folkmoot.client.admin.users import User
+    from folkmoot.client.provider import CodeLogin, DeviceCode, DeviceLogin
 
 __all__ = [
     "AlgorithmDescription",
@@ -145,3 +150,34 @@ __all__ = [
     "generate_secret",
     "reason_to_keep",
 ]
+
+_LATE = {
+    "Identity": "folkmoot.client.admin.account",
+    "Login": "folkmoot.client.admin.account",
+    "TotpSecret": "folkmoot.client.admin.account",
+    "ApiKey": "folkmoot.client.admin.api_keys",
+    "NewApiKey": "folkmoot.client.admin.api_keys",
+    "ListedCollaboration": "folkmoot.client.admin.collaborations",
+    "ListedMember": "folkmoot.client.admin.collaborations",
+    "ListedNode": "folkmoot.client.admin.collaborations",
+    "Event": "folkmoot.client.admin.events",
+    "ServerInfo": "folkmoot.client.admin.info",
+    "OrganizationAccount": "folkmoot.client.admin.organizations",
+    "Role": "folkmoot.client.admin.roles",
+    "Rule": "folkmoot.client.admin.rules",
+    "Study": "folkmoot.client.admin.studies",
+    "Usage": "folkmoot.client.admin.usage",
+    "User": "folkmoot.client.admin.users",
+    "CodeLogin": "folkmoot.client.provider",
+    "DeviceCode": "folkmoot.client.provider",
+    "DeviceLogin": "folkmoot.client.provider",
+}
+"""Where to find what administrators use, and researchers seldom: it is imported when it is named, so that `import folkmoot.client` is quick."""
+
+if not TYPE_CHECKING:  # so that the type checker still finds a name that does not exist
+
+    def __getattr__(name: str) -> object:
+        """What is imported late."""
+        if (module := _LATE.get(name)) is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(module), name)

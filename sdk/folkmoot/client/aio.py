@@ -3,10 +3,11 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from folkmoot.client.admin.aio import AsyncServerClient, Source
-from folkmoot.client.admin.studies import AsyncStudies
 from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.connection import Connection, default_state_directory
 from folkmoot.client.data_sessions import AsyncSessions
@@ -31,6 +32,9 @@ from folkmoot.v1 import admin_service_pb2
 from folkmoot.v1.admin_service_pb2 import ListNodesRequest
 from folkmoot.v1.keys_pb2 import KeyKind
 from folkmoot.v1.ledger_pb2 import Encryption, PostQuantum, Quorum
+
+if TYPE_CHECKING:
+    from folkmoot.client.admin.studies import AsyncStudies
 
 log = logging.getLogger("folkmoot.client")
 
@@ -155,10 +159,16 @@ class AsyncClient(AsyncServerClient):
         self.algorithms = AsyncAlgorithms(self.connection, governing)
         self.governance = AsyncGovernance(self.connection, governing)
         self.keys = AsyncKeys(self.connection, keyring, governing)
-        self.studies = AsyncStudies(self.connection)
         self.sessions = AsyncSessions(self.connection)
         self.tasks = AsyncTasks(self.connection)
         self.vault = AsyncVault(self.connection)
+
+    @cached_property
+    def studies(self) -> "AsyncStudies":
+        """The collaboration's studies."""
+        from folkmoot.client.admin.studies import AsyncStudies
+
+        return AsyncStudies(self.connection)
 
     @property
     async def organizations(self) -> tuple[Organization, ...]:

@@ -12,7 +12,6 @@ from inspect import signature
 from os import urandom
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from folkmoot.client.admin.studies import AsyncStudies, chosen
 from folkmoot.client.connection import Connection
 from folkmoot.client.data_sessions import AsyncSessions
 from folkmoot.client.functions import check_call
@@ -198,6 +197,8 @@ async def asked(
             text = "a task is asked of organizations: give organizations, or study"
             raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=(("organizations", text),))
         return named, ""
+    from folkmoot.client.admin.studies import AsyncStudies, chosen
+
     found = await AsyncStudies(connection).get(study)
     state = await connection.state()
     addresses = chosen(found, None if named is None else [one.organization_id for one in named], state)

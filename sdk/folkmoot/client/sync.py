@@ -4,9 +4,11 @@ Every method here is made from its asynchronous one; a test compares the two sur
 """
 
 from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from folkmoot.client.admin.aio import Source
-from folkmoot.client.admin.sync import ServerFacade, Studies
+from folkmoot.client.admin.blocking import ServerFacade
 from folkmoot.client.aio import AsyncClient, Collaboration, Organization
 from folkmoot.client.algorithms import AsyncAlgorithms
 from folkmoot.client.data_sessions import AsyncSession, AsyncSessions, SessionInfo
@@ -19,6 +21,9 @@ from folkmoot.client.tasks import AsyncTasks
 from folkmoot.client.vault import AsyncVault
 from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.v1.task_pb2 import TaskSpec
+
+if TYPE_CHECKING:
+    from folkmoot.client.admin.sync import Studies
 
 
 class Task:
@@ -245,10 +250,16 @@ class Client(ServerFacade):
         self.algorithms = Algorithms(core.algorithms)
         self.governance = Governance(core.governance)
         self.keys = Keys(core.keys)
-        self.studies = Studies(core.studies)
         self.sessions = Sessions(core.sessions)
         self.tasks = Tasks(core.tasks)
         self.vault = Vault(core.vault)
+
+    @cached_property
+    def studies(self) -> "Studies":
+        """The collaboration's studies."""
+        from folkmoot.client.admin.sync import Studies
+
+        return Studies(self._client.studies)
 
     @property
     def organizations(self) -> tuple[Organization, ...]:

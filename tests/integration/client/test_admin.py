@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ async def test_events_are_listed_by_filters_and_watched_over_a_restart(hub: Hub,
         if not waiting.done():  # it may begin behind the first one
             await server.users.create("eve", password=PASSWORD, organization="Alpha")
         assert (await waiting).intent == "user.create"
-        await stream.aclose()
+        await stream.aclose()  # type: ignore[attr-defined]
         [event] = [
             one
             async for one in server.events.list(intent="user.create", by=ROOT, since=since)
@@ -157,7 +158,7 @@ async def test_task_of_a_study_is_asked_of_its_organizations(hub: Hub):
     await client.studies.create("north", organizations=["Alpha", "Beta"])
     names = {one.organization_id: one.name for one in await client.organizations}
 
-    async def asked(**of: object) -> list[str]:
+    async def asked(**of: Any) -> list[str]:
         task = await client.tasks.create(
             image="process:examples.average", function="average", arguments={"column": "age"}, **of
         )

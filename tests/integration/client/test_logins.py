@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyotp
 import pytest
@@ -13,7 +14,7 @@ from tests.integration.client.conftest import Hub
 from tests.integration.harness import PASSWORD, ROOT, Clock, Server, server
 
 
-def client(running: Server, folder: Path, **login: object) -> AsyncServerClient:
+def client(running: Server, folder: Path, **login: Any) -> AsyncServerClient:
     authority = folder / "ca.pem"
     authority.write_bytes(running.running.certificate_authority or b"")
     return AsyncServerClient(server=running.running.address, certificate_authority=authority, **login)
@@ -112,7 +113,7 @@ async def test_client_waits_as_long_as_a_busy_server_says(tmp_path: Path):
     "given",
     [{"username": "ada", "password": "x", "api_key": "y"}, {"username": "ada"}, {"password": "x"}],
 )
-def test_ways_to_log_in_are_not_mixed(given: dict[str, str]):
+def test_ways_to_log_in_are_not_mixed(given: dict[str, Any]):
     with pytest.raises(FolkmootError) as caught:
         AsyncServerClient(server="localhost:1", insecure=True, **given)
     assert caught.value.reason_name == "INVALID_FIELD"

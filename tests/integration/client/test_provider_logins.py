@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -26,7 +27,8 @@ def provider() -> Iterator[OidcProvider]:
 @pytest.fixture
 async def running(provider: OidcProvider, tmp_path: Path) -> AsyncIterator[Server]:
     """A server whose people log in at the provider; ada has an account with the mail address that the provider knows her by."""
-    async with server(tmp_path / "server", **provider.settings(tmp_path)) as made:
+    settings: dict[str, Any] = provider.settings(tmp_path)
+    async with server(tmp_path / "server", **settings) as made:
         (tmp_path / "ca.pem").write_bytes(made.running.certificate_authority or b"")
         await made.root()
         async with as_root(made, tmp_path) as root:
@@ -41,7 +43,7 @@ def as_root(made: Server, folder: Path) -> AsyncServerClient:
     return client(made, folder, username=ROOT, password=PASSWORD)
 
 
-def client(made: Server, folder: Path, **login: object) -> AsyncServerClient:
+def client(made: Server, folder: Path, **login: Any) -> AsyncServerClient:
     return AsyncServerClient(server=made.running.address, certificate_authority=folder / "ca.pem", **login)
 
 

@@ -1,6 +1,8 @@
 """The synchronous client is the asynchronous one without `await`: same names, same parameters, same documentation."""
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +33,7 @@ from folkmoot.client import (
 )
 from folkmoot.client.admin.account import AsyncAccount
 from folkmoot.client.admin.api_keys import AsyncApiKeys
+from folkmoot.client.admin.blocking import ServerFacade
 from folkmoot.client.admin.collaborations import AsyncCollaborations
 from folkmoot.client.admin.events import AsyncEvents
 from folkmoot.client.admin.organizations import AsyncOrganizationAccounts
@@ -43,7 +46,6 @@ from folkmoot.client.admin.sync import (
     Events,
     OrganizationAccounts,
     Roles,
-    ServerFacade,
     Studies,
     Users,
 )
@@ -103,12 +105,20 @@ def test_same_construction():
 
 
 def test_every_part_of_a_client_has_its_facade():
-    there = {"insecure": True, "server": "localhost:1"}
+    there: dict[str, Any] = {"insecure": True, "server": "localhost:1"}
     for core, facade in (
         (AsyncServerClient(**there), ServerClient(**there)),
         (AsyncClient(REFERENCE, **there), Client(REFERENCE, **there)),
     ):
         assert vars(core).keys() - ASYNC_ONLY == {one for one in vars(facade) if not one.startswith("_")}
+
+
+def test_what_researchers_seldom_use_is_not_imported_before_it_is_used():
+    program = (
+        "import sys, folkmoot.client as c; late = {*c._LATE.values()}; assert not late & {*sys.modules};"
+        "[getattr(c, name) for name in c.__all__]; assert late <= {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_streams_are_plain_iterators():

@@ -3,23 +3,26 @@
 import os
 from collections.abc import AsyncIterator
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from folkmoot.client.admin.account import AsyncAccount
-from folkmoot.client.admin.collaborations import AsyncCollaborations
-from folkmoot.client.admin.events import AsyncEvents
-from folkmoot.client.admin.info import ServerInfo, server_info
-from folkmoot.client.admin.organizations import AsyncOrganizationAccounts
-from folkmoot.client.admin.roles import AsyncRoles
-from folkmoot.client.admin.usage import Usage, usage
-from folkmoot.client.admin.users import AsyncUsers
 from folkmoot.client.logins import Credentials, TotpCode, credentials_of
 from folkmoot.client.session import Session
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
+
+if TYPE_CHECKING:
+    from folkmoot.client.admin.account import AsyncAccount
+    from folkmoot.client.admin.collaborations import AsyncCollaborations
+    from folkmoot.client.admin.events import AsyncEvents
+    from folkmoot.client.admin.info import ServerInfo
+    from folkmoot.client.admin.organizations import AsyncOrganizationAccounts
+    from folkmoot.client.admin.roles import AsyncRoles
+    from folkmoot.client.admin.usage import Usage
+    from folkmoot.client.admin.users import AsyncUsers
 
 Source = str | os.PathLike[str]
 
@@ -53,25 +56,67 @@ class AsyncServerClient:
         credentials = credentials_of(
             username=username, password=password, totp_code=totp_code, api_key=api_key, login=login
         )
-        self.session = session = Session(ServerAddress(server, authority, insecure), credentials)
-        self.account = AsyncAccount(session)
-        self.collaborations = AsyncCollaborations(session)
-        self.events = AsyncEvents(session)
-        self.organization_accounts = AsyncOrganizationAccounts(session)
-        self.roles = AsyncRoles(session)
-        self.users = AsyncUsers(session)
+        self.session = Session(ServerAddress(server, authority, insecure), credentials)
 
-    async def server_info(self) -> ServerInfo:
+    # Each part is imported when it is used: most programs use one or two, and `import folkmoot.client` has to be quick.
+
+    @cached_property
+    def account(self) -> "AsyncAccount":
+        """The caller's own account."""
+        from folkmoot.client.admin.account import AsyncAccount
+
+        return AsyncAccount(self.session)
+
+    @cached_property
+    def collaborations(self) -> "AsyncCollaborations":
+        """The collaborations that the caller may see, by the server's word."""
+        from folkmoot.client.admin.collaborations import AsyncCollaborations
+
+        return AsyncCollaborations(self.session)
+
+    @cached_property
+    def events(self) -> "AsyncEvents":
+        """The audit trail."""
+        from folkmoot.client.admin.events import AsyncEvents
+
+        return AsyncEvents(self.session)
+
+    @cached_property
+    def organization_accounts(self) -> "AsyncOrganizationAccounts":
+        """The accounts of organizations."""
+        from folkmoot.client.admin.organizations import AsyncOrganizationAccounts
+
+        return AsyncOrganizationAccounts(self.session)
+
+    @cached_property
+    def roles(self) -> "AsyncRoles":
+        """The roles."""
+        from folkmoot.client.admin.roles import AsyncRoles
+
+        return AsyncRoles(self.session)
+
+    @cached_property
+    def users(self) -> "AsyncUsers":
+        """The users."""
+        from folkmoot.client.admin.users import AsyncUsers
+
+        return AsyncUsers(self.session)
+
+    async def server_info(self) -> "ServerInfo":
         """What the server says of itself; needs no login."""
+        from folkmoot.client.admin.info import server_info
+
         return await server_info(self.session)
 
     async def usage(
         self, *, organization: str = "", since: date | None = None, until: date | None = None
-    ) -> AsyncIterator[Usage]:
+    ) -> "AsyncIterator[Usage]":
         """What organizations have used, by day (UTC), then by organization; the 30 days until today by default.
 
         `organization`: an account's name or id, or the organization's address. Raises ORGANIZATION_NOT_FOUND.
         """
+        from folkmoot.client.admin.usage import usage
+
         async for one in usage(self.session, organization=organization, since=since, until=until):
             yield one
 

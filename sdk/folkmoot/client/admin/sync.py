@@ -1,10 +1,6 @@
-"""A user's access to a server for scripts and notebooks: the same as `AsyncServerClient`, without `await`."""
-
-from types import TracebackType
-from typing import Self
+"""The parts of a client of a server, for scripts and notebooks: the same as the asynchronous ones, without `await`."""
 
 from folkmoot.client.admin.account import AsyncAccount
-from folkmoot.client.admin.aio import AsyncServerClient, Source
 from folkmoot.client.admin.api_keys import AsyncApiKeys
 from folkmoot.client.admin.collaborations import AsyncCollaborations
 from folkmoot.client.admin.events import AsyncEvents
@@ -12,7 +8,6 @@ from folkmoot.client.admin.organizations import AsyncOrganizationAccounts
 from folkmoot.client.admin.roles import AsyncRoles
 from folkmoot.client.admin.studies import AsyncStudies
 from folkmoot.client.admin.users import AsyncUsers
-from folkmoot.client.logins import Credentials, TotpCode
 from folkmoot.client.loop import blocking, iterating
 
 
@@ -138,67 +133,3 @@ class Users:
     update = blocking(AsyncUsers.update)
     delete = blocking(AsyncUsers.delete)
     remove_totp = blocking(AsyncUsers.remove_totp)
-
-
-class ServerFacade:
-    """The parts that every synchronous client has of its asynchronous one."""
-
-    def __init__(self, core: AsyncServerClient) -> None:
-        self._core = core
-        self.account = Account(core.account)
-        self.collaborations = Collaborations(core.collaborations)
-        self.events = Events(core.events)
-        self.organization_accounts = OrganizationAccounts(core.organization_accounts)
-        self.roles = Roles(core.roles)
-        self.users = Users(core.users)
-
-    server_info = blocking(AsyncServerClient.server_info)
-    usage = iterating(AsyncServerClient.usage)
-    close = blocking(AsyncServerClient.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class ServerClient(ServerFacade):
-    """A user's access to a server.
-
-        with ServerClient(server="localhost:7443", certificate_authority="ca.pem", username="root", password="...") as server:
-            server.users.create("ada", password="...", organization="Alpha", roles=["Researcher"])
-            for user in server.users.list(organization="Alpha"):
-                print(user.username, user.roles)
-
-    Log in with `username` and `password` (`totp_code`: the present code of a second factor, or what asks for it), with `api_key` or
-    FOLKMOOT_API_KEY, or with `login`, at the server's identity provider (`CodeLogin`, `DeviceLogin`). Nothing is sent before the first
-    use. Raises INVALID_FIELD for two ways to log in at once.
-    """
-
-    def __init__(
-        self,
-        *,
-        server: str,
-        username: str = "",
-        password: str = "",
-        totp_code: TotpCode | None = None,
-        api_key: str = "",
-        login: Credentials | None = None,
-        certificate_authority: Source | None = None,
-        insecure: bool = False,
-    ) -> None:
-        super().__init__(
-            AsyncServerClient(
-                server=server,
-                username=username,
-                password=password,
-                totp_code=totp_code,
-                api_key=api_key,
-                login=login,
-                certificate_authority=certificate_authority,
-                insecure=insecure,
-            )
-        )
