@@ -701,6 +701,48 @@ PROTECTIONS = (
         "    if False:\n        raise ProgramFailed(",
         "tests/integration/algorithm/test_exec.py::test_a_program_that_fails_says_why_and_nothing_else",
     ),
+    Protection(
+        "a dataframe is read by the rules of what it was made from",
+        "node/folkmoot/node/policy.py",
+        "for label in (*facts.labels, *(facts.lineage or ()))",
+        "for label in facts.labels",
+        "tests/integration/node/station/test_sessions.py::test_a_dataframe_made_from_labels_that_a_rule_does_not_cover_is_not_read",
+    ),
+    Protection(
+        "a dataframe stands only when its run has completed",
+        "node/folkmoot/node/dataframe_records.py",
+        "    left = pending(connection, record.key) if record.state == RunState.RUN_STATE_COMPLETED else None\n",
+        "    left = pending(connection, record.key)\n",
+        "tests/unit/node/test_dataframes.py::test_a_run_that_ends_otherwise_replaces_nothing",
+    ),
+    Protection(
+        "nothing is left in a session that was deleted",
+        "node/folkmoot/node/dataframe_records.py",
+        '    connection.execute("INSERT OR IGNORE INTO dropped_sessions VALUES (?)", (session_id,))\n',
+        "",
+        "tests/unit/node/test_dataframes.py::test_nothing_is_left_in_a_session_that_was_deleted_meanwhile",
+    ),
+    Protection(
+        "an Arrow stream is checked before it is kept",
+        "node/folkmoot/node/data/writer.py",
+        "        batch.validate(full=True)\n",
+        "",
+        "tests/unit/node/test_dataframes.py::test_text_that_is_none_is_refused",
+    ),
+    Protection(
+        "a session is for those whom it is for",
+        "server/folkmoot/server/session_access.py",
+        "    return and_(_reached(who, VIEW), _is_for(who))\n",
+        "    return _reached(who, VIEW)\n",
+        "tests/integration/node/station/test_sessions.py::test_another_organizations_session_can_not_be_used_or_seen",
+    ),
+    Protection(
+        "a run that reads dataframes goes to the node that has them",
+        "server/folkmoot/server/store/bindings.py",
+        "    for organization_id, link_id in (*_of_files(connection, spec).items(), *_of_dataframes(connection, spec).items()):\n",
+        "    for organization_id, link_id in _of_files(connection, spec).items():\n",
+        "tests/integration/server/test_data_sessions.py::test_dataframes_are_at_the_node_that_began_and_what_its_receipt_tells_is_shown[sqlite]",
+    ),
 )
 
 
