@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection, update
 
 from folkmoot.server import events, people, totp
@@ -43,7 +44,7 @@ class Codes:
     def matching_step(self, known: Known, code: str) -> int | None:
         """Return the step whose code it is, None if it is wrong or was used; for who has no factor it takes as long."""
         row = known.totp
-        secret = self.secret(row) if row else self._nobodys
+        secret = self._secret(row) if row else self._nobodys
         step = totp.matching_step(secret, code, self._core.clock())
         return step if step is not None and row is not None and step > row.last_step else None
 
@@ -54,13 +55,20 @@ class Codes:
         used = update(_TOTP).where(unused).values(last_step=step, password_is_mailed=False)
         return lambda connection: connection.execute(used).rowcount == 1
 
-    def secret(self, row: AnyRow) -> bytes:
-        """Return the secret in a row."""
-        return self._sealer.open(row.sealed_secret, purpose=_PURPOSE, owner=row.user_id)
-
     def sealed(self, secret: bytes, user_id: str) -> bytes:
         """Return a secret as a row keeps it."""
         return self._sealer.seal(secret, purpose=_PURPOSE, owner=user_id)
+
+    def _secret(self, row: AnyRow) -> bytes:
+        """Return the secret in a row; one that nobody knows if the key is gone with which it was sealed."""
+        try:
+            return self._sealer.open(row.sealed_secret, purpose=_PURPOSE, owner=row.user_id)
+        except InvalidTag:
+            # No error of its own: it would tell who asks, whoever that is, that there is such a user with a factor.
+            self._core.log.critical(
+                "totp.unreadable", user_id=row.user_id, help="restore keys/token.pem, or remove the factor"
+            )
+            return self._nobodys
 
 
 class SecondFactors:

@@ -207,6 +207,19 @@ async def test_neither_secret_nor_codes_are_stored_in_the_open(tmp_path, capsys)
     assert f'"{app.code()}"' not in trail + said.out + said.err
 
 
+async def test_a_lost_key_folder_is_answered_as_a_wrong_code_is_and_said_in_the_log(tmp_path, capsys):
+    """A database that was restored without its keys: nobody gets in with a code, and nobody learns who has one."""
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
+        app = await enroll(s, await s.root(), clock)
+    (tmp_path / "keys" / "token.pem").unlink()
+    async with server(tmp_path, clock=clock) as s:
+        assert reason(await refused(login(s, ROOT, code=app.next_code()))) == "LOGIN_FAILED"
+        assert reason(await refused(login(s, ROOT, "wrong password!"))) == "LOGIN_FAILED"
+    said = capsys.readouterr()
+    assert "totp.unreadable" in said.out + said.err
+
+
 # ---- where every user needs one ------------------------------------------------------------------------------------
 
 
