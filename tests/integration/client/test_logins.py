@@ -102,10 +102,10 @@ async def test_organization_registers_itself_where_it_may(hub: Hub, tmp_path: Pa
 
 
 async def test_client_waits_as_long_as_a_busy_server_says(tmp_path: Path):
-    async with server(tmp_path / "server", calls_per_second=5.0) as running:
+    async with server(tmp_path / "server", calls_per_second=20.0, call_burst=5) as running:
         await running.root()
         async with client(running, tmp_path, username=ROOT, password=PASSWORD) as opened:
-            told = await asyncio.gather(*(opened.account.show() for _ in range(40)))
+            told = await asyncio.gather(*(opened.account.show() for _ in range(15)))
         assert {one.username for one in told} == {ROOT}
 
 
