@@ -260,7 +260,7 @@ class AdminServiceServicer:
 
     def DeleteOrganization(self, request, context):
         """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
-        Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,7 +293,7 @@ class AdminServiceServicer:
 
     def UpdateUser(self, request, context):
         """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,7 +341,7 @@ class AdminServiceServicer:
 
     def DeleteRole(self, request, context):
         """Deletes a role that is not a default one.
-        Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,7 @@ class AdminServiceStub:
     """
     DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteOrganizationRequest, _admin_service_pb2.DeleteOrganizationResponse]
     """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
-    Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateUserRequest, _admin_service_pb2.CreateUserResponse]
     """Makes a user.
@@ -74,7 +74,7 @@ class AdminServiceStub:
     """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateUserRequest, _admin_service_pb2.UpdateUserResponse]
     """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteUserRequest, _admin_service_pb2.DeleteUserResponse]
     """Deletes a user: logins and API keys end. Tasks stay.
@@ -98,7 +98,7 @@ class AdminServiceStub:
     """
     DeleteRole: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteRoleRequest, _admin_service_pb2.DeleteRoleResponse]
     """Deletes a role that is not a default one.
-    Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
     """
     ListRules: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListRulesRequest, _admin_service_pb2.ListRulesResponse]
     """Lists the rules that there are: which resources, operations and scopes mean something.
@@ -209,7 +209,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     DeleteOrganization: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteOrganizationRequest, _admin_service_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
     """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
-    Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateUserRequest, _admin_service_pb2.CreateUserResponse]  # type: ignore[assignment]
     """Makes a user.
@@ -226,7 +226,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateUserRequest, _admin_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteUserRequest, _admin_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """Deletes a user: logins and API keys end. Tasks stay.
@@ -250,7 +250,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     DeleteRole: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteRoleRequest, _admin_service_pb2.DeleteRoleResponse]  # type: ignore[assignment]
     """Deletes a role that is not a default one.
-    Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+    Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
     """
     ListRules: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListRulesRequest, _admin_service_pb2.ListRulesResponse]  # type: ignore[assignment]
     """Lists the rules that there are: which resources, operations and scopes mean something.
@@ -394,7 +394,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DeleteOrganizationResponse, _abc.Awaitable[_admin_service_pb2.DeleteOrganizationResponse]]:
         """Deletes an organization's account: its users can log in no more. What ledgers say of the organization stays.
-        Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        Callers: users with ORGANIZATION DELETE. Idempotent. Errors: ORGANIZATION_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
         """
 
     @_abc_1.abstractmethod
@@ -435,7 +435,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UpdateUserResponse, _abc.Awaitable[_admin_service_pb2.UpdateUserResponse]]:
         """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod
@@ -495,7 +495,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DeleteRoleResponse, _abc.Awaitable[_admin_service_pb2.DeleteRoleResponse]]:
         """Deletes a role that is not a default one.
-        Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, PROTECTED.
+        Callers: users with ROLE DELETE, as far as its scope reaches. Idempotent. Errors: ROLE_NOT_FOUND, HAS_DEPENDENTS, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
         """
 
     @_abc_1.abstractmethod
