@@ -240,12 +240,17 @@ class Dispatch:
         for held in await self.core.store.read(lambda connection: reassignment.holding(connection, away_since=since)):
             await self.take_over(held.link_id, held.genesis, only_unstarted=not held.away)
 
-    async def take_over(self, link_id: int, genesis: bytes, *, only_unstarted: bool) -> None:
-        """Have other nodes begin a node's runs anew, as far as tasks allow it and there are such."""
+    async def take_over(self, link_id: int, genesis: bytes, *, only_unstarted: bool, epoch: int | None = None) -> None:
+        """Have other nodes begin a node's runs anew, as far as tasks allow it and there are such.
+
+        `epoch` is that of the session in whose name this is done, if it is: raises SESSION_REPLACED.
+        """
         now = self.core.clock()
         author = events.author(now=now, genesis=genesis)
 
         def work(connection: Connection, touched: Touched) -> int:
+            if epoch is not None:
+                links.require(connection, link_id, epoch)
             moved = reassignment.take_over(
                 connection, link_id, only_unstarted=only_unstarted, now=now, touched=touched, most=MOVED_AT_ONCE
             )
@@ -260,7 +265,8 @@ class Dispatch:
         self.core.draining.set()
         await self.settle()
         if self.core.store.shared:
-            await self.instances.leave()
+            with suppress(FolkmootError):  # the database is away: the others find out by themselves
+                await self.instances.leave()
         await self.fetched.write()
 
     async def settle(self) -> None:

@@ -256,7 +256,7 @@ class LinkSession:
     async def _drained(self, availability: Availability.ValueType) -> None:
         """Of a node that is about to go, others take what it has not started, if its tasks allow another attempt."""
         if availability == Availability.AVAILABILITY_DRAINING:
-            await self._dispatch.take_over(self._link, self.caller.genesis, only_unstarted=True)
+            await self._dispatch.take_over(self._link, self.caller.genesis, only_unstarted=True, epoch=self.epoch)
 
     async def _messages(self, frames: Sequence[NodeFrame]) -> None:
         acknowledged, told = frames[-1].acknowledged, frames[-1].received

@@ -64,6 +64,7 @@ async def test_insecure_server_has_no_certificates(tmp_path):
     assert not (tmp_path / "tls").exists()
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # a folder that servers share is what PostgreSQL is for
 async def test_second_server_on_the_same_folder_is_refused_and_the_first_goes_on(tmp_path):
     async with server(tmp_path) as s:
         with pytest.raises(FolkmootError, match="another server uses"):

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
+from folkmoot.transport.timeouts import KEEPALIVE_ANSWER_SECONDS, KEEPALIVE_SECONDS
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -27,6 +28,15 @@ POSTGRES_WRITERS = 4
 POSTGRES_READERS = 4
 POSTGRES_PAUSE_SECONDS = 20
 """How long a transaction may do nothing: one of an instance that was paused must not hold up the others."""
+POSTGRES_CONNECTION: dict[str, Any] = {
+    "application_name": "folkmoot",
+    "connect_timeout": int(KEEPALIVE_ANSWER_SECONDS),
+    "keepalives_idle": int(KEEPALIVE_SECONDS),
+    "keepalives_interval": int(KEEPALIVE_ANSWER_SECONDS),
+    "keepalives_count": 1,
+    "tcp_user_timeout": int(1000 * (KEEPALIVE_SECONDS + KEEPALIVE_ANSWER_SECONDS)),
+}
+"""A connection that was cut without a word is noticed as one to a server is."""
 SCHEMES = ("postgresql", "postgres")
 
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
@@ -161,13 +171,13 @@ def postgresql_url(url: str) -> URL:
 
 
 def _postgresql_engine(url: URL, isolation: Any, *, connections: int, read_only: bool = False) -> Engine:
-    settings = f"-c idle_in_transaction_session_timeout={POSTGRES_PAUSE_SECONDS}s"
+    settings = f"-c idle_in_transaction_session_timeout={int(POSTGRES_PAUSE_SECONDS)}s"
     engine = create_engine(
         url,
         pool_size=connections,
         max_overflow=0,
         isolation_level=isolation,
-        connect_args={"options": settings, "application_name": "folkmoot"},
+        connect_args={"options": settings, **POSTGRES_CONNECTION},
     )
 
     @event.listens_for(engine, "connect")

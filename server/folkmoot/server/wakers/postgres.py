@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy.engine import URL
 
+from folkmoot.server.store.databases import POSTGRES_CONNECTION
 from folkmoot.server.wakers.remote import RemoteWaker
 
 CHANNEL = "folkmoot"
@@ -30,8 +31,8 @@ class PostgresWaker(RemoteWaker):
         from psycopg import AsyncConnection
 
         async with (
-            await AsyncConnection.connect(self._url, autocommit=True) as listening,
-            await AsyncConnection.connect(self._url, autocommit=True) as notifying,
+            await AsyncConnection.connect(self._url, autocommit=True, **POSTGRES_CONNECTION) as listening,
+            await AsyncConnection.connect(self._url, autocommit=True, **POSTGRES_CONNECTION) as notifying,
         ):
             await listening.execute(f"LISTEN {CHANNEL}")
             yield _Notifications(listening, notifying)
