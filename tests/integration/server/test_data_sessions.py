@@ -252,6 +252,8 @@ async def test_a_deletion_reaches_a_node_that_was_away_once_and_in_its_order(hub
     request = pb.DeleteDataframeRequest(session_id=made.session_id, name="cleaned")
     await sessions.stub.DeleteDataframe(request, metadata=hub.ada)
     assert reason(await refused(sessions.stub.DeleteDataframe(request, metadata=hub.ada))) == "DATAFRAME_NOT_FOUND"
+    [event] = await hub.server.events("dataframe.delete")
+    assert event.created_by == hub.researchers["Alpha"].user_id
     await sessions.delete(made)
     async with attached(hub.server, hub.lung, "Beta", acknowledged=1) as station:
         for sequence, name in ((2, "cleaned"), (3, "")):

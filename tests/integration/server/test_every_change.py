@@ -27,8 +27,9 @@ TESTED_ELSEWHERE = {
     "AuthService/RegisterOrganization": ("test_registration.py", "organization.register"),
     "AuthService/FinishCodeLogin": ("test_provider_logins.py", "user.bind_identity"),
     "AuthService/FinishDeviceLogin": ("test_provider_logins.py", "user.login"),
+    "SessionService/DeleteDataframe": ("test_data_sessions.py", "dataframe.delete"),
 }
-"""What needs a mail server, or a provider of identities: the file, and the intent that it asserts."""
+"""What needs a mail server, a provider of identities, a dataframe: the file, and the intent that it asserts."""
 
 LEAVES_NONE = {
     "AuthService/Refresh": "goes on with a login that has an event, each quarter of an hour",
@@ -37,7 +38,6 @@ LEAVES_NONE = {
     "AuthService/StartCodeLogin": "changes nothing before it is finished",
     "AuthService/StartDeviceLogin": "changes nothing before it is finished",
     "PayloadService/ListMissingParts": "begins an upload, which has an event when it is complete",
-    "SessionService/DeleteDataframe": "needs a node that has left one: tests/integration/test_sessions.py",
 }
 
 _READS = ("Get", "List", "Watch", "Download", "WhoAmI")
