@@ -19,7 +19,7 @@ from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
 
 PARTS_AT_ONCE = 2
-"""While one part is made durable there, the next one is on its way."""
+"""While one part is made durable there, the next one is on its way: only one is, so that a cut costs that, and the one before at most."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -55,8 +55,9 @@ async def upload(
         if len(state.missing_parts) < missing:
             attempt = 0
         missing = len(state.missing_parts)
+        way = asyncio.Lock()
         parts = (
-            _upload_part(stub, source, envelope_digest, number, state.part_size_bytes, metadata)
+            _upload_part(stub, source, envelope_digest, number, state.part_size_bytes, metadata, way)
             for number in state.missing_parts
         )
         try:
@@ -89,6 +90,7 @@ async def _upload_part(
     number: int,
     part_size_bytes: int,
     metadata: Callable[[], Metadata],
+    way: asyncio.Lock,
 ) -> None:
     begin = number * part_size_bytes
     end = min(begin + part_size_bytes, source.size_bytes)
@@ -99,7 +101,10 @@ async def _upload_part(
         digest.update(data)
         return data
 
-    async with asyncio.timeout(timeouts.IDLE_SECONDS) as idle:
+    def stir() -> None:
+        idle.reschedule(asyncio.get_running_loop().time() + timeouts.IDLE_SECONDS)
+
+    async with way, asyncio.timeout(timeouts.IDLE_SECONDS) as idle:
         call = stub.UploadPart(metadata=metadata())
         try:
             header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
@@ -107,13 +112,19 @@ async def _upload_part(
             for offset in range(begin, end, FRAME_BYTES):
                 data = await asyncio.to_thread(read, offset)
                 await call.write(payload_service_pb2.UploadPartRequest(data=data))
-                idle.reschedule(asyncio.get_running_loop().time() + timeouts.IDLE_SECONDS)
+                stir()
             await call.write(payload_service_pb2.UploadPartRequest(digest=digest.digest()))
             await call.done_writing()
         except asyncio.InvalidStateError:
             pass  # The server has ended the call: awaiting it says why.
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INTERNAL:
+                raise
+            # The library's own words for a connection that broke while it was written to; it knows no better status then.
+            raise TimeoutError("the connection broke") from error
+    async with asyncio.timeout(timeouts.IDLE_SECONDS):
         await call
-        failpoint("upload.part_sent")
+    failpoint("upload.part_sent")
 
 
 async def download(
