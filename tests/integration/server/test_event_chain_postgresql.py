@@ -68,7 +68,7 @@ async def test_event_that_is_committed_late_comes_behind_what_was_read_before(in
         early.commit()
         await event_chain.advance(core)
         context.authenticated(OPERATOR)
-        watching = audit.stream(core, LocalWaker(), audit.Wanted(), after=0)
+        watching: Any = audit.stream(core, LocalWaker(), audit.Wanted(), after=0)
         first = await anext(watching)
         late.commit()
         await event_chain.advance(instances[1])

@@ -91,6 +91,7 @@ async def test_stream_gives_what_has_happened_and_then_what_happens(tmp_path):
         logins = s.admin.WatchEvents(
             admin.WatchEventsRequest(after_sequence=1, intent="user.login"), metadata=root.metadata
         )
+        seen: list[admin.Event] = []
         for number, name in enumerate(("Alpha", "Beta"), start=2):
             await s.organization_admin(name)
             seen = [(await everything.read()).event for _ in range(5 if number == 2 else 3)]

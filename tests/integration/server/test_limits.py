@@ -1,6 +1,7 @@
 """Limits of a caller, over real connections: who calls too much waits, and nobody else does."""
 
 import asyncio
+from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -46,8 +47,9 @@ async def test_strangers_share_what_their_address_may_do(tmp_path):
         assert answers[-1] == "RATE_LIMITED", "guessing tokens counts, too"
         assert reason(await refused(s.auth.GetNonce(auth.GetNonceRequest()))) == "RATE_LIMITED"
         await s.admin.ListRoles(admin.ListRolesRequest(), metadata=root.metadata)
+        stub: Any = health_pb2_grpc.HealthStub(s.channel)
         for _ in range(30):
-            await health_pb2_grpc.HealthStub(s.channel).Check(health_pb2.HealthCheckRequest())
+            await stub.Check(health_pb2.HealthCheckRequest())
 
 
 async def test_client_waits_as_long_as_it_is_told(tmp_path):
