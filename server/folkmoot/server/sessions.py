@@ -81,7 +81,10 @@ class Sessions:
 
     async def open_by_provider(self, user: AnyRow, *, user_agent: str) -> Pair:
         """Return tokens for a user whom the provider has authenticated; a second factor is the provider's business."""
-        return await self._open(user, user_agent, by_provider=True)
+        try:
+            return await self._open(user, user_agent, by_provider=True)
+        except WrongGuess:
+            raise guesses.login_failed() from None
 
     async def refresh(self, refresh_token: str) -> Pair:
         """Return new tokens for a refresh token, which ends; raise TOKEN_INVALID."""
@@ -157,7 +160,7 @@ class Sessions:
         by_provider: bool = False,
         use_code: Callable[[Connection], bool] = lambda _: True,
     ) -> Pair:
-        """Return tokens of a new session; raise WrongGuess if the code was used meanwhile."""
+        """Return tokens of a new session; raise WrongGuess if the code was used, or the password changed, meanwhile."""
         now = self._core.clock()
         session_id, secret = uuid7(now, self._core.random), self._new_secret()
         row = {
@@ -176,9 +179,10 @@ class Sessions:
         record = events.prepare(intent="user.login", caller=guesses.as_caller(user), data=data, now=now)
 
         def operation(connection: Connection) -> bool:
-            if not use_code(connection):
-                return False
             users = tables.users
+            present = connection.scalar(select(users.c.password_hash).where(users.c.user_id == user.user_id))
+            if present != user.password_hash or not use_code(connection):
+                return False
             connection.execute(delete(_SESSIONS).where(_SESSIONS.c.expires_at <= now))
             connection.execute(insert(_SESSIONS).values(row))
             connection.execute(update(users).where(users.c.user_id == user.user_id).values(last_login_at=now))

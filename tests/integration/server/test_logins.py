@@ -4,11 +4,13 @@ from datetime import timedelta
 
 import pytest
 
+from folkmoot.server import guesses
+from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import task_service_pb2 as pb
 from tests.integration.harness import PASSWORD, ROOT, Clock, reason, refused, server
 from tests.integration.server.conftest import Hub
-from tests.integration.server.factors import who_am_i
+from tests.integration.server.factors import login, who_am_i
 from tests.integration.server.sealed import task
 
 
@@ -130,3 +132,22 @@ async def test_a_password_of_ones_own_name_is_refused_when_it_is_changed_too(tmp
         root = await s.root()
         change = auth.ChangePasswordRequest(old_password=PASSWORD, new_password="root@hub root@hub")
         assert reason(await refused(s.auth.ChangePassword(change, metadata=root.metadata))) == "PASSWORD_WEAK"
+
+
+async def test_a_login_with_the_old_password_does_not_outlive_its_change(tmp_path, monkeypatch):
+    """The password was right when it was looked at, and another one when the session begins."""
+    async with server(tmp_path) as s:
+        root = await s.root()
+        ada = await s.user("ada", root.organization_account_id)
+        original = guesses.Known.check_password
+
+        async def slowly(known, password):
+            user = await original(known, password)
+            change = admin.UpdateUserRequest(user_id=ada.user_id, password="a different password")
+            change.update_mask.paths.append("password")
+            await s.admin.UpdateUser(change, metadata=root.metadata)
+            return user
+
+        monkeypatch.setattr(guesses.Known, "check_password", slowly)
+        assert reason(await refused(login(s, "ada"))) == "LOGIN_FAILED"
+        assert (await list_logins(s, root, ada.user_id)).logins == []
