@@ -15,6 +15,7 @@
     ├── TaskNotFound            not a dependency or subtask of this run
     ├── SubtaskNotAllowed       the task or the data owner's policy does not allow it
     ├── MessagesNotAllowed      the same, for messages
+    ├── DataframeNotAllowed     the same, for a dataframe that is left
     ├── MessageGap              a message was withheld on its way
     ├── RunNotCompleted         another run was asked for its value and has none
     └── ArrowLibraryMissing     a table was asked for and no library for it is installed
@@ -161,6 +162,7 @@ _BY_REASON = {
         TaskNotFound,
         SubtaskNotAllowed,
         MessagesNotAllowed,
+        DataframeNotAllowed,
         MessageGap,
     )
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 
+from folkmoot.algorithm.table import Table
 from folkmoot.algorithm.values import encode_input
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -45,6 +46,7 @@ class State:
     log: dict[int, pb.LogLine] = field(default_factory=dict)
     result: tuple[str, bytes] | None = None
     failure: tuple[str, str] | None = None
+    dataframe: bytes = b""
     on_result: Callable[[bytes], object] = bool
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -184,6 +186,16 @@ class FakeNode(ProxyServiceServicer):
         self.state.on_result(content)
         self._enter("WriteResult answer", context)
         return pb.WriteResultResponse()
+
+    def WriteDataframe(self, request_iterator, context):
+        self._enter("WriteDataframe", context)
+        frames = list(request_iterator)
+        content = b"".join(frame.data for frame in frames)
+        if not frames or frames[-1].digest != hashlib.sha256(content).digest():
+            context.abort(grpc.StatusCode.ABORTED, "the dataframe has no end")
+        self.state.dataframe = content
+        self._enter("WriteDataframe answer", context)
+        return pb.WriteDataframeResponse(rows=len(Table.from_ipc(content)))
 
     def WriteFailure(self, request, context):
         self._enter("WriteFailure", context)

@@ -4,6 +4,8 @@ import io
 import time
 from pathlib import Path
 
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -11,6 +13,7 @@ from folkmoot.algorithm import (
     AlgorithmError,
     ColumnNotFound,
     Context,
+    DataframeNotAllowed,
     MessageGap,
     NotSerializable,
     OrganizationNotFound,
@@ -306,3 +309,30 @@ def test_refusal_without_a_class_of_its_own_keeps_its_reason(proxy, state):
     with pytest.raises(AlgorithmError, match="there is one") as refused:
         proxy.write_result("application/json", b"1")
     assert refused.value.reason == ERROR_REASON_RESULT_WRITTEN
+
+
+@pytest.mark.parametrize(
+    "made", [dict, pa.table, pd.DataFrame, pl.DataFrame], ids=["dict", "arrow", "pandas", "polars"]
+)
+def test_a_table_of_any_library_and_columns_alone_are_left(ctx, state, made):
+    assert ctx.leave(made({"age": [40, 50], "name": ["a", "b"]})) == 2
+    assert pa.ipc.open_stream(state.dataframe).read_all().to_pydict() == {"age": [40, 50], "name": ["a", "b"]}
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], "age", {"age": 1}, {"age": [1], "name": ["a", "b"]}])
+def test_what_is_no_table_is_not_left(ctx, state, wrong):
+    with pytest.raises(NotSerializable):
+        ctx.leave(wrong)
+    assert state.dataframe == b""
+
+
+def test_a_table_of_another_table_is_left_as_it_came(ctx, state):
+    state.tables["patients"] = ipc(pa.table({"age": [40, 50]}))
+    assert ctx.leave(ctx.table("patients")) == 2
+    assert state.dataframe == state.tables["patients"]
+
+
+def test_who_may_leave_nothing_is_told_so(ctx, state):
+    state.refuse["WriteDataframe"] = "DATAFRAME_NOT_ALLOWED: the task names none"
+    with pytest.raises(DataframeNotAllowed):
+        ctx.leave({"age": [1]})

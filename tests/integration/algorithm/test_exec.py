@@ -156,6 +156,20 @@ def test_bytes_are_a_result(execute, state):
     assert state.result == ("application/octet-stream", b"\x00\x01")
 
 
+def test_a_dataframe_of_the_session_is_a_table_and_another_is_left_beside_the_result(execute, state):
+    state.context.dataframes.append("cleaned")
+    state.context.leaves_dataframe = "model"
+    state.tables["cleaned"] = PyArrow().write(TABLE)
+    program = """
+import shutil
+shutil.copy(given / "tables/cleaned.arrow", taken / "dataframe.arrow")
+facts = json.loads((given / "context.json").read_text())
+result([facts["dataframes"], facts["leaves"], sorted(path.name for path in (given / "tables").iterdir())])"""
+    assert execute(program, tables="arrow") == 0
+    assert given(state) == [["cleaned"], "model", ["cleaned.arrow", "patients.arrow"]]
+    assert state.dataframe == state.tables["cleaned"]
+
+
 def test_what_is_wrong_with_the_folder_is_told(tmp_path, node, state, socket):
     state.give("f")
     assert serve(tmp_path, socket) == 1
