@@ -68,8 +68,9 @@ class Roles:
         record = events.prepare(intent="role.create", data=_told(wanted), now=now)
 
         def operation(connection: Connection) -> Role:
-            _check_reaches(connection, who, wanted.organization_account_id)
-            rights.check_may_give(who, wanted.rules, wanted.organization_account_id)
+            me = rights.as_of_now(connection, who)
+            _check_reaches(connection, me, wanted.organization_account_id)
+            rights.check_may_give(me, wanted.rules, wanted.organization_account_id)
             row = connection.execute(select(_TABLE).where(_TABLE.c.role_id == wanted.role_id)).one_or_none()
             if row:
                 if replace(_role(row), created_at=now) != wanted:
@@ -124,13 +125,14 @@ class Roles:
             changes = {**changes, "rules": check_meaningful(changes["rules"], "rules")}
 
         def operation(connection: Connection) -> Role:
-            present = _pick(connection, who, role_id, options.OPERATION_EDIT)
+            me = rights.as_of_now(connection, who)
+            present = _pick(connection, me, role_id, options.OPERATION_EDIT)
             etags.check(etag, present.etag)
             changed = replace(present, **changes)
             if changed == present:
                 return present
-            holders = _check_may_change(connection, who, present)
-            rights.check_may_give(who, changed.rules, present.organization_account_id)
+            holders = _check_may_change(connection, me, present)
+            rights.check_may_give(me, changed.rules, present.organization_account_id)
             if changed.name != present.name:
                 _check_free(connection, changed)
                 _rename(connection, holders, present.name, changed.name)
@@ -146,9 +148,10 @@ class Roles:
         who, author = caller(), events.author(now=self._core.clock())
 
         def operation(connection: Connection) -> None:
-            present = _pick(connection, who, role_id, options.OPERATION_DELETE)
+            me = rights.as_of_now(connection, who)
+            present = _pick(connection, me, role_id, options.OPERATION_DELETE)
             etags.check(etag, present.etag)
-            holders = _check_may_change(connection, who, present)
+            holders = _check_may_change(connection, me, present)
             if holders and not delete_dependents:
                 raise FolkmootError(
                     errors_pb2.ERROR_REASON_HAS_DEPENDENTS,

@@ -106,8 +106,9 @@ class Organizations:
         who, author = caller(), events.author(now=self._core.clock())
 
         def operation(connection: Connection) -> None:
-            row = _pick(connection, who, organization_account_id, options.OPERATION_DELETE)
-            if access.scope(who, _ORGANIZATION, options.OPERATION_DELETE) != options.SCOPE_GLOBAL:
+            me = rights.as_of_now(connection, who)
+            row = _pick(connection, me, organization_account_id, options.OPERATION_DELETE)
+            if access.scope(me, _ORGANIZATION, options.OPERATION_DELETE) != options.SCOPE_GLOBAL:
                 raise access.lacking(_ORGANIZATION, options.OPERATION_DELETE)
             etags.check(etag, accounts.organization_of(row).etag)
             users, roles = tables.users, tables.roles
@@ -119,7 +120,7 @@ class Organizations:
             if (belonging or number) and not delete_dependents:
                 raise _has_dependents(len(belonging), number)
             for user in belonging:
-                rights.check_not_above(connection, who, user)
+                rights.check_not_above(connection, me, user)
                 accounts.remove_user(connection, user)
             connection.execute(delete(roles).where(made))
             connection.execute(delete(_TABLE).where(_TABLE.c.organization_account_id == organization_account_id))

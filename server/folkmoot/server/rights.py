@@ -5,6 +5,7 @@ Everything here is a function of a connection, so that it is decided in the tran
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select
@@ -64,6 +65,17 @@ def has_role(name: str) -> ColumnElement[bool]:
 
 
 # ---- nobody gives or takes more than he has ------------------------------------------------------------------------
+
+
+def as_of_now(connection: Connection, who: Caller) -> Caller:
+    """Return the caller with the rules that he has still; raise NOT_ALLOWED if he is gone.
+
+    Who he is was looked up before the call waited for its turn, perhaps while another instance took his rights.
+    """
+    user = connection.execute(select(tables.users).where(tables.users.c.user_id == who.user_id)).one_or_none()
+    if user is None:
+        raise access.not_allowed("Your user was deleted")
+    return replace(who, rules=who.rules - lacking(who.rules, rules_of(connection, user)))
 
 
 def check_may_give(who: Caller, rules: Iterable[Rule], organization_account_id: str) -> None:

@@ -81,7 +81,7 @@ class Users:
         record = events.prepare(intent="user.create", data=data, now=now)
 
         def operation(connection: Connection) -> Seen:
-            _check_may_create(connection, who, wanted)
+            _check_may_create(connection, rights.as_of_now(connection, who), wanted)
             if accounts.find_user(connection, wanted.user_id) is not None:
                 raise accounts.id_taken(wanted.user_id)
             accounts.add_user(connection, wanted, hashed)
@@ -121,12 +121,13 @@ class Users:
         author = events.author(now=now)
 
         def operation(connection: Connection) -> Seen:
-            row = _pick(connection, who, user_id, _EDIT, may=may)
+            me = rights.as_of_now(connection, who)
+            row = _pick(connection, me, user_id, _EDIT, may=_may_change(me, user_id, changes))
             present = accounts.user_of(row)
             etags.check(etag, present.etag)
-            rights.check_not_above(connection, who, row)
+            rights.check_not_above(connection, me, row)
             changed = replace(present, **fields)
-            _check_rules(connection, who, changed)
+            _check_rules(connection, me, changed)
             if changed.email != present.email:
                 accounts.check_free(connection, _TABLE.c.email, changed.email)
             if changed == present and hashed is None:
@@ -150,9 +151,10 @@ class Users:
         record = events.prepare(intent="user.delete", data={"user_id": user_id}, now=self._core.clock())
 
         def operation(connection: Connection) -> None:
-            row = _pick(connection, who, user_id, options.OPERATION_DELETE)
+            me = rights.as_of_now(connection, who)
+            row = _pick(connection, me, user_id, options.OPERATION_DELETE)
             etags.check(etag, accounts.user_of(row).etag)
-            rights.check_not_above(connection, who, row)
+            rights.check_not_above(connection, me, row)
             accounts.remove_user(connection, row)
             rights.check_somebody_may_do_everything(connection)
             record(connection)
@@ -167,8 +169,8 @@ class Users:
         record = events.prepare(intent="user.remove_totp", data={"user_id": user_id}, now=now)
 
         def operation(connection: Connection) -> Seen:
-            row = _pick(connection, who, user_id, _EDIT)
-            rights.check_not_above(connection, who, row)
+            me = rights.as_of_now(connection, who)
+            rights.check_not_above(connection, me, _pick(connection, me, user_id, _EDIT))
             if accounts.remove_totp(connection, user_id):
                 accounts.end_logins(connection, user_id)
                 record(connection)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
-from folkmoot.server.store import login_tables
+from folkmoot.server.store import login_tables, tables
 from folkmoot.trust import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
@@ -47,9 +47,12 @@ async def seen(s: Server, by: User, user: User) -> admin.User:
     return (await s.admin.GetUser(admin.GetUserRequest(user_id=user.user_id), metadata=by.metadata)).user
 
 
+async def listed(s: Server, by: User, **wanted: Any) -> list[admin.User]:
+    return list((await s.admin.ListUsers(admin.ListUsersRequest(**wanted), metadata=by.metadata)).users)
+
+
 async def names(s: Server, by: User, **wanted: Any) -> list[str]:
-    answer = await s.admin.ListUsers(admin.ListUsersRequest(**wanted), metadata=by.metadata)
-    return [user.username for user in answer.users]
+    return [user.username for user in await listed(s, by, **wanted)]
 
 
 async def whoami(s: Server, user: User) -> auth.WhoAmIResponse:
@@ -244,6 +247,35 @@ async def test_lost_factor_is_taken_by_who_knows_the_user_and_his_logins_end(tmp
         assert await refusal(whoami(s, ada)) == "TOKEN_INVALID"
         await s.admin.RemoveTotp(request, metadata=alpha.metadata)
         assert len(await s.events("user.remove_totp")) == 1
+
+
+async def test_rights_that_another_instance_took_a_moment_ago_give_nothing(tmp_path):
+    """What this instance remembers may be some seconds old: enough to look, never enough to give."""
+    async with server(tmp_path) as s:
+        root = await s.root()
+        eve = await s.user("eve", root.organization_account_id, ["Root"])
+        ada = await s.user("ada", root.organization_account_id)
+        assert await names(s, eve)
+        table = tables.users
+        taken = update(table).where(table.c.user_id == eve.user_id).values(roles="[]")
+        await s.running.core.store.write(lambda connection: connection.execute(taken))
+        assert await names(s, eve)  # remembered
+        wish: dict[str, Any] = {
+            "username": "puppet",
+            "password": PASSWORD,
+            "organization_account_id": root.organization_account_id,
+        }
+        create = admin.CreateUserRequest(user_id=s.new_id(), roles=["Root"], **wish)
+        role = admin.CreateRoleRequest(role_id=s.new_id(), name="Emperor", rules=rules("USER EDIT GLOBAL"))
+        for call in (
+            s.admin.CreateUser(create, metadata=eve.metadata),
+            s.admin.CreateRole(role, metadata=eve.metadata),
+            change(s, eve, eve, roles=["Root"]),
+            change(s, eve, ada, extra_rules=rules("USER EDIT GLOBAL")),
+            remove(s, eve, root),
+        ):
+            assert await refusal(call) in ("NOT_ALLOWED", "USER_NOT_FOUND")
+        assert {user.username for user in await listed(s, root) if user.roles or user.extra_rules} == {root.username}
 
 
 # ---- somebody may do everything ------------------------------------------------------------------------------------
