@@ -13,6 +13,7 @@ import click
 from folkmoot.cli.access import asynchronous, client, governance_key
 from folkmoot.cli.output import approvals, json_option, show_json, show_rows
 from folkmoot.cli.profile import Profile
+from folkmoot.cli.signing import sign
 from folkmoot.cli.votes import reason_option, yes_option
 from folkmoot.client import algorithms
 from folkmoot.client.algorithms import AlgorithmDescription, AlgorithmProposal, DescribedFunction, ProposalState
@@ -31,6 +32,9 @@ expires_option = click.option(
 @click.group()
 def algorithm() -> None:
     """Algorithms: build them, see what they say of themselves, vote on which are allowed."""
+
+
+algorithm.add_command(sign)
 
 
 @algorithm.command()

@@ -9,25 +9,9 @@ from importlib.metadata import EntryPoint, entry_points, version
 import click
 from click.shell_completion import get_completion_class
 
-from folkmoot.cli.about import about
-from folkmoot.cli.account import account, api_key
-from folkmoot.cli.algorithms import algorithm
-from folkmoot.cli.collaborations import collaboration
-from folkmoot.cli.events import event, usage
+from folkmoot.cli.built_in import BUILT_IN
 from folkmoot.cli.exits import Exit, exit_code
-from folkmoot.cli.keys import key
-from folkmoot.cli.login import login, logout, setup
-from folkmoot.cli.nodes import node
-from folkmoot.cli.organizations import organization
 from folkmoot.cli.profile import Profile, default_path
-from folkmoot.cli.proofs import proof
-from folkmoot.cli.roles import role, rule
-from folkmoot.cli.sessions import session
-from folkmoot.cli.signing import sign
-from folkmoot.cli.studies import study
-from folkmoot.cli.tasks import task
-from folkmoot.cli.users import user
-from folkmoot.cli.vault import vault
 from folkmoot.client import CertificateNotTrusted, Unreachable
 from folkmoot.client.names import printable
 from folkmoot.trust import FolkmootError
@@ -43,11 +27,15 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, sorted."""
-        return sorted({*super().list_commands(ctx), *(plugin.name for plugin in entry_points(group=PLUGINS))})
+        return sorted(
+            {*super().list_commands(ctx), *BUILT_IN, *(plugin.name for plugin in entry_points(group=PLUGINS))}
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, merged from wherever it comes."""
         own = super().get_command(ctx, cmd_name)
+        if own is None and cmd_name in BUILT_IN:
+            own = BUILT_IN[cmd_name].load(cmd_name)
         for plugin in entry_points(group=PLUGINS, name=cmd_name):
             added = load(plugin)
             if not isinstance(own, click.Group):
@@ -57,6 +45,18 @@ class Commands(click.Group):
                 merged.commands = {**own.commands, **added.commands}
                 own = merged
         return own
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help: of a built-in command alone, its line is known without importing it."""
+        plugins = {plugin.name for plugin in entry_points(group=PLUGINS)}
+        lines = {
+            name: click.Command(name, help=BUILT_IN[name].help)
+            if name in BUILT_IN and name not in plugins
+            else self.get_command(ctx, name)
+            for name in self.list_commands(ctx)
+        }
+        shown = click.Group(commands={name: command for name, command in lines.items() if command is not None})
+        shown.format_commands(ctx, formatter)
 
 
 def load(plugin: EntryPoint) -> click.Command:
@@ -106,28 +106,7 @@ def completion(shell: str) -> None:
         click.echo(kind(folkmoot, {}, "folkmoot", "_FOLKMOOT_COMPLETE").source())
 
 
-for command in (
-    *(
-        about,
-        account,
-        algorithm,
-        api_key,
-        collaboration,
-        completion,
-        event,
-        key,
-        login,
-        logout,
-        node,
-        organization,
-        proof,
-    ),
-    *(role, rule, session, setup, study, task, usage, user),
-):
-    folkmoot.add_command(command)
-
-key.add_command(vault)
-algorithm.add_command(sign)
+folkmoot.add_command(completion)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

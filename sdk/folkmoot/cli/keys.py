@@ -12,6 +12,7 @@ from folkmoot.cli.key_ledger import publish, revoke, rotate, rotate_in, say_rota
 from folkmoot.cli.key_show import show_command, show_files
 from folkmoot.cli.output import json_option
 from folkmoot.cli.profile import Profile
+from folkmoot.cli.vault import vault
 from folkmoot.client.importing import KeyPurpose, read_imported, signs_in_ledger
 from folkmoot.client.keyfiles import (
     GOVERNANCE_FILE,
@@ -40,7 +41,7 @@ def key() -> None:
     """An organization's keys: make, show, publish, rotate, revoke them."""
 
 
-for command in (show_command, publish, rotate, revoke, entry):
+for command in (vault, show_command, publish, rotate, revoke, entry):
     key.add_command(command)
 
 # ---- making ----------------------------------------------------------------------------------------------------------

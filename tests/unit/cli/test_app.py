@@ -1,5 +1,7 @@
 """The command itself: groups that become one, extras that are missing, errors as one line, exit codes."""
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from folkmoot.cli import app
 from folkmoot.cli.app import described, folkmoot, run
+from folkmoot.cli.built_in import BUILT_IN
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.client import CertificateNotTrusted, FolkmootError, Unreachable
 from folkmoot.transport import RemoteError
@@ -75,6 +78,18 @@ def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]):
         assert f"{code.value:>3}  {code.meaning}" in shown
 
 
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_line_of_a_command_in_the_help_is_its_own(name: str):
+    assert BUILT_IN[name].load(name).get_short_help_str(200) == BUILT_IN[name].help
+
+
+def test_help_imports_no_command_that_it_only_names(plugins: dict[str, str]):
+    program = (
+        "import sys; from folkmoot.cli.app import run; run(['--help']); assert 'folkmoot.cli.users' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_version(capsys: pytest.CaptureFixture[str]):
     assert run(["--version"]) == Exit.OK
     assert capsys.readouterr().out.startswith("folkmoot, version ")
@@ -90,7 +105,7 @@ def test_every_listing_has_json():
     listings = [("collaboration", ("log", "members", "nodes", "requests")), ("organization", ("list",))]
     listings += [("task", ("list", "show", "why", "wait")), ("user", ("list",)), ("key", ("show",))]
     for group, names in listings:
-        commands: Any = folkmoot.commands[group]
+        commands: Any = BUILT_IN[group].load(group)
         for name in names:
             assert "--json" in [option for one in commands.commands[name].params for option in one.opts], name
 
@@ -106,7 +121,7 @@ def test_no_option_takes_a_secret():
         ]
         return own + [option for each in below for option in options(each)]
 
-    given = options(folkmoot)
+    given = [option for name, built_in in BUILT_IN.items() for option in options(built_in.load(name))]
     assert given
     assert [one for one in given if any(word in one for word in ("password", "passphrase", "token", "secret"))] == []
 
