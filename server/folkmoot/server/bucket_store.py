@@ -3,7 +3,7 @@
 A part comes in and goes out by way of a file without a name on this machine (in the data folder's `spool`): it is checked
 there before it counts, a slow client keeps a file open and no memory, and only a few parts are in memory on their way to or
 from the bucket. Where the bucket is and who may use it is what its provider's own environment variables say, AWS_ENDPOINT_URL
-and AWS_ACCESS_KEY_ID for example: docs/operators.md.
+and AWS_ACCESS_KEY_ID for example: docs/payloads.md.
 """
 
 import asyncio

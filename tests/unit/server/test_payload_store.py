@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from folkmoot.server.folder_store import UNFINISHED_SECONDS, FolderStore
+from folkmoot.server.parts import PayloadDamaged
 from folkmoot.server.payloads import PayloadStore
 from folkmoot.transport.limits import PART_BYTES
 
@@ -170,6 +171,31 @@ class TestFolderStore(PayloadStoreConformance):
         await upload
         assert not left.exists()
         assert await store.parts(DIGEST) == {0, 2}
+
+    @pytest.mark.parametrize("harm", ["a byte", "its end", "all", "its hash"])
+    async def test_a_part_that_was_damaged_where_it_rests_is_never_served(
+        self, store: FolderStore, tmp_path: Path, harm: str
+    ) -> None:
+        await write(store, 0, bytes(PART_BYTES))
+        await write(store, 1, b"the end")
+        [part] = (tmp_path / "payloads").rglob("00000")
+        content = bytearray(part.read_bytes())
+        if harm == "a byte":
+            content[PART_BYTES // 2] ^= 1
+        if harm == "its hash":
+            content[-1] ^= 1
+        part.write_bytes(bytes({"its end": content[:-1000], "all": bytearray()}.get(harm, content)))
+        with pytest.raises(PayloadDamaged):
+            read(store, PART_BYTES + 7, 0, 10)
+        assert read(store, PART_BYTES + 7, PART_BYTES, 7) == b"the end"
+
+    async def test_a_part_of_a_release_that_stored_no_hashes_is_read_as_it_is(
+        self, store: FolderStore, tmp_path: Path
+    ) -> None:
+        await write(store, 0, b"abc")
+        [part] = (tmp_path / "payloads").rglob("00000")
+        part.write_bytes(b"old")
+        assert read(store, 3, 0, 3) == b"old"
 
     async def test_a_part_is_on_disk_before_it_has_its_name_and_its_name_before_it_is_told(
         self, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
