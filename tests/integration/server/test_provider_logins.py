@@ -18,6 +18,7 @@ from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import Clock, Server, User, bearer, reason, refused, server
 from tests.integration.server.factors import login
 from tests.integration.server.provider import CALLBACK, CLIENT_ID, oidc_provider
+from tests.polling import until
 
 pytestmark = pytest.mark.needs_oidc_provider
 
@@ -108,14 +109,18 @@ async def test_where_a_setting_says_so_newcomers_are_users_without_a_role(tmp_pa
         assert (await me(s, await (await come(s, provider, "newcomer")))).user_id == who.user_id
 
 
-async def test_a_state_finishes_one_login(tmp_path, provider):
+async def test_a_state_finishes_one_login(tmp_path, provider, monkeypatch):
+    """Also at a provider that takes a code twice."""
+
+    async def always(_provider, _code, **_login):
+        return oidc.Identity(provider.issuer, "ada", "ada@alpha.example")
+
+    monkeypatch.setattr(oidc.Provider, "redeem_code", always)
     async with server(tmp_path, **provider.settings(tmp_path)) as s:
         await user_with_mail(s, "ada", "ada@alpha.example")
         begun = await start(s)
-        code = (await provider.agree(begun.authorization_uri, "ada"))["code"]
-        await finish(s, begun.state, code)
-        other = (await provider.agree((await start(s)).authorization_uri, "ada"))["code"]
-        assert reason(await refused(finish(s, begun.state, other))) == "LOGIN_FAILED"
+        answers = await asyncio.gather(*(finish(s, begun.state, "code") for _ in range(3)), return_exceptions=True)
+        assert sorted(isinstance(answer, auth.FinishCodeLoginResponse) for answer in answers) == [False, False, True]
 
 
 async def test_a_code_of_one_login_does_not_finish_another(tmp_path, provider):
@@ -202,15 +207,25 @@ async def test_what_the_person_types_or_guesses_gives_no_tokens(tmp_path, provid
 
 
 @pytest.mark.both_databases
-async def test_of_two_who_finish_one_login_one_gets_in(tmp_path, provider):
-    async with server(tmp_path, **provider.settings(tmp_path)) as s:
+async def test_of_two_who_finish_one_login_one_gets_in(tmp_path, provider, monkeypatch):
+    """Also at a provider that redeems a device's code twice."""
+    clock = Clock()
+    asked = asyncio.Barrier(2)
+
+    async def always(_provider, _device_code):
+        await asked.wait()
+        return oidc.Identity(provider.issuer, "ada", "ada@alpha.example")
+
+    monkeypatch.setattr(oidc.Provider, "redeem_device", always)
+    async with server(tmp_path, clock=clock, **provider.settings(tmp_path)) as s:
         await user_with_mail(s, "ada", "ada@alpha.example")
         begun = await s.auth.StartDeviceLogin(auth.StartDeviceLoginRequest())
-        await provider.agree_on_a_device(begun.verification_uri_complete, "ada")
         request = auth.FinishDeviceLoginRequest(device_login_id=begun.device_login_id)
-        calls = [s.auth.FinishDeviceLogin(request) for _ in range(3)]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        assert sorted(isinstance(answer, auth.FinishDeviceLoginResponse) for answer in answers) == [False, False, True]
+        first = asyncio.ensure_future(s.auth.FinishDeviceLogin(request))
+        await until(lambda: asked.n_waiting)
+        clock.ahead += timedelta(seconds=begun.interval_seconds)
+        answers = await asyncio.gather(first, s.auth.FinishDeviceLogin(request), return_exceptions=True)
+        assert sorted(isinstance(answer, auth.FinishDeviceLoginResponse) for answer in answers) == [False, True]
 
 
 # ---- secrets, and providers that are not there ---------------------------------------------------------------------
