@@ -1,5 +1,6 @@
 """The command itself: groups that become one, extras that are missing, errors as one line, exit codes."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -99,6 +100,14 @@ def test_version(capsys: pytest.CaptureFixture[str]):
 def test_completion(shell: str, capsys: pytest.CaptureFixture[str]):
     assert run(["completion", shell]) == Exit.OK
     assert "_FOLKMOOT_COMPLETE" in capsys.readouterr().out
+
+
+def test_shell_completes_what_was_begun():
+    program = "import sys; sys.argv[0] = 'folkmoot'; from folkmoot.cli.app import folkmoot; folkmoot()"
+    typed = {"_FOLKMOOT_COMPLETE": "bash_complete", "COMP_WORDS": "folkmoot study up", "COMP_CWORD": "2"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, env=os.environ | typed, capture_output=True, text=True)
+    assert done.stdout.split() == ["plain,update"]
 
 
 def test_every_listing_has_json():
