@@ -14,6 +14,7 @@ from bench.limits import (
     bare_install,
     cold_round_trip,
     create,
+    crowd,
     delivery,
     messages,
     process_round_trip,
@@ -52,11 +53,17 @@ def _bare_install(_context: Context) -> tuple[Figure, ...]:
     return both.size, both.importing
 
 
+def _crowd(_context: Context) -> tuple[Figure, ...]:
+    limits = crowd.measure()
+    return limits.calls, limits.push, limits.memory, limits.handshakes
+
+
 LIMITS: Mapping[str, Callable[[Context], tuple[Figure, ...]]] = {
     "cold_round_trip": _cold_round_trip,
     "process_round_trip": lambda _context: (process_round_trip.measure(),),
     "delivery": lambda _context: (delivery.measure(),),
     "create": lambda _context: (create.measure(),),
+    "crowd": _crowd,
     "at_rest": _at_rest,
     "transfer": _transfer,
     "seal_open": lambda context: (seal_open.measure(size_bytes=context.payload_bytes),),
