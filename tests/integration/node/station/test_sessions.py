@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from folkmoot.client import AsyncSession, AsyncTask, Result
+from folkmoot.client import AsyncSession, AsyncTask, Result, Subtasks
 from folkmoot.node.app import RunningNode
 from folkmoot.transport import RemoteError
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
+from folkmoot.v1.task_pb2 import TaskInput
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.people import at_station
 from tests.integration.node.station.stations import Algorithm, Engine, Stations
@@ -126,9 +127,36 @@ async def curious(algorithm: Algorithm) -> None:
     await algorithm.result(said)
 
 
+async def spread(algorithm: Algorithm) -> None:
+    """A central function: has Beta clean, under the name that its own task leaves; then under another."""
+    head = TaskInput(function="clean", arguments_json='{"age": 50}').SerializeToString()
+    content = len(head).to_bytes(4, "big") + head
+    said: list[object] = []
+    for name in (algorithm.context.leaves_dataframe, "another"):
+        wish = pb.SubtaskHead(
+            key=name,
+            organization_ids=[algorithm.address("Beta")],
+            labels=algorithm.context.labels,
+            inputs=[pb.SubtaskInput(size_bytes=len(content))],
+            leaves_dataframe=name,
+        )
+        frames = [pb.CreateSubtaskRequest(head=wish), pb.CreateSubtaskRequest(data=content)]
+        try:
+            task_id = (await algorithm.stub.CreateSubtask(iter_of(frames), wait_for_ready=True)).task_id
+            said += [value async for value in algorithm.results(task_id)]
+        except grpc.aio.AioRpcError as error:
+            said.append((error.details() or "").partition(":")[0])
+    await algorithm.result(said)
+
+
+async def iter_of(frames: list[pb.CreateSubtaskRequest]) -> AsyncIterator[pb.CreateSubtaskRequest]:
+    for frame in frames:
+        yield frame
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
-    functions = (clean, count, derive, fail, attack, curious)
+    functions = (clean, count, derive, fail, attack, curious, spread)
     made = Engine({each.__name__: each for each in functions})
     yield made
     await made.close()
@@ -250,6 +278,19 @@ async def test_an_algorithm_reads_and_leaves_only_what_its_task_names(
         result = await only(await asked(hub, "curious", "Beta", labels=[]))
         refused = dict.fromkeys(("cleaned", "../cleaned", "patients"), "TABLE_NOT_FOUND")
         assert result.value == refused | {"leave": "DATAFRAME_NOT_ALLOWED"}
+
+
+async def test_a_subtask_leaves_what_its_parent_leaves_and_nothing_else(
+    hub: Hub, stations: Stations, engine: Engine, session: AsyncSession
+):
+    async with (
+        stations.station("Alpha", engine=engine, policy=POLICY),
+        stations.station("Beta", engine=engine, policy=POLICY),
+    ):
+        many = Subtasks(number=2)
+        task = await asked(hub, "spread", "Alpha", session=session, leaves="cleaned", subtasks=many)
+        assert (await only(task)).value == [2, "SUBTASK_NOT_ALLOWED"]
+        assert (await counted(hub, session, "cleaned")).value["rows"] == {"cleaned": 2}
 
 
 # ---- the data owner's rules ----------------------------------------------------------------------------------------
