@@ -116,18 +116,23 @@ async def test_failing_operation_of_a_group_spoils_nobody_elses(store: Store):
 
 async def test_what_has_an_order_keeps_it_though_there_are_several_writers(store: Store):
     happened: list[int] = []
+    inside, opened = threading.Event(), threading.Event()
 
-    def slow(number: int):
-        def operation(connection):
-            threading.Event().wait(0.001 * (number % 3))
-            connection.execute(insert(numbers).values(number=number))
-            return number
+    def slow(connection):
+        inside.set()
+        opened.wait()
+        return add(0)(connection)
 
-        return operation
-
-    writes = [store.write(slow(number), then=happened.append, order="link") for number in range(60)]
-    await asyncio.gather(*writes, *(store.write(count()) for _ in range(20)))
-    assert happened == list(range(60))
+    first = asyncio.ensure_future(store.write(slow, then=happened.append, order="link"))
+    await asyncio.to_thread(inside.wait)
+    later = [
+        asyncio.ensure_future(store.write(add(number), then=happened.append, order="link")) for number in range(1, 9)
+    ]
+    await store.write(add(99))  # by another writer: those behind the first one could be done, too
+    assert happened == []
+    opened.set()
+    await asyncio.gather(first, *later)
+    assert happened == list(range(9))
 
 
 async def test_what_waits_for_its_order_is_finished_before_the_end(url: str, store: Store):
