@@ -85,6 +85,9 @@ class FakeRun:
             raise
         self.result.set_result((content_type, received))
 
+    async def write_dataframe(self, content: AsyncIterator[bytes]) -> int:
+        return sum([1 async for _ in content])
+
     async def write_failure(self, message: str, reason: int) -> None:
         self.failures.append((message, reason))
 
