@@ -13,15 +13,17 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from sqlalchemy import Connection
 
 from folkmoot.server import instances
 from folkmoot.server.app import serve
 from folkmoot.server.config import Config
 from folkmoot.server.instances import SILENT_LOOKS, Watch
+from folkmoot.server.store import instance_rows
 from folkmoot.transport.status import error_from_rpc
+from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2, key_service_pb2, link_pb2
 from folkmoot.v1 import task_service_pb2 as pb
-from folkmoot.v1.admin_service_pb2 import Connection, ListNodesRequest
 from folkmoot.v1.task_pb2 import RunState
 from tests.builders import World, world
 from tests.integration.harness import CHEAP, Clock, Server, server, utc_now
@@ -89,11 +91,11 @@ class Place:
 
     async def connection(self, hub: Hub, organization: str) -> str:
         answer = await hub.server.admin.ListNodes(
-            ListNodesRequest(genesis=self.lung.genesis), metadata=hub.admins["Alpha"].metadata
+            admin.ListNodesRequest(genesis=self.lung.genesis), metadata=hub.admins["Alpha"].metadata
         )
         address = self.lung[organization].address
         [node] = [node for node in answer.nodes if node.organization_id == address]
-        return Connection.Name(node.connection).removeprefix("CONNECTION_")
+        return admin.Connection.Name(node.connection).removeprefix("CONNECTION_")
 
 
 @pytest.fixture
@@ -294,6 +296,25 @@ async def test_an_instance_that_was_paused_does_nothing_for_sessions_that_others
             await here.create(third)
             assert (await gamma.accept()).run_id == third.run_id("Gamma")
         del call
+
+
+async def test_what_a_buried_instance_is_told_counts_for_nothing_before_the_node_is_anywhere_else(here: Hub) -> None:
+    sealed, core = task(here.lung, ("Beta",)), here.server.running.core
+    async with attached(here.server, here.lung, "Beta") as beta:
+        await here.create(sealed)
+        await beta.accept()
+        await here.until(sealed, "Beta", "ASSIGNED")
+
+        def bury(connection: Connection) -> None:
+            [(me, beat)] = instance_rows.beats(connection).items()
+            assert instance_rows.bury(connection, me, beat, now=core.clock())
+
+        await core.store.write(bury)
+        late = link_pb2.RunUpdate(run_id=sealed.run_id("Beta"), attempt=1, state=RunState.RUN_STATE_RUNNING)
+        await beta.send(run_update=late)
+        with pytest.raises(grpc.aio.AioRpcError, match="SESSION_REPLACED"):
+            await read_on(beta)
+    assert await here.state(sealed, "Beta") == "ASSIGNED"
 
 
 async def read_on(station: Station) -> None:
