@@ -517,7 +517,7 @@ PROTECTIONS = (
         "node/folkmoot/node/policy.py",
         "        if getattr(facts, asked) > getattr(limits, asked):\n",
         "        if False:\n",
-        "tests/unit/node/test_policy.py::test_nobody_gets_more_than_the_limits",
+        "tests/unit/node/test_policy.py::test_a_refusal_names_reason_and_rule",
     ),
     Protection(
         "a run that a person is to approve waits for it",

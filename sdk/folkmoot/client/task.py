@@ -287,8 +287,10 @@ class AsyncTask:
                 await self._submit_again(error)
                 revision, lost = 0, True
                 continue
-            if waiting:  # The server ended the stream too early: it restarts.
-                endings += 1
+            if (
+                waiting
+            ):  # The server ended the stream too early: it restarts, or has told something else in place of an end.
+                endings, revision = endings + 1, 0
                 await asyncio.sleep(pause_seconds(endings))
 
     async def _result(self, run: task_pb2.Run, envelope: bytes) -> Result:

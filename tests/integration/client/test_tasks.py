@@ -284,19 +284,26 @@ async def test_forged_failure_is_shown_as_the_servers_word(
         result.raise_for_state()
 
 
+@pytest.mark.parametrize("when", ["before the end", "in place of the end"])
 async def test_run_that_the_server_made_up_is_ignored(
-    hub: Hub, nodes: dict[str, StubNode], monkeypatch: pytest.MonkeyPatch
+    hub: Hub, nodes: dict[str, StubNode], monkeypatch: pytest.MonkeyPatch, when: str
 ):
-    made_up = iter(["01929b1e-0000-7000-8000-000000000001"])
+    made_up, told = iter(["01929b1e-0000-7000-8000-000000000001"]), asyncio.Event()
 
     def alter(change: Any) -> None:
         change.run.run_id = next(made_up, change.run.run_id)
+        told.set()
 
     client = hub.client("Alpha")
     task = await ask(client, "Beta")
+    work = await nodes["Beta"].next()
     altered_by_the_server(monkeypatch, client, alter)
+    if when == "in place of the end":
+        await work.complete(61.5)
     waiting = asyncio.create_task(task.wait())
-    await (await nodes["Beta"].next()).complete(61.5)
+    await told.wait()
+    if when == "before the end":
+        await work.complete(61.5)
     assert [one.value for one in await waiting] == [61.5]
 
 

@@ -164,6 +164,15 @@ async def test_process_that_got_a_dead_worker_s_number_is_left_alone(directory: 
     assert await stranger.wait() == -signal.SIGKILL
 
 
+async def test_nothing_is_left_of_what_was_being_written_when_a_node_died(directory: Path):
+    records = directory / "workers"
+    records.mkdir()
+    for name in ("0" * 12 + ".draft", "1" * 12 + ".exit", "2" * 12 + ".out"):
+        (records / name).touch()
+    assert await ProcessRuntime(directory, node=NODE, proxy=Proxy()).adopt() == frozenset()
+    assert not list(records.iterdir())
+
+
 class TestModules:
     """The worker of the toolkit, with modules pinned by their source."""
 

@@ -31,6 +31,7 @@ exit_file=$1 output_file=$2; ulimit -c 0; ulimit -d "$3"; shift 3
 {{ "$@"; echo "$?" >"$exit_file"; }} 2>&1 </dev/null | tail -c {OUTPUT_BYTES} >"$output_file"
 """
 _OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|std::bad_alloc|Cannot allocate memory")
+_DRAFT = ".draft"
 _KILLED = 128 + signal.SIGKILL
 _CANNOT_RUN = (126, 127)
 
@@ -80,7 +81,7 @@ class Worker:
     def save(self, records: Path) -> None:
         """Write down who it is."""
         record = _Paths(records, self.run_name).record
-        draft = record.with_suffix(".draft")
+        draft = record.with_suffix(_DRAFT)
         draft.write_text(json.dumps(asdict(self)))
         draft.replace(record)
 
@@ -100,10 +101,12 @@ class Worker:
 
     @classmethod
     def forget_strays(cls, records: Path) -> None:
-        """Remove what processes have left that nobody knows any more: they ended after a node had died that was starting them."""
+        """Remove what nobody knows any more: what is left of processes that a node was starting, or writing down, when it died."""
         for path in (*records.glob("*.exit"), *records.glob("*.out")):
             if not _Paths(records, path.stem).record.exists():
                 path.unlink(missing_ok=True)
+        for draft in records.glob(f"*{_DRAFT}"):
+            draft.unlink(missing_ok=True)
 
     @property
     def known(self) -> bool:
