@@ -107,7 +107,7 @@ class RunningStation:
     work: "asyncio.Task[None]"
 
     def offer(self) -> None:
-        """Tell the server what the node offers now, after any of it has changed, and what has begun here: that stays here."""
+        """Tell the server what the node offers now, after any of it has changed; before that, which runs have begun and stay here."""
         for standing in self.executor.standings():
             self.link.send(standing)
         self.link.send(offer(self.station, self.isolation))

@@ -287,9 +287,7 @@ class AsyncTask:
                 await self._submit_again(error)
                 revision, lost = 0, True
                 continue
-            if (
-                waiting
-            ):  # The server ended the stream too early: it restarts, or has told something else in place of an end.
+            if waiting:  # It ended too early: the server restarts, or has told something else in place of an end.
                 endings, revision = endings + 1, 0
                 await asyncio.sleep(pause_seconds(endings))
 

@@ -403,7 +403,7 @@ class TestAttach(LinkConformance):
 
     async def test_the_server_sends_its_nodes_away_before_it_stops(self, hub: Hub) -> None:
         async with attached(hub.server, hub.lung, "Beta") as beta:
-            stopping = asyncio.create_task(hub.server.running.stop(0.0))
+            stopping = asyncio.create_task(hub.server.running.stop(10.0))
             await beta.next("drain")
             assert reason(await refused(beta.link.receive())) == "SHUTTING_DOWN"
             await stopping

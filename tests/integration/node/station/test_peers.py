@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from folkmoot.client import AsyncTask, Proof, Result
-from folkmoot.node import records
+from folkmoot.node import records, reports
 from folkmoot.node.app import RunningNode
 from folkmoot.server.core import NodeKey
 from folkmoot.v1.admin_service_pb2 import Connection
@@ -201,6 +201,34 @@ async def test_drain_under_load_loses_nothing(peers: Peers):
         values = [(await only(task)).value for task in tasks]
     assert values == list(range(20))
     assert sorted(ended) == list(range(20)), "each was executed once"
+
+
+async def test_what_has_begun_at_a_draining_node_stays_there(peers: Peers, monkeypatch: pytest.MonkeyPatch):
+    """Also if the node had no reason yet to tell that it has begun."""
+    monkeypatch.setattr(reports, "VISIBLE_AFTER_SECONDS", 3600.0)
+    begun, may_end, executed = asyncio.Event(), asyncio.Event(), []
+
+    async def long(algorithm: Algorithm) -> None:
+        executed.append(algorithm.context.run_id)
+        begun.set()
+        await may_end.wait()
+        await algorithm.result(algorithm.context.attempt)
+
+    async def short(algorithm: Algorithm) -> None:
+        await algorithm.result(algorithm.context.attempt)
+
+    peers.engine.functions = {"answer": long, "short": short}
+    async with peers.node(1) as first:
+        task = await ask(peers.hub, "Beta", max_attempts=2)
+        await begun.wait()
+        async with peers.node(2):
+            drain(first)
+            await only(
+                await ask(peers.hub, "Beta", function="short", max_attempts=2)
+            )  # at the other one: the server knows
+            may_end.set()
+            assert (await only(task)).value == 1
+    assert len(executed) == 1
 
 
 def drain(node: RunningNode) -> None:
