@@ -25,8 +25,9 @@ CHANNEL_OPTIONS: keepalive.Options = (
     *keepalive.CLIENT,
     *_SIZES,
     ("grpc.initial_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000 / 50)),
-    ("grpc.min_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000 / 50)),
     ("grpc.max_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000)),
+    # Despite its name, how long an attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000)),
 )
 """Options of every channel that Folkmoot opens to a server."""
 

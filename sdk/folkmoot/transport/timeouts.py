@@ -19,4 +19,4 @@ HEARTBEAT_SECONDS = 10.0
 """How often both ends of a node's link give a sign of life; three missing ones mean that the other end is gone."""
 
 RECONNECT_SECONDS = 5.0
-"""The longest pause between two attempts to connect; the first one is a fiftieth of it."""
+"""The longest pause between two attempts to connect, the first one being a fiftieth of it; and how long an attempt may take."""

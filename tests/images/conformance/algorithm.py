@@ -14,7 +14,7 @@ import grpc
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub
 
-RECONNECT = [(f"grpc.{name}_reconnect_backoff_ms", 100) for name in ("initial", "min", "max")]
+RECONNECT = [(f"grpc.{name}_reconnect_backoff_ms", 100) for name in ("initial", "max")]
 target = os.environ["FOLKMOOT_PROXY"]
 stub = ProxyServiceStub(grpc.insecure_channel(target, options=RECONNECT))
 

@@ -44,12 +44,16 @@ class Facade:
 
 @contextmanager
 def interrupt_soon() -> Iterator[None]:
-    """Press Ctrl-C while something is waited for."""
+    """Press Ctrl-C while something is waited for, also where the tests run in the background and are to ignore it."""
     own = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     pressing = threading.Timer(0.05, lambda: signal.pthread_kill(own, signal.SIGINT))
     pressing.start()
-    yield
-    pressing.join()
+    try:
+        yield
+    finally:
+        pressing.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_answers_and_errors_come_through():

@@ -1,8 +1,14 @@
 """Addresses, and the keepalive options that both ends of a connection must agree on."""
 
-import pytest
+import asyncio
+from typing import Any
 
-from folkmoot.transport import CHANNEL_OPTIONS, MESSAGE_BYTES, SERVER_OPTIONS, ServerAddress, timeouts
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from folkmoot.transport import CHANNEL_OPTIONS, MESSAGE_BYTES, SERVER_OPTIONS, ServerAddress, open_channel, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import FolkmootError
 
@@ -43,3 +49,35 @@ def test_pauses_grow_to_a_bound_and_differ():
     assert pause_seconds(1) < 0.3
     assert timeouts.RECONNECT_SECONDS / 2 <= pause_seconds(50) <= timeouts.RECONNECT_SECONDS
     assert len({pause_seconds(20) for _ in range(20)}) > 1
+
+
+async def test_a_server_that_is_slow_to_greet_is_reached_at_the_first_attempt():
+    """As over a slow line, or on a busy machine."""
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    attempts = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(asyncio.current_task())
+        await asyncio.sleep(1)
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(65536):
+            writer.write(some)
+        writer.close()
+
+    slow = await asyncio.start_server(relay, "127.0.0.1", 0)
+    address = ServerAddress(f"127.0.0.1:{slow.sockets[0].getsockname()[1]}", insecure=True)
+    try:
+        async with open_channel(address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    finally:
+        slow.close()
+        await server.stop(None)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert len(attempts) == 1
