@@ -9,11 +9,11 @@ from folkmoot.server.context import Caller, Rule
 from folkmoot.server.roles import ROLES, RULES
 from folkmoot.v1 import options_pb2 as options
 
-RIGHTS = {rule[:2] for rule in RULES}
+RIGHTS = {(rule.resource, rule.operation) for rule in RULES}
 rules = st.frozensets(st.sampled_from(sorted(RULES)), max_size=30)
 
 
-def reach(given_rules: frozenset[Rule], right: tuple[int, int]) -> int:
+def reach(given_rules: frozenset[Rule], right: tuple[options.Resource.ValueType, options.Operation.ValueType]) -> int:
     return access.scope(Caller(options.CALLER_USER, rules=given_rules), *right) or 0
 
 

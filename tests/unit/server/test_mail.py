@@ -1,6 +1,7 @@
 """Mails: in the open to nobody else's machine, to one address, what is refused is not tried again."""
 
 import ssl
+from typing import Any
 
 import aiosmtplib
 import pytest
@@ -12,7 +13,7 @@ from folkmoot.trust import FolkmootError
 SENDER = "Folkmoot <folkmoot@hub.example>"
 
 
-def config(smtp: str, **changes: object) -> Config:
+def config(smtp: str, **changes: Any) -> Config:
     return Config(smtp=smtp, mail_from=SENDER, public_url="https://hub.example:7443", **changes)
 
 

@@ -48,7 +48,12 @@ def test_garbage_is_no_code(garbage):
 
 def test_all_candidates_are_compared_whichever_is_right(monkeypatch):
     compared = []
-    monkeypatch.setattr(totp, "compare_digest", lambda a, b: compared.append(a) or a == b)
+
+    def compare(left: bytes, right: bytes) -> bool:
+        compared.append(left)
+        return left == right
+
+    monkeypatch.setattr(totp, "compare_digest", compare)
     for offset in (-1, 0, 1, 5):
         totp.matching_step(RFC_SECRET, code_at(RFC_SECRET, NOW + offset * STEP), NOW)
     assert len(compared) == 4 * 3
@@ -59,7 +64,9 @@ def test_uri_and_typed_secret_say_the_same():
     parts = urlsplit(totp.uri(secret, username="ada@alpha", issuer="hub.example"))
     assert (parts.scheme, parts.netloc, parts.path) == ("otpauth", "totp", "/hub.example:ada%40alpha")
     assert parse_qs(parts.query)["secret"] == [totp.in_base32(secret)]
-    assert pyotp.parse_uri(parts.geturl()).at(NOW) == code_at(secret, NOW)
+    parsed = pyotp.parse_uri(parts.geturl())
+    assert isinstance(parsed, pyotp.TOTP)
+    assert parsed.at(NOW) == code_at(secret, NOW)
 
 
 def test_qr_code_is_a_png():
