@@ -1,0 +1,7 @@
+"""All protections."""
+
+from tests.protections.node_protections import NODE
+from tests.protections.sdk_protections import SDK
+from tests.protections.server_protections import SERVER
+
+PROTECTIONS = (*SDK, *SERVER, *NODE)
