@@ -1,6 +1,8 @@
 """What several integration tests share, because it takes seconds to start."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,16 @@ def database_url(postgres_server: servers.Server) -> Iterator[str]:
     """An empty database in it."""
     with scratch_database(postgres_server) as url:
         yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., Path]:
+    """Write a server's settings file: for a data folder of that name, with SQLite or the database of a URL."""
+
+    def write(name: str, **values: str) -> Path:
+        path = tmp_path / f"{name}.toml"
+        lines = {"data": str(tmp_path / name), "listen": "127.0.0.1:0", **values}
+        path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
+        return path
+
+    return write

@@ -1,19 +1,13 @@
-"""`folkmoot server init`, `check`, `migrate`, `backup`, `restore` as operators use them, on both databases."""
+"""`folkmoot server backup`, `restore`, `migrate` as operators use them, on both databases."""
 
-import asyncio
 import io
-import json
 import lzma
-import shutil
-import socket
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, select
 
-from folkmoot.cli.app import run
 from folkmoot.cli.exits import Exit
 from folkmoot.server import backup as backups
 from folkmoot.server.store import models
@@ -21,33 +15,9 @@ from folkmoot.v1 import admin_service_pb2 as admin
 from tests.integration.databases import scratch_database
 from tests.integration.harness import ROOT, Server, server
 from tests.integration.node.data.servers import binary
+from tests.integration.operating import command, in_thread
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgres)]
-
-
-def command(*arguments: str | Path) -> int:
-    """Run `folkmoot server …` and return its exit code."""
-    try:
-        return int(run(["server", *map(str, arguments)]))
-    except SystemExit as ended:
-        return int(ended.code or 0)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Path]:
-    """Write a settings file for a data folder, with SQLite or the database of a URL."""
-
-    def write(name: str, **values: str) -> Path:
-        path = tmp_path / f"{name}.toml"
-        lines = {"data": str(tmp_path / name), "listen": "127.0.0.1:0", **values}
-        path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
-        return path
-
-    return write
-
-
-async def in_thread(*arguments: str | Path) -> int:
-    return await asyncio.to_thread(command, *arguments)
 
 
 @pytest.fixture(params=BOTH)
@@ -232,100 +202,3 @@ async def test_migration_beside_a_running_server_is_refused(tmp_path, settings, 
     async with server(tmp_path / "one"):
         assert await in_thread("migrate", "--settings", settings("one")) == Exit.USAGE
     assert "stop it first" in capsys.readouterr().err
-
-
-# ---- init and check ------------------------------------------------------------------------------------------------
-
-
-def test_init_writes_what_was_given_and_start_can_use_it(tmp_path, capsys):
-    file = tmp_path / "etc" / "server.toml"
-    given = ("--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--certificate-names", "hub.example.org")
-    assert command("init", "--settings", file, "--yes", *given) == Exit.OK
-    assert file.stat().st_mode & 0o077 == (tmp_path / "data").stat().st_mode & 0o077 == 0
-    assert 'certificate_names = "hub.example.org"' in file.read_text()
-    assert command("check", "--settings", file) == Exit.OK
-    assert command("init", "--settings", file, "--yes") == Exit.STATE
-    assert "there already" in capsys.readouterr().err
-
-
-@pytest.fixture
-async def good(tmp_path: Path, settings: Callable[..., Path]) -> Path:
-    """The settings of a server that has run."""
-    async with server(tmp_path / "one"):
-        pass
-    return settings("one")
-
-
-def test_nothing_is_wrong_with_a_good_server(good, capsys):
-    assert command("check", "--settings", good) == Exit.OK
-    said = capsys.readouterr().out
-    assert not [line for line in said.splitlines() if line.startswith("wrong")]
-    for what in ("data folder", "disk", "database", "migrations", "clock", "payloads", "certificate", "port"):
-        assert what in said
-
-
-async def test_running_server_is_no_obstacle_to_a_check(tmp_path, settings, capsys):
-    async with server(tmp_path / "one") as s:
-        file = settings("one", listen=s.running.address)
-        assert await in_thread("check", "--settings", file) == Exit.OK
-    assert "a server is running" in capsys.readouterr().out
-
-
-async def test_check_names_each_fault_and_how_to_mend_it(good, tmp_path, capsys, monkeypatch):
-    data = tmp_path / "one"
-    data.chmod(0o755)
-    (data / "keys" / "token.pem").chmod(0o644)
-    with sqlite3.connect(data / "folkmoot.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.execute("UPDATE events SET created_at = created_at + 4000000000000000")
-        connection.execute(
-            "INSERT INTO events (intent, organization, created_by, created_at, data_version, data, request_id, outcome)"
-            " VALUES ('x', '', '', 4000000000000000, 1, '{}', '', '')"
-        )
-    shutil.copy(data / "keys" / "token.pem", data / "tls" / "server.pem")
-    monkeypatch.setenv("FOLKMOOT_SERVER_LISTN", "x")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        file = tmp_path / "bad.toml"
-        file.write_text(
-            f'data = "{data}"\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\npayloads = "file:///proc/none"\n'
-            'smtp = "smtp://127.0.0.1:1"\nmail_from = "a@example.org"\npublic_url = "https://hub.example.org"\n'
-            'oidc_issuer = "http://127.0.0.1:1"\noidc_client_id = "x"\n'
-        )
-        assert await in_thread("check", "--settings", file) == Exit.STATE
-    said = capsys.readouterr().out
-    for expected in (
-        "chmod 700",
-        "chmod 600",
-        "run the later release",
-        "NTP",
-        "wrong    payloads",
-        "wrong    mail",
-        "wrong    provider",
-        "wrong    certificate",
-        "wrong    port",
-        "did you mean FOLKMOOT_SERVER_LISTEN?",
-    ):
-        assert expected in said, expected
-
-
-def test_check_of_a_database_that_is_away(tmp_path, settings, capsys):
-    pytest.importorskip("psycopg")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = settings("one", database=f"postgresql://me:secret@127.0.0.1:{port}/x")
-    assert command("check", "--settings", file) == Exit.STATE
-    said = capsys.readouterr()
-    assert "wrong    database" in said.out
-    assert "secret" not in said.out + said.err
-
-
-def test_damaged_database_is_told(good, tmp_path, capsys):
-    path = tmp_path / "one" / "folkmoot.db"
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * 4096 * 20)
-    path.with_name("folkmoot.db-wal").unlink(missing_ok=True)
-    assert command("check", "--settings", good) == Exit.STATE
-    assert "folkmoot server restore" in capsys.readouterr().out

@@ -101,7 +101,7 @@ def start(file: Path | None, **flags: Any) -> None:
 @server.command()
 @settings_options
 def check(file: Path | None, **flags: Any) -> None:
-    """Say what is wrong with database, payloads, mail, certificate, clock, disk and ports, and how to mend it.
+    """Say what is wrong with database, broker, payloads, mail, secrets, certificate, clock, disk and ports, and how to mend it.
 
     Ends with 0 if a server can run like this (there may be warnings), else with 5. A running server is no obstacle.
     """
@@ -109,7 +109,7 @@ def check(file: Path | None, **flags: Any) -> None:
     from folkmoot.server.check import check as findings
 
     config, worst = gather(file, flags), Exit.OK
-    for finding in findings(config, now=datetime.now(UTC), environment=os.environ):
+    for finding in findings(config, now=datetime.now(UTC), environment=os.environ, file=file):
         click.echo(f"{finding.state:<8} {finding.what:<12} {finding.text}")
         if finding.mend and finding.state is not State.GOOD:
             click.echo(f"{'':21} -> {finding.mend}")

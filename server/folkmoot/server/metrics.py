@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, func, select
 
 from folkmoot.server import event_chain
-from folkmoot.server.config import host_and_port
+from folkmoot.server.config_rules import host_and_port
 from folkmoot.server.core import Core
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.observing import Ended

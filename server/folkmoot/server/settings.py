@@ -36,7 +36,7 @@ def gather(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path 
         if holds_password(value):
             raise _wrong(name, f"a password on the command line can be read by all: set {name} in the file or by "
                          f"{_BY_NAME[name].variable}")  # fmt: skip
-    path = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
+    path = file_of(environment, file)
     from_file = {} if path is None else read(path)
     from_environment = {
         setting.name: _from_text(setting, environment[setting.variable])
@@ -44,6 +44,11 @@ def gather(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path 
         if setting.variable in environment
     }
     return Config(**{**from_file, **from_environment, **given})
+
+
+def file_of(environment: Mapping[str, str], file: Path | None) -> Path | None:
+    """Return the settings file: the one that a flag names, else the one of the environment, if any."""
+    return file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
 
 
 def read(path: Path) -> dict[str, Any]:

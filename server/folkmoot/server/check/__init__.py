@@ -4,14 +4,17 @@ Each check is a function of the settings that yields findings; what it finds wro
 changed but for a few bytes that are written to the payload store and removed again. A running server is no obstacle.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from folkmoot.server import settings
 from folkmoot.server.check import machine, services
 from folkmoot.server.check.finding import Check, Finding, Found, State, line
+from folkmoot.server.check.secrets import secrets
 from folkmoot.server.config import Config
 from folkmoot.trust.errors import FolkmootError
 
@@ -21,6 +24,7 @@ CHECKS: Mapping[str, Check] = {
     "data folder": machine.data_folder,
     "disk": machine.disk,
     "database": services.database,
+    "waker": services.waker,
     "payloads": services.payloads,
     "mail": services.mail,
     "provider": services.provider,
@@ -29,16 +33,23 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def check(config: Config, *, now: datetime, environment: Mapping[str, str]) -> Iterator[Finding]:
+def check(
+    config: Config, *, now: datetime, environment: Mapping[str, str], file: Path | None = None
+) -> Iterator[Finding]:
     """Yield what is found, check by check. A check that fails in a way nobody thought of is a finding, too."""
     yield from _environment(environment)
+    yield from _seen("secrets", lambda: secrets(config, environment, file))
     for what, one in CHECKS.items():
-        try:
-            yield from one(config, now)
-        except FolkmootError as error:
-            yield Finding(what, State.WRONG, error.message, error.help)
-        except (OSError, SQLAlchemyError, ValueError) as error:
-            yield Finding(what, State.WRONG, f"{type(error).__name__}: {line(error)}", "see what the system says")
+        yield from _seen(what, partial(one, config, now))
+
+
+def _seen(what: str, found: Callable[[], Found]) -> Found:
+    try:
+        yield from found()
+    except FolkmootError as error:
+        yield Finding(what, State.WRONG, error.message, "set it right in the settings file, or where else it is set")
+    except (OSError, SQLAlchemyError, ValueError) as error:
+        yield Finding(what, State.WRONG, f"{type(error).__name__}: {line(error)}", "see what the system says")
 
 
 def _environment(environment: Mapping[str, str]) -> Found:

@@ -2,22 +2,30 @@
 
 import asyncio
 import json
+import logging
 import smtplib
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from folkmoot.server import logs
 from folkmoot.server.backup import payload_folder
 from folkmoot.server.check.finding import Finding, Found, State, line
 from folkmoot.server.config import Config
+from folkmoot.server.config_rules import BROKERS
 from folkmoot.server.data_folder import DATABASE_FILE
+from folkmoot.server.mail import MailServer, mail_server
 from folkmoot.server.payloads import open_store
 from folkmoot.server.store import databases, migrate
+
+if TYPE_CHECKING:
+    from folkmoot.server.wakers.amqp import AmqpWaker
 
 MOST_CLOCK_SECONDS = 5.0
 """How much two clocks may differ; authentications are good for minutes only."""
@@ -113,6 +121,41 @@ def _compared(whose: str, seconds: float) -> Finding:
     return Finding("clock", State.GOOD, f"as {whose}")
 
 
+def waker(config: Config, _now: datetime) -> Found:
+    """Open a queue at the broker, where one wakes the instances."""
+    if not config.waker.startswith(BROKERS):
+        if config.waker == "local" and config.database:
+            yield Finding(
+                "waker",
+                State.DOUBTFUL,
+                "local: another instance on this database would notice changes seconds later",
+                "leave waker out if there are several",
+            )
+        return
+    from folkmoot.server.wakers.amqp import AmqpWaker
+
+    host, broker = urlsplit(config.waker).hostname, AmqpWaker(config.waker, logs.make("error"))
+    from aio_pika.exceptions import AMQPError
+
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it tells what is told here once more, and less clearly
+    try:
+        asyncio.run(_opened(broker))
+    except (AMQPError, OSError, ValueError) as error:
+        yield Finding(
+            "waker",
+            State.WRONG,
+            f"the broker at {host} can't be used: {type(error).__name__} {line(error)}".strip(),
+            "is it running, and are address, user, password and virtual host right? Without it instances poll",
+        )
+    else:
+        yield Finding("waker", State.GOOD, f"the broker at {host} answers")
+
+
+async def _opened(broker: "AmqpWaker") -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS), broker.connect():
+        pass
+
+
 def payloads(config: Config, _now: datetime) -> Found:
     """Write, read and remove a few bytes where payloads rest."""
     if (folder := payload_folder(config)) is not None and not folder.parent.exists():
@@ -127,8 +170,8 @@ def payloads(config: Config, _now: datetime) -> Found:
 
 
 def mail(config: Config, _now: datetime) -> Found:
-    """Greet the mail server, and log in."""
-    if not config.smtp:
+    """Greet the mail server as mails do, and log in; nothing is sent."""
+    if (place := mail_server(config)) is None:
         yield Finding(
             "mail",
             State.DOUBTFUL,
@@ -136,43 +179,37 @@ def mail(config: Config, _now: datetime) -> Found:
             "set smtp, mail_from and public_url",
         )
         return
-    url = urlsplit(config.smtp)
     try:
-        _greet(config)
+        knows = _greeted(place)
     except smtplib.SMTPAuthenticationError as error:
-        yield Finding(
-            "mail",
-            State.WRONG,
-            f"{url.hostname} refuses {url.username}: {error.smtp_code}",
-            "look at smtp_password_file",
-        )
+        told, mend = f"{place.host} refuses {place.user}: {error.smtp_code}", "look at smtp_password_file"
+        yield Finding("mail", State.WRONG, told, mend)
     except (OSError, smtplib.SMTPException) as error:
-        yield Finding(
-            "mail",
-            State.WRONG,
-            f"{url.hostname} can't be used: {line(error)}",
+        told, mend = (
+            f"{place.host} can't be used: {line(error)}",
             "look at smtp: smtp://user@host:587 or smtps://user@host",
         )
+        yield Finding("mail", State.WRONG, told, mend)
     else:
-        yield Finding("mail", State.GOOD, f"{url.hostname} answers" + (" and knows the user" if url.username else ""))
+        yield Finding("mail", State.GOOD, f"{place.host} answers" + (" and knows the user" if knows else ""))
 
 
-def _greet(config: Config) -> None:
-    """Connect as mails will be sent, and log in where that is set; nothing is sent."""
-    url, context = urlsplit(config.smtp), ssl.create_default_context()
-    if url.scheme == "smtps":
-        session: smtplib.SMTP = smtplib.SMTP_SSL(
-            url.hostname or "", url.port or 465, timeout=PATIENCE_SECONDS, context=context
-        )
+def _greeted(place: MailServer) -> bool:
+    """Connect as mails will be sent; return whether it has let the user in. No password goes where TLS is missing."""
+    context = ssl.create_default_context()
+    if place.is_tls:
+        session: smtplib.SMTP = smtplib.SMTP_SSL(place.host, place.port, timeout=PATIENCE_SECONDS, context=context)
     else:
-        session = smtplib.SMTP(url.hostname or "", url.port or 587, timeout=PATIENCE_SECONDS)
+        session = smtplib.SMTP(place.host, place.port, timeout=PATIENCE_SECONDS)
     with session:
         session.ehlo()
-        if url.scheme == "smtp" and session.has_extn("starttls"):
+        if not (place.is_tls or place.is_open):
             session.starttls(context=context)
             session.ehlo()
-        if url.username and config.smtp_password_file is not None:
-            session.login(url.username, config.smtp_password_file.read_text().strip())
+        if place.user and place.password:
+            session.login(place.user, place.password)
+            return True
+    return False
 
 
 def provider(config: Config, _now: datetime) -> Found:
