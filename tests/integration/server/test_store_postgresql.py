@@ -277,7 +277,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_done_again(
 async def test_while_the_database_is_away_calls_say_so(
     shaken: Store, restarting: Cluster, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("folkmoot.server.store.engine.DATABASE_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("folkmoot.server.store.transactions.DATABASE_PATIENCE_SECONDS", 0.2)
     await asyncio.to_thread(restarting.stop)
     try:
         for call in (shaken.write(add(1)), shaken.read(all_numbers)):

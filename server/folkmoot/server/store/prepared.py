@@ -2,29 +2,31 @@
 
 For a short statement Core takes several times as long to bind parameters and wrap results as the database does to
 execute it. A prepared statement takes and gives the same values, by the same types, in the transaction of the connection
-that it is given; what it can't have is an expanding IN: execute it once for each value.
+that it is given; what it can't have is an expanding IN: execute it once for each value. Where the database is at the end
+of a connection, all that is executed at once is under way at once, and costs one way there and back.
 """
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
+from sqlalchemy import CompoundSelect, Connection, Delete, Dialect, Insert, Select, Update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 _STREAMS = count(1)
 
 Parameters = Mapping[str, Any]
+Statement: TypeAlias = Select[Any] | CompoundSelect[Any] | Insert | Update | Delete
 _Process = Callable[[Any], Any]
 
 
 class Prepared:
     """A statement and, for each dialect and set of parameters, what the driver needs of it."""
 
-    def __init__(self, statement: Select[Any] | Insert | Update | Delete) -> None:
+    def __init__(self, statement: Statement) -> None:
         self._statement = statement
         self._compiled: dict[tuple[str, tuple[str, ...]], _Compiled] = {}
 
@@ -45,6 +47,18 @@ class Prepared:
         """Execute it once; return its first row, None if there is none."""
         return next(iter(self.rows(connection, parameters)), None)
 
+    def rows_of_each(self, connection: Connection, parameters: Sequence[Parameters]) -> list[list[Any]]:
+        """Execute it for each of the parameters, all of which have the same names; return the rows of each."""
+        if len(parameters) < 2 or connection.dialect.name != "postgresql":
+            return [self.rows(connection, each) for each in parameters]
+        compiled = self._for(connection.dialect, parameters[0])
+        bound = [compiled.bind(each) for each in parameters]
+        cursor = self._execute(connection, compiled, "executemany", bound, returning=True)
+        found = [[compiled.read(row) for row in cursor]]
+        while cursor.nextset():
+            found.append([compiled.read(row) for row in cursor])
+        return found
+
     def each(self, connection: Connection, parameters: Sequence[Parameters]) -> None:
         """Execute it for each of the parameters, all of which have the same names."""
         if parameters:
@@ -64,14 +78,20 @@ class Prepared:
 
     @staticmethod
     def _execute(
-        connection: Connection, compiled: "_Compiled", way: str, parameters: Any, *, streams: bool = False
+        connection: Connection,
+        compiled: "_Compiled",
+        way: str,
+        parameters: Any,
+        *,
+        streams: bool = False,
+        **options: bool,
     ) -> Any:
         # The cursor of PostgreSQL's driver has all rows in memory, unless it has a name: then the server keeps it.
         named = (f"folkmoot_stream_{next(_STREAMS)}",) if streams and connection.dialect.name == "postgresql" else ()
         cursor = connection.connection.cursor(*named)
         errors = connection.dialect.loaded_dbapi.Error
         try:
-            getattr(cursor, way)(compiled.text, parameters)
+            getattr(cursor, way)(compiled.text, parameters, **options)
         except errors as error:
             raise DBAPIError.instance(compiled.text, None, error, errors, dialect=connection.dialect) from error
         compiled.describe(cursor.description)
@@ -81,9 +101,7 @@ class Prepared:
 class _Compiled:
     """A statement's text, and how its parameters and columns are converted."""
 
-    def __init__(
-        self, statement: Select[Any] | Insert | Update | Delete, dialect: Dialect, names: Sequence[str]
-    ) -> None:
+    def __init__(self, statement: Statement, dialect: Dialect, names: Sequence[str]) -> None:
         if isinstance(statement, Insert) and not statement.returning_column_descriptions:
             statement = statement.inline()  # nobody asked for the key that the database gives
         compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
@@ -130,6 +148,8 @@ def _impl(kind: TypeEngine[Any], dialect: Dialect) -> Any:
 
 
 def _columns(statement: Any) -> list[tuple[str, TypeEngine[Any]]]:
+    if isinstance(statement, CompoundSelect):
+        return [(column.name, column.type) for column in statement.selected_columns]
     described = (
         statement.column_descriptions if isinstance(statement, Select) else statement.returning_column_descriptions
     )
