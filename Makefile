@@ -1,6 +1,6 @@
 # `make setup` is implied by everything else. ARGS reaches the tool: make test ARGS="-k ledger"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly check check-python check-contract check-migrations generate freeze bench services build image-node executable clean
+.PHONY: help setup demo test nightly check check-python check-contract check-migrations generate freeze bench services build image-node image-server executable clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ setup: $(SETUP) ## the virtual environment, with everything installed in it
 $(SETUP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet uv 2>/dev/null || true
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)' 2>/dev/null \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '$(EXTRAS)' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --editable '$(EXTRAS)'
 	@touch $@
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.postgresql import Cluster
+
+# Hundreds of processes are started: each would compile all that it imports, each worker all tests, if nothing kept them compiled.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 BASE_IMAGES = ("folkmoot-base:debian12", "folkmoot-base:usrlocal")
 R_IMAGE = "folkmoot-base:r"
