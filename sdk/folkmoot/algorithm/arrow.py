@@ -7,11 +7,17 @@ without tables needs none of them. All three read the same stream to the same Py
 import importlib.util
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from folkmoot.algorithm.errors import ArrowLibraryMissing
+
+PIECE_BYTES = 4 << 20
+"""About as much of a table is written at once, where it goes on as it is written."""
+
+Content = Callable[[], Iterable[bytes]]
+"""What gives a content's pieces, anew each time it is called."""
 
 _DECIMAL_BYTES = {"DECIMAL128": 16, "DECIMAL256": 32}
 
@@ -62,6 +68,33 @@ class PyArrow:
             for batch in reader:
                 writer.write_batch(batch)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+    def content(self, value: Any) -> Content:
+        """Return what writes a table as an Arrow IPC stream, some rows at a time."""
+        import pyarrow as pa
+
+        table = pa.RecordBatchReader.from_stream(value).read_all()
+        return lambda: self._written(table)
+
+    @staticmethod
+    def _written(table: Any) -> Iterator[bytes]:
+        import pyarrow as pa
+        from pyarrow import ipc
+
+        rows = max(1, PIECE_BYTES * table.num_rows // max(1, table.nbytes))
+        with io.BytesIO() as sink:
+
+            def taken() -> bytes:
+                piece = sink.getvalue()
+                sink.seek(0)
+                sink.truncate()
+                return piece
+
+            with ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+                for batch in table.to_batches(max_chunksize=rows):
+                    writer.write_batch(batch)
+                    yield taken()
+            yield taken()
 
     def stream(self, source: BinaryIO) -> Any:
         """Return a RecordBatchReader."""
@@ -181,6 +214,19 @@ def from_columns(columns: Mapping[str, object]) -> object:
 
 def write(value: object) -> bytes:
     """Return a table of any library as an Arrow IPC stream."""
+    return _library_for(value).write(value)
+
+
+def content(value: object) -> Content:
+    """Return what writes a table of any library as an Arrow IPC stream: with pyarrow some rows at a time, else as a whole."""
+    library = _library_for(value)
+    if isinstance(library, PyArrow):
+        return library.content(value)
+    written = library.write(value)
+    return lambda: (written,)
+
+
+def _library_for(value: object) -> ArrowLibrary:
     if type(value).__module__.startswith("polars."):  # its text is of a kind that not every other library can write
-        return Polars().write(value)
-    return installed().write(value)
+        return Polars()
+    return installed()

@@ -15,7 +15,7 @@ from folkmoot.algorithm.organizations import Named, Organization, address, addre
 from folkmoot.algorithm.proxy import Proxy
 from folkmoot.algorithm.table import Table
 from folkmoot.algorithm.tasks import Dependency, Subtask
-from folkmoot.algorithm.values import encode_input, encode_table
+from folkmoot.algorithm.values import encode_input, table_content
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1 import task_pb2
@@ -131,7 +131,7 @@ class Context:
         A table of pandas, polars or Arrow, or a dict of columns. It stays here, and stands when this run has completed; what was left
         under the name before is replaced then. Called again, the last one counts. DataframeNotAllowed if the task asks for none.
         """
-        return self._proxy.write_dataframe(encode_table(table))
+        return self._proxy.write_dataframe(table_content(table))
 
     @property
     def minimum_rows(self) -> int:

@@ -173,14 +173,15 @@ class Proxy:
 
         self._repeat(lambda: self._stub.WriteResult(requests(), wait_for_ready=True))
 
-    def write_dataframe(self, content: bytes) -> int:
-        """Leave a dataframe, an Arrow IPC stream, at the node; return its number of rows."""
-        digest = hashlib.sha256(content).digest()
+    def write_dataframe(self, content: Callable[[], Iterable[bytes]]) -> int:
+        """Leave a dataframe, an Arrow IPC stream, at the node as it is made; return its number of rows."""
 
         def requests() -> Iterator[pb.WriteDataframeRequest]:
-            for data in frames([content]):
+            digest = hashlib.sha256()
+            for data in frames(content()):
+                digest.update(data)
                 yield pb.WriteDataframeRequest(data=data)
-            yield pb.WriteDataframeRequest(digest=digest)
+            yield pb.WriteDataframeRequest(digest=digest.digest())
 
         return self._repeat(lambda: self._stub.WriteDataframe(requests(), wait_for_ready=True)).rows
 

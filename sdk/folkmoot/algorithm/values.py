@@ -15,6 +15,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -70,8 +71,8 @@ def encode(value: object, *, name: str = "result") -> Encoded:
     return Encoded(JSON_TYPE, _json_text(value, name).encode())
 
 
-def encode_table(value: object, *, name: str = "the dataframe") -> bytes:
-    """Return a table, or columns by name, as an Arrow IPC stream; NotSerializable if it is neither."""
+def table_content(value: object, *, name: str = "the dataframe") -> arrow.Content:
+    """Return what writes a table, or columns by name, as an Arrow IPC stream; NotSerializable if it is neither."""
     if isinstance(value, Mapping):
         try:
             value = arrow.from_columns(value)
@@ -83,7 +84,10 @@ def encode_table(value: object, *, name: str = "the dataframe") -> bytes:
         raise NotSerializable(
             f"{name} is no table of pandas, polars or Arrow, and no dict of columns: it is {type(value).__name__}"
         )
-    return _table_bytes(value, name)
+    if isinstance(value, Table):
+        return lambda: (value.ipc,)
+    with _writable(name):
+        return arrow.content(value)
 
 
 def decode(content_type: str, content: bytes) -> Any:
@@ -292,7 +296,13 @@ def _no_constant(constant: str) -> NoReturn:
 def _table_bytes(value: object, name: str) -> bytes:
     if isinstance(value, Table):
         return value.ipc
-    try:
+    with _writable(name):
         return arrow.write(value)
+
+
+@contextmanager
+def _writable(name: str) -> Iterator[None]:
+    try:
+        yield
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise NotSerializable(f"{name} cannot be written as a table: {error}") from error

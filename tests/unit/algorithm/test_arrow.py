@@ -4,6 +4,8 @@ import io
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import nanoarrow
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -125,3 +127,28 @@ def test_what_ends_a_read_reaches_who_asked_for_arrow():
 
     with pytest.raises(DataUnreadable):
         Table(fetch).arrow()
+
+
+def test_a_large_table_is_written_some_rows_at_a_time_and_anew_when_that_is_wanted():
+    table = pa.table({"age": range(2_000_000), "sex": ["f", "m"] * 1_000_000})
+    content = arrow.content(table)
+    pieces = list(content())
+    assert max(map(len, pieces)) <= 1.1 * arrow.PIECE_BYTES
+    assert pa.ipc.open_stream(b"".join(pieces)).read_all().equals(table)
+    assert list(content()) == pieces
+
+
+def test_a_stream_that_can_be_read_once_is_written_as_often_as_the_node_asks():
+    table = pa.table({"age": [1, 2]})
+    content = arrow.content(table.to_reader())
+    for _ in range(2):
+        assert pa.ipc.open_stream(b"".join(content())).read_all().equals(table)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_every_librarys_table_is_written(rows):
+    columns = {"age": [1, 2, 3][:rows]}
+    table = pa.table(columns, schema=pa.schema({"age": pa.int64()}))
+    frames = (table, table.to_pandas(), pl.from_arrow(table), nanoarrow.ArrayStream(table))
+    for frame in frames:
+        assert pa.ipc.open_stream(b"".join(arrow.content(frame)())).read_all().to_pydict() == columns

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from folkmoot.node import dataframe_records, records
@@ -253,3 +254,26 @@ def test_more_than_there_is_room_for_is_refused_however_small_it_is_packed():
     with pytest.raises(writer.Refused) as refused:
         stored(packed.getvalue(), most_bytes=100_000)
     assert refused.value.reason == "TOO_LARGE"
+
+
+def test_what_comes_in_crumbs_is_kept_in_groups_that_are_quick_to_read():
+    table, kept = pa.table({"age": range(400_000), "sex": ["f", "m"] * 200_000}), io.BytesIO()
+    crumbs = io.BytesIO()
+    with pa.ipc.new_stream(crumbs, table.schema) as made:
+        made.write_table(table, max_chunksize=100)
+    crumbs.seek(0)
+    assert writer.store(crumbs, kept, most_bytes=1 << 30)["rows"] == 400_000
+    file = pq.ParquetFile(pa.BufferReader(kept.getvalue()))
+    assert file.num_row_groups == 4
+    assert file.read().equals(table)
+
+
+def test_categories_that_change_from_batch_to_batch_are_kept():
+    content, kept = io.BytesIO(), io.BytesIO()
+    batches = [pa.record_batch({"sex": pa.array(values).dictionary_encode()}) for values in (["f", "m"], ["m", "x"])]
+    with pa.ipc.new_stream(content, batches[0].schema) as made:
+        for batch in batches:
+            made.write_batch(batch)
+    content.seek(0)
+    writer.store(content, kept, most_bytes=1 << 20)
+    assert pq.read_table(pa.BufferReader(kept.getvalue()))["sex"].to_pylist() == ["f", "m", "m", "x"]

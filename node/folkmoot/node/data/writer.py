@@ -8,11 +8,13 @@ write, no socket, and no more memory than `MEMORY_BYTES`. It ends with its paren
 3. At last it says one line of JSON on standard error: {"rows", "columns": [[name, type]]}, or {"reason", "message"}.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -23,6 +25,10 @@ from folkmoot.node.data.confinement import confine, forbid_network
 MEMORY_BYTES = 2 << 30
 MOST_COLUMNS = 2000
 LONGEST_NAME_BYTES = 256
+GROUP_ROWS, GROUP_BYTES = 1 << 17, 16 << 20
+"""A row group has so many rows, or takes so much: what comes in crumbs is read as fast as what came at once."""
+
+_PIPE_BYTES = 1 << 20
 
 
 class Refused(Exception):  # noqa: N818 - says what is wrong
@@ -38,6 +44,8 @@ def main() -> None:
     confine(parent=int(sys.argv[1]))
     forbid_network()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    with contextlib.suppress(OSError):  # the kernel may not have room for more
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     code = 1
     try:
         told = store(sys.stdin.buffer, sys.stdout.buffer, most_bytes=int(sys.argv[2]))
@@ -59,10 +67,12 @@ def store(source: BinaryIO, target: BinaryIO, *, most_bytes: int) -> dict[str, A
     reader = pa.ipc.open_stream(pa.PythonFile(source, mode="r"))
     schema = kept_schema(reader.schema)
     rows = 0
-    with pq.ParquetWriter(pa.PythonFile(target, mode="w"), schema, compression="zstd") as writer:
-        for batch in _bounded(reader, most_bytes):
-            writer.write_batch(pa.RecordBatch.from_arrays(_storage(batch), schema=schema))
-            rows += batch.num_rows
+    with pq.ParquetWriter(
+        pa.PythonFile(target, mode="w"), schema, compression="zstd", use_dictionary=_texts(schema)
+    ) as writer:
+        for group in _groups(_bounded(reader, most_bytes), schema):
+            writer.write_table(group)
+            rows += group.num_rows
     if source.read(1):
         raise Refused("MALFORMED", "there is something behind the end of the Arrow stream")
     return {"rows": rows, "columns": [[field.name, str(field.type)] for field in schema]}
@@ -91,6 +101,25 @@ def _bounded(reader: pa.RecordBatchReader, most_bytes: int) -> Iterator[pa.Recor
         if missing_bytes < 0:
             raise Refused("TOO_LARGE", f"the node has room for {most_bytes} bytes of this session's dataframe")
         yield batch
+
+
+def _groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Gather batches until they make a row group."""
+    gathered: list[pa.RecordBatch] = []
+    rows = size_bytes = 0
+    for batch in batches:
+        gathered.append(pa.RecordBatch.from_arrays(_storage(batch), schema=schema))
+        rows, size_bytes = rows + batch.num_rows, size_bytes + batch.nbytes
+        if rows >= GROUP_ROWS or size_bytes >= GROUP_BYTES:
+            yield pa.Table.from_batches(gathered, schema=schema)
+            gathered, rows, size_bytes = [], 0, 0
+    if gathered:
+        yield pa.Table.from_batches(gathered, schema=schema)
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    """The columns in which values come again and again; looking for that in numbers costs more than it saves."""
+    return [field.name for field in schema if not (pa.types.is_primitive(field.type) or pa.types.is_nested(field.type))]
 
 
 def _storage(batch: pa.RecordBatch) -> list[pa.Array]:
