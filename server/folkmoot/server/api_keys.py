@@ -116,16 +116,33 @@ def is_one(token: str) -> bool:
 def user_behind(connection: Connection, token: str, now: datetime) -> tuple[Caller, Row[Any]]:
     """Return the user for whom the bearer of a key acts, and the key's row; raise TOKEN_INVALID."""
     api_key_id, _, secret = token.removeprefix(PREFIX).partition("_")
-    users, organizations = tables.users, tables.organizations
     key = connection.execute(select(_KEYS).where(_KEYS.c.api_key_id == api_key_id)).one_or_none()
     if key is None or not compare_digest(key.secret_hash, secret_hash(secret)) or now >= key.expires_at:
-        raise token_invalid("The API key is not one of this server's, was deleted, or its time is over.")
+        raise _invalid()
+    return _acting(connection, key), key
+
+
+def user_of_key(connection: Connection, api_key_id: str, now: datetime) -> tuple[Caller, Row[Any]]:
+    """Return the same for a key that was shown before; raise TOKEN_INVALID if it has ended since."""
+    key = connection.execute(select(_KEYS).where(_KEYS.c.api_key_id == api_key_id)).one_or_none()
+    if key is None or now >= key.expires_at:
+        raise _invalid()
+    return _acting(connection, key), key
+
+
+def _invalid() -> FolkmootError:
+    return token_invalid("The API key is not one of this server's, was deleted, or its time is over.")
+
+
+def _acting(connection: Connection, key: Row[Any]) -> Caller:
+    """Return the user for whom a key acts, within what it may."""
+    users, organizations = tables.users, tables.organizations
     user = connection.execute(
         select(users, organizations.c.organization_id)
         .join(organizations, organizations.c.organization_account_id == users.c.organization_account_id)
         .where(users.c.user_id == key.user_id)
     ).one()
-    who = Caller(
+    return Caller(
         options.CALLER_USER,
         user_id=user.user_id,
         username=user.username,
@@ -134,7 +151,6 @@ def user_behind(connection: Connection, token: str, now: datetime) -> tuple[Call
         api_key_id=key.api_key_id,
         rules=restricted(rights.rules_of(connection, user), rights.read_rules(key.rules)),
     )
-    return who, key
 
 
 def restricted(users: frozenset[Rule], keys: frozenset[Rule]) -> frozenset[Rule]:

@@ -139,7 +139,9 @@ async def serve(
 
         watching = watchers.begin(core, dispatch, parts, version=RELEASE)
         options = (*SERVER_OPTIONS, *keepalive.ageing(config.max_connection_age_minutes * 60))
-        server = grpc.aio.server(interceptors=(Guard(core, callers, watching.observers),), options=options)
+        guard = Guard(core, callers, watching.observers)
+        dispatch.begin(guard.keep_watch())
+        server = grpc.aio.server(interceptors=(guard,), options=options)
         joining, attempts = Joining(core, possession), NodeAttempts(core)
         add_AuthServiceServicer_to_server(AuthService(core, setup, people, nonces, nodes), server)
         add_KeyServiceServicer_to_server(KeyService(core, possession, Vault(core)), server)

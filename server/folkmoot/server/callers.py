@@ -2,10 +2,11 @@
 
 A bearer shows an access token of a login, an access token of a node, or an API key. Rights are looked up at each call and
 remembered for a few seconds; whatever changes rights here has them looked up again at once, and other instances follow
-within those seconds. A stream that outlives the login that opened it ends with its next message.
+within those seconds. A stream outlives what let it in: whoever serves one asks for its caller as he is now, and is told of changes.
 """
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +24,7 @@ from folkmoot.v1 import options_pb2 as options
 
 REMEMBERED_FOR = timedelta(seconds=5)
 MOST_REMEMBERED = 10_000
+_USERS = (options.CALLER_USER, options.CALLER_ENROLLING_USER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +41,36 @@ class Callers:
         self._background = background
         self._tokens = tokens
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
-        self._standing: OrderedDict[str, datetime] = OrderedDict()
         self._forgotten = 0
+        self._told: list[Callable[[], None]] = []
 
     async def caller(self, token: str) -> Caller:
         """Return the bearer of a token, with what it may do now; raise TOKEN_INVALID."""
+        return await self._remembering(token, lambda now: self._find(token, now))
+
+    async def present(self, who: Caller) -> Caller:
+        """Return a caller with what it may do now; raise TOKEN_INVALID if the login or API key has ended by which it called."""
+        if who.kind not in _USERS:
+            return who
+        return await self._remembering(who.session_id or who.api_key_id, lambda now: self._again(who, now))
+
+    def on_changed(self, told: Callable[[], None]) -> None:
+        """Have it called whenever callers' rights are to be looked up again."""
+        self._told.append(told)
+
+    async def _remembering(self, name: str, find: Callable[[datetime], Awaitable[tuple[Caller, datetime]]]) -> Caller:
+        """Return the caller of that name, as `find` tells; it tells also until when that is good."""
         now = self._core.clock()
-        remembered = self._remembered.get(token)
+        remembered = self._remembered.get(name)
         if remembered is not None and now < remembered.until:
             return remembered.who
         forgotten = self._forgotten
-        who, ends = await self._find(token, now)
+        who, ends = await find(now)
         if forgotten == self._forgotten:  # else rights changed while they were looked up
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-            self._remembered[token] = _Remembered(who, min(now + REMEMBERED_FOR, ends))
+            self._remembered[name] = _Remembered(who, min(now + REMEMBERED_FOR, ends))
         return who
-
-    async def check_stands(self, who: Caller) -> None:
-        """Raise TOKEN_INVALID if the login, or the API key, by which a user called has ended since."""
-        name = who.session_id or who.api_key_id
-        now = self._core.clock()
-        if not name or now < self._standing.get(name, now):
-            return
-        forgotten = self._forgotten
-        if not await self._core.store.read(lambda connection: _stands(connection, who, now)):
-            raise token_invalid("The login was ended.")
-        if forgotten == self._forgotten:
-            if len(self._standing) >= MOST_REMEMBERED:
-                self._standing.popitem(last=False)
-            self._standing[name] = now + REMEMBERED_FOR
 
     def listening(self) -> AbstractContextManager[None]:
         """Follow what other instances of the server say about rights as long as this context lasts."""
@@ -82,8 +84,9 @@ class Callers:
     def forget_here(self) -> None:
         """Look every caller's rights up again, in this instance."""
         self._remembered.clear()
-        self._standing.clear()
         self._forgotten += 1
+        for told in self._told:
+            told()
 
     async def _find(self, token: str, now: datetime) -> tuple[Caller, datetime]:
         """Return who it is, and until when the token is good."""
@@ -92,11 +95,21 @@ class Callers:
         claims = self._tokens.read(token, now)
         if claims.kind != options.CALLER_USER:
             return await self._node_behind(claims), claims.expires_at
+        return await self._by_session(claims.session_id, now), claims.expires_at
+
+    async def _again(self, who: Caller, now: datetime) -> tuple[Caller, datetime]:
+        """Return who it is now, and until when that is good."""
+        if who.session_id:
+            return await self._by_session(who.session_id, now), now + REMEMBERED_FOR
+        key_id = who.api_key_id
+        found, key = await self._core.store.read(lambda connection: api_keys.user_of_key(connection, key_id, now))
+        return found, key.expires_at
+
+    async def _by_session(self, session_id: str, now: datetime) -> Caller:
         demands_totp = self._core.config.totp_is_required
-        who = await self._core.store.read(
-            lambda connection: _user_behind(connection, claims, now, demands_totp=demands_totp)
+        return await self._core.store.read(
+            lambda connection: _user_behind(connection, session_id, now, demands_totp=demands_totp)
         )
-        return who, claims.expires_at
 
     async def _by_api_key(self, token: str, now: datetime) -> tuple[Caller, datetime]:
         who, key = await self._core.store.read(lambda connection: api_keys.user_behind(connection, token, now))
@@ -113,14 +126,14 @@ class Callers:
         )
 
 
-def _user_behind(connection: Connection, claims: Claims, now: datetime, *, demands_totp: bool) -> Caller:
+def _user_behind(connection: Connection, session_id: str, now: datetime, *, demands_totp: bool) -> Caller:
     sessions, users, organizations, totp = tables.sessions, tables.users, tables.organizations, login_tables.totp
     row = connection.execute(
         select(users, organizations.c.organization_id, sessions.c.by_provider, totp.c.confirmed_at)
         .join(sessions, sessions.c.user_id == users.c.user_id)
         .join(organizations, organizations.c.organization_account_id == users.c.organization_account_id)
         .join(totp, totp.c.user_id == users.c.user_id, isouter=True)
-        .where(sessions.c.session_id == claims.session_id, sessions.c.expires_at > now)
+        .where(sessions.c.session_id == session_id, sessions.c.expires_at > now)
     ).one_or_none()
     if row is None:
         raise token_invalid("The login was ended.")
@@ -131,16 +144,6 @@ def _user_behind(connection: Connection, claims: Claims, now: datetime, *, deman
         username=row.username,
         organization_account_id=row.organization_account_id,
         organization_id=row.organization_id or "",
-        session_id=claims.session_id,
+        session_id=session_id,
         rules=frozenset() if is_enrolling else rights.rules_of(connection, row),
     )
-
-
-def _stands(connection: Connection, who: Caller, now: datetime) -> bool:
-    if who.api_key_id:
-        keys = login_tables.api_keys
-        found = select(keys.c.user_id).where(keys.c.api_key_id == who.api_key_id, keys.c.expires_at > now)
-    else:
-        sessions = tables.sessions
-        found = select(sessions.c.user_id).where(sessions.c.session_id == who.session_id, sessions.c.expires_at > now)
-    return connection.execute(found).first() is not None

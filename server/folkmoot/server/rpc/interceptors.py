@@ -24,6 +24,8 @@ from folkmoot.server.limits import Rates, Streams
 from folkmoot.server.observing import Ended, Observer
 from folkmoot.server.peers import address_of
 from folkmoot.server.rpc import aging
+from folkmoot.server.rpc.aging import Life
+from folkmoot.server.rpc.open_streams import OpenStreams, rights_are_others
 from folkmoot.transport import requests
 from folkmoot.transport.channel import TOKEN_METADATA_KEY
 from folkmoot.transport.status import abort, status_code
@@ -52,8 +54,12 @@ class Authentication(Protocol):
         """Return the bearer; raise TOKEN_INVALID."""
         ...
 
-    async def check_stands(self, who: Caller) -> None:
-        """Raise TOKEN_INVALID if the login by which a caller came has ended since."""
+    async def present(self, who: Caller) -> Caller:
+        """Return a caller as it is now; raise TOKEN_INVALID if the login by which it came has ended since."""
+        ...
+
+    def on_changed(self, told: Callable[[], None]) -> None:
+        """Have it told when something about rights has changed."""
         ...
 
 
@@ -83,6 +89,12 @@ class Guard(grpc.aio.ServerInterceptor):
         self._strangers = events.Strangers()
         self._rates = Rates(core.config.calls_per_second, core.config.call_burst, time.monotonic)
         self._streams = Streams(core.config.streams_per_caller)
+        self._open_streams = OpenStreams(self._check_still, core)
+        authentication.on_changed(self._open_streams.rights_changed)
+
+    async def keep_watch(self) -> None:
+        """End streams of those who may read them no more, until the server is about to stop."""
+        await self._open_streams.keep_watch()
 
     async def intercept_service(
         self,
@@ -131,12 +143,13 @@ class Guard(grpc.aio.ServerInterceptor):
             call = _Call(method, rpc, time.perf_counter(), is_stream=True)
             try:
                 answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
-                life = aging.life_seconds(method, self._core.config.max_connection_age_minutes * 60)
-                async with aclosing(answers), aclosing(aging.limited(answers, life)) as limited:
-                    async for message in limited:
-                        self._check_admitted(call)
-                        await self._authentication.check_stands(context.caller())
-                        yield message
+                life = Life(aging.life_seconds(method, self._core.config.max_connection_age_minutes * 60))
+                who = context.caller()
+                with self._open_streams.opened(who, method, life):
+                    async with aclosing(answers), aclosing(life.of(answers)) as limited:
+                        async for message in limited:
+                            await self._check_still(who, method)
+                            yield message
             except Exception as error:  # noqa: BLE001
                 await self._fail(call, error)
             self._log_end(call)
@@ -157,7 +170,7 @@ class Guard(grpc.aio.ServerInterceptor):
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
             context.authenticated(await self._authentication.caller(authorization.removeprefix(_BEARER)))
         self._count(call)
-        self._check_admitted(call)
+        self._check_admitted(context.caller(), call.method)
         access.check(context.caller(), rule, call.method)
         if call.is_stream and call.is_counted:
             end = self._streams.begin(limits.whose(context.caller(), call.context.peer()))
@@ -173,17 +186,23 @@ class Guard(grpc.aio.ServerInterceptor):
             call.is_counted = True
             self._rates.take(limits.whose(context.caller(), call.context.peer()))
 
-    def _check_admitted(self, call: _Call) -> None:
+    def _check_admitted(self, who: Caller, method: str) -> None:
         """Refuse a node that is admitted no more; only how that ended may it still read."""
-        who = context.caller()
-        if call.method != _LAST_WORD or who.kind != options.CALLER_NODE:
+        if method != _LAST_WORD or who.kind != options.CALLER_NODE:
             self._core.ledgers.check_admitted(who)
+
+    async def _check_still(self, who: Caller, method: str) -> None:
+        """Raise what ends a stream that the caller opened: it lasts longer than what let it in."""
+        self._check_admitted(who, method)
+        present = await self._authentication.present(who)
+        if present != who:
+            access.check(present, self._access.get(method), method)
+            raise rights_are_others()
 
     async def _checked(self, call: _Call, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Check a stream message by message, and that its sender still may send: streams last longer than what let them in."""
         async for message in messages:
-            self._check_admitted(call)
-            await self._authentication.check_stands(context.caller())
+            await self._check_still(context.caller(), call.method)
             requests.check(message)
             yield message
 
