@@ -63,14 +63,9 @@ class Users:
         wanted = replace(wanted, roles=tuple(sorted(wanted.roles)), email=wanted.email.lower(), created_at=now)
         await self._core.store.read(lambda connection: _check_may_create(connection, who, wanted))
         check_strength(password, *_own_data(wanted))
-        existing = await self._core.store.read(lambda connection: accounts.find_user(connection, wanted.user_id))
         async with self._passwords.slot():
-            if existing is not None:
-                known, known_hash = existing
-                is_same = replace(known, created_at=now) == wanted
-                if not (is_same and await self._passwords.matches(password, known_hash)):
-                    raise accounts.id_taken(wanted.user_id)
-                return await self._core.store.read(lambda connection: _seen(connection, wanted.user_id, now))
+            if (made := await self._made(wanted, password)) is not None:
+                return made
             hashed = await self._passwords.make(password)
         data = {
             "user_id": wanted.user_id,
@@ -80,15 +75,33 @@ class Users:
         }
         record = events.prepare(intent="user.create", data=data, now=now)
 
-        def operation(connection: Connection) -> Seen:
+        def operation(connection: Connection) -> Seen | None:
             _check_may_create(connection, rights.as_of_now(connection, who), wanted)
             if accounts.find_user(connection, wanted.user_id) is not None:
-                raise accounts.id_taken(wanted.user_id)
+                return None  # since a moment ago: the same was asked twice at once
             accounts.add_user(connection, wanted, hashed)
             record(connection)
             return Seen(wanted)
 
-        return await self._core.store.write(operation)
+        made = await self._core.store.write(operation)
+        if made is None:
+            async with self._passwords.slot():
+                made = await self._made(wanted, password)
+        if made is None:
+            raise accounts.id_taken(wanted.user_id)
+        return made
+
+    async def _made(self, wanted: User, password: str) -> Seen | None:
+        """Return the user if he was made before, with the same password; raise ID_TAKEN if he is another one."""
+        now = self._core.clock()
+        existing = await self._core.store.read(lambda connection: accounts.find_user(connection, wanted.user_id))
+        if existing is None:
+            return None
+        known, known_hash = existing
+        is_same = replace(known, created_at=wanted.created_at) == wanted
+        if not (is_same and await self._passwords.matches(password, known_hash)):
+            raise accounts.id_taken(wanted.user_id)
+        return await self._core.store.read(lambda connection: _seen(connection, wanted.user_id, now))
 
     async def find(self, wanted: Wanted, *, page_size: int, page_token: str) -> tuple[list[Seen], str]:
         """Return a page of the users that the caller may see, by name, and the token of the next one."""

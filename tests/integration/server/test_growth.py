@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, Engine, event
 
 from folkmoot.v1 import link_pb2 as link
@@ -14,6 +15,8 @@ from tests.integration.server.conftest import Hub
 from tests.integration.server.links import attached
 from tests.integration.server.sealed import task
 from tests.integration.server.test_payloads import put
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # whose plans do not depend on sizes
 
 GROWING = ("tasks", "task_dependencies", "runs", "run_logs", "deliveries", "peer_messages", "payloads", "events")
 IN_THEIR_ORDER = re.compile(r"ORDER BY (tasks|runs)\.position DESC\s+LIMIT")  # a page of a list stops when it is full

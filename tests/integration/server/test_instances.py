@@ -3,13 +3,9 @@
 import asyncio
 import dataclasses
 import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import grpc.aio
 import pytest
@@ -21,22 +17,19 @@ from folkmoot.server.config import Config
 from folkmoot.server.instances import SILENT_LOOKS, Watch
 from folkmoot.server.store import instance_rows
 from folkmoot.transport.status import error_from_rpc
-from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2, key_service_pb2, link_pb2
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import RunState
-from tests.builders import World, world
-from tests.integration.harness import CHEAP, Clock, Server, server, utc_now
+from tests.integration.harness import CHEAP, Server, server
 from tests.integration.server.conftest import Hub
 from tests.integration.server.links import Station, Stream, attached, hello
+from tests.integration.server.places import Place, first_instance
 from tests.integration.server.sealed import SealedTask, task
 from tests.integration.server.test_checks import ask, question
 from tests.polling import until
 from tests.postgresql import Cluster
 
 pytestmark = pytest.mark.needs_postgres
-
-COMMAND = "from folkmoot.server.cli import server; server()"
 
 
 @pytest.fixture(autouse=True)
@@ -45,70 +38,10 @@ def database() -> str:
     return "postgresql"
 
 
-@dataclass
-class Place:
-    """Where instances are: they share a data folder, as far as keys and certificates go, and a database."""
-
-    data: Path
-    database: str
-    lung: World
-    here: Hub
-
-    def hub(self, s: Server) -> Hub:
-        """Return what the hub is, at another instance."""
-        return dataclasses.replace(self.here, server=s)
-
-    @asynccontextmanager
-    async def instance(self, **settings: Any) -> AsyncIterator[Hub]:
-        """One more instance."""
-        async with server(self.data, database=self.database, **settings) as s:
-            yield self.hub(s)
-
-    @asynccontextmanager
-    async def process(self) -> AsyncIterator[tuple[Hub, asyncio.subprocess.Process]]:
-        """One more instance, in a process of its own."""
-        options = ("--data", self.data, "--database", self.database, "--listen", "127.0.0.1:0", "--log-level", "error")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", COMMAND, "start", *options, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        line = (await process.stdout.readline()).decode()
-        assert line.startswith("Serving on "), line
-        running: Any = SimpleNamespace(
-            address=line.removeprefix("Serving on ").strip(),
-            certificate_authority=(self.data / "tls" / "ca.pem").read_bytes(),
-            core=SimpleNamespace(clock=utc_now),
-        )
-        s = Server(running)
-        try:
-            yield self.hub(s), process
-        finally:
-            await s.channel.close()
-            if process.returncode is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-            await process.wait()
-
-    async def connection(self, hub: Hub, organization: str) -> str:
-        answer = await hub.server.admin.ListNodes(
-            admin.ListNodesRequest(genesis=self.lung.genesis), metadata=hub.admins["Alpha"].metadata
-        )
-        address = self.lung[organization].address
-        [node] = [node for node in answer.nodes if node.organization_id == address]
-        return admin.Connection.Name(node.connection).removeprefix("CONNECTION_")
-
-
 @pytest.fixture
 async def place(tmp_path: Path, postgresql: Cluster) -> AsyncIterator[Place]:
-    url = postgresql.url(str(tmp_path))
-    async with server(tmp_path / "data", database=url) as s:
-        lung = world(now=utc_now())
-        admins = await s.publish(lung)
-        researchers = {
-            name: await s.user(f"ada@{name.lower()}", admin.organization_account_id, ["Researcher"])
-            for name, admin in admins.items()
-        }
-        yield Place(tmp_path / "data", url, lung, Hub(s, lung, Clock(), admins, researchers))
+    async with first_instance(tmp_path / "data", postgresql.url(str(tmp_path))) as place:
+        yield place
 
 
 @pytest.fixture

@@ -151,35 +151,35 @@ async def test_runs_are_found_by_state_node_and_collaboration(hub: Hub) -> None:
     assert await found_runs(hub, genesis=bytes(32)) == []
 
 
-@pytest.mark.parametrize(
-    ("filters", "index"),
-    [
-        ({"image": "x"}, "ix_tasks_image_position"),
-        ({"study": "x"}, "ix_tasks_study_position"),
-        ({"label": "x"}, "task_labels"),
-        ({"user_id": "x"}, "ix_tasks_created_by_position"),
-        ({"session_id": "01a1fafe-0000-7000-8000-000000000000"}, "ix_tasks_session_id_position"),
-        ({"state": TaskState.TASK_STATE_RUNNING}, "ix_runs_open"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+SERVED_BY: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"image": "x"}, "ix_tasks_image_position"),
+    ({"study": "x"}, "ix_tasks_study_position"),
+    ({"label": "x"}, "task_labels"),
+    ({"user_id": "x"}, "ix_tasks_created_by_position"),
+    ({"session_id": "01a1fafe-0000-7000-8000-000000000000"}, "ix_tasks_session_id_position"),
+    ({"state": TaskState.TASK_STATE_RUNNING}, "ix_runs_open"),
 )
-async def test_a_filter_that_few_tasks_meet_is_served_by_its_index(
-    hub: Hub, filters: dict[str, Any], index: str
-) -> None:
+
+
+@pytest.mark.parametrize(
+    "database", ["sqlite"], indirect=True
+)  # PostgreSQL looks at sizes: it reads small tables whole
+async def test_a_filter_that_few_tasks_meet_is_served_by_its_index(hub: Hub) -> None:
     root = (await hub.server.root()).metadata
-    with statements() as seen:
-        await hub.tasks.ListTasks(pb.ListTasksRequest(**filters), metadata=root)
+    for filters, index in SERVED_BY:
+        with statements() as seen:
+            await hub.tasks.ListTasks(pb.ListTasksRequest(**filters), metadata=root)
 
-    def plan(connection: Connection) -> list[str]:
-        return [
-            row.detail
-            for statement, parameters in seen.items()
-            if "LIMIT" in statement and "FROM tasks" in statement
-            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        ]
+        def plan(connection: Connection, seen: dict[str, Any] = seen) -> list[str]:
+            return [
+                row.detail
+                for statement, parameters in seen.items()
+                if "LIMIT" in statement and "FROM tasks" in statement
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            ]
 
-    steps = await hub.server.running.core.store.read(plan)
-    assert any(index in step for step in steps), steps
+        steps = await hub.server.running.core.store.read(plan)
+        assert any(index in step for step in steps), steps
     sorts = any("TEMP B-TREE" in step for step in steps)
     assert not sorts or "state" in filters, steps  # of those that go on there are few, whatever is stored
     assert not any(step.startswith("SCAN") for step in steps), steps

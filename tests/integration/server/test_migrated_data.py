@@ -145,6 +145,7 @@ def test_database_of_a_later_release_is_refused_and_told_the_way_back(engine: En
         assert f"--to {migrate.newest()}" in refusal.value.message
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_database_of_the_previous_release_is_taken_over(tmp_path: Path):
     """A server of today on what the previous release's demo has left: people, ledger, tasks and events are all there."""
     stored = lzma.decompress((FIXTURES / f"server-{PREVIOUS_RELEASE}.db.xz").read_bytes())
