@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, insert, select, update
 
 from folkmoot.server import tasks
 from folkmoot.server.store import runs
@@ -111,14 +111,22 @@ def drop(connection: Connection, link_ids: Iterable[int], session_id: str, dataf
     enqueue(connection, told, touched)
 
 
-def may_have_reached(connection: Connection, link_id: int) -> set[str]:
-    """Return the runs that a node which is away may have been told of: those are not anybody else's to begin.
+def may_have_reached() -> ColumnElement[bool]:
+    """Meet runs that the node where they are placed, and which is away, may have been told of: they are nobody else's to begin.
 
     What it was sent, it may have journaled, whether or not its acknowledgement has arrived.
     """
-    sent = select(node_links.c.sent).where(node_links.c.link_id == link_id).scalar_subquery()
-    told = (deliveries.c.link_id == link_id, deliveries.c.kind == Kind.ASSIGN, deliveries.c.sequence <= sent)
-    return set(connection.scalars(select(deliveries.c.run_id).where(*told)))
+    sent = select(node_links.c.sent).where(node_links.c.link_id == run_table.c.link_id).correlate(run_table)
+    return (
+        exists()
+        .where(
+            deliveries.c.link_id == run_table.c.link_id,
+            deliveries.c.run_id == run_table.c.run_id,
+            deliveries.c.kind == Kind.ASSIGN,
+            deliveries.c.sequence <= sent.scalar_subquery(),
+        )
+        .correlate(run_table)
+    )
 
 
 # ---- acknowledged --------------------------------------------------------------------------------------------------

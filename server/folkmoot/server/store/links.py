@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, exists, func, insert, select, update
 
 from folkmoot.server.store import task_tables
 from folkmoot.server.store.prepared import Prepared
@@ -86,6 +86,16 @@ def admitted(connection: Connection, genesis: bytes, organization_ids: Iterable[
         for organization_id in organization_ids
         for row in _ADMITTED.rows(connection, {"genesis": genesis, "organization_id": organization_id})
     ]
+
+
+def of_organization(*, attached: bool) -> Select[int]:
+    """Return what selects the nodes of `of_organization` in `of_genesis`, admitted or not, that are attached, or are not."""
+    is_attached = and_(node_links.c.attached_at.is_not(None), node_links.c.away_since.is_(None))
+    return select(node_links.c.link_id).where(
+        node_links.c.organization_id == bindparam("of_organization"),
+        node_links.c.genesis == bindparam("of_genesis"),
+        is_attached if attached else ~is_attached,
+    )
 
 
 _IS_ADMITTED = Prepared(

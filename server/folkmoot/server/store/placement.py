@@ -17,13 +17,13 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, bindparam, literal_column, select
 
 from folkmoot.server import tasks
 from folkmoot.server.store import bindings, deliveries, links, runs, scratch
 from folkmoot.server.store.links import Link
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -114,11 +114,13 @@ def _lost(
 
 def relocate(connection: Connection, genesis: bytes, organization_id: str, touched: Touched) -> None:
     """Give the organization's runs that no node can have got to those that are there now, one by one."""
+    here = {"of_genesis": genesis, "of_organization": organization_id}
+    rows = _HOMELESS.rows(connection, here) + _NEVER_SENT.rows(connection, here)
+    if not rows:
+        return  # as nearly always when a node comes or goes: that must not cost a look at each of the organization's
     candidates = links.admitted(connection, genesis, [organization_id])
-    rows = list(connection.execute(_homeless(genesis, organization_id)))
-    if len(candidates) > 1:
-        rows += _never_sent(connection, candidates)
-    open_runs = _open_runs(connection, candidates) if rows else {}
+    rows = [row for row in rows if row.link_id is None or _may_leave(row, candidates)]
+    open_runs = _open_runs(connection, candidates)
     told = []
     for row in rows:
         spec = scratch.spec_of(row.chain)
@@ -133,36 +135,40 @@ def relocate(connection: Connection, genesis: bytes, organization_id: str, touch
     deliveries.assign(connection, told, touched)
 
 
-def _homeless(genesis: bytes, organization_id: str) -> Select[*tuple[Any, ...]]:
-    homeless = (run_table.c.organization_id == organization_id, IS_HOMELESS, run_table.c.genesis == genesis)
-    return _placeable().where(*homeless)
+def _may_leave(row: AnyRow, candidates: Iterable[Link]) -> bool:
+    """Tell whether a run may go from a node that does not know of it: not from one that is gone, nor if it is tied to it."""
+    is_at_one = row.link_id in {link.link_id for link in candidates}
+    return is_at_one and not bindings.is_tied(scratch.spec_of(row.chain))
 
 
-def _never_sent(connection: Connection, candidates: Iterable[Link]) -> list[AnyRow]:
-    """Return what is placed at nodes that are away and that these can't know of; what is tied to a node stays there."""
-    found = []
-    for link in candidates:
-        if link.link_id is None or link.attached:
-            continue
-        placed = (IS_OPEN, run_table.c.link_id == link.link_id, run_table.c.state == tasks.PENDING)
-        rows = connection.execute(_placeable().where(*placed)).all()
-        told = deliveries.may_have_reached(connection, link.link_id) if rows else set()
-        found += [row for row in rows if row.run_id not in told and not bindings.is_tied(scratch.spec_of(row.chain))]
-    return found
-
-
-def _placeable() -> Select[*tuple[Any, ...]]:
-    return (
-        select(
-            *runs.DECISIVE,
-            run_table.c.organization_id,
-            task_table.c.blocked,
-            task_table.c.job_id,
-            task_table.c.chain,
-        )
-        .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
-        .order_by(run_table.c.position)
+_PLACEABLE = (
+    select(
+        *runs.DECISIVE,
+        run_table.c.organization_id,
+        task_table.c.blocked,
+        task_table.c.job_id,
+        task_table.c.chain,
     )
+    .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
+    .order_by(run_table.c.position)
+)
+_HOMELESS = Prepared(
+    _PLACEABLE.where(
+        run_table.c.organization_id == bindparam("of_organization"),
+        run_table.c.genesis == bindparam("of_genesis"),
+        IS_HOMELESS,
+    )
+)
+_NEVER_SENT = Prepared(
+    _PLACEABLE.where(
+        IS_OPEN,
+        run_table.c.state + literal_column("0") == tasks.PENDING,  # SQLite must go by the nodes, not by all that waits
+        run_table.c.link_id.in_(links.of_organization(attached=False)),
+        ~deliveries.may_have_reached(),
+        links.of_organization(attached=True).exists(),
+    )
+)
+"""What is placed at nodes that are away and can't know of it, as long as others are there."""
 
 
 def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touched) -> list[tasks.Run]:
