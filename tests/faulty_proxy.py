@@ -1,4 +1,4 @@
-"""A proxy on TCP that harms connections as it is told: cuts one after so many bytes, or answers itself."""
+"""A proxy on TCP that harms connections as it is told: cuts them after so many bytes, slows them down, or answers itself."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 
 class FaultyProxy:
-    """What stands between two sides. A cut is done once."""
+    """What stands between two sides."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
@@ -14,9 +14,15 @@ class FaultyProxy:
         """Cut the next connection on which so many bytes have gone towards the target; None: none."""
         self.cut_after_bytes_down: int | None = None
         """The same for bytes that come from the target."""
+        self.cuts_again = False
+        """Cut every connection there, not only the next one."""
+        self.bytes_per_second: float | None = None
+        """How fast what comes from the target goes on; None: as fast as it can."""
         self.cuts = 0
         self.bytes_up = 0
         """How many bytes have gone towards the target in all."""
+        self.bytes_down = 0
+        """How many have come from there."""
         self._target_port = target_port
         self._answer = b""
         self._under_way: set[asyncio.Task[None]] = set()
@@ -64,18 +70,29 @@ class FaultyProxy:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
                 limit = self.cut_after_bytes_up if up else self.cut_after_bytes_down
-                if limit is not None and gone + len(data) >= limit:
-                    writer.write(data[: limit - gone])
-                    await writer.drain()
-                    self._forget_cut(up=up)
-                    return
+                is_cut = limit is not None and gone + len(data) >= limit
+                if limit is not None and is_cut:
+                    data = data[: limit - gone]
                 writer.write(data)
                 await writer.drain()
                 gone += len(data)
-                self.bytes_up += len(data) if up else 0
+                self._count(len(data), up=up)
+                if is_cut:
+                    self._forget_cut(up=up)
+                    return
+                if self.bytes_per_second and not up:
+                    await asyncio.sleep(len(data) / self.bytes_per_second)
+
+    def _count(self, size_bytes: int, *, up: bool) -> None:
+        if up:
+            self.bytes_up += size_bytes
+        else:
+            self.bytes_down += size_bytes
 
     def _forget_cut(self, *, up: bool) -> None:
         self.cuts += 1
+        if self.cuts_again:
+            return
         if up:
             self.cut_after_bytes_up = None
         else:

@@ -1,13 +1,15 @@
 """Payload transfer: envelopes of any size, in parts, resumed where they broke off, never limited by total time.
 
 `upload` returns when every part is durable at the server; `download` when every byte is at the sink. Both use at most a few frames
-of memory.
+of memory. A part is sent when the server has all of the one before it, which it keeps whatever becomes of the connection, and makes
+durable meanwhile: a cut at any byte costs one part at most.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -18,8 +20,8 @@ from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
 
-PARTS_AT_ONCE = 2
-"""While one part is made durable there, the next one is on its way: only one is, so that a cut costs that, and the one before at most."""
+if TYPE_CHECKING:
+    PartCall = grpc.aio.StreamUnaryCall[payload_service_pb2.UploadPartRequest, payload_service_pb2.UploadPartResponse]
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -46,85 +48,83 @@ async def upload(
 
     `metadata` gives the call metadata (the token) anew for every call. Raises RemoteError.
     """
-    begin = payload_service_pb2.ListMissingPartsRequest(envelope_digest=envelope_digest, size_bytes=source.size_bytes)
-    attempt, missing = 0, 0
+    wish = payload_service_pb2.ListMissingPartsRequest(envelope_digest=envelope_digest, size_bytes=source.size_bytes)
+    attempt = 0
     while True:
-        state = await retrying(lambda: stub.ListMissingParts(begin, metadata=metadata(), timeout=timeouts.CALL_SECONDS))
+        state = await retrying(lambda: stub.ListMissingParts(wish, metadata=metadata(), timeout=timeouts.CALL_SECONDS))
         if not state.missing_parts:
             return
-        if len(state.missing_parts) < missing:
-            attempt = 0
-        missing = len(state.missing_parts)
-        way = asyncio.Lock()
-        parts = (
-            _upload_part(stub, source, envelope_digest, number, state.part_size_bytes, metadata, way)
-            for number in state.missing_parts
-        )
+        calls: list[PartCall] = []
         try:
-            await _side_by_side(parts)
+            for number in state.missing_parts:
+                calls.append(stub.UploadPart(metadata=metadata()))
+                header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
+                await _send(calls[-1], header, source, state.part_size_bytes)
+                if len(calls) > 1:
+                    await _durable(calls.pop(0))
+                attempt = 0
+            await _durable(calls[0])
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             attempt += 1
             await asyncio.sleep(pause_after(attempt, error))
+        finally:
+            for call in calls:
+                call.cancel()
 
 
-async def _side_by_side(parts: Iterator[Coroutine[Any, Any, None]]) -> None:
-    """Upload parts, a few at a time; the first failure ends the others."""
-
-    async def send() -> None:
-        for part in parts:
-            await part
-
-    senders = [asyncio.create_task(send()) for _ in range(PARTS_AT_ONCE)]
-    try:
-        await asyncio.gather(*senders)
-    finally:
-        for sender in senders:
-            sender.cancel()
-        await asyncio.wait(senders)
-
-
-async def _upload_part(
-    stub: "payload_service_pb2_grpc.PayloadServiceAsyncStub",
-    source: Source,
-    envelope_digest: bytes,
-    number: int,
-    part_size_bytes: int,
-    metadata: Callable[[], Metadata],
-    way: asyncio.Lock,
-) -> None:
-    begin = number * part_size_bytes
-    end = min(begin + part_size_bytes, source.size_bytes)
+async def _send(call: "PartCall", header: payload_service_pb2.PartHeader, source: Source, part_size_bytes: int) -> None:
+    """Send a part; return when the server has all of it, as it says by the first metadata of its answer."""
+    begin = header.part_number * part_size_bytes
     digest = hashlib.sha256()
-
-    def read(offset: int) -> bytes:
-        data = source.read_at(offset, min(FRAME_BYTES, end - offset))
-        digest.update(data)
-        return data
+    frames = _read(source, begin, min(begin + part_size_bytes, source.size_bytes), digest.update)
 
     def stir() -> None:
         idle.reschedule(asyncio.get_running_loop().time() + timeouts.IDLE_SECONDS)
 
-    async with way, asyncio.timeout(timeouts.IDLE_SECONDS) as idle:
-        call = stub.UploadPart(metadata=metadata())
-        try:
-            header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
+    try:
+        async with asyncio.timeout(timeouts.IDLE_SECONDS) as idle, aclosing(frames):
             await call.write(payload_service_pb2.UploadPartRequest(header=header))
-            for offset in range(begin, end, FRAME_BYTES):
-                data = await asyncio.to_thread(read, offset)
+            async for data in frames:
                 await call.write(payload_service_pb2.UploadPartRequest(data=data))
                 stir()
             await call.write(payload_service_pb2.UploadPartRequest(digest=digest.digest()))
             await call.done_writing()
-        except asyncio.InvalidStateError:
-            pass  # The server has ended the call: awaiting it says why.
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INTERNAL:
-                raise
-            # The library's own words for a connection that broke while it was written to; it knows no better status then.
-            raise TimeoutError("the connection broke") from error
-    async with asyncio.timeout(timeouts.IDLE_SECONDS):
+    except asyncio.InvalidStateError:
+        pass  # The server has ended the call: awaiting it says why.
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.INTERNAL:
+            raise
+        # The library's own words for a connection that broke while it was written to; it knows no better status then.
+        raise TimeoutError("the connection broke") from error
+    async with asyncio.timeout(timeouts.DURABLE_SECONDS):
+        await call.initial_metadata()  # of a server that does not say so, with its answer
+        if call.done():
+            await call
+
+
+async def _durable(call: "PartCall") -> None:
+    async with asyncio.timeout(timeouts.DURABLE_SECONDS):
         await call
     failpoint("upload.part_sent")
+
+
+async def _read(source: Source, begin: int, end: int, note: Callable[[bytes], Any]) -> AsyncGenerator[bytes, None]:
+    """Yield frames of a source, each noted; the next one is read while one is sent."""
+
+    def read(offset: int) -> bytes:
+        data = source.read_at(offset, min(FRAME_BYTES, end - offset))
+        note(data)
+        return data
+
+    reading = asyncio.ensure_future(asyncio.to_thread(read, begin))
+    try:
+        for offset in range(begin, end, FRAME_BYTES):
+            data = await reading
+            if offset + FRAME_BYTES < end:
+                reading = asyncio.ensure_future(asyncio.to_thread(read, offset + FRAME_BYTES))
+            yield data
+    finally:
+        await asyncio.wait([reading])  # also when cancelled: a thread is at the source
 
 
 async def download(
@@ -147,7 +147,8 @@ async def download(
                     return
                 offset += len(message.data)
                 attempt = 0
-                yield message.data
+                if message.data:  # else a sign of life: the server waits for what it reads from
+                    yield message.data
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             attempt += 1
             await asyncio.sleep(pause_after(attempt, error))

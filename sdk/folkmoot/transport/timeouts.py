@@ -9,6 +9,12 @@ CALL_SECONDS = 30.0
 IDLE_SECONDS = 60.0
 """A payload stream in which not a byte moves."""
 
+DURABLE_SECONDS = 600.0
+"""From a part's last byte until the server says that it is durable: it may keep payloads in a bucket that is far away and slow."""
+
+SIGN_OF_LIFE_SECONDS = 10.0
+"""How often who waits for bytes of a payload is told that they are still to come."""
+
 KEEPALIVE_SECONDS = 30.0
 """How often an idle connection is probed."""
 

@@ -103,7 +103,7 @@ class BucketStore:
                     await writing
                     writing = loop.run_in_executor(None, part.append, frame)
                 await writing
-                check(part.size_bytes, part.digest)
+                await check(part.size_bytes, part.digest)
                 writing = loop.run_in_executor(self._threads, self._put, _object(digest, number), part)
                 await writing
             finally:

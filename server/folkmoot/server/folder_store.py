@@ -61,7 +61,7 @@ class FolderStore:
                 await writing
                 writing = loop.run_in_executor(self._threads, part.append, frame)
             await writing
-            check(part.size_bytes, part.digest)
+            await check(part.size_bytes, part.digest)
             writing = loop.run_in_executor(self._threads, part.publish)
             await writing
         finally:

@@ -5,7 +5,7 @@ uploads of the same part do each other no harm. It knows nothing of what they ar
 it is, the setting `payloads` says by a URL: a folder, or a bucket.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,8 @@ from folkmoot.trust import Source
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 
-Check = Callable[[int, bytes], None]
-"""Is told the size and the SHA-256 of what came, and raises if that is not right."""
+Check = Callable[[int, bytes], Awaitable[None]]
+"""Is told the size and the SHA-256 of what came, when all has come; raises if that is not right."""
 
 BUCKETS = ("s3", "gs", "az")
 

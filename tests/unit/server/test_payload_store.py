@@ -29,11 +29,11 @@ async def frames(*pieces: bytes, then: Exception | None = None) -> AsyncIterator
         raise then
 
 
-def accept(_size: int, _digest: bytes) -> None:
+async def accept(_size: int, _digest: bytes) -> None:
     pass
 
 
-def refuse(_size: int, _digest: bytes) -> None:
+async def refuse(_size: int, _digest: bytes) -> None:
     raise WrongError
 
 
@@ -79,7 +79,11 @@ class PayloadStoreConformance:
 
     async def test_what_came_is_checked_before_it_counts(self, store: PayloadStore) -> None:
         told: list[tuple[int, bytes]] = []
-        await store.write_part(DIGEST, 0, frames(b"ab", b"c"), lambda size, digest: told.append((size, digest)))
+
+        async def note(size: int, digest: bytes) -> None:
+            told.append((size, digest))
+
+        await store.write_part(DIGEST, 0, frames(b"ab", b"c"), note)
         assert told == [(3, hashlib.sha256(b"abc").digest())]
 
     async def test_a_part_that_is_refused_leaves_the_one_before(self, store: PayloadStore) -> None:

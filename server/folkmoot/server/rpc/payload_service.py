@@ -1,8 +1,11 @@
 """PayloadService: envelopes that are too large to ride along, part by part."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import grpc.aio
 from sqlalchemy import Connection
@@ -19,16 +22,19 @@ from folkmoot.server.store.task_tables import payloads as payload_table
 from folkmoot.server.usage import Fetched
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
-from folkmoot.transport.timeouts import IDLE_SECONDS
+from folkmoot.transport.timeouts import IDLE_SECONDS, SIGN_OF_LIFE_SECONDS
 from folkmoot.trust import BytesSource, EnvelopeRejected, Malformed, Source, inspect
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import payload_service_pb2 as payloads
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceServicer
 
+Answer = TypeVar("Answer")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 LARGEST_BYTES = 1 << 40
+READERS = 32
+"""Threads that wait for the store: of their own, so that a slow one keeps nobody else waiting."""
 
 
 class PayloadService(PayloadServiceServicer):
@@ -39,6 +45,9 @@ class PayloadService(PayloadServiceServicer):
         self._fetched = fetched
         self._store = store
         self._removals = removals
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="payload-readers")
+        self._finishing: defaultdict[bytes, set[asyncio.Task[None]]] = defaultdict(set)
+        """Parts of which all has come, by envelope."""
 
     # ---- up --------------------------------------------------------------------------------------------------------
 
@@ -61,13 +70,16 @@ class PayloadService(PayloadServiceServicer):
         return payloads.ListMissingPartsResponse(missing_parts=missing, part_size_bytes=PART_BYTES)
 
     async def _missing(self, digest: bytes, size_bytes: int) -> list[int]:
+        """Return which parts are to be sent; one that is all here, though its sender may not know it, is waited for."""
+        if finishing := self._finishing.get(digest):
+            await asyncio.wait(finishing)
         there = await self._store.parts(digest)
         return [number for number in range(part_count(size_bytes)) if number not in there]
 
     async def UploadPart(
-        self, request: AsyncIterator[payloads.UploadPartRequest], _rpc: Context
+        self, request: AsyncIterator[payloads.UploadPartRequest], rpc: Context
     ) -> payloads.UploadPartResponse:
-        part = _PartStream(request)
+        part = _PartStream(request, lambda: rpc.send_initial_metadata(()))
         try:
             await self._take(part)
         except FolkmootError:
@@ -86,12 +98,43 @@ class PayloadService(PayloadServiceServicer):
         if row.completed_at is not None:
             await part.drain()
             return
-        expected_bytes = part_bytes(row.size_bytes, number)
+        await self._finish(part, digest, asyncio.create_task(self._store_part(part, row, number)))
+        is_last = number == part_count(row.size_bytes) - 1  # of many, not each asks which ones are there
+        if is_last and not await self._missing(digest, row.size_bytes):
+            await self._complete(digest)
+
+    async def _finish(self, part: "_PartStream", digest: bytes, storing: "asyncio.Task[None]") -> None:
+        """Wait until a part is stored. If its sender goes when all of it is here, it is stored nevertheless."""
+        part.when_all_came = lambda: self._finishing[digest].add(storing)
+        storing.add_done_callback(lambda _: self._forget_finishing(digest, storing))
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            if not part.has_come:
+                storing.cancel()
+                await asyncio.wait([storing])
+            raise
+
+    def _forget_finishing(self, digest: bytes, storing: "asyncio.Task[None]") -> None:
+        self._finishing[digest].discard(storing)
+        if not self._finishing[digest]:
+            del self._finishing[digest]
+        if not storing.cancelled():
+            storing.exception()  # whoever sent it is told, if he is still there
+
+    async def _store_part(self, part: "_PartStream", row: AnyRow, number: int) -> None:
+        digest, expected_bytes = bytes(row.envelope_digest), part_bytes(row.size_bytes, number)
         await self._store.write_part(
             digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
         )
-        if not await self._missing(digest, row.size_bytes):
-            await self._complete(digest)
+        found = await self._row(digest)
+        if found is not None and found.deleted_at is None and not found.inline:
+            return
+        now = self._core.clock()
+        await self._core.store.write(lambda connection: removal_rows.came_too_late(connection, row, now=now))
+        self._removals.hurry()
+        if found is None or found.deleted_at is not None:
+            raise payload_rows.not_found(digest, "The upload was given up meanwhile; begin it again")
 
     async def _complete(self, digest: bytes) -> None:
         """Take a payload whose parts are all there for complete, if it is what its name says.
@@ -104,8 +147,12 @@ class PayloadService(PayloadServiceServicer):
         if row.completed_at is not None:
             return
         try:
-            place = await asyncio.to_thread(self._inspect, digest, row.size_bytes)
-        except (EnvelopeRejected, PayloadDamaged):
+            place = await self._in_reader(self._inspect, digest, row.size_bytes)
+        except FileNotFoundError as error:
+            raise payload_rows.not_found(digest, "The upload was given up meanwhile; begin it again") from error
+        except (EnvelopeRejected, PayloadDamaged) as error:
+            if isinstance(error, PayloadDamaged):
+                self._damaged(digest, error)
             await self._give_up(digest)
             raise
         now = self._core.clock()
@@ -134,6 +181,9 @@ class PayloadService(PayloadServiceServicer):
         if inspected.digest != digest:
             raise EnvelopeRejected("the parts make up another envelope than they were named for")
         return Place.of(inspected)
+
+    async def _in_reader(self, work: Callable[..., Answer], *arguments: object) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
 
     async def _row(self, digest: bytes) -> AnyRow | None:
         return await self._core.store.read(lambda connection: payload_rows.find(connection, digest))
@@ -166,9 +216,26 @@ class PayloadService(PayloadServiceServicer):
                 raise self._damaged(digest, error) from error
 
     async def _counted(self, source: Source, offset: int) -> AsyncIterator[bytes]:
-        async for data in _frames(source, offset):
+        async for data in self._frames(source, offset):
             self._fetched.count(_organization(), len(data))
             yield data
+
+    async def _frames(self, source: Source, offset: int) -> AsyncIterator[bytes]:
+        """Yield frames from an offset on; the next one is read while one is sent. An empty one says: it is still to come."""
+        reading = asyncio.ensure_future(self._in_reader(source.read_at, offset, FRAME_BYTES))
+        try:
+            while True:
+                while not (await asyncio.wait([reading], timeout=SIGN_OF_LIFE_SECONDS))[0]:
+                    yield b""
+                if not (frame := await reading):
+                    return
+                offset += len(frame)
+                reading = asyncio.ensure_future(self._in_reader(source.read_at, offset, FRAME_BYTES))
+                yield frame
+        finally:
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.exception()  # nobody waits for that frame any more
 
     async def _readable(self, digest: bytes) -> AnyRow:
         row = await self._row(digest)
@@ -184,18 +251,6 @@ class PayloadService(PayloadServiceServicer):
         return error
 
 
-async def _frames(source: Source, offset: int) -> AsyncIterator[bytes]:
-    """Yield frames from an offset on; the next one is read while one is sent."""
-    reading = asyncio.ensure_future(asyncio.to_thread(source.read_at, offset, FRAME_BYTES))
-    try:
-        while frame := await reading:
-            offset += len(frame)
-            reading = asyncio.ensure_future(asyncio.to_thread(source.read_at, offset, FRAME_BYTES))
-            yield frame
-    finally:
-        await asyncio.wait([reading])
-
-
 def _organization() -> str:
     organization_id = context.caller().organization_id
     if not organization_id:
@@ -207,9 +262,15 @@ def _organization() -> str:
 class _PartStream:
     """The messages of one UploadPart: a header, bytes, the digest of the bytes. Silence ends it, duration doesn't."""
 
-    def __init__(self, messages: AsyncIterator[payloads.UploadPartRequest]) -> None:
+    def __init__(
+        self, messages: AsyncIterator[payloads.UploadPartRequest], say_that_all_came: Callable[[], Awaitable[None]]
+    ) -> None:
         self._messages = messages
+        self._say_that_all_came = say_that_all_came
         self._digest = b""
+        self.has_come = False
+        """Whether all of it is here, and what its sender says it is."""
+        self.when_all_came: Callable[[], None] = lambda: None
 
     async def header(self) -> payloads.PartHeader:
         message = await self._next()
@@ -230,12 +291,16 @@ class _PartStream:
                 raise Malformed(f"A frame has at most {FRAME_BYTES} bytes, a part {PART_BYTES}")
             yield message.data
 
-    def check(self, size_bytes: int, digest: bytes, expected_bytes: int) -> None:
-        """Raise MALFORMED unless the part is as long as it must be and what its sender says it is."""
+    async def check(self, size_bytes: int, digest: bytes, expected_bytes: int) -> None:
+        """Raise MALFORMED unless the part is as long as it must be and what its sender says it is; else tell him that it came."""
         if size_bytes != expected_bytes:
             raise Malformed(f"The part has {size_bytes} bytes, and must have {expected_bytes}")
         if digest != self._digest:
             raise Malformed("The part's bytes are not those that its digest names")
+        self.has_come = True
+        self.when_all_came()
+        with suppress(asyncio.InvalidStateError, grpc.aio.BaseError, grpc.RpcError):  # he may be gone
+            await self._say_that_all_came()
 
     async def drain(self) -> None:
         """Read what still comes of the part: a call that is answered earlier looks to its sender like a fault of gRPC."""

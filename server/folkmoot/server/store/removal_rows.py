@@ -20,6 +20,7 @@ from folkmoot.server.store.task_tables import (
     IS_OPEN,
     IS_TO_REMOVE,
     IS_UNNAMED,
+    AnyRow,
     deleted_tasks,
     payloads,
     peer_messages,
@@ -210,6 +211,18 @@ def unnamed_since(connection: Connection, before: datetime) -> list[bytes]:
 def _unnamed(connection: Connection, before: datetime, condition: ColumnElement[bool]) -> list[bytes]:
     found = select(payloads.c.envelope_digest).where(IS_UNNAMED, payloads.c.created_at < before, condition)
     return [bytes(digest) for digest in connection.scalars(found)]
+
+
+def came_too_late(connection: Connection, begun: AnyRow, *, now: datetime) -> None:
+    """See to it that a part goes that came when its upload had been given up, or what it is of had been sent along."""
+    here = payloads.c.envelope_digest == begun.envelope_digest
+    in_row = payloads.c.envelope.is_not(None)
+    row = connection.execute(select(payloads.c.deleted_at, in_row.label("inline")).where(here)).one_or_none()
+    if row is None:
+        left = {column.name: getattr(begun, column.name) for column in payloads.c if column is not payloads.c.envelope}
+        connection.execute(payloads.insert().values(left | {"deleted_at": now, "remove_at": now}))
+    elif row.inline or row.deleted_at is not None:
+        connection.execute(update(payloads).where(here).values(remove_at=now))
 
 
 def abandon(connection: Connection, digest: bytes, before: datetime, *, now: datetime, quota: Quota) -> bool:
