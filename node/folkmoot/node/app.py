@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -65,6 +65,9 @@ from folkmoot.trust import (
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import Isolation
+
+if TYPE_CHECKING:
+    from folkmoot.node.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -125,6 +128,8 @@ class RunningNode:
     """A node at work."""
 
     stations: Sequence[RunningStation]
+    metrics_address: str = ""
+    """Where Prometheus reads metrics, host:port; empty: nowhere."""
 
     async def attached(self) -> None:
         """Wait until every station has a session with its server; raise what a station can't go on with."""
@@ -163,20 +168,36 @@ async def serve(config: NodeConfig, *, runtime: MakeRuntime = make_runtime) -> A
     obey_environment()
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_process(config.state_directory))
+        metrics, metrics_address = _serve_metrics(config.metrics_listen, stack)
         running = [
-            await stack.enter_async_context(_run_station(config, block, runtime)) for block in config.collaboration
+            await stack.enter_async_context(_run_station(config, block, runtime, metrics))
+            for block in config.collaboration
         ]
         await stack.enter_async_context(serve_people(running, config.state_directory, utc_now()))
-        yield RunningNode(running)
+        yield RunningNode(running, metrics_address)
+
+
+def _serve_metrics(listen: str, stack: AsyncExitStack) -> "tuple[Metrics | None, str]":
+    """Serve metrics until the stack ends, where node.toml says; return them, and the address with the port that was taken."""
+    if not listen:
+        return None, ""
+    from folkmoot.node.metrics import Metrics
+
+    metrics = Metrics()
+    stack.push_async_callback(metrics.close)
+    address = metrics.serve(listen)
+    log.info("metrics.served", address=address)
+    return metrics, address
 
 
 @asynccontextmanager
 async def _run_station(
-    config: NodeConfig, block: CollaborationConfig, make: MakeRuntime
+    config: NodeConfig, block: CollaborationConfig, make: MakeRuntime, metrics: "Metrics | None"
 ) -> AsyncIterator[RunningStation]:
     """One station, from its files to its link; at the end it says goodbye and lets go of what runs."""
     async with AsyncExitStack() as stack:
         station = _open_station(config, block)
+        station.metrics = metrics
         if station.tracer is not None:
             stack.push_async_callback(asyncio.to_thread, station.tracer.close)
         stack.push_async_callback(station.journal.close)
@@ -184,6 +205,8 @@ async def _run_station(
         proxy = Proxy()
         runtime = make(block, config.runtime_directory, station.node_id, proxy)
         link = Link(station.connection, wire=block.link)
+        if metrics is not None:
+            metrics.watch(station, link)
         scratch = Scratch(station.directory / "scratch")
         disk = Disk(station.directory, reserve_bytes=config.reserve_disk_bytes)
         executor = Executor(

@@ -147,6 +147,12 @@ class NodeConfig:
     traces: Annotated[
         str, Setting("where traces go by OpenTelemetry's protocol, http://host:4317 or https://; empty: nowhere")
     ] = ""
+    metrics_listen: Annotated[
+        str,
+        Setting(
+            "where Prometheus reads metrics, host:port, without TLS or password: a loopback address; empty: nowhere"
+        ),
+    ] = ""
     reserve_disk_bytes: Annotated[
         int, Setting("bytes that stay free on the disk of state_directory: with less, no run starts", minimum=0)
     ] = 2 << 30

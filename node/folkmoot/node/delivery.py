@@ -41,6 +41,8 @@ async def deliver(station: Station, record: RunRecord) -> None:
     failpoint("node.result.commit_journaled")
     if station.tracer is not None:
         record_run(station.tracer, record, committed_at=now.timestamp())
+    if station.metrics is not None:
+        station.metrics.delivered(station, record)
 
 
 async def _commit_at_last(station: Station, record: RunRecord) -> None:

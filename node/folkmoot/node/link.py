@@ -88,6 +88,14 @@ class Link:
         self._outgoing: asyncio.Queue[NodeFrame] = asyncio.Queue()
         self._is_attached = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._ended_sessions = 0
+        self.failures = 0
+        """Sessions that broke, or could not begin."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that have begun."""
+        return self._ended_sessions + self._is_attached.is_set()
 
     @property
     def is_attached(self) -> bool:
@@ -122,6 +130,8 @@ class Link:
                 # One server can send what nobody foresees; the node goes on, and with it its other collaborations.
                 log.exception("node.link_fault")
                 error = Gone("the server sent what can't be taken in")
+            self.failures += 1
+            self._ended_sessions += self._is_attached.is_set()
             attempt = 1 if self._is_attached.is_set() else attempt + 1
             self._is_attached.clear()
             if isinstance(error, FolkmootError) and error.reason in TURNED_AWAY:

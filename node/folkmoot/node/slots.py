@@ -26,6 +26,11 @@ class Slots:
         """Slots that nobody holds."""
         return self._free
 
+    @property
+    def awaited(self) -> int:
+        """How many wait for a slot."""
+        return sum(not granted.done() for *_, granted in self._waiting)
+
     async def take(self, task_id: str) -> None:
         """Wait for a slot; the oldest task is served first."""
         if self._free and not self._waiting:

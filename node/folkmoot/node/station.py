@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -74,6 +74,9 @@ from folkmoot.v1.ledger_pb2 import Encryption
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.signed_pb2 import Signed
 
+if TYPE_CHECKING:
+    from folkmoot.node.metrics import Metrics
+
 Signer: TypeAlias = Callable[[EnvelopeContext], PublicKey]
 """Who may have signed an envelope, by what it says of itself."""
 
@@ -105,6 +108,8 @@ class Station:
     """Where the organization's key can be had too; only with the vault secret."""
     tracer: Tracer | None = None
     """Where spans of runs go; None: nowhere."""
+    metrics: "Metrics | None" = None
+    """What counts runs; None: nothing."""
     now: Callable[[], datetime] = utc_now
     random: Callable[[int], bytes] = os.urandom
     moved: Signal = field(default_factory=Signal)

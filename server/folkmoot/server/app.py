@@ -137,7 +137,8 @@ async def serve(
         dispatch.begin(uploads.keep_tidy(core, payloads, removals))
         dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
 
-        watching = watchers.begin(core, dispatch, parts, version=RELEASE)
+        health = Health(core, SERVICES, payloads.check)
+        watching = watchers.begin(core, dispatch, health, parts, version=RELEASE)
         options = (*SERVER_OPTIONS, *keepalive.ageing(config.max_connection_age_minutes * 60))
         guard = Guard(core, callers, watching.observers)
         dispatch.begin(guard.keep_watch())
@@ -162,7 +163,6 @@ async def serve(
         add_TaskServiceServicer_to_server(TaskService(core, dispatch, removals), server)
         add_SessionServiceServicer_to_server(SessionService(DataSessions(core, dispatch)), server)
         add_PayloadServiceServicer_to_server(PayloadService(core, payloads, removals, dispatch.fetched), server)
-        health = Health(core, SERVICES, payloads.check)
         await health.begin(server)
         dispatch.begin(health.keep())
         if config.reflection:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from folkmoot.server import events
+from folkmoot.server import context, events
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.joining import check_member
@@ -49,7 +49,7 @@ class NodeAttempts:
         self._core = core
         self._places = Places()
 
-    async def submit(self, signed: Signed, *, peer: str) -> datetime:
+    async def submit(self, signed: Signed) -> datetime:
         """Store an attempt; return from when on it is forgotten. The same again gives the first answer.
 
         Raises MALFORMED, COLLABORATION_NOT_FOUND, NOT_A_MEMBER, JOIN_PENDING, NAME_TAKEN, LEDGER_ENTRY_INVALID, TOO_MANY.
@@ -65,7 +65,7 @@ class NodeAttempts:
         known = await self._core.store.read(lambda connection: _find(connection, state.genesis, node_id, now))
         if known is not None and known.claim == signed:
             return known.expires_at
-        self._places.count(place_of(peer), now)
+        self._places.count(place_of(context.origin()), now)
         who = Caller(options.CALLER_ANYONE, node_id=node_id, organization_id=claim.organization_id)
         record = events.prepare(
             intent="node_attempt.submit", caller=who, data={"node_id": node_id}, now=now, genesis=state.genesis

@@ -98,6 +98,11 @@ class Config:
         int, "How many calls one of them may make at once, after a while of silence.", Between(1, 1e9)
     ] = 10_000
     streams_per_caller: Annotated[int, "Most streams that one of them may have open; 0: any.", Between(0, 1e6)] = 1000
+    trusted_proxies: Annotated[
+        str,
+        "Proxies in front of this server that may say where a call comes from (x-forwarded-for), as addresses or networks with"
+        " commas; empty: nobody may.",
+    ] = ""
     max_connection_age_minutes: Annotated[
         float,
         "When nodes and clients are asked to connect again, so that they spread over the instances; 0: never.",

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from folkmoot.server.peers import networks
 from folkmoot.transport.channel import is_loopback
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
@@ -85,6 +86,13 @@ def _listening(config: "Config") -> None:
             raise wrong("certificate_names", f"'{name}' is no name or address: write hub.example.org, 192.0.2.7")
 
 
+def _proxies(config: "Config") -> None:
+    try:
+        networks(config.trusted_proxies)
+    except ValueError as error:
+        raise wrong("trusted_proxies", f"{error}: write addresses or networks, 10.0.0.7, 2001:db8::/64") from error
+
+
 def _waker(config: "Config") -> None:
     if config.waker not in WAKERS and not (config.waker.startswith(BROKERS) and _url(config.waker).hostname):
         raise wrong("waker", f"it is none of {', '.join(filter(None, WAKERS))} and amqp://user@host")
@@ -124,7 +132,7 @@ def _provider(config: "Config") -> None:
         raise wrong("oidc_issuer", f"'{config.oidc_issuer}' is no https address")
 
 
-_RULES: tuple[Callable[[Any], None], ...] = (_listening, _waker, _addresses, _mail, _provider)
+_RULES: tuple[Callable[[Any], None], ...] = (_listening, _proxies, _waker, _addresses, _mail, _provider)
 
 
 def _url(text: str) -> SplitResult:

@@ -2,7 +2,8 @@
 
 Every service needs the database; PayloadService needs the payload store, too. A load balancer asks grpc.health.v1 by the
 service's name, and by the empty name for the server as a whole, which is as healthy as its database. While the server
-drains nothing is healthy.
+drains nothing is healthy. What carries wake-ups to other instances makes things slower when it is away, and nothing else:
+then everything is served on, and the log and the metrics say that it is missing.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ STORE_LOOKED_EVERY_SECONDS = 30.0
 """A bucket is asked less often: what is asked of it is paid for. While it is out of reach it is asked as often as the database."""
 WHOLE_SERVER = ""
 PAYLOAD_SERVICE = "folkmoot.v1.PayloadService"
-DATABASE, PAYLOAD_STORE = "database", "payload store"
+DATABASE, PAYLOAD_STORE, WAKER = "database", "payload_store", "waker"
 
 Probe = Callable[[], Awaitable[object]]
 """Raises, or does not come back, when something is out of reach."""
@@ -37,10 +38,16 @@ class Health:
         self._probes: Mapping[str, Probe] = {
             DATABASE: lambda: core.store.read(lambda connection: connection.execute(select(literal(1))).all()),
             PAYLOAD_STORE: payload_store,
+            WAKER: self._reach_others,
         }
         self._missing: frozenset[str] = frozenset()
         self._looking = asyncio.Lock()
         self._store_looked_at = time.monotonic()  # when the server started
+
+    @property
+    def dependencies(self) -> Mapping[str, bool]:
+        """Whether each thing that the server needs was there when it was looked at last."""
+        return {name: name not in self._missing for name in self._probes}
 
     async def begin(self, server: grpc.aio.Server) -> None:
         """Answer from now on; all is well until it is found not to be."""
@@ -51,10 +58,10 @@ class Health:
         """Look every few seconds, until the server is about to stop."""
         while not self._core.draining.is_set():
             is_due = time.monotonic() - self._store_looked_at >= STORE_LOOKED_EVERY_SECONDS
-            await self.look([DATABASE, PAYLOAD_STORE] if is_due or self._missing else [DATABASE])
+            await self.look([DATABASE, PAYLOAD_STORE, WAKER] if is_due or self._missing else [DATABASE, WAKER])
             await self._core.pause(LOOKED_EVERY_SECONDS)
 
-    async def look(self, names: Sequence[str] = (DATABASE, PAYLOAD_STORE)) -> None:
+    async def look(self, names: Sequence[str] = (DATABASE, PAYLOAD_STORE, WAKER)) -> None:
         """Look at what services need; tell who asks or watches."""
         async with self._looking:
             await self._look(names)
@@ -75,6 +82,12 @@ class Health:
     async def drain(self) -> None:
         """Say that nothing is served any more; from now on nothing else is said."""
         await self._servicer.enter_graceful_shutdown()
+
+    async def _reach_others(self) -> None:
+        if not self._core.waker.is_connected:
+            raise ConnectionError(
+                "what carries wake-ups to other instances can't be reached; it is tried again by itself"
+            )
 
     async def _is_missing(self, name: str) -> bool:
         try:

@@ -76,9 +76,9 @@ class Streams:
             del self._open[whose]
 
 
-def whose(caller: Caller, peer: str) -> str:
+def whose(caller: Caller, origin: str) -> str:
     """Return under which name a caller is counted: his own, or his address if nobody knows him."""
-    return caller.created_by or place_of(peer)
+    return caller.created_by or place_of(origin)
 
 
 def _rate_limited(wait: timedelta) -> FolkmootError:

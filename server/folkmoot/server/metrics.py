@@ -8,19 +8,19 @@ their sum.
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, func, select
 
 from folkmoot.server import event_chain
-from folkmoot.server.config_rules import host_and_port
 from folkmoot.server.core import Core
 from folkmoot.server.dispatch import Dispatch
+from folkmoot.server.health import Health
 from folkmoot.server.observing import Ended
 from folkmoot.server.store.tables import IS_UNCHAINED, events, usage
 from folkmoot.server.store.task_tables import IS_OPEN, runs
-from folkmoot.trust.errors import FolkmootError
-from folkmoot.v1 import errors_pb2
+from folkmoot.server.tasks import TERMINAL
+from folkmoot.transport.metrics import Exposition, Metric, counter, gauge
 from folkmoot.v1.task_pb2 import RunState
 
 if TYPE_CHECKING:
@@ -28,16 +28,10 @@ if TYPE_CHECKING:
 
 LOOKED_FOR_SECONDS = 10.0
 """How long a scrape waits for the database, before it goes without."""
+OPEN_STATES = tuple(
+    state for state in RunState.values() if state not in TERMINAL and state != RunState.RUN_STATE_UNSPECIFIED
+)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric: its name as Prometheus knows it, what it says, by what it is told apart."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
 
 
 CALLS = Metric("folkmoot_calls_total", "Calls that have ended, by method and status code.", ("method", "code"))
@@ -45,6 +39,9 @@ CALL_SECONDS = Metric(
     "folkmoot_call_seconds", "How long calls took, by method; streams while they lasted.", ("method",)
 )
 NODES_ATTACHED = Metric("folkmoot_nodes_attached", "Nodes that are attached to this instance.")
+DEPENDENCY_UP = Metric(
+    "folkmoot_dependency_up", "Whether what this instance needs was there when it last looked.", ("dependency",)
+)
 STORE_QUEUED = Metric("folkmoot_store_queued", "Operations that wait for a thread of the store.", ("lane",))
 RUNS_OPEN = Metric("folkmoot_runs_open", "Runs that have not ended, by state; of the whole database.", ("state",))
 RUNS_ENDED = Metric("folkmoot_runs_ended_total", "Runs that have ended; of the whole database.")
@@ -57,6 +54,7 @@ METRICS = (
     CALLS,
     CALL_SECONDS,
     NODES_ATTACHED,
+    DEPENDENCY_UP,
     STORE_QUEUED,
     RUNS_OPEN,
     RUNS_ENDED,
@@ -82,13 +80,15 @@ class _Found:
 
 
 def _look(connection: Connection) -> _Found:
-    by_state = connection.execute(select(runs.c.state, func.count()).where(IS_OPEN).group_by(runs.c.state))
+    by_state = dict.fromkeys(OPEN_STATES, 0)  # a state that nobody is in is told, too: a series that ends is no zero
+    for state, number in connection.execute(select(runs.c.state, func.count()).where(IS_OPEN).group_by(runs.c.state)):
+        by_state[state] = number
     columns = usage.c.runs_asked_for, usage.c.run_milliseconds, usage.c.bytes_stored, usage.c.bytes_fetched
     used = connection.execute(select(*(func.coalesce(func.sum(column), 0) for column in columns))).one()
     ended, milliseconds, stored, fetched = (int(number) for number in used)
     waiting = connection.execute(select(func.count()).select_from(events).where(IS_UNCHAINED)).scalar_one()
     return _Found(
-        open_runs={RunState.Name(state).removeprefix("RUN_STATE_"): number for state, number in by_state},
+        open_runs={RunState.Name(state).removeprefix("RUN_STATE_"): number for state, number in by_state.items()},
         runs_ended=ended,
         run_milliseconds=milliseconds,
         bytes_stored=stored,
@@ -101,24 +101,15 @@ def _look(connection: Connection) -> _Found:
 class Metrics:
     """The metrics of one server. Observes calls; serves all of it on a port of its own."""
 
-    def __init__(self, core: Core, dispatch: Dispatch, *, version: str) -> None:
-        try:
-            import prometheus_client
-        except ImportError as error:
-            raise _lacking() from error
+    def __init__(self, core: Core, dispatch: Dispatch, health: Health, *, version: str) -> None:
         self._core = core
         self._dispatch = dispatch
+        self._health = health
         self._loop = asyncio.get_running_loop()
-        self._registry = prometheus_client.CollectorRegistry()
-        self._calls = prometheus_client.Counter(CALLS.name, CALLS.help, CALLS.labels, registry=self._registry)
-        self._seconds = prometheus_client.Histogram(
-            CALL_SECONDS.name, CALL_SECONDS.help, CALL_SECONDS.labels, buckets=BUCKETS, registry=self._registry
-        )
-        build = prometheus_client.Gauge(BUILD.name, BUILD.help, BUILD.labels, registry=self._registry)
-        build.labels(version).set(1)
-        prometheus_client.ProcessCollector(registry=self._registry)
-        self._registry.register(self)
-        self._server: Any = None
+        self._exposition = Exposition(BUILD, version)
+        self._calls = self._exposition.counter(CALLS)
+        self._seconds = self._exposition.histogram(CALL_SECONDS, BUCKETS)
+        self._exposition.ask(self)
 
     def ended(self, call: Ended) -> None:
         """Count a call."""
@@ -126,22 +117,12 @@ class Metrics:
         self._seconds.labels(call.method).observe(call.seconds)
 
     def serve(self, listen: str) -> str:
-        """Serve on host:port, in a thread; return host:port, with the port that was taken."""
-        import prometheus_client
-
-        host, port = host_and_port(listen)
-        try:
-            self._server, _ = prometheus_client.start_http_server(port, host, registry=self._registry)
-        except OSError as error:
-            text = f"the address {listen} can't be listened on: {error}"
-            raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, f"metrics_listen: {text}") from error
-        return f"{host}:{self._server.server_port}"
+        """Serve on host:port; return it, with the port that was taken."""
+        return self._exposition.serve(listen)
 
     async def close(self) -> None:
-        """Serve no more. A scrape that is under way may need the event loop to end."""
-        if self._server is not None:
-            await asyncio.to_thread(self._server.shutdown)
-            self._server.server_close()
+        """Serve no more."""
+        await self._exposition.close()
 
     # ---- what is looked up when it is asked for ----------------------------------------------------------------------
 
@@ -151,40 +132,18 @@ class Metrics:
 
     def collect(self) -> Iterator["Sample"]:
         """Give what is asked for at each scrape. Called in the thread that serves."""
-        yield _gauge(NODES_ATTACHED, {(): len(self._dispatch.link_ids)})
-        yield _gauge(STORE_QUEUED, {(lane,): number for lane, number in self._core.store.queued.items()})
+        yield gauge(NODES_ATTACHED, {(): len(self._dispatch.link_ids)})
+        yield gauge(DEPENDENCY_UP, {(name,): is_there for name, is_there in self._health.dependencies.items()})
+        yield gauge(STORE_QUEUED, {(lane,): number for lane, number in self._core.store.queued.items()})
         looking = asyncio.run_coroutine_threadsafe(self._core.store.read(_look), self._loop)
         try:
             found = looking.result(LOOKED_FOR_SECONDS)
         except Exception:  # noqa: BLE001 -- what can be told without the database is told
             looking.cancel()
             return
-        yield _gauge(RUNS_OPEN, {(state,): number for state, number in found.open_runs.items()})
-        yield _counter(RUNS_ENDED, {(): found.runs_ended})
-        yield _counter(RUN_SECONDS, {(): found.run_milliseconds / 1000})
-        yield _counter(BYTES, {("stored",): found.bytes_stored, ("fetched",): found.bytes_fetched})
-        yield _counter(EVENTS, {(): found.events_chained})
-        yield _gauge(EVENTS_UNCHAINED, {(): found.events_unchained})
-
-
-def _gauge(metric: Metric, values: dict[tuple[str, ...], float]) -> "Sample":
-    from prometheus_client.core import GaugeMetricFamily
-
-    family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
-    for labels, value in values.items():
-        family.add_metric(labels, value)
-    return family
-
-
-def _counter(metric: Metric, values: dict[tuple[str, ...], float]) -> "Sample":
-    from prometheus_client.core import CounterMetricFamily
-
-    family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
-    for labels, value in values.items():
-        family.add_metric(labels, value)
-    return family
-
-
-def _lacking() -> FolkmootError:
-    text = "metrics_listen needs a library that is not installed: pip install 'folkmoot[metrics]'"
-    return FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text)
+        yield gauge(RUNS_OPEN, {(state,): number for state, number in found.open_runs.items()})
+        yield counter(RUNS_ENDED, {(): found.runs_ended})
+        yield counter(RUN_SECONDS, {(): found.run_milliseconds / 1000})
+        yield counter(BYTES, {("stored",): found.bytes_stored, ("fetched",): found.bytes_fetched})
+        yield counter(EVENTS, {(): found.events_chained})
+        yield gauge(EVENTS_UNCHAINED, {(): found.events_unchained})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from folkmoot.server.core import Core
 from folkmoot.server.dispatch import Dispatch
+from folkmoot.server.health import Health
 from folkmoot.server.observing import Observer
 
 
@@ -18,7 +19,7 @@ class Watchers:
     """host:port, with the port that was taken; empty: nowhere."""
 
 
-def begin(core: Core, dispatch: Dispatch, parts: AsyncExitStack, *, version: str) -> Watchers:
+def begin(core: Core, dispatch: Dispatch, health: Health, parts: AsyncExitStack, *, version: str) -> Watchers:
     """Take notice from now on, until `parts` ends. Raises INVALID_FIELD for settings that can't be followed."""
     observers: list[Observer] = []
     metrics_address = ""
@@ -32,7 +33,7 @@ def begin(core: Core, dispatch: Dispatch, parts: AsyncExitStack, *, version: str
     if core.config.metrics_listen:
         from folkmoot.server.metrics import Metrics
 
-        metrics = Metrics(core, dispatch, version=version)
+        metrics = Metrics(core, dispatch, health, version=version)
         parts.push_async_callback(metrics.close)
         metrics_address = metrics.serve(core.config.metrics_listen)
         core.log.info("metrics.served", address=metrics_address)

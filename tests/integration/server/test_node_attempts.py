@@ -167,12 +167,14 @@ async def test_attempt_is_forgotten_after_two_weeks(tmp_path):
         ("ipv4:192.0.2.7:5000", "192.0.2.7"),
         ("ipv6:[2001:db8:1:2:3::4]:5000", "2001:db8:1:2::/64"),
         ("ipv6:%5B2001:db8:1:2:ffff::%5D:5000", "2001:db8:1:2::/64"),
-        ("ipv6:nonsense:5000", "ipv6:nonsense:5000"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:5000", "fe80::/64"),
+        ("ipv6:[::ffff:192.0.2.7]:5000", "192.0.2.7"),
+        ("ipv6:nonsense:5000", "nonsense"),
         ("unix:", "unix:"),
     ],
 )
 def test_place_is_an_address_or_a_network_that_one_customer_has(peer, place):
-    assert peers.place_of(peer) == place
+    assert peers.place_of(peers.address_of(peer)) == place
 
 
 def test_places_are_forgotten_before_they_fill_the_memory(monkeypatch):

@@ -93,7 +93,7 @@ def test_streams_are_bounded_by_caller_and_given_back():
 def test_callers_are_counted_by_who_they_are_and_strangers_by_where_they_are():
     ada = Caller(options.CALLER_USER, user_id="0190-ada")
     node = Caller(options.CALLER_NODE, node_id="node-1")
-    peers = ["ipv4:192.0.2.7:5000", "ipv4:192.0.2.7:6000", "ipv6:[2001:db8:1:2::1]:5", "ipv6:[2001:db8:1:2::2]:5"]
-    assert {limits.whose(ada, peer) for peer in peers} == {"0190-ada"}
-    assert limits.whose(node, peers[0]) == "node-1"
-    assert [limits.whose(ANYONE, peer) for peer in peers] == ["192.0.2.7"] * 2 + ["2001:db8:1:2::/64"] * 2
+    origins = ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1:2::1", "2001:db8:1:2::2"]
+    assert {limits.whose(ada, origin) for origin in origins} == {"0190-ada"}
+    assert limits.whose(node, origins[0]) == "node-1"
+    assert [limits.whose(ANYONE, origin) for origin in origins] == ["192.0.2.7"] * 2 + ["2001:db8:1:2::/64"] * 2

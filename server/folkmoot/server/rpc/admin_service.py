@@ -133,9 +133,9 @@ class AdminService(AccountMethods, RoleMethods, StudyMethods, AuditMethods, Admi
         )
 
     async def SubmitNodeAttempt(
-        self, request: admin.SubmitNodeAttemptRequest, rpc: Context
+        self, request: admin.SubmitNodeAttemptRequest, _rpc: Context
     ) -> admin.SubmitNodeAttemptResponse:
-        expires_at = await self._attempts.submit(request.claim, peer=rpc.peer())
+        expires_at = await self._attempts.submit(request.claim)
         return admin.SubmitNodeAttemptResponse(expires_at=timestamp(expires_at))
 
     async def ListNodeAttempts(

@@ -84,9 +84,9 @@ class AuthService(AuthServiceServicer):
         return auth.ChangePasswordResponse()
 
     async def RequestPasswordReset(
-        self, request: auth.RequestPasswordResetRequest, rpc: Context
+        self, request: auth.RequestPasswordResetRequest, _rpc: Context
     ) -> auth.RequestPasswordResetResponse:
-        self._logins.resets.request_password_reset(request.username_or_email, place=place_of(rpc.peer()))
+        self._logins.resets.request_password_reset(request.username_or_email, place=place_of(context.origin()))
         return auth.RequestPasswordResetResponse()
 
     async def ResetPassword(self, request: auth.ResetPasswordRequest, _rpc: Context) -> auth.ResetPasswordResponse:
@@ -133,7 +133,7 @@ class AuthService(AuthServiceServicer):
     # ---- registration ----------------------------------------------------------------------------------------------
 
     async def RegisterOrganization(
-        self, request: auth.RegisterOrganizationRequest, rpc: Context
+        self, request: auth.RegisterOrganizationRequest, _rpc: Context
     ) -> auth.RegisterOrganizationResponse:
         now = self._core.clock()
         account = Organization(
@@ -147,13 +147,13 @@ class AuthService(AuthServiceServicer):
             roles=(registration.ROLE,),
             email=request.email.lower(),
         )
-        await self._logins.registration.register(account, user, request.password, place=place_of(rpc.peer()))
+        await self._logins.registration.register(account, user, request.password, place=place_of(context.origin()))
         return auth.RegisterOrganizationResponse()
 
     # ---- the OpenID Connect provider -------------------------------------------------------------------------------
 
-    async def StartCodeLogin(self, request: auth.StartCodeLoginRequest, rpc: Context) -> auth.StartCodeLoginResponse:
-        uri, state = await self._logins.provider.start_code(request.redirect_uri, place=place_of(rpc.peer()))
+    async def StartCodeLogin(self, request: auth.StartCodeLoginRequest, _rpc: Context) -> auth.StartCodeLoginResponse:
+        uri, state = await self._logins.provider.start_code(request.redirect_uri, place=place_of(context.origin()))
         return auth.StartCodeLoginResponse(authorization_uri=uri, state=state)
 
     async def FinishCodeLogin(self, request: auth.FinishCodeLoginRequest, rpc: Context) -> auth.FinishCodeLoginResponse:
@@ -161,9 +161,9 @@ class AuthService(AuthServiceServicer):
         return auth.FinishCodeLoginResponse(tokens=_tokens(pair))
 
     async def StartDeviceLogin(
-        self, _request: auth.StartDeviceLoginRequest, rpc: Context
+        self, _request: auth.StartDeviceLoginRequest, _rpc: Context
     ) -> auth.StartDeviceLoginResponse:
-        begun = await self._logins.provider.start_device(place=place_of(rpc.peer()))
+        begun = await self._logins.provider.start_device(place=place_of(context.origin()))
         return auth.StartDeviceLoginResponse(
             device_login_id=begun.device_login_id,
             verification_uri=begun.verification_uri,

@@ -5,6 +5,7 @@ order: who may not call learns nothing about his arguments. One guard does it fo
 is recorded in the audit trail, a fault of ours is logged with its traceback and answered with the request id alone.
 """
 
+import asyncio
 import inspect
 import re
 import time
@@ -17,12 +18,13 @@ from typing import Any, NoReturn, Protocol, TypeAlias, cast
 import grpc
 import grpc.aio
 
-from folkmoot.server import access, context, events, limits
+from folkmoot.server import access, context, limits
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
+from folkmoot.server.denials import Denials
 from folkmoot.server.limits import Rates, Streams
 from folkmoot.server.observing import Ended, Observer
-from folkmoot.server.peers import address_of
+from folkmoot.server.peers import FORWARDED_KEY, networks, origin_of
 from folkmoot.server.rpc import aging
 from folkmoot.server.rpc.aging import Life
 from folkmoot.server.rpc.open_streams import OpenStreams, rights_are_others
@@ -41,6 +43,7 @@ _LAST_WORD = "/folkmoot.v1.KeyService/GetLedger"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _BEARER = "Bearer "
 _DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_DENIED_TOO = (errors_pb2.ERROR_REASON_LOCKED_OUT, errors_pb2.ERROR_REASON_RATE_LIMITED)
 _RECORDED_ELSEWHERE = errors_pb2.ERROR_REASON_LOGIN_FAILED  # with the user, where failures are counted
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,15 +89,16 @@ class Guard(grpc.aio.ServerInterceptor):
         self._boot = core.random(8).hex()
         self._calls = count(1)
         self._logs_all = core.config.log_level == "debug"
-        self._strangers = events.Strangers()
+        self._denials = Denials(core)
+        self._trusted_proxies = networks(core.config.trusted_proxies)
         self._rates = Rates(core.config.calls_per_second, core.config.call_burst, time.monotonic)
         self._streams = Streams(core.config.streams_per_caller)
         self._open_streams = OpenStreams(self._check_still, core)
         authentication.on_changed(self._open_streams.rights_changed)
 
     async def keep_watch(self) -> None:
-        """End streams of those who may read them no more, until the server is about to stop."""
-        await self._open_streams.keep_watch()
+        """End streams of those who may read them no more, and tell of denied calls, until the server is about to stop."""
+        await asyncio.gather(self._open_streams.keep_watch(), self._denials.keep())
 
     async def intercept_service(
         self,
@@ -163,7 +167,9 @@ class Guard(grpc.aio.ServerInterceptor):
         metadata = dict(call.context.invocation_metadata() or ())
         given = metadata.get(REQUEST_ID_KEY, "")
         is_request_id = isinstance(given, str) and _REQUEST_ID.fullmatch(given)
-        origin = address_of(call.context.peer())
+        pairs = call.context.invocation_metadata() or () if self._trusted_proxies else ()
+        forwarded = [str(value) for key, value in pairs if key == FORWARDED_KEY]
+        origin = origin_of(call.context.peer(), forwarded, self._trusted_proxies)
         context.enter(str(given) if is_request_id else f"{self._boot}-{next(self._calls)}", origin)
         authorization = metadata.get(TOKEN_METADATA_KEY, "")
         rule = self._access.get(call.method)
@@ -173,7 +179,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._check_admitted(context.caller(), call.method)
         access.check(context.caller(), rule, call.method)
         if call.is_stream and call.is_counted:
-            end = self._streams.begin(limits.whose(context.caller(), call.context.peer()))
+            end = self._streams.begin(limits.whose(context.caller(), context.origin()))
             call.context.add_done_callback(lambda _rpc: end())  # type: ignore[arg-type]
         if is_stream:
             return self._checked(call, request)
@@ -184,7 +190,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """Count a call as its caller's; raise RATE_LIMITED."""
         if not (call.is_counted or call.method.startswith(limits.EXEMPT)):
             call.is_counted = True
-            self._rates.take(limits.whose(context.caller(), call.context.peer()))
+            self._rates.take(limits.whose(context.caller(), context.origin()))
 
     def _check_admitted(self, who: Caller, method: str) -> None:
         """Refuse a node that is admitted no more; only how that ended may it still read."""
@@ -222,7 +228,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 errors_pb2.ERROR_REASON_INTERNAL, f"The server has a fault; its log names it {context.request_id()}"
             )
         elif _is_denial(error):
-            await self._record(call, error)
+            await self._denials.record(call.method, error)
         self._log_end(call, error)
         retry = error.metadata.get(RETRY_AFTER)
         await abort(
@@ -241,17 +247,6 @@ class Guard(grpc.aio.ServerInterceptor):
             except FolkmootError as limited:
                 return limited
         return error
-
-    async def _record(self, call: _Call, error: FolkmootError) -> None:
-        """Put a refusal into the audit trail."""
-        now = self._core.clock()
-        if context.caller() is context.ANYONE and not self._strangers.may_be_recorded(now):
-            return
-        record = events.prepare(intent="call.denied", data={"method": call.method}, now=now, outcome=error.reason_name)
-        try:
-            await self._core.store.write(record)
-        except Exception:
-            self._core.log.exception("call.denial_not_recorded", method=call.method)
 
     def _log_end(self, call: _Call, error: FolkmootError | None = None) -> None:
         """Write a line about a call that ended: what went wrong always, what went well only if asked for."""
@@ -283,7 +278,7 @@ def _ended(call: _Call, error: FolkmootError | None) -> Ended:
 
 def _is_denial(error: FolkmootError) -> bool:
     """Tell whether an error belongs into the audit trail."""
-    if error.reason == errors_pb2.ERROR_REASON_LOCKED_OUT:
+    if error.reason in _DENIED_TOO:
         return True
     return status_code(error) in _DENIALS and error.reason != _RECORDED_ELSEWHERE
 

@@ -18,6 +18,9 @@ class Waker(Protocol):
     poll_seconds: float | None
     """After how long whoever waits should look by himself, because wake-ups get lost; None: they never do."""
 
+    is_connected: bool
+    """Whether it reaches other instances; one that has none to reach does."""
+
     def wake(self, topics: Iterable[str]) -> None:
         """Wake all who listen to any of the topics. Called in the event loop, after the commit."""
 

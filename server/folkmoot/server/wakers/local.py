@@ -10,6 +10,8 @@ from contextlib import contextmanager
 class LocalWaker:
     """A waker that keeps its listeners in memory."""
 
+    is_connected = True
+
     def __init__(self, poll_seconds: float | None = None) -> None:
         self.poll_seconds = poll_seconds
         self._listeners: dict[str, dict[object, Callable[[], None]]] = {}

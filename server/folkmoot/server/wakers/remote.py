@@ -38,6 +38,7 @@ class RemoteWaker(ABC):
     poll_seconds: float | None = POLL_SECONDS
 
     def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        self.is_connected = False
         self._here = LocalWaker()
         self._log = log
         self._waiting: dict[str, None] = {}
@@ -86,6 +87,7 @@ class RemoteWaker(ABC):
         while True:
             try:
                 async with self.connect() as carrier:
+                    self.is_connected = True
                     tried.set()
                     self._here.wake_all()
                     pause_seconds = first
@@ -94,6 +96,7 @@ class RemoteWaker(ABC):
                 raise
             except Exception as error:  # noqa: BLE001 -- without it, instances look by themselves every few seconds
                 self._log.warning("waker.disconnected", problem=f"{type(error).__name__}: {error}".strip())
+            self.is_connected = False
             tried.set()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, RECONNECT_SECONDS)
