@@ -70,6 +70,8 @@ class _Begun:
     epoch: int
     acknowledged: int
     resynced: bool
+    has_more: bool
+    """Whether there is something to deliver."""
 
 
 def taken_together(frames: Iterable[NodeFrame]) -> Iterator[Sequence[NodeFrame]]:
@@ -184,7 +186,8 @@ class LinkSession:
             genesis=self.caller.genesis,
         )
 
-        instance_id = self._dispatch.instances.id
+        keep_head = self._keeping(hello.head_statement, state) if hello.HasField("head_statement") else None
+        instance_id, shared = self._dispatch.instances.id, self._core.store.shared
 
         def work(connection: Connection, touched: Touched) -> _Begun:
             me = self.caller
@@ -192,7 +195,6 @@ class LinkSession:
                 raise not_admitted(state, me.node_id)
             link_id = links.ensure(connection, me.genesis, me.node_id, me.organization_id)
             row = links.attach(connection, link_id, hello, instance_id=instance_id, now=now)
-            touched.link(link_id)  # an older session may be at another instance
             reached, resynced = row.acknowledged, acknowledged > row.last_sequence
             if resynced:
                 reached = deliveries.renumber(connection, link_id)
@@ -202,12 +204,15 @@ class LinkSession:
             resynced = resynced or acknowledged < reached  # it has lost its journal
             reports.reconcile(connection, link_id, hello.held_runs, touched)
             placement.relocate(connection, me.genesis, me.organization_id, touched)
+            if keep_head is not None:
+                keep_head(connection)
             record(connection)
-            return _Begun(link_id, row.epoch, reached, resynced)
+            has_more = row.last_sequence > reached or link_topic(link_id) in touched.topics
+            if shared:
+                touched.link(link_id)  # an older session may be at another instance
+            return _Begun(link_id, row.epoch, reached, resynced, has_more)
 
         await self._dispatch.write(work, then=lambda begun: self._begun(begun, state))
-        if hello.HasField("head_statement"):
-            await self._state_head(hello.head_statement)
         await self._drained(hello.availability)
 
     def _begun(self, begun: _Begun, state: State) -> None:
@@ -217,6 +222,7 @@ class LinkSession:
             return
         self._acknowledged = self._sent = self._most_sent = begun.acknowledged
         self._resyncing = begun.resynced
+        self._look = begun.has_more or self._core.store.shared  # another instance may have woken nobody yet
         self.session_id = uuid7(self._core.clock(), self._core.random)
         self._listening.enter_context(self._dispatch.waker.listen(link_topic(begun.link_id), self._stir))
         welcome = Welcome(
@@ -297,13 +303,18 @@ class LinkSession:
 
     async def _state_head(self, signed: Signed) -> None:
         """Keep what the node says of its ledger. One that is not the node's own, or ahead of the clock, is no use to anybody."""
-        state = await self._core.ledgers.state(self.caller.genesis)
+        keep = self._keeping(signed, await self._core.ledgers.state(self.caller.genesis))
+        if keep is not None:
+            await self._core.store.write(keep)
+
+    def _keeping(self, signed: Signed, state: State) -> Callable[[Connection], None] | None:
+        """Return what keeps a statement of the node, if it is of any use."""
         try:
             stated_at = heads.checked(signed, state=state, node=self.caller, now=self._core.clock())
         except FolkmootError as error:
             self._core.log.warning("link.head_refused", node_id=self.caller.node_id, problem=error.message)
-            return
-        await self._core.store.write(heads.storing(signed, stated_at, self.caller))
+            return None
+        return heads.storing(signed, stated_at, self.caller)
 
     async def _acknowledge(self, acknowledged: int, work: Work[T] | None = None) -> T | None:
         """Note what the node has journaled, and do what else its frame asks for, in one transaction."""

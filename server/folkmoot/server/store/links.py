@@ -184,30 +184,44 @@ def open_runs(connection: Connection, link_ids: Iterable[int]) -> dict[int, int]
 # ---- sessions ------------------------------------------------------------------------------------------------------
 
 
+_NOT_AWAY = and_(node_links.c.attached_at.is_not(None), node_links.c.away_since.is_(None))
+_ATTACH = Prepared(
+    update(node_links)
+    .where(node_links.c.link_id == bindparam("of_link"))
+    .values(
+        epoch=node_links.c.epoch + 1,
+        instance_id=bindparam("at_instance"),
+        attached_at=bindparam("now"),
+        away_since=None,
+        sent=case((_NOT_AWAY, node_links.c.last_sequence), else_=node_links.c.sent),
+        version=bindparam("of_version"),
+        policy=bindparam("says_policy"),
+        free_slots=bindparam("says_free_slots"),
+        availability=bindparam("says_availability"),
+        offered_at=bindparam("now"),
+    )
+    .returning(node_links.c.epoch, node_links.c.last_sequence, node_links.c.acknowledged)
+)
+
+
 def attach(connection: Connection, link_id: int, hello: Hello, *, instance_id: str, now: datetime) -> Attached:
     """Begin a session: the epoch grows, and whatever an older session does from here on is refused.
 
     One that has not ended yet may have told the node of everything.
     """
-    not_away = and_(node_links.c.attached_at.is_not(None), node_links.c.away_since.is_(None))
-    begun = (
-        update(node_links)
-        .where(node_links.c.link_id == link_id)
-        .values(
-            epoch=node_links.c.epoch + 1,
-            instance_id=instance_id,
-            attached_at=now,
-            away_since=None,
-            sent=case((not_away, node_links.c.last_sequence), else_=node_links.c.sent),
-            version=hello.version,
-            policy=hello.policy.SerializeToString(),
-            free_slots=hello.free_slots,
-            availability=hello.availability,
-            offered_at=now,
-        )
-        .returning(node_links.c.epoch, node_links.c.last_sequence, node_links.c.acknowledged)
+    row = _ATTACH.row(
+        connection,
+        {
+            "of_link": link_id,
+            "at_instance": instance_id,
+            "now": now,
+            "of_version": hello.version,
+            "says_policy": hello.policy.SerializeToString(),
+            "says_free_slots": hello.free_slots,
+            "says_availability": hello.availability,
+        },
     )
-    return Attached(*connection.execute(begun).one())
+    return Attached(*row)
 
 
 def offer(connection: Connection, link_id: int, offered: Offer, *, now: datetime) -> None:
@@ -231,14 +245,28 @@ def require(connection: Connection, link_id: int, epoch: int) -> None:
         raise session_replaced()
 
 
+_DETACH = Prepared(
+    update(node_links)
+    .where(
+        node_links.c.link_id == bindparam("of_link"),
+        node_links.c.epoch == bindparam("in_epoch"),
+        node_links.c.away_since.is_(None),
+    )
+    .values(
+        away_since=bindparam("now"),
+        sent=case((node_links.c.sent > bindparam("was_sent"), node_links.c.sent), else_=bindparam("was_sent")),
+    )
+    .returning(node_links.c.link_id)
+)
+
+
 def detach(connection: Connection, link_id: int, epoch: int, *, sent: int, now: datetime) -> bool:
     """End a session in which deliveries up to `sent` may have reached the node.
 
     The node is away from now on; False if it has attached anew already.
     """
-    mine = and_(node_links.c.link_id == link_id, node_links.c.epoch == epoch, node_links.c.away_since.is_(None))
-    most = case((node_links.c.sent > sent, node_links.c.sent), else_=sent)
-    return connection.execute(update(node_links).where(mine).values(away_since=now, sent=most)).rowcount > 0
+    session = {"of_link": link_id, "in_epoch": epoch, "was_sent": sent, "now": now}
+    return _DETACH.row(connection, session) is not None
 
 
 def detach_all(connection: Connection, *, now: datetime) -> None:
@@ -258,9 +286,3 @@ def abandoned() -> ColumnElement[bool]:
     admitted = exists().where(nodes.c.genesis == node_links.c.genesis, nodes.c.node_id == node_links.c.node_id)
     gone = select(node_links.c.link_id).where(~admitted)
     return and_(task_tables.IS_OPEN, runs.c.assigned_at.is_not(None), runs.c.link_id.in_(gone))
-
-
-def belonging_to(link_id: int) -> ColumnElement[bool]:
-    """Meet runs that the node holds."""
-    runs = task_tables.runs
-    return and_(runs.c.link_id == link_id, task_tables.IS_OPEN, runs.c.assigned_at.is_not(None))

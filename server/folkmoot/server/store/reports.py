@@ -11,10 +11,11 @@ from enum import Enum, auto
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from folkmoot.server import tasks
-from folkmoot.server.store import deliveries, links, runs
+from folkmoot.server.store import deliveries, runs
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.prepared import Prepared
-from folkmoot.server.store.task_tables import peer_messages, run_logs
+from folkmoot.server.store.task_tables import IS_OPEN, peer_messages, run_logs
+from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.touched import Touched
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.link_pb2 import Accepted, HeldRun, PeerMessage, Received, RunUpdate
@@ -176,6 +177,14 @@ def read(connection: Connection, link_id: int, told: Received, touched: Touched)
 # ---- what a node holds ---------------------------------------------------------------------------------------------
 
 
+_HELD = Prepared(
+    select(*runs.DECISIVE)
+    .where(run_table.c.link_id == bindparam("of_link"), IS_OPEN, run_table.c.assigned_at.is_not(None))
+    .order_by(run_table.c.position)
+    .with_for_update()
+)
+
+
 def reconcile(connection: Connection, link_id: int, held: Sequence[HeldRun], touched: Touched) -> None:
     """Bring a node that attaches and the server to the same view of who has which run.
 
@@ -188,7 +197,7 @@ def reconcile(connection: Connection, link_id: int, held: Sequence[HeldRun], tou
     here = {(each.run_id, each.attempt) for each in held}
     own = [run for run in known.values() if run.link_id == link_id and (run.run_id, run.attempt) in here]
     unwanted = [run for run in own if run.ended or run.cancelling]
-    mine = runs.where(connection, links.belonging_to(link_id))
+    mine = [runs.run_of(row) for row in _HELD.rows(connection, {"of_link": link_id})]
     lost = [run for run in mine if (run.run_id, run.attempt) not in here]
     former = here - {(run.run_id, run.attempt) for run in own}
     fenced = [
