@@ -18,24 +18,30 @@ class FaultyProxy:
         """Cut every connection there, not only the next one."""
         self.bytes_per_second: float | None = None
         """How fast what comes from the target goes on; None: as fast as it can."""
+        self.connections = 0
         self.cuts = 0
         self.bytes_up = 0
         """How many bytes have gone towards the target in all."""
         self.bytes_down = 0
         """How many have come from there."""
         self._target_port = target_port
+        self.is_silent = False
+        """Take connections and what comes on them, and never answer."""
         self._answer = b""
+        self._answers_left = 0
         self._under_way: set[asyncio.Task[None]] = set()
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a connection."""
+        self.connections += 1
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    def answer(self, answer: bytes) -> None:
+    def answer(self, answer: bytes, times: int = 1_000_000) -> None:
         """End what goes through, and give this answer to whoever connects from now on; empty: the target's again."""
         self._answer = answer
+        self._answers_left = times
         for task in self._under_way:
             task.cancel()
 
@@ -46,7 +52,15 @@ class FaultyProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Bring bytes to and fro until either side ends, or the connection is cut."""
-        if self._answer:
+        if self.is_silent:
+            try:
+                while await reader.read(1 << 16):
+                    pass
+            finally:
+                await _end(writer)
+            return
+        if self._answer and self._answers_left:
+            self._answers_left -= 1
             await reader.read(1)
             writer.write(self._answer)
             await _end(writer)

@@ -1,7 +1,7 @@
 """A real object store behind an S3 interface, for tests: OpenStack Swift with its s3api, on free loopback ports, in a folder.
 
-It checks signatures, keeps buckets on disk and answers over connections, as the stores of hospitals do. Its servers run in one process
-of the system's own Python, which has Debian's python3-swift: `tools/services swift`.
+It checks signatures, keeps buckets on disk and answers over connections, as the stores of hospitals do. Its servers are forks of one
+process of the system's own Python, which has Debian's python3-swift: `tools/services swift`.
 
     with s3() as store:
         store.make_bucket("payloads")
@@ -9,6 +9,7 @@ of the system's own Python, which has Debian's python3-swift: `tools/services sw
 """
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -101,38 +102,39 @@ def s3(folder: Path) -> Iterator[S3]:
     """Start a store in an empty folder; stop it at the end."""
     ports = {kind: _free_port() for kind in KINDS}
     _configure(folder, ports)
-    logs = {kind: (folder / f"{kind}.log").open("w") for kind in KINDS}
-    servers = [
-        subprocess.Popen(
-            [SYSTEM_PYTHON, "-c", _SERVE, str(folder), kind],
-            stdin=subprocess.DEVNULL,
-            stdout=logs[kind],
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env={"PATH": os.environ["PATH"]},
-        )
-        for kind in KINDS
-    ]
+    log = (folder / "servers.log").open("w")
+    servers = subprocess.Popen(
+        [SYSTEM_PYTHON, "-c", _SERVE, str(folder), *KINDS],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env={"PATH": os.environ["PATH"]},
+        start_new_session=True,
+    )
     try:
         running = S3(ports["proxy"], folder)
         for port in ports.values():
             _wait_until_it_listens(port, servers, folder)
         yield running
     finally:
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            server.wait()
-        for log in logs.values():
-            log.close()
+        os.killpg(servers.pid, signal.SIGKILL)
+        servers.wait()
+        log.close()
 
 
 _SERVE = """
-import sys
+import os, sys
+import swift.account.server, swift.container.server, swift.obj.server, swift.proxy.server
+import swift.common.middleware.s3api.s3api
 from swift.common.utils import set_swift_dir
 set_swift_dir(sys.argv[1])
 from swift.common.wsgi import run_wsgi
-run_wsgi(f"{sys.argv[1]}/{sys.argv[2]}.conf", f"{sys.argv[2]}-server")
+for kind in sys.argv[2:]:
+    if os.fork() == 0:
+        os._exit(run_wsgi(f"{sys.argv[1]}/{kind}.conf", f"{kind}-server"))
+for _ in sys.argv[2:]:
+    os.wait()
 """
 
 _RINGS = """
@@ -207,10 +209,10 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def _wait_until_it_listens(port: int, servers: list["subprocess.Popen[bytes]"], folder: Path) -> None:
+def _wait_until_it_listens(port: int, servers: "subprocess.Popen[bytes]", folder: Path) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
-        if any(server.poll() is not None for server in servers):
+        if servers.poll() is not None:
             break
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return

@@ -5,6 +5,7 @@ Several instances may share the folder where its file system is one that they al
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import time
@@ -24,6 +25,9 @@ from folkmoot.trust import Source
 THREADS = 4
 UNFINISHED_SECONDS = 3600.0
 """A part to which nothing was added for so long belongs to nobody any more: silence ends an upload much sooner."""
+
+_UNFINISHED = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}/[0-9]{5,}\.[0-9a-f]{16}")
+"""A part in the making: nothing else that is in the folder is ours to remove."""
 
 
 class FolderStore:
@@ -68,7 +72,7 @@ class FolderStore:
             await asyncio.wait([writing])  # also when cancelled: a thread is at the file
             await loop.run_in_executor(self._threads, part.close)
 
-    async def parts(self, digest: bytes) -> frozenset[int]:
+    async def parts(self, digest: bytes, expected: int = 0) -> frozenset[int]:  # noqa: ARG002 - its list never lags
         """Return the numbers of the parts that are there and durable."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _durable_parts, self._of(digest))
 
@@ -105,7 +109,7 @@ class FolderStore:
         before = time.time() - UNFINISHED_SECONDS
         for path in self._folder.glob("??/*/*.*"):
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < before:
+                if _UNFINISHED.fullmatch("/".join(path.parts[-3:])) and path.stat().st_mtime < before:
                     path.unlink()
 
     def close(self) -> None:

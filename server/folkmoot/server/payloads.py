@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+import structlog
+
 from folkmoot.trust import Source
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
@@ -34,8 +36,8 @@ class PayloadStore(Protocol):
         If the frames break off or the check raises, the part is what it was before.
         """
 
-    async def parts(self, digest: bytes) -> frozenset[int]:
-        """Return the numbers of the parts that are there and durable."""
+    async def parts(self, digest: bytes, expected: int = 0) -> frozenset[int]:
+        """Return the numbers of the parts that are there and durable; of those expected, also what a list does not show yet."""
 
     def open(self, digest: bytes, size_bytes: int) -> AbstractContextManager[Source]:
         """Give random access to a payload, all of whose parts are there. Reading blocks: do it in a thread.
@@ -56,21 +58,29 @@ class PayloadStore(Protocol):
         """Let go of threads and connections."""
 
 
-def open_store(url: str, data: Path) -> PayloadStore:
-    """Return the store that a URL names; empty: the folder `payloads` of the data folder. Raises INVALID_FIELD."""
+def open_store(url: str, data: Path, log: structlog.typing.FilteringBoundLogger | None = None) -> PayloadStore:
+    """Return the store that a URL names; empty: the folder `payloads` of the data folder. Raises INVALID_FIELD.
+
+    The log is for what goes wrong at it.
+    """
     parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise unusable("a store's credentials are no part of its URL: its provider's environment variables have them")
+    path = unquote(parts.path)
+    if parts.query or parts.fragment or ".." in path.split("/"):
+        raise unusable(f"'{url}' is no store: a URL has no '?', no '#' and no '..' here")
     if parts.scheme in BUCKETS:
         from folkmoot.server.bucket_store import BucketStore
 
-        return BucketStore.at(url, spool=data / "spool")
+        return BucketStore.at(url, spool=data / "spool", log=log)
     from folkmoot.server.folder_store import FolderStore
 
     if not url:
         return FolderStore(data / "payloads")
-    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-        return FolderStore(Path(unquote(parts.path)))
+    if parts.scheme == "file" and not parts.netloc and path.startswith("/") and path.strip("/"):
+        return FolderStore(Path(path))
     raise unusable(
-        f"'{url}' is no store: write file:///a/folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix"
+        f"'{url}' is no store: write file:///a/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
     )
 
 

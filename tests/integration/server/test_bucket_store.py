@@ -3,13 +3,18 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from folkmoot.server import logs
 from folkmoot.server.bucket_store import BucketStore
 from folkmoot.server.parts import HASH_BYTES
 from folkmoot.server.payloads import open_store
+from folkmoot.server.rpc import payload_service
+from folkmoot.transport import timeouts
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.payload_service_pb2 import DownloadPayloadRequest
@@ -84,19 +89,42 @@ async def test_a_server_says_at_its_start_why_it_can_not_use_the_bucket(
             pass
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "s3:", "file://host/x", "payloads"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://host/x", "s3:", "payloads"),
+        *("file://host/x", "file:///", "file:////", "file:///srv/../etc", "file:///srv/%2e%2e/etc"),
+        *(
+            "s3://bucket/a/../../other",
+            "s3://bucket/%2E%2E/other",
+            "s3://bucket/x?endpoint=http://elsewhere",
+            "s3://b/x#y",
+        ),
+    ],
+)
 def test_an_url_that_is_no_store_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(FolkmootError, match="payloads"):
         open_store(url, tmp_path)
+
+
+def test_credentials_in_an_url_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(FolkmootError, match="credentials") as refusal:
+        open_store("s3://AKIAKEY:topsecret@bucket/prefix", tmp_path)
+    assert "topsecret" not in str(refusal.value)
 
 
 # ---- on the way ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def through(proxy: FaultyProxy, url: str, tmp_path: Path) -> Iterator[BucketStore]:
+def log() -> StringIO:
+    return StringIO()
+
+
+@pytest.fixture
+def through(proxy: FaultyProxy, url: str, tmp_path: Path, log: StringIO) -> Iterator[BucketStore]:
     """A store whose connections the proxy may harm."""
-    store = BucketStore.at(url, spool=tmp_path / "spool")
+    store = BucketStore.at(url, spool=tmp_path / "spool", log=logs.make("info", log))
     yield store
     store.close()
 
@@ -124,6 +152,63 @@ async def test_a_store_that_fails_again_and_again_is_told_as_unreachable_and_the
         await through.parts(DIGEST)
     proxy.answer(b"")
     assert await asyncio.to_thread(read, through, 5, 0, 5) == b"right"
+
+
+BUSY = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+async def test_a_store_that_asks_to_slow_down_is_asked_again(through: BucketStore, proxy: FaultyProxy) -> None:
+    proxy.answer(BUSY, times=2)
+    await write(through, 0, b"right")
+    proxy.answer(BUSY, times=2)
+    assert await through.parts(DIGEST) == {0}
+    proxy.answer(BUSY, times=2)
+    assert await asyncio.to_thread(read, through, 5, 0, 5) == b"right"
+
+
+async def test_what_a_store_says_of_credentials_is_for_the_operator_alone(
+    through: BucketStore, proxy: FaultyProxy, log: StringIO
+) -> None:
+    text = b"<Error><Code>ExpiredToken</Code><AWSAccessKeyId>AKIAKEY</AWSAccessKeyId></Error>"
+    proxy.answer(b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text))
+    with pytest.raises(FolkmootError) as failure:
+        await through.parts(DIGEST)
+    assert failure.value.reason_name == "PROVIDER_UNREACHABLE"
+    told = f"{failure.value} {failure.value.metadata}"
+    assert not any(each in told for each in ("AKIAKEY", "payloads/", str(proxy.port), "test:tester"))
+    assert "payloads.unreachable" in log.getvalue()
+    assert "ExpiredToken" in log.getvalue()
+    assert not any(each in log.getvalue() for each in ("AKIAKEY", "prefix="))
+
+
+async def test_a_list_that_lags_behind_hides_no_part(
+    through: BucketStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(through, 0, b"right")
+    await write(through, 2, b"too")
+
+    async def empty(_digest: bytes) -> dict[str, datetime]:
+        return {}
+
+    monkeypatch.setattr(through, "_listed", empty)
+    assert await through.parts(DIGEST, expected=4) == {0, 2}
+
+
+async def test_a_store_that_never_answers_keeps_nobody_from_stopping(
+    url: str, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    store = BucketStore.at(url, spool=tmp_path / "spool")
+    proxy.is_silent = True
+    fetching = asyncio.create_task(asyncio.to_thread(read, store, 5, 0, 5))
+    putting = asyncio.create_task(write(store, 0, b"never"))
+    await until(lambda: proxy.connections >= 2)
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    await asyncio.wait_for(asyncio.to_thread(store.close), 30)
+    with pytest.raises(FolkmootError, match="does not answer"):
+        await fetching
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 async def test_a_download_whose_connection_is_cut_goes_on(through: BucketStore, proxy: FaultyProxy) -> None:
@@ -172,6 +257,24 @@ async def test_a_large_payload_goes_there_comes_back_and_is_deleted(hub: Hub, ob
         return await removals.store.parts(digest) == frozenset()
 
     await until(is_empty)
+
+
+async def test_a_slow_store_is_waited_for_by_who_downloads_and_by_nobody_else(
+    proxy: FaultyProxy, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = task(hub.lung, ("Beta",), content=os.urandom(PART_BYTES // 2))
+    digest = sealed.spec.inputs[0].envelope_digest
+    await put(hub, sealed)
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    monkeypatch.setattr(payload_service, "SIGN_OF_LIFE_SECONDS", 0.05)
+    monkeypatch.setattr(timeouts, "IDLE_SECONDS", 1.0)
+    proxy.bytes_per_second = PART_BYTES / 5
+    downloads = [asyncio.create_task(get(hub, digest, hub.ada)) for _ in range(8)]
+    await until(lambda: proxy.bytes_down > PART_BYTES // 8)
+    await hub.server.log_in("ada@alpha")
+    assert not any(download.done() for download in downloads)
+    proxy.bytes_per_second = None
+    assert await asyncio.gather(*downloads) == [sealed.envelope] * 8
 
 
 async def test_a_part_that_was_damaged_where_it_rests_is_found_when_it_is_read(hub: Hub, objects: S3) -> None:

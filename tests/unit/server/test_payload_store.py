@@ -168,12 +168,17 @@ class TestFolderStore(PayloadStoreConformance):
             begun.set()
             await going_on.wait()
 
+        foreign = tmp_path / "payloads" / "us" / "reports" / "2020.csv"
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("somebody else's")
+        os.utime(foreign, (long_ago, long_ago))
         upload = asyncio.create_task(store.write_part(DIGEST, 2, slow(), accept))
         await begun.wait()
         await store.remove_unfinished()
         going_on.set()
         await upload
         assert not left.exists()
+        assert foreign.exists()
         assert await store.parts(DIGEST) == {0, 2}
 
     @pytest.mark.parametrize("harm", ["a byte", "its end", "all", "its hash"])

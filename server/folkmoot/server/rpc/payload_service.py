@@ -73,7 +73,7 @@ class PayloadService(PayloadServiceServicer):
         """Return which parts are to be sent; one that is all here, though its sender may not know it, is waited for."""
         if finishing := self._finishing.get(digest):
             await asyncio.wait(finishing)
-        there = await self._store.parts(digest)
+        there = await self._store.parts(digest, part_count(size_bytes))
         return [number for number in range(part_count(size_bytes)) if number not in there]
 
     async def UploadPart(
