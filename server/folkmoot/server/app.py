@@ -126,7 +126,7 @@ async def serve(
         nonces, authority_digest = Nonces(core, signer), authority.authority_digest if authority else b""
         nodes = NodeAuthentication(core, signer, nonces, authority_digest)
         possession = Possession(core, nonces, authority_digest, callers.forget)
-        payloads = open_store(config.payloads, config.data)
+        payloads = open_store(config.payloads, config.data, log)
         parts.callback(payloads.close)
         await payloads.check()
         dispatch = Dispatch(core, waker)
