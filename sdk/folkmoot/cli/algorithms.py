@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key
+from folkmoot.cli.access import asynchronous, client, confirm, governance_key
 from folkmoot.cli.output import approvals, json_option, show_json, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.signing import sign
@@ -109,8 +109,7 @@ async def propose(
         pattern, functions=functions, labels=labels, expires_at=expires.replace(tzinfo=UTC) if expires else None
     )
     click.echo(f"{pattern}: {_scope(functions, labels)}")
-    if not yes:
-        click.confirm("Shall the members allow it?", abort=True)
+    confirm("Shall the members allow it?", yes=yes)
     async with client(profile) as opened:
         made = await algorithms.propose(opened.connection, proposal, governance_key=governance_key(profile))
     click.echo(f"proposal {made.short_id}: {_standing(made)}")
@@ -129,8 +128,7 @@ async def vote(profile: Profile, proposal: str, *, approve: bool, reason: str, y
         found = await algorithms.find_proposal(opened.connection, proposal)
         click.echo(f"proposal {found.short_id} of {found.proposed_by}: {_word(found.image)}")
         click.echo(f"for {_scope(found.functions, found.labels)}{_until(found)}")
-        if approve and not yes:
-            click.confirm("Shall it be allowed?", abort=True)
+        confirm("Shall it be allowed?", yes=yes or not approve)
         voted = await algorithms.vote(
             opened.connection, found.id, approve=approve, governance_key=governance_key(profile), reason=kept
         )
@@ -148,8 +146,7 @@ async def revoke(profile: Profile, proposal: str, *, yes: bool) -> None:
     async with client(profile) as opened:
         found = await algorithms.find_proposal(opened.connection, proposal)
         click.echo(f"proposal {found.short_id}: {_word(found.image)}, {found.state.lower()}")
-        if not yes:
-            click.confirm("Withdraw it? Nodes that require a voted list refuse it from then on.", abort=True)
+        confirm("Withdraw it? Nodes that require a voted list refuse it from then on.", yes=yes)
         await algorithms.revoke(opened.connection, found.id, governance_key=governance_key(profile))
     click.echo(f"proposal {found.short_id} is withdrawn")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key, passphrase
+from folkmoot.cli.access import asynchronous, client, confirm, governance_key, passphrase
 from folkmoot.cli.output import json_option, show_json
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_key
@@ -71,10 +71,7 @@ async def revoke(
     profile: Profile, fingerprints: tuple[str, ...], kind: str | None, *, replacement: bool, yes: bool, as_json: bool
 ) -> None:
     """Have nothing accepted any more that these keys sign; by default the organization's present key. It can't be undone."""
-    if not yes:
-        click.confirm(
-            "Tasks that the key has signed and that no node has begun will be refused. Revoke it?", abort=True
-        )
+    confirm("Tasks that the key has signed and that no node has begun will be refused. Revoke it?", yes=yes)
     own, own_governance = keyring(profile), governance_key(profile)
     async with client(profile) as opened:
         revocation = await keys.revoke(

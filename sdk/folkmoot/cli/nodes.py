@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key, server_client
+from folkmoot.cli.access import asynchronous, client, confirm, governance_key, server_client
 from folkmoot.cli.node_key import create_private_key
 from folkmoot.cli.output import json_of, json_option, show_json, show_rows, show_things, text_of
 from folkmoot.cli.profile import Profile
@@ -192,8 +192,7 @@ async def approve(profile: Profile, name_or_id: str, *, yes: bool) -> None:
         attempt = await nodes.find_attempt(opened.connection, name_or_id)
         click.echo(f"{attempt.name}, id {attempt.node_id}")
         click.echo(f"in words: {fingerprint_words(attempt.node_id)}")
-        if not yes:
-            click.confirm("Does the machine itself show these words?", abort=True)
+        confirm("Does the machine itself show these words?", yes=yes)
         await nodes.approve(opened.connection, attempt, governance_key=governance_key(profile))
     click.echo(f"{attempt.name} is a node of your organization")
 
@@ -210,7 +209,6 @@ async def revoke(profile: Profile, name_or_id: str, *, yes: bool) -> None:
     async with client(profile) as opened:
         going = await nodes.find_node(opened.connection, name_or_id)
         click.echo(f"{going.name}, id {going.node_id}")
-        if not yes:
-            click.confirm("End its admission? Its key never comes back.", abort=True)
+        confirm("End its admission? Its key never comes back.", yes=yes)
         await nodes.revoke(opened.connection, going.node_id, governance_key=governance_key(profile))
     click.echo(f"{going.name} is no node any more")

@@ -44,12 +44,13 @@ async def create_session(profile: Profile, /, name: str, *, as_json: bool, scope
 
 @session.command("list")
 @click.option("--name", "name_prefix", default="", help="Only those whose names begin so.")
+@click.option("--user", default="", help="Only those that this user made, by name or id.")
 @json_of(SessionInfo, many=True)
 @asynchronous
-async def list_sessions(profile: Profile, /, *, as_json: bool, name_prefix: str) -> None:
+async def list_sessions(profile: Profile, /, *, as_json: bool, **only: str) -> None:
     """List the sessions that are for you, last used first."""
     async with client(profile) as opened:
-        found = [one.info async for one in opened.sessions.list(name_prefix=name_prefix)]
+        found = [one.info async for one in opened.sessions.list(**only)]
     columns = ("name", "scope", "organization", "dataframe_names", "last_used_at", "session_id")
     show_things(found, columns, as_json=as_json)
 
@@ -89,15 +90,22 @@ async def update_session(profile: Profile, /, name_or_id: str, *, etag: str, as_
 @click.argument("name_or_id")
 @click.option("--dataframe", default="", help="Only this dataframe.")
 @click.option("--cancel-tasks", is_flag=True, help="Tasks of the session that have not ended are cancelled.")
+@etag_option
 @yes_option
 @asynchronous
-async def delete_session(profile: Profile, name_or_id: str, *, dataframe: str, cancel_tasks: bool, yes: bool) -> None:
+async def delete_session(
+    profile: Profile, name_or_id: str, *, dataframe: str, cancel_tasks: bool, etag: str, yes: bool
+) -> None:
     """Delete a session with its dataframes, or one dataframe, at all nodes: at those that are away when they return."""
+    if dataframe and (cancel_tasks or etag):
+        raise click.UsageError(
+            "--cancel-tasks and --etag are for a session, and --dataframe deletes one dataframe of it"
+        )
     what = f"dataframe {dataframe} of {name_or_id}" if dataframe else f"session {name_or_id} with its dataframes"
     confirm(f"Delete the {what}?", yes=yes)
     async with client(profile) as opened:
         if dataframe:
             await (await opened.sessions.get(name_or_id)).delete_dataframe(dataframe)
         else:
-            await opened.sessions.delete(name_or_id, cancel_tasks=cancel_tasks)
+            await opened.sessions.delete(name_or_id, cancel_tasks=cancel_tasks, etag=etag)
     click.echo(f"{dataframe or name_or_id} is deleted")

@@ -1,22 +1,21 @@
 """`folkmoot task`: create, check, list, show, wait, why, repeat, cancel, delete, delete-payloads, logs."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client
+from folkmoot.cli.access import asynchronous, client, confirm
 from folkmoot.cli.exits import Exit
-from folkmoot.cli.output import json_option, show_json, show_rows
+from folkmoot.cli.output import json_option, show_json, show_rows, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.task_options import ArgumentType, described_task, task_options
+from folkmoot.cli.times import TIMES
 from folkmoot.client import Result
 from folkmoot.client.results import explain
 from folkmoot.client.task import TaskState
 from folkmoot.trust import FolkmootError
-
-DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.group()
@@ -64,20 +63,20 @@ async def check(profile: Profile, /, *, as_json: bool, **options: Any) -> None:
 @click.option("--name", "name_contains", help="Only those with this in their names.")
 @click.option("--image", help="Only those of this image: its repository, local id or module.")
 @click.option("--initiator", help="Only those of this organization.")
-@click.option("--user", "user_id", help="Only those of this user, by id.")
+@click.option("--user", help="Only those of this user, by name or id.")
 @click.option("--job", "job_id", help="Only those of this job.")
 @click.option("--parent", "parent_task_id", help="Only those below this task.")
-@click.option("--session", "session_id", help="Only those of this session, by id.")
+@click.option("--session", help="Only those of this session, by name or id.")
 @click.option("--study", help="Only those made from this study.")
 @click.option("--label", help="Only those that read this data.")
-@click.option("--after", "created_after", type=DAY, help="Only those made from then on; UTC.")
-@click.option("--before", "created_before", type=DAY, help="Only those made before then; UTC.")
+@click.option("--since", type=click.DateTime(TIMES), help="Only those made from then on; local time.")
+@click.option("--until", type=click.DateTime(TIMES), help="Only those made before then; local time.")
 @json_option
 @asynchronous
 async def list_tasks(profile: Profile, /, limit: int, *, as_json: bool, **options: Any) -> None:
     """List the newest tasks, as the server tells them."""
     filters: Any = {name: value for name, value in options.items() if value is not None}
-    filters |= {name: value.replace(tzinfo=UTC) for name, value in filters.items() if isinstance(value, datetime)}
+    filters |= {name: value.astimezone() for name, value in filters.items() if isinstance(value, datetime)}
     async with client(profile) as opened:
         listed = await opened.tasks.list(limit=limit, **filters)
     told = ("state", "name", "initiator", "created_at")
@@ -170,10 +169,11 @@ async def cancel(profile: Profile, task_id: str) -> None:
 
 @task.command()
 @click.argument("task_id")
-@click.confirmation_option(prompt="It goes with all below it, and nothing brings it back. Delete it?")
+@yes_option
 @asynchronous
-async def delete(profile: Profile, task_id: str) -> None:
+async def delete(profile: Profile, task_id: str, *, yes: bool) -> None:
     """Delete a task that has ended, with all below it. Export a proof before, if one is wanted."""
+    confirm("It goes with all below it, and nothing brings it back. Delete it?", yes=yes)
     async with client(profile) as opened:
         await (await opened.tasks.get(task_id)).delete()
     click.echo("deleted")
@@ -188,11 +188,12 @@ async def delete(profile: Profile, task_id: str) -> None:
     type=click.Choice(["input", "result", "log"]),
     help="Only these; repeatable. Default: all.",
 )
-@click.confirmation_option(prompt="Nothing brings these back. Delete them?")
+@yes_option
 @json_option
 @asynchronous
-async def delete_payloads(profile: Profile, task_id: str, kinds: tuple[Any, ...], *, as_json: bool) -> None:
+async def delete_payloads(profile: Profile, task_id: str, kinds: tuple[Any, ...], *, yes: bool, as_json: bool) -> None:
     """Delete inputs, results and logs of a task that has ended and of all below it. What happened stays proven."""
+    confirm("Nothing brings these back. Delete them?", yes=yes)
     async with client(profile) as opened:
         gone = await (await opened.tasks.get(task_id)).delete_payloads(*kinds)
     if as_json:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, governance_key
+from folkmoot.cli.access import asynchronous, client, confirm, governance_key
 from folkmoot.cli.output import approvals, json_option, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_own_key
@@ -100,8 +100,7 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
                 "it is a member",
                 "Did the organization itself tell you this address, over another channel?",
             )
-        if not yes and (approve or isinstance(subject, OpenRemoval)):
-            click.confirm(question, abort=True)
+        confirm(question, yes=yes or not (approve or isinstance(subject, OpenRemoval)))
         missing = await membership.vote_on(
             opened.connection, subject, approve=approve, governance_key=governance_key(profile), reason=kept
         )
@@ -121,8 +120,7 @@ async def remove(profile: Profile, organization: str, *, reason: str, yes: bool)
     async with client(profile) as opened:
         target = await opened.connection.member(organization)
         click.echo(f"{target.name}, address {target.organization_id}")
-        if not yes:
-            click.confirm("Shall the members vote it out?", abort=True)
+        confirm("Shall the members vote it out?", yes=yes)
         open_one = await membership.remove(
             opened.connection, target.organization_id, governance_key=governance_key(profile), reason=kept
         )

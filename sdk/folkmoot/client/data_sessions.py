@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
-from folkmoot.client.admin.resolving import is_id, mask_of, new_id
+from folkmoot.client.admin.resolving import is_id, mask_of, new_id, user_id
 from folkmoot.client.connection import Connection
 from folkmoot.client.names import moment, name_of
 from folkmoot.client.session import PAGE_ITEMS
@@ -115,7 +115,10 @@ class AsyncSession:
 
 
 class AsyncSessions:
-    """The sessions of one collaboration. `session` is a session's name or id, or one that was made or read here."""
+    """The sessions of one collaboration. `session` is a session's name or id, or one that was made or read here.
+
+    One that was made or read here is changed and deleted only if nobody else has changed it since (ETAG_MISMATCH).
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -143,11 +146,14 @@ class AsyncSessions:
         text = f"{len(named) or 'no'} sessions of this collaboration are called {session!r}; there are {there}"
         raise FolkmootError(errors_pb2.ERROR_REASON_SESSION_NOT_FOUND, text)
 
-    async def list(self, *, name_prefix: str = "") -> AsyncIterator[AsyncSession]:
-        """The sessions that are for the caller, last used first."""
+    async def list(self, *, name_prefix: str = "", user: str = "") -> AsyncIterator[AsyncSession]:
+        """The sessions that are for the caller, last used first: those that a user made, by name or id, or all."""
         session = self._connection.session
         request = pb.ListSessionsRequest(
-            page_size=PAGE_ITEMS, genesis=self._connection.reference.genesis, name_prefix=name_prefix
+            page_size=PAGE_ITEMS,
+            genesis=self._connection.reference.genesis,
+            name_prefix=name_prefix,
+            user_id=await user_id(session, user),
         )
         state = await self._connection.shown_state()
         async for page in session.pages(session.sessions.ListSessions, request):
@@ -164,26 +170,37 @@ class AsyncSessions:
             update_mask=mask_of(name=name, scope=scope),
             name=name or "",
             scope=_scope(scope) if scope else Scope.SCOPE_UNSPECIFIED,
-            etag=etag or ("" if isinstance(session, str) else session.info.etag),
+            etag=etag or _etag(session),
         )
         return await self._shown((await calls.call(calls.sessions.UpdateSession, request)).session)
 
-    async def delete(self, session: KnownSession | str, *, cancel_tasks: bool = False) -> None:
+    async def delete(self, session: KnownSession | str, *, cancel_tasks: bool = False, etag: str = "") -> None:
         """Delete a session with all of its dataframes: at nodes that are away, when they return.
 
-        Raises SESSION_NOT_FOUND, and HAS_DEPENDENTS while tasks of it go on, unless these are to be cancelled.
+        Raises SESSION_NOT_FOUND, ETAG_MISMATCH, and HAS_DEPENDENTS while tasks of it go on, unless these are to be cancelled.
         """
         calls = self._connection.session
-        request = pb.DeleteSessionRequest(session_id=await self._id(session), cancel_tasks=cancel_tasks)
+        request = pb.DeleteSessionRequest(
+            session_id=await self._id(session), cancel_tasks=cancel_tasks, etag=etag or _etag(session)
+        )
         await calls.call(calls.sessions.DeleteSession, request)
 
     async def _id(self, session: KnownSession | str) -> str:
         if not isinstance(session, str):
             return session.info.session_id
-        return session if is_id(session) else (await self.get(session)).id
+        return await session_id(self._connection, session)
 
     async def _shown(self, message: pb.Session) -> AsyncSession:
         return AsyncSession(self._connection, _info(message, await self._connection.shown_state()))
+
+
+async def session_id(connection: Connection, wanted: str) -> str:
+    """A session's id by its name or id; nothing for nothing. Raises SESSION_NOT_FOUND."""
+    return wanted if not wanted or is_id(wanted) else (await AsyncSessions(connection).get(wanted)).id
+
+
+def _etag(session: KnownSession | str) -> str:
+    return "" if isinstance(session, str) else session.info.etag
 
 
 def _scope(word: str) -> Scope.ValueType:

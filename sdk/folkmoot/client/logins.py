@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from folkmoot.client.session import Session
-from folkmoot.transport import RemoteError, Unreachable
+from folkmoot.transport import RemoteError
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.auth_service_pb2 import LoginRequest, LoginResponse, RefreshRequest, Tokens
@@ -75,17 +75,24 @@ class ApiKey:
         return Tokens(access_token=self.secret)
 
 
+_ENDED = (errors_pb2.ERROR_REASON_TOKEN_INVALID, errors_pb2.ERROR_REASON_INVALID_FIELD)
+"""What a server says of a refresh token that is none any more, or never was."""
+
+
 async def refreshed(session: Session, tokens: Tokens | None) -> Tokens | None:
-    """Tokens for a refresh token; None if there is none, or the server takes it no more: a new login is needed."""
+    """Tokens for a refresh token; None if there is none, or the server takes it no more: a new login is needed.
+
+    Raises what else the server says: one that has a fault, or too much to do, has ended no login.
+    """
     if tokens is None or not tokens.refresh_token:
         return None
     request = RefreshRequest(refresh_token=tokens.refresh_token)
     try:
         return (await session.call_anonymously(session.auth.Refresh, request)).tokens
-    except Unreachable:
+    except RemoteError as error:
+        if error.reason in _ENDED:
+            return None
         raise
-    except RemoteError:
-        return None
 
 
 def credentials_of(

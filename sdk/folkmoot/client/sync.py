@@ -115,7 +115,10 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one collaboration. `session` is a session's name or id, or one that was made or read here."""
+    """The sessions of one collaboration. `session` is a session's name or id, or one that was made or read here.
+
+    One that was made or read here is changed and deleted only if nobody else has changed it since (ETAG_MISMATCH).
+    """
 
     def __init__(self, core: AsyncSessions) -> None:
         self._core = core

@@ -21,19 +21,22 @@ class TaskFilters(TypedDict, total=False):
     """The image's repository, local id or module."""
     initiator: str
     """The organization that made it, by name or address."""
-    user_id: str
-    """Who made it."""
+    user: str
+    """Who made it, by name or id."""
     job_id: str
     parent_task_id: str
-    session_id: str
+    session: str
+    """The session that it uses, by name or id."""
     study: str
     label: str
     """Data that it reads."""
-    created_after: datetime
-    created_before: datetime
+    since: datetime
+    """It was made from then on."""
+    until: datetime
+    """It was made before then."""
 
 
-_AS_THEY_ARE = ("name_contains", "image", "user_id", "job_id", "parent_task_id", "session_id", "study", "label")
+_AS_THEY_ARE = ("name_contains", "image", "job_id", "parent_task_id", "study", "label")
 
 
 def list_request(filters: TaskFilters, state: State) -> ListTasksRequest:
@@ -43,10 +46,10 @@ def list_request(filters: TaskFilters, state: State) -> ListTasksRequest:
         request.state = _state(str(filters["state"]))
     if "initiator" in filters:
         request.initiator_organization_id = state.member(filters["initiator"]).organization_id
-    if "created_after" in filters:
-        request.created_after.CopyFrom(timestamp(filters["created_after"]))
-    if "created_before" in filters:
-        request.created_before.CopyFrom(timestamp(filters["created_before"]))
+    if "since" in filters:
+        request.created_after.CopyFrom(timestamp(filters["since"]))
+    if "until" in filters:
+        request.created_before.CopyFrom(timestamp(filters["until"]))
     return request
 
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Unpack
 
+from folkmoot.client.admin.resolving import user_id
 from folkmoot.client.connection import Connection
+from folkmoot.client.data_sessions import session_id
 from folkmoot.client.drafting import Draft, drafted
 from folkmoot.client.inputs import Group
 from folkmoot.client.names import moment, name_of
@@ -90,13 +92,15 @@ class AsyncTasks:
     async def list(self, *, limit: int = 50, **filters: Unpack[TaskFilters]) -> tuple[TaskSummary, ...]:
         """The newest tasks of the collaboration that meet all filters, as the server tells them; at most 1,000.
 
-        Filters: state, name_contains, image, initiator, user_id, job_id, parent_task_id, session_id, study, label, created_after,
-        created_before. Raises ORGANIZATION_NOT_FOUND, INVALID_FIELD.
+        Filters: state, name_contains, image, initiator, user, job_id, parent_task_id, session, study, label, since, until. What has
+        a name is named by it or by its id. Raises ORGANIZATION_NOT_FOUND, USER_NOT_FOUND, SESSION_NOT_FOUND, INVALID_FIELD.
         """
         session = self._connection.session
         state = await self._connection.state()
         request = list_request(filters, state)
         request.page_size, request.genesis = limit, self._connection.reference.genesis
+        request.user_id = await user_id(session, filters.get("user", ""))
+        request.session_id = await session_id(self._connection, filters.get("session", ""))
         answer = await session.call(session.tasks.ListTasks, request)
         return tuple(
             TaskSummary(

@@ -101,7 +101,7 @@ async def test_a_task_is_found_and_deleted(alpha: Command):
     assert (refused.code, "TASK_NOT_ENDED" in refused.errors) == (Exit.STATE, True)
     await alpha("task", "cancel", created)
     found = (
-        await alpha("task", "list", "--state", "cancelled", "--initiator", "Alpha", "--after", "2026-01-01", "--json")
+        await alpha("task", "list", "--state", "cancelled", "--initiator", "Alpha", "--since", "2026-01-01", "--json")
     ).json
     assert [each["id"] for each in found] == [created]
     assert (await alpha("task", "list", "--label", "nothing", "--json")).json == []

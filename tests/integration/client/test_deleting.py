@@ -56,14 +56,15 @@ async def test_tasks_are_listed_by_filters_in_peoples_words(hub: Hub) -> None:
     for filters in (
         {"state": "COMPLETED"},
         {"state": "completed", "name_contains": "AGE", "initiator": "Alpha", "image": "examples.average"},
-        {"created_after": now - timedelta(hours=1), "created_before": now + timedelta(hours=1), "job_id": task.job_id},
+        {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1), "job_id": task.job_id},
+        {"user": "admin@alpha"},
     ):
         assert [each.id for each in await client.tasks.list(**filters)] == [task.id], filters
     for filters in (
         {"state": "FAILED"},
         {"initiator": "Beta"},
         {"label": "persons"},
-        {"created_before": now - timedelta(1)},
+        {"until": now - timedelta(1)},
     ):
         assert await client.tasks.list(**filters) == (), filters
     with pytest.raises(FolkmootError, match="no state"):
