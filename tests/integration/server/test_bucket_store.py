@@ -24,7 +24,7 @@ from tests.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.integration.harness import Clock, reason, refused, server, utc_now
 from tests.integration.server.conftest import Hub
 from tests.integration.server.sealed import task
-from tests.integration.server.test_payloads import get, missing, put
+from tests.integration.server.test_payloads import get, late_part_leaves_nothing, missing, put
 from tests.polling import until
 from tests.s3 import S3, environment, s3
 from tests.unit.server.test_payload_store import DIGEST, PayloadStoreConformance, accept, frames, read, write
@@ -257,6 +257,10 @@ async def test_a_large_payload_goes_there_comes_back_and_is_deleted(hub: Hub, ob
         return await removals.store.parts(digest) == frozenset()
 
     await until(is_empty)
+
+
+async def test_a_part_that_comes_when_its_upload_was_given_up_leaves_nothing_behind(hub: Hub) -> None:
+    await late_part_leaves_nothing(hub)
 
 
 async def test_a_slow_store_is_waited_for_by_who_downloads_and_by_nobody_else(

@@ -12,7 +12,10 @@ import pytest
 
 from folkmoot.server.deletion import Removals
 from folkmoot.server.folder_store import FolderStore
+from folkmoot.server.store import payload_rows, removal_rows
+from folkmoot.server.store.task_tables import payloads as payload_table
 from folkmoot.server.uploads import forget_abandoned
+from folkmoot.transport import RemoteError
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload
 from folkmoot.trust import BytesSource
@@ -21,6 +24,7 @@ from folkmoot.v1.task_pb2 import RunState
 from tests.integration.harness import Metadata, reason, refused, server
 from tests.integration.server.conftest import Hub
 from tests.integration.server.sealed import SealedTask, task
+from tests.polling import until
 
 
 def large_task(hub: Hub, size_bytes: int = 2 * PART_BYTES + 5) -> tuple[SealedTask, bytes]:
@@ -263,3 +267,77 @@ async def test_an_input_uploaded_for_another_task_is_refused(hub: Hub) -> None:
     assert borrowed.spec.inputs == [TaskInputRef(envelope_digest=digest, size_bytes=len(sealed.envelope))]
     call = hub.tasks.CreateTask(borrowed.request(envelope=False), metadata=hub.ada)
     assert reason(await refused(call)) == "PAYLOAD_NOT_FOUND"
+
+
+# ---- at once -------------------------------------------------------------------------------------------------------
+
+
+async def test_who_uploads_the_same_at_once_gets_it_there_together(hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    await asyncio.gather(*(put(hub, sealed) for _ in range(3)))
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    assert await get(hub, digest, hub.ada) == sealed.envelope
+    assert len(await hub.server.events("payload.upload")) == 1
+
+
+async def test_a_part_that_comes_when_its_upload_was_given_up_leaves_nothing_behind(hub: Hub) -> None:
+    await late_part_leaves_nothing(hub)
+
+
+async def late_part_leaves_nothing(hub: Hub) -> None:
+    """Have a part come when its upload was given up, and its bytes were removed or not; look at what is left."""
+    sealed, digest = large_task(hub)
+    core, removals = hub.server.running.core, hub.server.running.removals
+    begun, going_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[pb.UploadPartRequest]:
+        async for message in part(sealed, 0):
+            if message.HasField("digest"):
+                begun.set()
+                await going_on.wait()
+            yield message
+
+    async def is_gone() -> bool:
+        return await core.store.read(lambda connection: payload_rows.find(connection, digest)) is None
+
+    for is_forgotten in (True, False):
+        begun.clear()
+        going_on.clear()
+        await missing(hub, sealed)
+        sending = asyncio.create_task(send(hub, slow()))
+        await begun.wait()
+        await given_up(hub, digest, removes=is_forgotten)
+        going_on.set()
+        assert reason(await refused(sending)) == "PAYLOAD_NOT_FOUND"
+        await until(is_gone)
+        assert await removals.store.parts(digest) == frozenset()
+    await put(hub, sealed)
+
+
+async def given_up(hub: Hub, digest: bytes, *, removes: bool) -> None:
+    """Give an upload up, as when it is abandoned; its bytes, and its row, may go at once or later."""
+    core, removals = hub.server.running.core, hub.server.running.removals
+    here, now = payload_table.c.envelope_digest == digest, core.clock()
+    await core.store.write(lambda connection: removal_rows.delete_payloads(connection, here, now=now, quota=core.quota))
+    if removes:
+        await removals.remove(digest)
+
+
+async def test_a_payload_that_is_deleted_while_it_is_downloaded_ends_with_what_became_of_it(hub: Hub) -> None:
+    sealed, digest = large_task(hub)
+    await put(hub, sealed)
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    came = 0
+
+    async def read_on() -> None:
+        nonlocal came
+        async for data in download(hub.server.payloads, digest, metadata=lambda: hub.ada):
+            if not came:
+                await given_up(hub, digest, removes=True)
+            assert data == sealed.envelope[came : came + len(data)]
+            came += len(data)
+
+    with pytest.raises(RemoteError) as failure:
+        await read_on()
+    assert reason(failure.value) == "PAYLOAD_NOT_FOUND"
+    assert "deleted" in str(failure.value)

@@ -124,17 +124,27 @@ class PayloadService(PayloadServiceServicer):
 
     async def _store_part(self, part: "_PartStream", row: AnyRow, number: int) -> None:
         digest, expected_bytes = bytes(row.envelope_digest), part_bytes(row.size_bytes, number)
-        await self._store.write_part(
-            digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
-        )
-        found = await self._row(digest)
-        if found is not None and found.deleted_at is None and not found.inline:
-            return
+        try:
+            await self._store.write_part(
+                digest, number, part.frames(), lambda size, found: part.check(size, found, expected_bytes)
+            )
+        except FileNotFoundError:
+            if await self._is_begun(digest):
+                raise
+        else:
+            if await self._is_begun(digest):
+                return
         now = self._core.clock()
         await self._core.store.write(lambda connection: removal_rows.came_too_late(connection, row, now=now))
         self._removals.hurry()
+        found = await self._row(digest)
         if found is None or found.deleted_at is not None:
             raise payload_rows.not_found(digest, "The upload was given up meanwhile; begin it again")
+
+    async def _is_begun(self, digest: bytes) -> bool:
+        """Whether parts of an envelope have a place: it was not given up, and did not ride along meanwhile."""
+        row = await self._row(digest)
+        return row is not None and row.deleted_at is None and not row.inline
 
     async def _complete(self, digest: bytes) -> None:
         """Take a payload whose parts are all there for complete, if it is what its name says.
