@@ -32,7 +32,7 @@ from folkmoot.trust import State
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.admin_service_pb2 import Connection as NodeConnection
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.link_pb2 import PolicySummary
+from folkmoot.v1.link_pb2 import LedgerHead, PolicySummary, ServerFrame
 
 SWEEP_SECONDS = 1.0
 EXPIRED_AT_ONCE = 500
@@ -152,9 +152,10 @@ class Dispatch:
 
     def _ledger_moved(self, state: State) -> None:
         """Tell the nodes that are attached; one that is admitted no more has no session from now on."""
+        grown = ServerFrame(ledger_head=LedgerHead(position=state.position.message()))
         for session in [each for each in self._sessions.values() if each.node.genesis == state.genesis]:
             if session.node.node_id in state.nodes:
-                session.ledger_grown(state)
+                session.post(grown)
             else:
                 session.end(not_admitted(state, session.node.node_id))
 

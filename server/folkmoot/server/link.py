@@ -37,7 +37,6 @@ from folkmoot.v1.link_pb2 import (
     Drain,
     Heartbeat,
     Hello,
-    LedgerHead,
     NodeFrame,
     Offer,
     PeerMessage,
@@ -354,10 +353,6 @@ class LinkSession:
         self._frames.append(frame)
         self._stirred.set()
 
-    def ledger_grown(self, state: State) -> None:
-        """Tell the node that the ledger has grown."""
-        self.post(ServerFrame(ledger_head=LedgerHead(position=state.position.message())))
-
     def compare(self, standing: Standing) -> None:
         """Look again if the row has more than was sent, and end if it is another session's: a wake-up was lost."""
         if standing.epoch != self.epoch:
@@ -383,12 +378,14 @@ class LinkSession:
                 return frames
             if self._error is not None:
                 raise self._error
-            if self._over or (remaining := waited_until - self._time()) <= 0:
+            if self._over or self._time() >= waited_until:
                 return []
+            # One timer, rather than a task of its own for each wait: thousands of links wait here, and are stirred at once.
+            timer = asyncio.get_running_loop().call_at(waited_until, self._stirred.set)
             try:
-                await asyncio.wait_for(self._stirred.wait(), remaining)
-            except TimeoutError:
-                return []
+                await self._stirred.wait()
+            finally:
+                timer.cancel()
 
     def _count(self, frames: Iterable[ServerFrame]) -> None:
         """Count the inputs that ride along as fetched by the node's organization."""
