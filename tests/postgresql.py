@@ -4,7 +4,9 @@ cluster.url("name")         # a database with the newest tables, made when it is
 cluster.restart()           # as an operator does: whoever is connected loses the connection
 """
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,6 +54,12 @@ class Cluster:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def crash(self) -> None:
+        """Have it end at once, as if it were killed, and start again: what it has not said is committed may be so or not."""
+        postmaster = int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGQUIT)
+        self.restart()
 
     def empty(self, name: str) -> str:
         """Make a database without tables; return its URL."""

@@ -1,16 +1,20 @@
 """Nonces: given to anybody, signed by whoever proves a key, good once and for a minute.
 
-One that was given leaves nothing behind; one that was used is a row until its minute is over. Rows outlive a restart, so
-that no proof is good twice.
+One that was given leaves nothing behind; one that was used is a row until its minute is over by every instance's clock. Rows
+outlive a restart, so that no proof is good twice.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
 from folkmoot.server.core import Core
 from folkmoot.server.store import tables
 from folkmoot.server.tokens import Tokens, nonce_invalid
+
+CLOCKS_DIFFER_BY_AT_MOST = timedelta(minutes=10)
+"""An instance whose clock is ahead must not forget what is still good by the clock of another one."""
 
 
 class Nonces:
@@ -34,6 +38,6 @@ class Nonces:
             connection.execute(delete(table).where(table.c.expires_at <= now))
             if connection.execute(select(table.c.nonce).where(table.c.nonce == nonce)).first():
                 raise nonce_invalid("The nonce was used before")
-            connection.execute(insert(table).values(nonce=nonce, expires_at=good_until))
+            connection.execute(insert(table).values(nonce=nonce, expires_at=good_until + CLOCKS_DIFFER_BY_AT_MOST))
 
         return operation

@@ -118,7 +118,7 @@ async def test_a_name_is_given_once(pair: Pair) -> None:
             password=PASSWORD,
             organization_account_id=root.organization_account_id,
         )
-        return hub.server.admin.CreateUser(wanted, metadata=root.metadata)  # type: ignore[no-any-return]
+        return hub.server.admin.CreateUser(wanted, metadata=root.metadata)
 
     assert one_and("NAME_TAKEN", await pair.at_both(make))
 
@@ -127,7 +127,7 @@ async def test_what_has_an_id_is_made_once_and_everybody_gets_the_same_answer(pa
     root, server = await pair.root(), pair.here.server
     ada = pair.here.researchers["Alpha"]
     genesis = pair.place.lung.genesis
-    everything = (
+    everything: tuple[tuple[User, str, str, Any, dict[str, Any]], ...] = (
         (root, "admin", "CreateOrganization", admin.CreateOrganizationRequest, {"organization_account_id": ..., "name": "Delta"}),
         (root, "admin", "CreateRole", admin.CreateRoleRequest, {"role_id": ..., "name": "Reader", "rules": [SEES_USERS]}),
         (ada, "admin", "CreateStudy", admin.CreateStudyRequest, {"study_id": ..., "genesis": genesis, "name": "Pilot",
@@ -136,7 +136,7 @@ async def test_what_has_an_id_is_made_once_and_everybody_gets_the_same_answer(pa
             "scope": options.SCOPE_OWN}),
     )  # fmt: skip
     for who, service, method, kind, fields in everything:
-        wanted = kind(**{name: server.new_id() if value is ... else value for name, value in fields.items()})  # type: ignore[operator]
+        wanted = kind(**{name: server.new_id() if value is ... else value for name, value in fields.items()})
         answers = await pair.at_both(
             lambda hub: getattr(stub_of(hub.server, service), method)(wanted, metadata=who.metadata)  # noqa: B023
         )
@@ -224,7 +224,7 @@ async def test_a_quota_is_never_passed_by_two_who_each_see_room(pair: Pair) -> N
 
     def begin(hub: Hub) -> Awaitable[Any]:
         wanted = payloads.ListMissingPartsRequest(envelope_digest=os.urandom(32), size_bytes=10 * MIB)
-        return hub.server.payloads.ListMissingParts(wanted, metadata=ada.metadata)  # type: ignore[no-any-return]
+        return hub.server.payloads.ListMissingParts(wanted, metadata=ada.metadata)
 
     outcomes = await pair.at_both(begin, at_each=5)
     assert Counter(each if isinstance(each, str) else "begun" for each in outcomes) == {

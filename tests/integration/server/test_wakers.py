@@ -1,6 +1,7 @@
 """Wakers between instances of the server, on a real PostgreSQL and a real RabbitMQ: what carries them may break."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -10,7 +11,8 @@ import pytest
 import structlog
 from sqlalchemy.engine import make_url
 
-from folkmoot.server.wakers import Waker
+from folkmoot.server.store import databases
+from folkmoot.server.wakers import Waker, amqp
 from folkmoot.server.wakers.amqp import AmqpWaker
 from folkmoot.server.wakers.postgres import PostgresWaker
 from folkmoot.server.wakers.remote import RemoteWaker
@@ -119,6 +121,20 @@ class RemoteConformance(WakerConformance):
                 assert woken == ["here"]
                 wire.mend()
                 await until(lambda: len(woken) == 2)
+
+    async def test_a_carrier_that_says_nothing_holds_up_no_start(
+        self, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(amqp, "KEEPALIVE_ANSWER_SECONDS", 0.1)
+        monkeypatch.setitem(databases.POSTGRES_CONNECTION, "connect_timeout", 2)  # its least
+        woken: list[str] = []
+
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, nobody answers
+            waker = self.make(silent.getsockname()[1])
+            async with waker.running():
+                with waker.listen(topic, partial(woken.append, "here")):
+                    waker.wake([topic])
+        assert woken == ["here"]
 
     async def test_whoever_waits_looks_by_himself(self, waker: Waker) -> None:
         assert waker.poll_seconds is not None

@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from folkmoot.server.wakers.remote import RemoteWaker
-from folkmoot.transport.timeouts import KEEPALIVE_SECONDS
+from folkmoot.transport.timeouts import KEEPALIVE_ANSWER_SECONDS, KEEPALIVE_SECONDS
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -36,9 +36,11 @@ class AmqpWaker(RemoteWaker):
     async def connect(self) -> AsyncIterator["_Exchange"]:
         """Connect, with a queue of its own."""
         import aio_pika
+        from aio_pika.connection import make_url
 
-        connection = await aio_pika.connect(self._url, heartbeat=int(KEEPALIVE_SECONDS))
-        async with connection:
+        connection = aio_pika.Connection(make_url(self._url, heartbeat=int(KEEPALIVE_SECONDS)))
+        async with connection:  # also one that never came about is to be closed
+            await connection.connect(timeout=KEEPALIVE_ANSWER_SECONDS)
             channel = await connection.channel(publisher_confirms=False)
             exchange = await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.FANOUT)
             queue = await channel.declare_queue(exclusive=True, auto_delete=True)
