@@ -1705,6 +1705,7 @@ class UpdateUserRequest(_message.Message):
     EXTRA_RULES_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OWN_PASSWORD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user."""
     email: _builtins.str
@@ -1717,6 +1718,8 @@ class UpdateUserRequest(_message.Message):
     """A new password, which the user should change; not the caller's own, for which there is ChangePassword."""
     etag: _builtins.str
     """The etag that was read; empty: whatever it is now."""
+    own_password: _builtins.str
+    """The caller's password. Who changes the mail address of his own account shows it: whoever reads his mails gets a new password."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which of these change: email, first_name, last_name, roles, extra_rules, password."""
@@ -1741,10 +1744,11 @@ class UpdateUserRequest(_message.Message):
         extra_rules: _abc.Iterable[_auth_service_pb2.RoleRule] | None = ...,
         password: _builtins.str = ...,
         etag: _builtins.str = ...,
+        own_password: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "etag", b"etag", "extra_rules", b"extra_rules", "first_name", b"first_name", "last_name", b"last_name", "password", b"password", "roles", b"roles", "update_mask", b"update_mask", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "etag", b"etag", "extra_rules", b"extra_rules", "first_name", b"first_name", "last_name", b"last_name", "own_password", b"own_password", "password", b"password", "roles", b"roles", "update_mask", b"update_mask", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

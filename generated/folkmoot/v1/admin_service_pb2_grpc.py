@@ -293,7 +293,7 @@ class AdminServiceServicer:
 
     def UpdateUser(self, request, context):
         """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD, LOGIN_FAILED and LOCKED_OUT (own_password).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,7 +74,7 @@ class AdminServiceStub:
     """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateUserRequest, _admin_service_pb2.UpdateUserResponse]
     """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD, LOGIN_FAILED and LOCKED_OUT (own_password).
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteUserRequest, _admin_service_pb2.DeleteUserResponse]
     """Deletes a user: logins and API keys end. Tasks stay.
@@ -226,7 +226,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateUserRequest, _admin_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+    Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD, LOGIN_FAILED and LOCKED_OUT (own_password).
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteUserRequest, _admin_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """Deletes a user: logins and API keys end. Tasks stay.
@@ -435,7 +435,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UpdateUserResponse, _abc.Awaitable[_admin_service_pb2.UpdateUserResponse]]:
         """Changes a user: names, mail address, roles, extra rules, password. Nobody gives a rule that he lacks, or takes from a user who has more than himself. Where rules, or the password, change, the user's logins end.
-        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD.
+        Callers: users with USER EDIT, as far as its scope reaches; everybody, names and mail address of himself. Idempotent. Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, NAME_TAKEN (the mail address), PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED, INVALID_FIELD, LOGIN_FAILED and LOCKED_OUT (own_password).
         """
 
     @_abc_1.abstractmethod

@@ -1051,19 +1051,23 @@ class StartCodeLoginResponse(_message.Message):
 
     AUTHORIZATION_URI_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    CODE_LOGIN_ID_FIELD_NUMBER: _builtins.int
     authorization_uri: _builtins.str
     """Where the browser goes."""
     state: _builtins.str
     """Names this login; the provider sends it back."""
+    code_login_id: _builtins.str
+    """Proves who began this login. It stays with who did, and never goes through the browser: who sees there what comes back can't finish with that alone."""
     def __init__(
         self,
         *,
         authorization_uri: _builtins.str = ...,
         state: _builtins.str = ...,
+        code_login_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_uri", b"authorization_uri", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_uri", b"authorization_uri", "code_login_id", b"code_login_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1077,19 +1081,23 @@ class FinishCodeLoginRequest(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    CODE_LOGIN_ID_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """From StartCodeLogin, as the provider has sent it back."""
     code: _builtins.str
     """From the provider."""
+    code_login_id: _builtins.str
+    """From StartCodeLogin, as it was given."""
     def __init__(
         self,
         *,
         state: _builtins.str = ...,
         code: _builtins.str = ...,
+        code_login_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "code_login_id", b"code_login_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -204,7 +204,7 @@ class AuthServiceServicer:
 
     def EndLogins(self, request, context):
         """Ends a login, or all of a user's but the caller's own: their tokens work no more.
-        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+        Callers: users, of their own, not by an API key; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,7 +293,7 @@ class AuthServiceServicer:
 
     def DeleteApiKey(self, request, context):
         """Ends an API key.
-        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+        Callers: users, of their own, by an API key itself alone; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND, NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -317,7 +317,7 @@ class AuthServiceServicer:
 
     def FinishCodeLogin(self, request, context):
         """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
-        Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+        Callers: anybody who began it, and has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

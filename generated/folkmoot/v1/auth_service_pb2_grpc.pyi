@@ -56,7 +56,7 @@ class AuthServiceStub:
     """
     EndLogins: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.EndLoginsRequest, _auth_service_pb2.EndLoginsResponse]
     """Ends a login, or all of a user's but the caller's own: their tokens work no more.
-    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+    Callers: users, of their own, not by an API key; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
     """
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.WhoAmIRequest, _auth_service_pb2.WhoAmIResponse]
     """Tells who the caller is and what it may do.
@@ -101,7 +101,7 @@ class AuthServiceStub:
     """
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.DeleteApiKeyRequest, _auth_service_pb2.DeleteApiKeyResponse]
     """Ends an API key.
-    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+    Callers: users, of their own, by an API key itself alone; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND, NOT_ALLOWED.
     """
     RegisterOrganization: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RegisterOrganizationRequest, _auth_service_pb2.RegisterOrganizationResponse]
     """Makes an organization's account with its first user, an Organization Admin, where this server lets organizations register themselves.
@@ -113,7 +113,7 @@ class AuthServiceStub:
     """
     FinishCodeLogin: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.FinishCodeLoginRequest, _auth_service_pb2.FinishCodeLoginResponse]
     """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
-    Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+    Callers: anybody who began it, and has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
     """
     StartDeviceLogin: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.StartDeviceLoginRequest, _auth_service_pb2.StartDeviceLoginResponse]
     """Begins a login at the OpenID Connect provider of this server, on another device (device authorization grant).
@@ -162,7 +162,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     EndLogins: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.EndLoginsRequest, _auth_service_pb2.EndLoginsResponse]  # type: ignore[assignment]
     """Ends a login, or all of a user's but the caller's own: their tokens work no more.
-    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+    Callers: users, of their own, not by an API key; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
     """
     WhoAmI: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.WhoAmIRequest, _auth_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Tells who the caller is and what it may do.
@@ -207,7 +207,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.DeleteApiKeyRequest, _auth_service_pb2.DeleteApiKeyResponse]  # type: ignore[assignment]
     """Ends an API key.
-    Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+    Callers: users, of their own, by an API key itself alone; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND, NOT_ALLOWED.
     """
     RegisterOrganization: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RegisterOrganizationRequest, _auth_service_pb2.RegisterOrganizationResponse]  # type: ignore[assignment]
     """Makes an organization's account with its first user, an Organization Admin, where this server lets organizations register themselves.
@@ -219,7 +219,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     FinishCodeLogin: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.FinishCodeLoginRequest, _auth_service_pb2.FinishCodeLoginResponse]  # type: ignore[assignment]
     """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
-    Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+    Callers: anybody who began it, and has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
     """
     StartDeviceLogin: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.StartDeviceLoginRequest, _auth_service_pb2.StartDeviceLoginResponse]  # type: ignore[assignment]
     """Begins a login at the OpenID Connect provider of this server, on another device (device authorization grant).
@@ -301,7 +301,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.EndLoginsResponse, _abc.Awaitable[_auth_service_pb2.EndLoginsResponse]]:
         """Ends a login, or all of a user's but the caller's own: their tokens work no more.
-        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND.
+        Callers: users, of their own, not by an API key; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: USER_NOT_FOUND, NOT_ALLOWED.
         """
 
     @_abc_1.abstractmethod
@@ -412,7 +412,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.DeleteApiKeyResponse, _abc.Awaitable[_auth_service_pb2.DeleteApiKeyResponse]]:
         """Ends an API key.
-        Callers: users, of their own; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND.
+        Callers: users, of their own, by an API key itself alone; of others with USER EDIT, as far as its scope reaches. Idempotent. Errors: API_KEY_NOT_FOUND, NOT_ALLOWED.
         """
 
     @_abc_1.abstractmethod
@@ -442,7 +442,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.FinishCodeLoginResponse, _abc.Awaitable[_auth_service_pb2.FinishCodeLoginResponse]]:
         """Finishes a login that StartCodeLogin began, with what the provider has sent the browser back with.
-        Callers: anybody who has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
+        Callers: anybody who began it, and has both. Not idempotent: it works once. Errors: LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE.
         """
 
     @_abc_1.abstractmethod

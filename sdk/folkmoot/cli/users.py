@@ -86,11 +86,15 @@ async def update_user(
     password = secret("FOLKMOOT_NEW_PASSWORD", f"New password of {name_or_id}", confirm=True) if new_password else None
     async with server_client(profile) as opened:
         there = await opened.users.get(name_or_id)
+        own_password = ""
+        if changed["email"] is not None and there.user_id == (await opened.account.show()).user_id:
+            own_password = secret("FOLKMOOT_PASSWORD", "Your password")
         updated = await opened.users.update(
             there if roles.needs_present or rules.needs_present else there.user_id,
             roles=roles.of(there.roles),
             extra_rules=rules.of(map(str, there.extra_rules)),
             password=password,
+            own_password=own_password,
             etag=etag,
             **changed,
         )

@@ -62,7 +62,7 @@ class CodeLogin:
         if "code" not in answer:
             told = answer.get("error_description") or answer.get("error") or "nothing"
             raise _failed(f"the provider says: {printable(told)}")
-        finish = auth.FinishCodeLoginRequest(state=began.state, code=answer["code"])
+        finish = auth.FinishCodeLoginRequest(code_login_id=began.code_login_id, state=began.state, code=answer["code"])
         return (await session.call_anonymously(session.auth.FinishCodeLogin, finish)).tokens
 
 

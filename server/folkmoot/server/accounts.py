@@ -28,6 +28,9 @@ _OF_USERS: tuple[Table, ...] = (
 )
 """What goes with a user."""
 
+NO_PASSWORD = ""
+"""A hash that no password has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
@@ -59,6 +62,8 @@ class User:
     email: str = ""
     first_name: str = ""
     last_name: str = ""
+    email_is_vouched: bool = False
+    """Whether the address was proved by its mailbox, or set by somebody who answers for it."""
     extra_rules: frozenset[Rule] = frozenset()
 
     @property
@@ -178,6 +183,11 @@ def remove_user(connection: Connection, user: _Row) -> None:
     failures = tables.login_failures
     connection.execute(delete(failures).where(failures.c.username == user.username))
     connection.execute(delete(_USERS).where(_USERS.c.user_id == user.user_id))
+
+
+def mail_address(text: str) -> str:
+    """Return an address as the table keeps it: in lower case, unless it has letters of which two fold into the same."""
+    return text.lower() if text.isascii() else text
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------

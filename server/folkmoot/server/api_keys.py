@@ -96,7 +96,8 @@ class ApiKeys:
 
         def operation(connection: Connection) -> None:
             owner = connection.scalar(select(_KEYS.c.user_id).where(_KEYS.c.api_key_id == api_key_id))
-            if owner is None or not people.reaches(connection, who, owner, options.OPERATION_EDIT):
+            is_itself = bool(owner) and api_key_id == who.api_key_id
+            if not owner or not (is_itself or people.reaches(connection, who, owner, options.OPERATION_EDIT)):
                 text = f"There is no API key {api_key_id} of yours, or of a user whom you may edit"
                 raise FolkmootError(errors_pb2.ERROR_REASON_API_KEY_NOT_FOUND, text)
             connection.execute(delete(_KEYS).where(_KEYS.c.api_key_id == api_key_id))

@@ -154,7 +154,7 @@ async def serve(
                 connections=dispatch,
                 waker=dispatch.waker,
                 organizations=Organizations(core, callers.forget),
-                users=Users(core, passwords, callers.forget),
+                users=Users(core, passwords, people.guesses, callers.forget),
                 roles=Roles(core, callers.forget),
                 studies=Studies(core),
             ),

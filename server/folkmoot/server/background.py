@@ -1,4 +1,4 @@
-"""Work that nobody waits for: the caller has its answer, how it ends goes to the log, and a stop ends it."""
+"""Work that nobody waits for: the caller has its answer, how it ends goes to the log, and a stop gives it little time."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 MOST_AT_ONCE = 1000
+CLOSING_SECONDS = 5.0
 
 
 class Background:
@@ -28,7 +29,9 @@ class Background:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Let what is under way end, for a moment; end the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

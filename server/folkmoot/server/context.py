@@ -4,6 +4,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from folkmoot.server.peers import place_of
 from folkmoot.transport.tracing import Span
 from folkmoot.v1 import options_pb2 as options
 
@@ -67,6 +68,11 @@ def request_id() -> str:
 def origin() -> str:
     """Return the address that the present call came from; empty for what the server does by itself."""
     return _origin.get()
+
+
+def place() -> str:
+    """Return the same, or the network of an IPv6 address, by which what comes from one place is counted."""
+    return place_of(_origin.get())
 
 
 def about() -> Span | None:

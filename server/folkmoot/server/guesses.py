@@ -1,6 +1,7 @@
 """Guesses: wherever somebody shows a password or a code, it goes through here, and what is wrong is counted.
 
-- Five wrong ones in a row lock a user name out, for longer each time. Names that nobody has behave the same in time and
+- Five wrong ones in a row lock a user name out where they came from, for longer each time, and a few times as many everywhere: who
+  guesses shuts himself out, and not so easily the one whose name it is. Names that nobody has behave the same in time and
   answer, so that nothing tells which users exist: as many hashes, as many codes, the same rows.
 - A wrong code is answered as a wrong password is. What was wrong stands nowhere.
 - Check, verification and count happen in one of a few turns, so that no flood of guesses slips in between.
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, func, select
 
 from folkmoot.server import context, events
 from folkmoot.server.context import Caller
@@ -24,6 +25,10 @@ from folkmoot.v1 import errors_pb2
 from folkmoot.v1 import options_pb2 as options
 
 FAILURES_BEFORE_LOCK_OUT = 5
+FAILURES_FROM_ANYWHERE = 25
+"""Wrong ones in a row, from several places, that lock a name out everywhere."""
+ANYWHERE = ""
+"""The place of those that are counted together."""
 FIRST_LOCK_OUT = timedelta(minutes=1)
 LONGEST_LOCK_OUT = timedelta(minutes=15)
 FAILURES_FORGOTTEN_AFTER = timedelta(hours=1)
@@ -68,7 +73,10 @@ class Guesses:
         """
         async with self._passwords.slot():
             now = self._core.clock()
-            known, locked_until = await self._core.store.read(lambda connection: self._read(connection, username))
+            place = _place()
+            known, locked_until = await self._core.store.read(
+                lambda connection: self._read(connection, username, place)
+            )
             if locked_until is not None and now < locked_until:
                 raise try_later(errors_pb2.ERROR_REASON_LOCKED_OUT, "Too many wrong passwords", locked_until - now)
             try:
@@ -77,10 +85,11 @@ class Guesses:
                 await self._count(username, known.user, intent)
                 raise login_failed() from None
 
-    def _read(self, connection: Connection, username: str) -> tuple[Known, datetime | None]:
+    def _read(self, connection: Connection, username: str, place: str) -> tuple[Known, datetime | None]:
         users, failures, totp = tables.users, tables.login_failures, login_tables.totp
         user = connection.execute(select(users).where(users.c.username == username)).one_or_none()
-        locked_until = connection.scalar(select(failures.c.locked_until).where(failures.c.username == username))
+        counted = (failures.c.username == username) & failures.c.place.in_([ANYWHERE, place])
+        locked_until = connection.scalar(select(func.max(failures.c.locked_until)).where(counted))
         factor = connection.execute(select(totp).where(totp.c.user_id == (user.user_id if user else ""))).one_or_none()
         return Known(user, factor, self._passwords), locked_until
 
@@ -89,25 +98,32 @@ class Guesses:
         # A name that nobody has may be a password in the wrong field: it is counted, not recorded.
         is_recorded = user is not None or self._strangers.may_be_recorded(now)
         who = as_caller(user) if user else context.ANYONE
+        counted_at = ((_place(), FAILURES_BEFORE_LOCK_OUT), (ANYWHERE, FAILURES_FROM_ANYWHERE))
         record = events.prepare(intent=intent, caller=who, data={}, now=now, outcome="LOGIN_FAILED")
 
         def operation(connection: Connection) -> None:
             table = tables.login_failures
             connection.execute(delete(table).where(table.c.last_at < now - FAILURES_FORGOTTEN_AFTER))
-            failures = (connection.scalar(select(table.c.failures).where(table.c.username == username)) or 0) + 1
-            values = {"failures": failures, "locked_until": lock_out_end(failures, now), "last_at": now}
-            counted = upserts.insert(connection, table).values(username=username, **values)
-            connection.execute(counted.on_conflict_do_update([table.c.username], set_=values))
+            for where, most in counted_at:
+                same = (table.c.username == username) & (table.c.place == where)
+                failures = (connection.scalar(select(table.c.failures).where(same)) or 0) + 1
+                values = {"failures": failures, "locked_until": lock_out_end(failures, now, most), "last_at": now}
+                counted = upserts.insert(connection, table).values(username=username, place=where, **values)
+                connection.execute(counted.on_conflict_do_update([table.c.username, table.c.place], set_=values))
             if is_recorded:
                 record(connection)
 
         await self._core.store.write(operation)
 
 
-def lock_out_end(failures: int, now: datetime) -> datetime | None:
-    """Return until when so many failures in a row lock a name out; None while there are few."""
-    over = failures - FAILURES_BEFORE_LOCK_OUT
+def lock_out_end(failures: int, now: datetime, most: int = FAILURES_BEFORE_LOCK_OUT) -> datetime | None:
+    """Return until when so many failures in a row lock a name out; None while they are fewer than `most`."""
+    over = failures - most
     return None if over < 0 else now + min(FIRST_LOCK_OUT * 2 ** min(over, 10), LONGEST_LOCK_OUT)
+
+
+def _place() -> str:
+    return context.place() or "nowhere"
 
 
 def as_caller(user: AnyRow) -> Caller:

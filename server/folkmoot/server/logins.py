@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from folkmoot.server import libraries
 from folkmoot.server.api_keys import ApiKeys
 from folkmoot.server.background import Background
 from folkmoot.server.callers import Callers
@@ -24,6 +25,7 @@ class Logins:
     """The parts, each of which a method of AuthService calls."""
 
     callers: Callers
+    guesses: Guesses
     sessions: Sessions
     factors: SecondFactors
     resets: Resets
@@ -34,13 +36,15 @@ class Logins:
 
 def make(core: Core, tokens: Tokens, passwords: Passwords, background: Background) -> Logins:
     """Put them together; raise INVALID_FIELD for settings that make no sense."""
+    libraries.require("segno", setting="totp", extra="server")
     callers, guesses = Callers(core, tokens, background), Guesses(core, passwords)
     sealer = Sealer(tokens.sealing_key, core.random)
     codes = Codes(core, sealer)
     sessions = Sessions(core, guesses, codes, tokens, callers.forget)
-    mail = Mail(core.config, core.log, background)
+    mail = Mail(core, background)
     return Logins(
         callers=callers,
+        guesses=guesses,
         sessions=sessions,
         factors=SecondFactors(core, guesses, codes, callers.forget),
         resets=Resets(core, guesses, passwords, mail, callers.forget),

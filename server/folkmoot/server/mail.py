@@ -2,11 +2,13 @@
 
 What leaves may let its reader in, so it leaves encrypted: over TLS, or after STARTTLS, with the server's certificate checked;
 in the open only to a mail server on this machine that asks for no password. What the mail server refuses is logged without
-address and text; what it can't take at the moment is tried again for a while.
+address and text; what it can't take at the moment is tried again for a while. Mails are kept nowhere, since what they say lets in
+whoever reads it: what still waits when this server stops is tried once more, and lost if that fails, as the log says.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from email.errors import MessageError
@@ -14,15 +16,15 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import localtime, make_msgid
 from ssl import SSLCertVerificationError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-import structlog
-
+from folkmoot.server import libraries
 from folkmoot.server.background import Background
 from folkmoot.server.config import Config
-from folkmoot.server.core import try_later
+from folkmoot.server.core import Core, try_later
 from folkmoot.transport.channel import is_loopback
 from folkmoot.transport.timeouts import CALL_SECONDS
+from folkmoot.transport.validation import invalid
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -73,11 +75,12 @@ class MailServer:
 class Mail:
     """Sends mails."""
 
-    def __init__(self, config: Config, log: structlog.typing.FilteringBoundLogger, background: Background) -> None:
-        self._from = config.mail_from
-        self._log = log
+    def __init__(self, core: Core, background: Background) -> None:
+        self._core = core
+        self._from = core.config.mail_from
+        self._log = core.log
         self._background = background
-        self._server = mail_server(config)
+        self._server = mail_server(core.config)
         self._connections = asyncio.Semaphore(MOST_CONNECTIONS)
 
     def check_configured(self) -> None:
@@ -110,8 +113,11 @@ class Mail:
             if pause is None or failure.is_permanent:
                 self._log.error("mail.failed", problem=failure.text)
                 return
+            if self._core.draining.is_set():
+                self._log.error("mail.failed", problem=f"{failure.text}; this server stops and keeps no mails")
+                return
             self._log.warning("mail.delayed", problem=failure.text, next_seconds=pause)
-            await asyncio.sleep(pause)
+            await self._core.pause(pause)
 
     async def _try(self, server: MailServer, message: EmailMessage, to: str) -> "Failure | None":
         import aiosmtplib
@@ -136,20 +142,27 @@ def mail_server(config: Config) -> MailServer | None:
     """Return where mails are handed over, None if none are sent; raise INVALID_FIELD for an address that is none."""
     if not config.smtp:
         return None
-    url = urlsplit(config.smtp)
-    if url.scheme not in _PORTS or not url.hostname:
-        text = f"'{config.smtp}' is neither smtp://user@host:port nor smtps://user@host:port"
-        raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=(("smtp", text),))
+    libraries.require("aiosmtplib", setting="smtp", extra="server")
+    url = _mail_url(config.smtp)
     user, file = unquote(url.username or ""), config.smtp_password_file
     password = file.read_text().strip() if file else unquote(url.password or "")
     return MailServer(
-        host=url.hostname,
+        host=url.hostname or "",
         port=url.port or _PORTS[url.scheme],
         user=user,
         password=password,
         is_tls=url.scheme == "smtps",
-        is_open=url.scheme == "smtp" and not user and is_loopback(url.hostname),
+        is_open=url.scheme == "smtp" and not user and is_loopback(url.hostname or ""),
     )
+
+
+def _mail_url(text: str) -> SplitResult:
+    with suppress(ValueError):
+        url = urlsplit(text)
+        if url.scheme in _PORTS and url.hostname and url.port != 0:
+            return url
+    problem = "is neither smtp://user@host:port nor smtps://user@host:port"  # what it is instead, may tell a password
+    raise invalid([("smtp", problem)])
 
 
 def composed(letter: Letter, *, sender: str) -> EmailMessage:

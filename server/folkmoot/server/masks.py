@@ -1,7 +1,7 @@
 """Changes to a part of a thing: which fields an update's mask names, and their values.
 
 What an update may change is what its request's message has beside the mask: ids are required fields, the etag says what
-was read. A path that is none of these is refused by name, so that a mistyped one changes nothing silently.
+was read, the own password who asks. A path that is none of these is refused by name, so that a mistyped one changes nothing silently.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from folkmoot.v1 import options_pb2 as options
 
 MASK = "update_mask"
 ETAG = "etag"
+PROOF = "own_password"
 
 
 def changes(request: Message) -> Mapping[str, Any]:
@@ -37,7 +38,7 @@ def changes(request: Message) -> Mapping[str, Any]:
 def _changeable(request: Message) -> Iterator[FieldDescriptor]:
     fields: Any = request.DESCRIPTOR.fields
     for field in fields:
-        if field.name not in (MASK, ETAG) and not field.GetOptions().Extensions[options.rule].required:
+        if field.name not in (MASK, ETAG, PROOF) and not field.GetOptions().Extensions[options.rule].required:
             yield field
 
 

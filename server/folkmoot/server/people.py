@@ -20,8 +20,9 @@ def logged_in_caller(what: str) -> Caller:
 
 def visible(connection: Connection, who: Caller, user_id: str, operation: options.Operation.ValueType) -> str:
     """Return the id of the user whom a call is about, empty: the caller's; raise USER_NOT_FOUND."""
-    if not user_id or reaches(connection, who, user_id, operation):
-        return user_id or who.user_id
+    user_id = user_id or who.user_id
+    if reaches(connection, who, user_id, operation):
+        return user_id
     text = f"There is no user {user_id}, or not for you: you lack {access.words(options.RESOURCE_USER, operation)}"
     raise FolkmootError(errors_pb2.ERROR_REASON_USER_NOT_FOUND, text)
 
@@ -32,6 +33,8 @@ def reaches(connection: Connection, who: Caller, user_id: str, operation: option
     Raises NOT_ALLOWED for a change to somebody who may do what the caller may not.
     """
     if user_id == who.user_id:
+        if who.api_key_id and operation == options.OPERATION_EDIT:
+            raise access.not_allowed("An API key can't end logins or keys of the user for whom it acts: log in")
         return True
     found = select(tables.users).where(tables.users.c.user_id == user_id, reach.users(who, operation))
     user = connection.execute(found).one_or_none()

@@ -8,6 +8,7 @@ import base64
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hmac import compare_digest
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,6 +41,15 @@ _LOGINS = login_tables.provider_logins
 
 
 @dataclass(frozen=True, slots=True)
+class CodeLogin:
+    """A login that was begun in a browser. Who began it keeps `code_login_id`; the browser sees all the rest."""
+
+    authorization_uri: str
+    state: str
+    code_login_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceLogin:
     """A login that was begun for another device."""
 
@@ -64,25 +74,26 @@ class ProviderLogins:
 
     # ---- in a browser ----------------------------------------------------------------------------------------------
 
-    async def start_code(self, redirect_uri: str, *, place: str) -> tuple[str, str]:
-        """Return where the browser goes, and the state; raise NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY."""
+    async def start_code(self, redirect_uri: str, *, place: str) -> CodeLogin:
+        """Return where the browser goes, and what finishes the login; raise NOT_CONFIGURED, PROVIDER_UNREACHABLE, TOO_MANY."""
         self._provider.check_configured()
         if not is_redirect_allowed(redirect_uri, self._core.config.oidc_redirect_uris):
             text = "must be http on a loopback address, or one of the server's setting oidc_redirect_uris"
             raise invalid([("redirect_uri", text)])
         self._places.count(place, self._core.clock())
-        state, verifier, nonce = (self._random_text() for _ in range(3))
+        code_login_id, state, verifier, nonce = (self._random_text() for _ in range(4))
         uri = await self._provider.authorization_uri(
             redirect_uri=redirect_uri, state=state, verifier=verifier, nonce=nonce
         )
-        await self._keep(CODE, state, {"redirect_uri": redirect_uri, "verifier": verifier, "nonce": nonce}, CODE_LIFE)
-        return uri, state
+        secret = {"redirect_uri": redirect_uri, "state": state, "verifier": verifier, "nonce": nonce}
+        await self._keep(CODE, code_login_id, secret, CODE_LIFE)
+        return CodeLogin(uri, state, code_login_id)
 
-    async def finish_code(self, state: str, code: str, *, user_agent: str) -> Pair:
-        """Return tokens; raise LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE. Whatever comes of it, the state ends."""
+    async def finish_code(self, code_login_id: str, state: str, code: str, *, user_agent: str) -> Pair:
+        """Return tokens; raise LOGIN_FAILED, NOT_CONFIGURED, PROVIDER_UNREACHABLE. Whatever comes of it, the login ends."""
         self._provider.check_configured()
-        begun = await self._core.store.write(lambda connection: self._take(connection, CODE, state))
-        if begun is None:
+        begun = await self._core.store.write(lambda connection: self._take(connection, CODE, code_login_id))
+        if begun is None or not compare_digest(begun["state"].encode(), state.encode()):
             raise await self._failed("the login was not begun here, was finished, or its time is over")
         try:
             identity = await self._provider.redeem_code(

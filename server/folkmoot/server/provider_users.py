@@ -1,7 +1,8 @@
 """Which user somebody is whom the provider has authenticated.
 
 Issuer and subject tell, once they are bound to a user. They are bound when somebody comes for the first time: to the user
-with the mail address that the provider has verified. Where a setting names an organization's account, who has no user yet
+with the mail address that the provider has verified, if that is his by more than his own word. Else whoever writes somebody's
+address into his account would have him work in it, and read along. Where a setting names an organization's account, who has no user yet
 is made one in it, without a role: he can do nothing until an administrator gives him one.
 """
 
@@ -17,8 +18,6 @@ from folkmoot.server.oidc import Identity
 from folkmoot.server.store import login_tables, tables
 
 _USERNAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}")
-_NO_PASSWORD = ""
-"""A hash that no password has."""
 _USERS, _IDENTITIES = tables.users, login_tables.provider_identities
 
 
@@ -45,6 +44,8 @@ def user_of_identity(
             return None
         author("user.create", {"user_id": new_user_id, "by_provider": True, "roles": []})(connection)
         user = connection.execute(by_email).one()
+    if not user.email_is_vouched:
+        return None
     row = {"issuer": identity.issuer, "subject": identity.subject, "user_id": user.user_id, "created_at": now}
     connection.execute(insert(_IDENTITIES).values(row))
     author("user.bind_identity", {"user_id": user.user_id, "issuer": identity.issuer})(connection)
@@ -59,6 +60,13 @@ def _made(connection: Connection, email: str, account_name: str, user_id: str, n
     is_taken = connection.execute(select(_USERS.c.user_id).where(_USERS.c.username == email)).first()
     if account_id is None or is_taken or not _USERNAME.fullmatch(email):
         return False
-    made = User(user_id=user_id, username=email, organization_account_id=account_id, created_at=now, email=email)
-    accounts.add_user(connection, made, _NO_PASSWORD)
+    made = User(
+        user_id=user_id,
+        username=email,
+        organization_account_id=account_id,
+        created_at=now,
+        email=email,
+        email_is_vouched=True,
+    )
+    accounts.add_user(connection, made, accounts.NO_PASSWORD)
     return True

@@ -80,7 +80,10 @@ class Resets:
         self._mail.check_configured()
         now = self._core.clock()
         self._places.count(place, now)
-        is_meant = or_(_USERS.c.username == username_or_email, _USERS.c.email == username_or_email.lower())
+        address = accounts.mail_address(username_or_email)
+        is_meant = or_(_USERS.c.username == username_or_email, _USERS.c.email == address)
+        # Who logs in at the provider alone has no password, and gets none by mail: his second factor is there.
+        is_meant &= _USERS.c.password_hash != accounts.NO_PASSWORD
 
         async def write() -> Letter | None:
             mailed = await self._core.store.write(self._making(PASSWORD, is_meant, username_or_email, now))
@@ -97,7 +100,7 @@ class Resets:
 
         def operation(connection: Connection) -> None:
             _use(connection, token, PASSWORD, now)
-            connection.execute(_setting_password(user.user_id, hashed))
+            connection.execute(_setting_password(user.user_id, hashed).values(email_is_vouched=True))
             connection.execute(update(_TOTP).where(_TOTP.c.user_id == user.user_id).values(password_is_mailed=True))
             accounts.end_logins(connection, user.user_id)
             accounts.end_resets(connection, user.user_id, now)

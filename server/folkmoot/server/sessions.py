@@ -1,7 +1,7 @@
 """Sessions: logging in, staying logged in, logging out, and where a user is logged in.
 
 - An access token is good for minutes; a refresh token gives new ones, once: each use replaces it. Whoever shows one that
-  was replaced ends the session, since one of two bearers is a thief.
+  was replaced ends the session, since one of two bearers is a thief; the audit trail tells.
 - Who has a second factor shows its present code. Where the server demands one that the user has not, the tokens are good
   for nothing but setting it up.
 - People see a session by its login id, which follows from the session's id but does not lead back: nobody can use it.
@@ -90,15 +90,20 @@ class Sessions:
         """Return new tokens for a refresh token, which ends; raise TOKEN_INVALID."""
         now = self._core.clock()
         session_id, _, secret = refresh_token.partition(".")
-        fresh = self._new_secret()
+        fresh, mine = self._new_secret(), _SESSIONS.c.session_id == session_id
+        whose = select(tables.users).join(_SESSIONS, _SESSIONS.c.user_id == tables.users.c.user_id).where(mine)
+        user = await self._core.store.read(lambda connection: connection.execute(whose).one_or_none())
+        who = guesses.as_caller(user) if user else context.ANYONE
+        data = {"session": login_id_of(session_id)}
+        used_twice = events.prepare(intent="user.refresh", caller=who, data=data, now=now, outcome="TOKEN_INVALID")
 
         def operation(connection: Connection) -> str | None:
-            mine = _SESSIONS.c.session_id == session_id
             row = connection.execute(select(_SESSIONS).where(mine)).one_or_none()
             if row is None or now >= row.expires_at:
                 return None
             if not compare_digest(row.refresh_hash, secret_hash(secret)):
                 connection.execute(delete(_SESSIONS).where(mine))
+                used_twice(connection)
                 return None
             renewed = {"refresh_hash": secret_hash(fresh), "renewed_at": now, "expires_at": self._refresh_ends(now)}
             connection.execute(update(_SESSIONS).where(mine).values(renewed))
@@ -175,7 +180,7 @@ class Sessions:
             "user_agent": user_agent[:_LONGEST_USER_AGENT],
             "by_provider": by_provider,
         }
-        data = {"session": login_id_of(session_id), "by_provider": by_provider}
+        place, data = context.place(), {"session": login_id_of(session_id), "by_provider": by_provider}
         record = events.prepare(intent="user.login", caller=guesses.as_caller(user), data=data, now=now)
 
         def operation(connection: Connection) -> bool:
@@ -186,7 +191,7 @@ class Sessions:
             connection.execute(delete(_SESSIONS).where(_SESSIONS.c.expires_at <= now))
             connection.execute(insert(_SESSIONS).values(row))
             connection.execute(update(users).where(users.c.user_id == user.user_id).values(last_login_at=now))
-            login_rows.forgive(connection, user.username)
+            login_rows.forgive(connection, user.username, place)
             record(connection)
             return True
 

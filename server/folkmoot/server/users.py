@@ -1,7 +1,7 @@
 """Users: who may log in for an organization, and what for.
 
 Nobody makes a user with a rule that he lacks, or changes or removes one who may do what he may not; so no chain of
-changes ends with more than it began with. Everybody changes his own names and mail address. Somebody who may do
+changes ends with more than it began with. Everybody changes his own names, and with his password his mail address. Somebody who may do
 everything is always left. A user whose rules or password change logs in anew.
 """
 
@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, update
 
 from folkmoot.server import access, accounts, etags, events, pages, reach, rights, roles
 from folkmoot.server.accounts import User
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Core
+from folkmoot.server.guesses import Guesses
 from folkmoot.server.passwords import Passwords, check_strength
 from folkmoot.server.store import login_tables, tables
+from folkmoot.transport.validation import invalid
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1 import options_pb2 as options
@@ -51,16 +53,23 @@ class Wanted:
 class Users:
     """Users of this server. `rights_changed` is called when what somebody may do has changed."""
 
-    def __init__(self, core: Core, passwords: Passwords, rights_changed: Callable[[], None]) -> None:
+    def __init__(self, core: Core, passwords: Passwords, guesses: Guesses, rights_changed: Callable[[], None]) -> None:
         self._core = core
         self._passwords = passwords
+        self._guesses = guesses
         self._rights_changed = rights_changed
 
     async def create(self, wanted: User, password: str) -> Seen:
         """Make a user; the same again gives the first answer."""
         who, now = caller(), self._core.clock()
         roles.check_meaningful(wanted.extra_rules, "extra_rules")
-        wanted = replace(wanted, roles=tuple(sorted(wanted.roles)), email=wanted.email.lower(), created_at=now)
+        wanted = replace(
+            wanted,
+            roles=tuple(sorted(wanted.roles)),
+            email=accounts.mail_address(wanted.email),
+            email_is_vouched=self._answers(who, options.OPERATION_CREATE),
+            created_at=now,
+        )
         await self._core.store.read(lambda connection: _check_may_create(connection, who, wanted))
         check_strength(password, *_own_data(wanted))
         async with self._passwords.slot():
@@ -98,7 +107,9 @@ class Users:
         if existing is None:
             return None
         known, known_hash = existing
-        is_same = replace(known, created_at=wanted.created_at) == wanted
+        is_same = replace(known, created_at=now, email_is_vouched=True) == replace(
+            wanted, created_at=now, email_is_vouched=True
+        )
         if not (is_same and await self._passwords.matches(password, known_hash)):
             raise accounts.id_taken(wanted.user_id)
         return await self._core.store.read(lambda connection: _seen(connection, wanted.user_id, now))
@@ -124,12 +135,16 @@ class Users:
 
         return await self._core.store.read(operation)
 
-    async def update(self, user_id: str, changes: Mapping[str, Any], *, etag: str) -> Seen:
+    async def update(self, user_id: str, changes: Mapping[str, Any], *, etag: str, own_password: str) -> Seen:
         """Change a user: `changes` are new values by field, `password` among them."""
         who, now = caller(), self._core.clock()
         fields = _fields(changes)
+        if "email" in fields:
+            fields["email_is_vouched"] = user_id != who.user_id and self._answers(who, _EDIT)
         may = _may_change(who, user_id, changes)
         row = await self._core.store.read(lambda connection: _pick(connection, who, user_id, _EDIT, may=may))
+        if user_id == who.user_id and fields.get("email", row.email or "") != (row.email or ""):
+            await self._check_own(who, own_password)
         hashed = await self._hash(changes["password"], accounts.user_of(row)) if "password" in changes else None
         author = events.author(now=now)
 
@@ -190,6 +205,20 @@ class Users:
             return _seen(connection, user_id, now)
 
         return await self._core.store.write(operation, then=lambda _: self._rights_changed())
+
+    def _answers(self, who: Caller, operation: options.Operation.ValueType) -> bool:
+        """Tell whether somebody answers for other people's mail addresses: not where anybody makes himself an administrator."""
+        reaches_all = access.scope(who, options.RESOURCE_USER, operation) == options.SCOPE_GLOBAL
+        return reaches_all or self._core.config.registration != "open"
+
+    async def _check_own(self, who: Caller, password: str) -> None:
+        """Raise LOGIN_FAILED or LOCKED_OUT unless it is the caller's password: who has found a token must not get the account."""
+        if not password:
+            raise invalid(
+                [("own_password", "must be your password: your mail address lets in whoever reads its mails")]
+            )
+        async with self._guesses.turn(who.username, "user.update") as known:
+            await known.check_password(password)
 
     async def _hash(self, password: str, user: User) -> str:
         check_strength(password, *_own_data(user))
@@ -264,7 +293,7 @@ def _fields(changes: Mapping[str, Any]) -> dict[str, Any]:
     if "roles" in fields:
         fields["roles"] = tuple(sorted(fields["roles"]))
     if "email" in fields:
-        fields["email"] = fields["email"].lower()
+        fields["email"] = accounts.mail_address(fields["email"])
     if "extra_rules" in fields:
         fields["extra_rules"] = roles.check_meaningful(fields["extra_rules"], "extra_rules")
     return fields
@@ -283,10 +312,9 @@ def _told(changed: User, changes: Mapping[str, Any]) -> dict[str, object]:
 
 def _with_logins() -> Select[Any]:
     totp, failures = login_tables.totp, tables.login_failures
-    return (
-        select(_TABLE, totp.c.confirmed_at, failures.c.locked_until)
-        .outerjoin(totp, totp.c.user_id == _TABLE.c.user_id)
-        .outerjoin(failures, failures.c.username == _TABLE.c.username)
+    locked_until = select(func.max(failures.c.locked_until)).where(failures.c.username == _TABLE.c.username)
+    return select(_TABLE, totp.c.confirmed_at, locked_until.scalar_subquery().label("locked_until")).outerjoin(
+        totp, totp.c.user_id == _TABLE.c.user_id
     )
 
 
@@ -300,7 +328,7 @@ def _wanted(who: Caller, wanted: Wanted) -> Select[Any]:
     if wanted.role:
         query = query.where(rights.has_role(wanted.role))
     if wanted.email:
-        query = query.where(_TABLE.c.email == wanted.email.lower())
+        query = query.where(_TABLE.c.email == accounts.mail_address(wanted.email))
     return query
 
 

@@ -178,7 +178,7 @@ AUTH: dict[str, Example | None] = {
     "WhoAmI": Example(lambda _: auth.WhoAmIRequest(), WITHOUT),
     "ListLogins": Example(lambda t: auth.ListLoginsRequest(user_id=t.user.user_id), EVEN_WITHOUT, (USER, VIEW)),
     "EndLogins": Example(
-        lambda t: auth.EndLoginsRequest(user_id=t.user.user_id, login_id="none"), EVEN_WITHOUT, (USER, EDIT)
+        lambda t: auth.EndLoginsRequest(user_id=t.user.user_id, login_id="0" * 64), EVEN_WITHOUT, (USER, EDIT)
     ),
     "ChangePassword": Example(lambda _: auth.ChangePasswordRequest(old_password="x", new_password="x"), WITHOUT),
     "EnrollTotp": None,  # a wrong password counts, and locks the probe out; see test_login

@@ -132,6 +132,21 @@ async def test_a_stolen_key_does_not_redirect_the_mails_that_reset_the_password(
         assert reason(await refused(s.admin.UpdateUser(change, metadata=key.metadata))) == "NOT_ALLOWED"
 
 
+async def test_a_stolen_key_ends_no_logins_and_no_other_keys(tmp_path):
+    """It ends itself: an application that is done cleans up."""
+    async with server(tmp_path) as s:
+        root = await s.root()
+        key, other = await key_of(s, root), await key_of(s, root, name="other")
+        end = auth.EndLoginsRequest()
+        assert reason(await refused(s.auth.EndLogins(end, metadata=key.metadata))) == "NOT_ALLOWED"
+        ids = {each.name: each.api_key_id for each in (await list_keys(s, root)).api_keys}
+        gone = auth.DeleteApiKeyRequest(api_key_id=ids["other"])
+        assert reason(await refused(s.auth.DeleteApiKey(gone, metadata=key.metadata))) == "NOT_ALLOWED"
+        await s.auth.DeleteApiKey(gone, metadata=other.metadata)
+        assert reason(await refused(who_am_i(s, other))) == "TOKEN_INVALID"
+        await who_am_i(s, root)
+
+
 async def test_a_deleted_key_is_over_at_once(tmp_path):
     async with server(tmp_path) as s:
         root = await s.root()

@@ -6,7 +6,8 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from folkmoot.server.guesses import FAILURES_BEFORE_LOCK_OUT
+from folkmoot.server import context
+from folkmoot.server.guesses import FAILURES_BEFORE_LOCK_OUT, FAILURES_FROM_ANYWHERE
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import PASSWORD, ROOT, Clock, bearer, reason, refused, server
@@ -124,6 +125,29 @@ async def test_lock_out_ends_and_gets_longer(tmp_path):
         await login(s)
 
 
+@pytest.mark.both_databases
+async def test_who_guesses_locks_himself_out_and_not_the_one_whose_name_it_is(tmp_path, monkeypatch):
+    """But for so many guesses from so many places that it takes a while to make them."""
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
+        await s.root()
+        place, number = context.place, 0
+        monkeypatch.setattr(context, "place", lambda: f"evil-{number // FAILURES_BEFORE_LOCK_OUT}")
+        for number in range(FAILURES_FROM_ANYWHERE - 1):  # noqa: B007 -- from place to place
+            assert reason(await refused(login(s, password="wrong password!"))) == "LOGIN_FAILED"
+        monkeypatch.setattr(context, "place", lambda: "evil-0")
+        assert reason(await refused(login(s))) == "LOCKED_OUT"
+        monkeypatch.setattr(context, "place", place)
+        await login(s)
+        monkeypatch.setattr(context, "place", lambda: "evil-0")
+        assert reason(await refused(login(s))) == "LOCKED_OUT", "a login elsewhere does not let him guess again"
+        for number in range(FAILURES_FROM_ANYWHERE):
+            monkeypatch.setattr(context, "place", lambda: f"worse-{number // FAILURES_BEFORE_LOCK_OUT}")  # noqa: B023
+            assert reason(await refused(login(s, password="wrong password!"))) == "LOGIN_FAILED"
+        monkeypatch.setattr(context, "place", place)
+        assert reason(await refused(login(s))) == "LOCKED_OUT"
+
+
 async def test_failures_are_recorded_but_not_what_was_typed_as_a_name(tmp_path):
     async with server(tmp_path) as s:
         root = await s.root()
@@ -200,6 +224,10 @@ async def test_refresh_token_shown_twice_ends_the_session_for_both_bearers(tmp_p
         assert reason(await refused(refresh(s, stolen))) == "TOKEN_INVALID"
         assert reason(await refused(refresh(s, fresh.refresh_token))) == "TOKEN_INVALID"
         assert reason(await refused(who_am_i(s, bearer(fresh.access_token)))) == "TOKEN_INVALID"
+        s.users.clear()
+        s.users[ROOT] = root = await s.log_in(ROOT)
+        [told] = await s.events("user.refresh")
+        assert (told.outcome, told.created_by) == ("TOKEN_INVALID", (await who_am_i(s, root.metadata)).user_id)
 
 
 async def test_unused_session_ends(tmp_path):

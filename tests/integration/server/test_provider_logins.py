@@ -15,7 +15,7 @@ from folkmoot.trust import FolkmootError
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options
-from tests.integration.harness import Clock, Server, User, bearer, reason, refused, server
+from tests.integration.harness import PASSWORD, Clock, Server, User, bearer, reason, refused, server
 from tests.integration.server.factors import login
 from tests.integration.server.provider import CALLBACK, CLIENT_ID, oidc_provider
 from tests.polling import until
@@ -42,8 +42,9 @@ async def start(s, redirect_uri=CALLBACK):
     return await s.auth.StartCodeLogin(auth.StartCodeLoginRequest(redirect_uri=redirect_uri))
 
 
-def finish(s, state, code):
-    return s.auth.FinishCodeLogin(auth.FinishCodeLoginRequest(state=state, code=code))
+def finish(s, begun, code, **changes):
+    given = {"code_login_id": begun.code_login_id, "state": begun.state, "code": code} | changes
+    return s.auth.FinishCodeLogin(auth.FinishCodeLoginRequest(**given))
 
 
 async def come(s, provider, who):
@@ -51,7 +52,7 @@ async def come(s, provider, who):
     begun = await start(s)
     back = await provider.agree(begun.authorization_uri, who)
     assert back["state"] == begun.state
-    return finish(s, begun.state, back["code"])
+    return finish(s, begun, back["code"])
 
 
 async def me(s, answer):
@@ -80,6 +81,79 @@ async def test_from_then_on_the_subject_counts_and_not_the_address(tmp_path, pro
         await s.admin.UpdateUser(change, metadata=root.metadata)
         await user_with_mail(s, "eve", "ada@alpha.example")
         assert (await me(s, await (await come(s, provider, "ada")))).user_id == ada.user_id
+
+
+async def own_mail(s: Server, user: User, email: str) -> None:
+    change = admin.UpdateUserRequest(user_id=user.user_id, email=email, own_password=PASSWORD)
+    change.update_mask.paths.append("email")
+    await s.admin.UpdateUser(change, metadata=user.metadata)
+
+
+async def test_who_writes_somebodys_address_into_his_own_account_does_not_get_him_into_it(tmp_path, provider):
+    """Eve waits with an account for Ada, who would work in it, and Eve would read along."""
+    async with server(tmp_path, oidc_new_users="Hub", **provider.settings(tmp_path)) as s:
+        root = await s.root()
+        eve = await s.user("eve", root.organization_account_id, ["Viewer"])
+        await own_mail(s, eve, "ada@alpha.example")
+        assert reason(await refused(await come(s, provider, "ada"))) == "LOGIN_FAILED"
+        assert await s.events("user.bind_identity") == []
+        # An administrator who sets it answers for it.
+        change = admin.UpdateUserRequest(user_id=eve.user_id, email="ada@alpha.example")
+        change.update_mask.paths.append("email")
+        await s.admin.UpdateUser(change, metadata=root.metadata)
+        assert (await me(s, await (await come(s, provider, "ada")))).user_id == eve.user_id
+
+
+@pytest.mark.parametrize("by", ["registration", "an administrator"])
+async def test_where_anybody_is_an_administrator_only_the_servers_answer_for_addresses(tmp_path, provider, by):
+    async with server(tmp_path, registration="open", **provider.settings(tmp_path)) as s:
+        root = await s.root()
+        address = "ada@alpha.example"
+        wish = auth.RegisterOrganizationRequest(
+            organization_account_id=s.new_id(), name="Evil", user_id=s.new_id(), username="eve", password=PASSWORD
+        )
+        wish.email = address if by == "registration" else "eve@evil.example"
+        await s.auth.RegisterOrganization(wish)
+        if by != "registration":
+            eve = await s.log_in("eve", wish.user_id, wish.organization_account_id)
+            trap = admin.CreateUserRequest(user_id=s.new_id(), username="trap", password=PASSWORD, email=address)
+            trap.organization_account_id = wish.organization_account_id
+            await s.admin.CreateUser(trap, metadata=eve.metadata)
+        assert reason(await refused(await come(s, provider, "ada"))) == "LOGIN_FAILED"
+        assert (await s.admin.ListUsers(admin.ListUsersRequest(email=address), metadata=root.metadata)).users
+
+
+async def test_who_sees_what_the_browser_comes_back_with_does_not_get_in(tmp_path, provider):
+    """State and code stand in its history, in logs of proxies, on a port that another program listened on."""
+    async with server(tmp_path, **provider.settings(tmp_path)) as s:
+        ada = await user_with_mail(s, "ada", "ada@alpha.example")
+        begun, thiefs = await start(s), await start(s)
+        code = (await provider.agree(begun.authorization_uri, "ada"))["code"]
+        for guess in (begun.state, thiefs.code_login_id, "x"):
+            assert reason(await refused(finish(s, begun, code, code_login_id=guess))) == "LOGIN_FAILED"
+        assert (await me(s, await finish(s, begun, code))).user_id == ada.user_id
+
+
+async def test_a_browser_that_was_sent_back_with_another_login_finishes_none(tmp_path, provider):
+    """Eve's state and code in Ada's browser would have Ada work as Eve."""
+    async with server(tmp_path, **provider.settings(tmp_path)) as s:
+        await user_with_mail(s, "ada", "ada@alpha.example")
+        adas, eves = await start(s), await start(s)
+        code = (await provider.agree(eves.authorization_uri, "ada"))["code"]
+        assert reason(await refused(finish(s, adas, code, state=eves.state))) == "LOGIN_FAILED"
+
+
+async def test_two_letters_that_fold_into_one_are_two_addresses(tmp_path, provider, monkeypatch):
+    """K as the Kelvin sign is k in lower case."""
+    kelvin = "\u212aate@alpha.example"
+
+    async def always(_provider, _code, **_login):
+        return oidc.Identity(provider.issuer, "kelvin", oidc.mail_address(kelvin))
+
+    monkeypatch.setattr(oidc.Provider, "redeem_code", always)
+    async with server(tmp_path, **provider.settings(tmp_path)) as s:
+        await user_with_mail(s, "kate", "kate@alpha.example")
+        assert reason(await refused(finish(s, await start(s), "code"))) == "LOGIN_FAILED"
 
 
 async def test_an_unverified_address_is_nobodys(tmp_path, provider):
@@ -119,7 +193,7 @@ async def test_a_state_finishes_one_login(tmp_path, provider, monkeypatch):
     async with server(tmp_path, **provider.settings(tmp_path)) as s:
         await user_with_mail(s, "ada", "ada@alpha.example")
         begun = await start(s)
-        answers = await asyncio.gather(*(finish(s, begun.state, "code") for _ in range(3)), return_exceptions=True)
+        answers = await asyncio.gather(*(finish(s, begun, "code") for _ in range(3)), return_exceptions=True)
         assert sorted(isinstance(answer, auth.FinishCodeLoginResponse) for answer in answers) == [False, False, True]
 
 
@@ -129,8 +203,8 @@ async def test_a_code_of_one_login_does_not_finish_another(tmp_path, provider):
         await user_with_mail(s, "ada", "ada@alpha.example")
         victims, thiefs = await start(s), await start(s)
         stolen = (await provider.agree(victims.authorization_uri, "ada"))["code"]
-        assert reason(await refused(finish(s, thiefs.state, stolen))) == "LOGIN_FAILED"
-        assert reason(await refused(finish(s, "never begun", stolen))) == "LOGIN_FAILED"
+        assert reason(await refused(finish(s, thiefs, stolen))) == "LOGIN_FAILED"
+        assert reason(await refused(finish(s, thiefs, stolen, code_login_id="never begun"))) == "LOGIN_FAILED"
 
 
 async def test_a_login_that_takes_too_long_is_over(tmp_path, provider):
@@ -140,7 +214,7 @@ async def test_a_login_that_takes_too_long_is_over(tmp_path, provider):
         begun = await start(s)
         code = (await provider.agree(begun.authorization_uri, "ada"))["code"]
         clock.ahead += timedelta(minutes=10)
-        assert reason(await refused(finish(s, begun.state, code))) == "LOGIN_FAILED"
+        assert reason(await refused(finish(s, begun, code))) == "LOGIN_FAILED"
 
 
 async def test_the_browser_is_sent_with_a_challenge_and_a_nonce(tmp_path, provider):
@@ -201,7 +275,7 @@ async def test_what_the_person_types_or_guesses_gives_no_tokens(tmp_path, provid
         await user_with_mail(s, "ada", "ada@alpha.example")
         begun = await s.auth.StartDeviceLogin(auth.StartDeviceLoginRequest())
         await provider.agree_on_a_device(begun.verification_uri_complete, "ada")
-        for guess in (begun.user_code, "x", (await start(s)).state):
+        for guess in (begun.user_code, "x", (await start(s)).code_login_id):
             call = s.auth.FinishDeviceLogin(auth.FinishDeviceLoginRequest(device_login_id=guess))
             assert reason(await refused(call)) == "LOGIN_FAILED"
 
@@ -237,7 +311,11 @@ async def test_what_finishes_a_login_is_not_stored_in_the_open(tmp_path, provide
         nonce = parse_qs(urlsplit(begun.authorization_uri).query)["nonce"][0]
         device = await s.auth.StartDeviceLogin(auth.StartDeviceLoginRequest())
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert not [secret for secret in (begun.state, nonce, device.device_login_id) if secret.encode() in stored]
+    assert not [
+        secret
+        for secret in (begun.state, begun.code_login_id, nonce, device.device_login_id)
+        if secret.encode() in stored
+    ]
 
 
 async def test_an_id_token_counts_only_as_the_provider_has_signed_it(tmp_path, provider, monkeypatch):
@@ -276,6 +354,8 @@ async def test_an_id_token_counts_only_as_the_provider_has_signed_it(tmp_path, p
             {"aud": "another"},
             {"aud": ["another"]},
             {"azp": "another"},
+            {"aud": [CLIENT_ID, "another"]},
+            {"aud": [CLIENT_ID, "another"], "azp": "another"},
             {"exp": utc_now() - timedelta(minutes=5)},
             {"nonce": "another"},
             {"nonce": ""},
@@ -307,7 +387,7 @@ async def test_without_a_provider_people_are_told_so(tmp_path):
         for call in (
             s.auth.StartCodeLogin(auth.StartCodeLoginRequest(redirect_uri=CALLBACK)),
             s.auth.StartDeviceLogin(auth.StartDeviceLoginRequest()),
-            finish(s, "x", "y"),
+            finish(s, auth.StartCodeLoginResponse(code_login_id="x", state="y"), "z"),
             s.auth.FinishDeviceLogin(auth.FinishDeviceLoginRequest(device_login_id="x")),
         ):
             assert reason(await refused(call)) == "NOT_CONFIGURED"

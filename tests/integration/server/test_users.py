@@ -34,8 +34,10 @@ def rules(*words: str) -> list[RoleRule]:
     return [rule(each) for each in words]
 
 
-def change(s: Server, by: User, user: User, *, etag: str = "", **fields: Any):
-    request = admin.UpdateUserRequest(user_id=user.user_id, update_mask=FieldMask(paths=fields), etag=etag, **fields)
+def change(s: Server, by: User, user: User, *, etag: str = "", own: str = "", **fields: Any):
+    request = admin.UpdateUserRequest(
+        user_id=user.user_id, update_mask=FieldMask(paths=fields), etag=etag, own_password=own, **fields
+    )
     return s.admin.UpdateUser(request, metadata=by.metadata)
 
 
@@ -69,10 +71,10 @@ async def refusal(call: Any) -> str:
 async def test_everybody_changes_his_own_names_and_mail_address(tmp_path):
     async with server(tmp_path) as s:
         ada = await s.user("ada", await s.account("Alpha"))
-        changed = (await change(s, ada, ada, email="Ada@Alpha.example", first_name="Ada", last_name="L")).user
+        changed = (await change(s, ada, ada, email="Ada@Alpha.example", first_name="Ada", last_name="L", own=PASSWORD)).user
         assert (changed.email, changed.first_name, changed.last_name) == ("ada@alpha.example", "Ada", "L")
         assert await seen(s, ada, ada) == changed
-        assert (await change(s, ada, ada, email="")).user.email == ""
+        assert (await change(s, ada, ada, email="", own=PASSWORD)).user.email == ""
         told = [event.data for event in await s.events("user.update")]
         assert len(told) == 2
         assert not any("example" in data or "Ada" in data for data in told)
@@ -97,6 +99,18 @@ async def test_stolen_login_sets_no_password_and_takes_no_factor_from_its_user(t
         assert await refusal(change(s, root, root, password=NEW_PASSWORD)) == "NOT_ALLOWED"
         request = admin.RemoveTotpRequest(user_id=root.user_id)
         assert await refusal(s.admin.RemoveTotp(request, metadata=root.metadata)) == "NOT_ALLOWED"
+
+
+async def test_stolen_login_does_not_redirect_the_mails_that_reset_the_password(tmp_path):
+    """Nor does it find the password out: what is wrong counts as at a login."""
+    async with server(tmp_path) as s:
+        ada = await s.user("ada", await s.account("Alpha"))
+        await change(s, ada, ada, email="ada@alpha.example", own=PASSWORD)
+        await change(s, ada, ada, email="ada@alpha.example", first_name="Ada")  # the same: nothing to prove
+        assert await refusal(change(s, ada, ada, email="eve@evil.example")) == "INVALID_FIELD"
+        tries = [await refusal(change(s, ada, ada, email="eve@evil.example", own="a guess")) for _ in range(6)]
+        assert tries == ["LOGIN_FAILED"] * 5 + ["LOCKED_OUT"]
+        assert (await seen(s, ada, ada)).email == "ada@alpha.example"
 
 
 async def test_api_key_does_not_change_the_mail_address_that_resets_go_to(tmp_path):
@@ -337,7 +351,7 @@ async def test_two_users_do_not_share_a_mail_address(tmp_path):
         root, account = await s.root(), await s.account("Alpha")
         ada, eve = await s.user("ada", account), await s.user("eve", account)
         await change(s, root, ada, email="ada@alpha.example")
-        assert await refusal(change(s, eve, eve, email="ADA@alpha.example")) == "NAME_TAKEN"
+        assert await refusal(change(s, eve, eve, email="ADA@alpha.example", own=PASSWORD)) == "NAME_TAKEN"
         assert await names(s, root, email="Ada@Alpha.Example") == ["ada"]
 
 

@@ -108,11 +108,13 @@ class AsyncUsers:
         roles: Sequence[str] | None = None,
         extra_rules: Sequence[Rule | str] | None = None,
         password: str | None = None,
+        own_password: str = "",
         etag: str = "",
     ) -> User:
         """Change what is given, and nothing else; where rules or the password change, the user's logins end.
 
-        Raises USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
+        Who changes his own mail address gives his password. Raises USER_NOT_FOUND, ROLE_NOT_FOUND, PASSWORD_WEAK,
+        LOGIN_FAILED, LOCKED_OUT, ETAG_MISMATCH, NOT_ALLOWED, PROTECTED.
         """
         changed: dict[str, Any] = {
             "email": email,
@@ -123,7 +125,11 @@ class AsyncUsers:
             "password": password,
         }
         request = admin.UpdateUserRequest(
-            user_id=await _id(self._session, user), update_mask=mask_of(**changed), etag=etag or _etag(user), **changed
+            user_id=await _id(self._session, user),
+            update_mask=mask_of(**changed),
+            own_password=own_password,
+            etag=etag or _etag(user),
+            **changed,
         )
         return await self._shown((await self._session.call(self._session.admin.UpdateUser, request)).user)
 

@@ -103,7 +103,9 @@ class AccountMethods:
     async def UpdateUser(self, request: admin.UpdateUserRequest, _rpc: Context) -> admin.UpdateUserResponse:
         changes = rule_messages.with_rules(masks.changes(request), "extra_rules")
         return admin.UpdateUserResponse(
-            user=_user(await self._users.update(request.user_id, changes, etag=request.etag))
+            user=_user(
+                await self._users.update(request.user_id, changes, etag=request.etag, own_password=request.own_password)
+            )
         )
 
     async def DeleteUser(self, request: admin.DeleteUserRequest, _rpc: Context) -> admin.DeleteUserResponse:

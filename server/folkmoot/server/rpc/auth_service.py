@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc.aio
 
-from folkmoot.server import context, registration
+from folkmoot.server import accounts, context, registration
 from folkmoot.server.accounts import Organization, User
 from folkmoot.server.api_keys import ApiKey
 from folkmoot.server.authentication import NodeAuthentication
@@ -145,7 +145,7 @@ class AuthService(AuthServiceServicer):
             organization_account_id=account.organization_account_id,
             created_at=now,
             roles=(registration.ROLE,),
-            email=request.email.lower(),
+            email=accounts.mail_address(request.email),
         )
         await self._logins.registration.register(account, user, request.password, place=place_of(context.origin()))
         return auth.RegisterOrganizationResponse()
@@ -153,11 +153,15 @@ class AuthService(AuthServiceServicer):
     # ---- the OpenID Connect provider -------------------------------------------------------------------------------
 
     async def StartCodeLogin(self, request: auth.StartCodeLoginRequest, _rpc: Context) -> auth.StartCodeLoginResponse:
-        uri, state = await self._logins.provider.start_code(request.redirect_uri, place=place_of(context.origin()))
-        return auth.StartCodeLoginResponse(authorization_uri=uri, state=state)
+        begun = await self._logins.provider.start_code(request.redirect_uri, place=place_of(context.origin()))
+        return auth.StartCodeLoginResponse(
+            authorization_uri=begun.authorization_uri, state=begun.state, code_login_id=begun.code_login_id
+        )
 
     async def FinishCodeLogin(self, request: auth.FinishCodeLoginRequest, rpc: Context) -> auth.FinishCodeLoginResponse:
-        pair = await self._logins.provider.finish_code(request.state, request.code, user_agent=_user_agent(rpc))
+        pair = await self._logins.provider.finish_code(
+            request.code_login_id, request.state, request.code, user_agent=_user_agent(rpc)
+        )
         return auth.FinishCodeLoginResponse(tokens=_tokens(pair))
 
     async def StartDeviceLogin(

@@ -11,7 +11,7 @@ def end_sessions(connection: Connection, user_id: str, *, but: str) -> None:
     connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.session_id != but))
 
 
-def forgive(connection: Connection, username: str) -> None:
-    """Forget the wrong guesses about a name: somebody has shown everything that it takes."""
+def forgive(connection: Connection, username: str, place: str) -> None:
+    """Forget the wrong guesses about a name, but for those from elsewhere: somebody at that place has shown all that it takes."""
     failures = tables.login_failures
-    connection.execute(delete(failures).where(failures.c.username == username))
+    connection.execute(delete(failures).where(failures.c.username == username, failures.c.place.in_(["", place])))

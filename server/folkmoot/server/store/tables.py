@@ -90,6 +90,8 @@ users = Table(
     Column("last_name", String, nullable=False, server_default=text("''")),
     Column("extra_rules", Text, nullable=False, server_default="[]"),  # triples of numbers, a JSON list in order
     Column("last_login_at", Instant),
+    # Whether the address was proved by its mailbox, or set by somebody who answers for it: not by its user alone.
+    Column("email_is_vouched", Boolean, nullable=False, server_default=text("false")),
     Index(None, "organization_account_id", "username"),
     Index(None, "email", unique=True),
 )
@@ -129,6 +131,7 @@ login_failures = Table(
     metadata,
     # Also names that nobody has: a lock-out must not tell which users exist.
     Column("username", String, primary_key=True),
+    Column("place", String, primary_key=True),  # where they came from; empty: from anywhere, all together
     Column("failures", Integer, nullable=False),
     Column("locked_until", Instant),
     Column("last_at", Instant, nullable=False, index=True),
