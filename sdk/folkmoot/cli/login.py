@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from folkmoot.cli.access import asynchronous, has_secret, password_login, secret, server_address
+from folkmoot.cli.access import anonymous_client, asynchronous, has_secret, password_login, secret, server_address
 from folkmoot.cli.kept_login import KeptLogin
 from folkmoot.cli.profile import Profile
 from folkmoot.client import CodeLogin, DeviceLogin
@@ -16,7 +16,7 @@ from folkmoot.client.logins import API_KEY_VARIABLE, ApiKey, Credentials
 from folkmoot.client.session import Session
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
-from folkmoot.v1.auth_service_pb2 import CompleteSetupRequest, LogoutRequest, WhoAmIRequest
+from folkmoot.v1.auth_service_pb2 import LogoutRequest, WhoAmIRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,6 +64,8 @@ async def login(profile: Profile, /, method: str, *, keep: bool, **given: Any) -
     With --keep, and at an identity provider, commands go on with this login; without, each one asks again. FOLKMOOT_API_KEY takes the place of all that.
     """
     profile = remember(profile, given)
+    if keep and method == "password" and has_secret(API_KEY_VARIABLE):
+        raise click.UsageError(f"an API key is no login that could be kept: leave out --keep or {API_KEY_VARIABLE}")
     async with Session(server_address(profile), _credentials(method, profile)) as opened:
         account = await opened.call(opened.auth.WhoAmI, WhoAmIRequest())
         profile = profile.changed(username=account.username or profile.username)
@@ -109,13 +111,10 @@ async def logout(profile: Profile) -> None:
 async def setup(profile: Profile, /, organization: str, **given: Any) -> None:
     """Make a new server's first user, with the token that it printed at its first start (FOLKMOOT_SETUP_TOKEN, or asked for)."""
     profile = remember(profile, given)
-    request = CompleteSetupRequest(
-        setup_token=secret("FOLKMOOT_SETUP_TOKEN", "Set-up token"),
-        username=profile.needed("username"),
-        password=secret("FOLKMOOT_PASSWORD", f"New password of {profile.username}", confirm=True),
-        organization_name=organization,
-    )
-    async with Session(server_address(profile)) as opened:
-        await opened.call_anonymously(opened.auth.CompleteSetup, request)
+    username = profile.needed("username")
+    token = secret("FOLKMOOT_SETUP_TOKEN", "Set-up token")
+    password = secret("FOLKMOOT_PASSWORD", f"New password of {username}", confirm=True)
+    async with anonymous_client(profile) as opened:
+        await opened.account.complete_setup(token, organization=organization, username=username, password=password)
     profile.save()
     click.echo(f"{profile.username} of {organization} is the first user of {profile.server}")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import click
@@ -119,20 +120,22 @@ def test_every_listing_has_json():
             assert "--json" in [option for one in commands.commands[name].params for option in one.opts], name
 
 
-def test_no_option_takes_a_secret():
-    def options(command: click.Command) -> list[str]:
-        below = command.commands.values() if isinstance(command, click.Group) else ()
-        own = [
-            option
-            for one in command.params
-            if isinstance(one, click.Option) and not one.is_flag and not isinstance(one.type, click.Path)
-            for option in one.opts
-        ]
-        return own + [option for each in below for option in options(each)]
-
-    given = [option for name, built_in in BUILT_IN.items() for option in options(built_in.load(name))]
-    assert given
-    assert [one for one in given if any(word in one for word in ("password", "passphrase", "token", "secret"))] == []
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("study up", {"update"}),
+        ("session create x --scope o", {"own", "organization"}),
+        ("task create --se", {"--session"}),
+    ],
+)
+def test_a_real_bash_completes(typed: str, offered: set[str]):
+    words = " ".join(f"'{word}'" for word in ("folkmoot", *typed.split(" ")))
+    script = f'eval "$(folkmoot completion bash)"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _folkmoot_completion folkmoot; echo "${{COMPREPLY[@]}}"'
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], check=True, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    assert set(done.stdout.split()) == offered, done.stderr
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -124,6 +124,13 @@ class AsyncAccount:
         request = auth.ResetPasswordRequest(reset_token=reset_token, new_password=new_password)
         await self._session.call_anonymously(self._session.auth.ResetPassword, request)
 
+    async def complete_setup(self, setup_token: str, *, organization: str, username: str, password: str) -> None:
+        """Make a new server's first user, with the token that it printed at its first start. Raises SETUP_TOKEN_INVALID, PASSWORD_WEAK."""
+        request = auth.CompleteSetupRequest(
+            setup_token=setup_token, organization_name=organization, username=username, password=password
+        )
+        await self._session.call_anonymously(self._session.auth.CompleteSetup, request)
+
     async def register(self, organization: str, *, username: str, password: str, email: str = "") -> str:
         """Make an organization's account with its first admin, where a server lets organizations register themselves.
 

@@ -40,6 +40,7 @@ class Account:
     reset_totp = blocking(AsyncAccount.reset_totp)
     request_password_reset = blocking(AsyncAccount.request_password_reset)
     reset_password = blocking(AsyncAccount.reset_password)
+    complete_setup = blocking(AsyncAccount.complete_setup)
     register = blocking(AsyncAccount.register)
 
 
