@@ -4,10 +4,12 @@ import inspect
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select, update
 
 from folkmoot.server import mail, passwords
 from folkmoot.server.attempts import MOST_FROM_ONE_PLACE
 from folkmoot.server.resets import MOST_PER_USER, Resets
+from folkmoot.server.store import tables
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from tests.integration.harness import PASSWORD, Clock, Server, User, reason, refused, server
@@ -310,3 +312,72 @@ async def test_a_password_of_ones_organizations_name_is_refused_by_mail_too(tmp_
         token = await box.token(ADA)
         assert reason(await refused(reset_password(s, token, "university hospital 2026"))) == "PASSWORD_WEAK"
         await reset_password(s, token)
+
+
+# ---- mails that wait, people who have no password -------------------------------------------------------------------
+
+
+async def test_a_mail_that_waits_when_the_server_stops_is_tried_once_more(tmp_path, box, monkeypatch):
+    monkeypatch.setattr(mail, "RETRY_SECONDS", (600,))
+    settings = box.settings(tmp_path)
+    original, waits = mail.MailServer.hand_over, []
+
+    async def away_at_first(mail_server, message, to):
+        if not waits:
+            waits.append(to)
+            raise ConnectionRefusedError("refused")
+        await original(mail_server, message, to)
+
+    monkeypatch.setattr(mail.MailServer, "hand_over", away_at_first)
+    async with server(tmp_path / "data", **settings) as s:
+        await ada_of(s)
+        await request_password(s)
+        await until(lambda: waits)
+    assert len(box.mails(ADA)) == 1
+
+
+async def test_a_mail_that_can_not_be_handed_over_before_the_server_stops_is_said_to_be_lost(
+    tmp_path, box, monkeypatch, capsys
+):
+    monkeypatch.setattr(mail, "RETRY_SECONDS", (600, 600))
+    waits = []
+
+    async def away(_mail_server, _message, to):
+        waits.append(to)
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(mail.MailServer, "hand_over", away)
+    async with server(tmp_path / "data", **box.settings(tmp_path)) as s:
+        await ada_of(s)
+        await request_password(s)
+        await until(lambda: waits)
+    told = "".join(capsys.readouterr())
+    assert "mail.failed" in told
+    assert "keeps no mails" in told
+    assert ADA not in told
+
+
+async def test_who_logs_in_at_the_provider_alone_gets_no_password_by_mail(tmp_path, box):
+    """His second factor is there: a mailbox is no way around it."""
+    async with server(tmp_path / "data", **box.settings(tmp_path)) as s:
+        ada = await ada_of(s)
+        nobodys = update(tables.users).where(tables.users.c.user_id == ada.user_id).values(password_hash="")
+        await s.running.core.store.write(lambda connection: connection.execute(nobodys) and None)
+        await request_password(s)
+        await request_password(s, ADA)
+    assert box.mails(ADA) == []
+
+
+async def test_a_token_that_came_back_proves_the_address(tmp_path, box):
+    async with server(tmp_path / "data", **box.settings(tmp_path)) as s:
+        root = await s.root()
+        ada = await s.user("ada", root.organization_account_id)
+        own = admin.UpdateUserRequest(user_id=ada.user_id, email=ADA, own_password=PASSWORD)
+        own.update_mask.paths.append("email")
+        await s.admin.UpdateUser(own, metadata=ada.metadata)
+        vouched = select(tables.users.c.email_is_vouched).where(tables.users.c.user_id == ada.user_id)
+        read = s.running.core.store.read
+        assert await read(lambda connection: connection.scalar(vouched)) is False
+        await request_password(s)
+        await reset_password(s, await box.token(ADA))
+        assert await read(lambda connection: connection.scalar(vouched)) is True

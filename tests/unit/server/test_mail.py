@@ -34,11 +34,23 @@ def test_only_this_machine_gets_mails_in_the_open_and_no_password(smtp, port, is
     assert (server.port, server.is_tls, server.is_open) == (port, is_tls, is_open)
 
 
-@pytest.mark.parametrize("smtp", ["mail.example", "http://mail.example", "smtp://", "smtp+plain://mail.example"])
+@pytest.mark.parametrize(
+    "smtp",
+    [
+        "mail.example",
+        "http://mail.example",
+        "smtp://",
+        "smtp+plain://mail.example",
+        "smtp://u:secret@mail.example:99999",
+        "smtp://u:secret@mail.example:x",
+        "smtp://[u:secret",
+    ],
+)
 def test_what_is_no_mail_server_is_refused_at_the_start(smtp):
     with pytest.raises(FolkmootError) as caught:
         mail_server(config(smtp))
     assert caught.value.violations[0][0] == "smtp"
+    assert "secret" not in caught.value.message
 
 
 def test_password_comes_from_a_file(tmp_path):
