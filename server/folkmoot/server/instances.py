@@ -40,7 +40,7 @@ class Watch:
         """Take a look; return those that have been silent for too long."""
         silent = {}
         for instance_id, beat in beats.items():
-            before, looks = self._seen.get(instance_id, (beat, 0))
+            before, looks = self._seen.get(instance_id, (None, 0))
             silent[instance_id] = (beat, looks + 1 if before == beat else 0)
         self._seen = silent
         return [instance_id for instance_id, (_, looks) in silent.items() if looks >= SILENT_LOOKS]

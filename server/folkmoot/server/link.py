@@ -71,6 +71,8 @@ class _Begun:
     resynced: bool
     has_more: bool
     """Whether there is something to deliver."""
+    instance_id: str
+    """In whose name."""
 
 
 def taken_together(frames: Iterable[NodeFrame]) -> Iterator[Sequence[NodeFrame]]:
@@ -209,7 +211,7 @@ class LinkSession:
             has_more = row.last_sequence > reached or link_topic(link_id) in touched.topics
             if shared:
                 touched.link(link_id)  # an older session may be at another instance
-            return _Begun(link_id, row.epoch, reached, resynced, has_more)
+            return _Begun(link_id, row.epoch, reached, resynced, has_more, instance_id)
 
         await self._dispatch.write(work, then=lambda begun: self._begun(begun, state))
         await self._drained(hello.availability)
@@ -237,6 +239,10 @@ class LinkSession:
         if begun.resynced:
             self.post(ServerFrame(resync=Resync(last_sequence=begun.acknowledged)))
         self._dispatch.attached(self)
+        if (
+            begun.instance_id != self._dispatch.instances.id
+        ):  # buried meanwhile: nobody would miss a session in that name
+            self.end(links.session_replaced())
 
     async def _update(self, acknowledged: int, told: RunUpdate) -> None:
         if any(len(envelope) > INLINE_BYTES for envelope in (told.progress_envelope, *told.log_envelopes)):

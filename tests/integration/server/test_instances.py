@@ -3,19 +3,22 @@
 import asyncio
 import dataclasses
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from folkmoot.server import instances
 from folkmoot.server.app import serve
 from folkmoot.server.config import Config
 from folkmoot.server.instances import SILENT_LOOKS, Watch
-from folkmoot.server.store import instance_rows
+from folkmoot.server.store import instance_rows, links
+from folkmoot.server.store.task_tables import node_links
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import auth_service_pb2, key_service_pb2, link_pb2
 from folkmoot.v1 import task_service_pb2 as pb
@@ -248,6 +251,35 @@ async def test_what_a_buried_instance_is_told_counts_for_nothing_before_the_node
         with pytest.raises(grpc.aio.AioRpcError, match="SESSION_REPLACED"):
             await read_on(beta)
     assert await here.state(sealed, "Beta") == "ASSIGNED"
+
+
+async def test_a_node_that_attaches_while_its_instance_is_buried_attaches_again(
+    here: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session in a name that nobody knows any more would never be ended for it: its node would be online for ever."""
+    core, mine = here.server.running.core, here.server.running.dispatch.instances
+    inside, buried = threading.Event(), threading.Event()
+    attach = links.attach
+
+    def slowly(*arguments: Any, **more: Any) -> Any:
+        inside.set()
+        buried.wait(20)
+        return attach(*arguments, **more)
+
+    monkeypatch.setattr(links, "attach", slowly)
+    stream = Stream(here.tasks, await here.node("Beta"))
+    await stream.send(hello(here.lung, here.lung["Beta"].nodes["beta-1"].fingerprint))
+    await asyncio.to_thread(inside.wait, 20)
+    former = mine.id
+    await core.store.write(lambda connection: instance_rows.leave(connection, former))
+    await mine.look()
+    assert mine.id != former
+    buried.set()
+    with pytest.raises(grpc.aio.AioRpcError, match="SESSION_REPLACED"):
+        await read_on(Station(stream))
+    await here.settled()
+    standing = select(node_links.c.away_since).where(node_links.c.attached_at.is_not(None))
+    assert await core.store.read(lambda connection: connection.scalar(standing)) is not None
 
 
 async def read_on(station: Station) -> None:
