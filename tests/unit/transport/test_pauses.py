@@ -5,7 +5,7 @@ import pytest
 from grpc.aio import AioRpcError, Metadata
 
 from folkmoot.transport import timeouts
-from folkmoot.transport.calls import pause_after, retrying
+from folkmoot.transport.calls import pause_after, pause_seconds, retrying
 from folkmoot.transport.status import RemoteError, rich_status
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
@@ -28,6 +28,15 @@ def test_server_that_says_nothing_is_asked_less_and_less():
     away = AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), "gone")
     assert pause_after(1, away) < pause_after(20, away) <= timeouts.RECONNECT_SECONDS
     assert 0 < pause_after(1, TimeoutError()) < 1
+
+
+@pytest.mark.parametrize("attempt", [1, 3, 20])
+def test_a_thousand_that_lost_the_server_in_one_instant_do_not_come_back_in_one(attempt):
+    pauses = sorted(pause_seconds(attempt) for _ in range(1000))
+    longest = pauses[-1]
+    crowded = max(sum(begin <= pause < begin + longest / 10 for pause in pauses) for begin in pauses)
+    assert crowded < 300  # of any tenth of the time, where an even spread over half of it is 200
+    assert pauses[0] > longest / 3  # and nobody hammers
 
 
 @pytest.mark.parametrize("error", [refusal("TOO_MANY"), refusal("NOT_ALLOWED"), refusal("LOCKED_OUT", 3)])
