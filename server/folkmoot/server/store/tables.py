@@ -53,6 +53,10 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
+Count = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database gives, one after the other; in SQLite every integer has 64 bits, and only INTEGER counts."""
+
+
 # ---- accounts ------------------------------------------------------------------------------------------------------
 
 setup = Table(
@@ -280,7 +284,7 @@ vaulted_keys = Table(
 events = Table(
     "events",
     metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("sequence", Count, primary_key=True, autoincrement=True),
     Column("intent", String, nullable=False),
     Column("organization", String, nullable=False),
     Column("created_by", String, nullable=False),

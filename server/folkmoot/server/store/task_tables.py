@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from folkmoot.server.store.tables import Instant, metadata
+from folkmoot.server.store.tables import Count, Instant, metadata
 from folkmoot.v1.task_pb2 import RunState
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -35,7 +35,7 @@ AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 tasks = Table(
     "tasks",
     metadata,
-    Column("position", Integer, primary_key=True),
+    Column("position", Count, primary_key=True),
     Column("task_id", String, nullable=False, unique=True),
     Column("genesis", LargeBinary, nullable=False),
     Column("job_id", String, nullable=False),
@@ -80,7 +80,7 @@ task_labels = Table(
     metadata,
     # Which tasks read which data, newest last.
     Column("label", String, primary_key=True),
-    Column("position", Integer, primary_key=True, autoincrement=False),  # the task's
+    Column("position", Count, primary_key=True, autoincrement=False),  # the task's
 )
 
 deleted_tasks = Table(
@@ -101,7 +101,7 @@ task_dependencies = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("position", Integer, primary_key=True),
+    Column("position", Count, primary_key=True),
     Column("run_id", String, nullable=False, unique=True),
     Column("task_id", String, nullable=False),
     Column("genesis", LargeBinary, nullable=False),
@@ -207,7 +207,7 @@ deliveries = Table(
     Column("kind", Integer, nullable=False),  # deliveries.Kind
     Column("run_id", String, nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),  # 0: whichever it is
-    Column("message_id", Integer),
+    Column("message_id", Count),
     Column("session_id", String),  # DROP, of which no run is the subject: its run_id is empty
     Column("dataframe", String),
 )
@@ -215,7 +215,7 @@ deliveries = Table(
 peer_messages = Table(
     "peer_messages",
     metadata,
-    Column("message_id", Integer, primary_key=True),
+    Column("message_id", Count, primary_key=True),
     Column("from_run_id", String, nullable=False),
     Column("to_run_id", String, nullable=False),
     Column("sequence", BigInteger, nullable=False),
