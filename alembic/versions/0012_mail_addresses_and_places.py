@@ -4,6 +4,8 @@ Whoever set an address before is not known: it makes nobody somebody's at the Op
 anew, or a token that was mailed to it has come back. Wrong passwords from before came from anywhere.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,21 +14,26 @@ down_revision = "0011"
 
 
 def upgrade() -> None:
-    vouched: sa.Column[bool] = sa.Column("email_is_vouched", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+    vouched = sa.Column("email_is_vouched", sa.Boolean(), server_default=sa.text("false"), nullable=False)
     op.add_column("users", vouched)
-    _make_login_failures(sa.Column("place", sa.String(), nullable=False))
+    counted = [{**row, "place": ""} for row in _counted()]
+    _make_login_failures(counted, sa.Column("place", sa.String(), nullable=False))
 
 
 def downgrade() -> None:
-    _make_login_failures()
+    by_name = {row["username"]: row for row in sorted(_counted(), key=lambda row: row["failures"])}  # the most of each
+    _make_login_failures([{name: row[name] for name in _COLUMNS} for row in by_name.values()])
     op.drop_column("users", "email_is_vouched")
 
 
-def _make_login_failures(*further: sa.Column[str]) -> None:
-    """Make the table anew, with a further column in its key; a name has one row of all that there were."""
-    most = "MAX(failures) AS failures, MAX(locked_until) AS locked_until, MAX(last_at) AS last_at"
-    rows = op.get_bind().execute(sa.text(f"SELECT username, {most} FROM login_failures GROUP BY username"))  # noqa: S608
-    before = [{**row, **{column.name: "" for column in further}} for row in rows.mappings()]
+_COLUMNS = ("username", "failures", "locked_until", "last_at")
+
+
+def _counted() -> list[dict[str, Any]]:
+    return [dict(row) for row in op.get_bind().execute(sa.text("SELECT * FROM login_failures")).mappings()]
+
+
+def _make_login_failures(rows: list[dict[str, Any]], *further: sa.Column[str]) -> None:
     op.drop_index(op.f("ix_login_failures_last_at"), table_name="login_failures")
     op.drop_table("login_failures")
     made = op.create_table(
@@ -39,4 +46,4 @@ def _make_login_failures(*further: sa.Column[str]) -> None:
         sa.PrimaryKeyConstraint("username", *(column.name for column in further), name=op.f("pk_login_failures")),
     )
     op.create_index(op.f("ix_login_failures_last_at"), "login_failures", ["last_at"], unique=False)
-    op.bulk_insert(made, before)
+    op.bulk_insert(made, rows)
