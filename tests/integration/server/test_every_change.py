@@ -5,7 +5,9 @@ Whatever the contract has is either made to change something here, or has a reas
 
 from pathlib import Path
 
-from folkmoot.server import access
+import pytest
+
+from folkmoot.server import access, denials
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import PASSWORD
 from tests.integration.server.changes import CHANGES, MARK, Changes, request_id
@@ -91,7 +93,8 @@ async def test_every_change_leaves_an_event_that_tells_who_and_whence_and_nothin
         assert secret not in written
 
 
-async def test_every_denied_call_leaves_an_event(hub: Hub):
+async def test_every_denied_call_leaves_an_event(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(denials, "SINGLY", len(METHODS))
     nobody = await hub.server.user("nobody", hub.admins["Alpha"].organization_account_id, [])
     closed_to_users = [path for path in METHODS if not is_for_users(path)]
     for path in (*RULED, *closed_to_users):

@@ -18,9 +18,11 @@ from folkmoot.server.context import Rule
 from folkmoot.server.roles import MEANINGFUL, ROLES
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import options_pb2 as options
+from tests.integration import harness
 from tests.integration.harness import Metadata
 from tests.integration.server.permission_examples import EXAMPLES, Example
 from tests.integration.server.permission_stage import Distance, Stage, stage
+from tests.postgresql import Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,10 +41,19 @@ FAULTS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE, grpc.Statu
 DENIALS = ("NOT_ALLOWED", "TOKEN_INVALID", "VAULT_OF_ANOTHER_ORGANIZATION")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def everything(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with stage(tmp_path_factory.mktemp("permissions") / "data") as ready:
-        yield ready
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgres)],
+)
+async def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """What a scope reaches is a condition of queries, which two databases might understand in two ways."""
+    with pytest.MonkeyPatch.context() as patching:
+        if request.param == "postgresql":
+            cluster: Cluster = request.getfixturevalue("postgresql")
+            patching.setattr(harness, "databases", lambda data: cluster.url(str(data)))
+        async with stage(tmp_path_factory.mktemp("permissions") / "data") as ready:
+            yield ready
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------
