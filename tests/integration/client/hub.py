@@ -20,6 +20,8 @@ class Hub:
     lung: World
     folder: Path
     opened: list[AsyncClient] = field(default_factory=list)
+    clients: dict[str, AsyncClient] | None = None
+    """Those that tests share, by their organizations; None: each call makes one."""
 
     def arguments(self, organization: str, **changes: Any) -> dict[str, Any]:
         """What `AsyncClient` and `Client` take for an organization's admin; `changes` replace some."""
@@ -40,8 +42,11 @@ class Hub:
 
     def client(self, organization: str, **changes: Any) -> AsyncClient:
         """A client that is closed with the test."""
-        self.opened.append(AsyncClient(**self.arguments(organization, **changes)))
-        return self.opened[-1]
+        shared = self.clients if self.clients is not None and not changes else {}
+        if organization not in shared:
+            shared[organization] = AsyncClient(**self.arguments(organization, **changes))
+            self.opened.append(shared[organization])
+        return shared[organization]
 
 
 @asynccontextmanager

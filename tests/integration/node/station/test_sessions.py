@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import pytest_asyncio
 
 from folkmoot.client import AsyncSession, AsyncTask, Result, Subtasks
 from folkmoot.node.app import RunningNode
@@ -19,11 +20,14 @@ from folkmoot.transport import RemoteError
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import TaskInput
-from tests.integration.client.conftest import Hub
+from tests.integration.client.hub import Hub, hub_of
+from tests.integration.node.station.conftest import stations_of
 from tests.integration.node.station.people import at_station
 from tests.integration.node.station.stations import Algorithm, Engine, Stations
 from tests.integration.node.station.test_faults import ask, only
 from tests.polling import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 POLICY = """
 runtimes = ["process"]
@@ -154,7 +158,20 @@ async def iter_of(frames: list[pb.CreateSubtaskRequest]) -> AsyncIterator[pb.Cre
         yield frame
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hub(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hub]:
+    """One server for all tests: each has a session of its own, and ends what it has begun."""
+    async with hub_of(tmp_path_factory.mktemp("hub"), "Alpha", "Beta", "Gamma") as made:
+        made.clients = {}
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stations(hub: Hub) -> Iterator[Stations]:
+    yield from stations_of(hub)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
     functions = (clean, count, derive, fail, attack, curious, spread)
     made = Engine({each.__name__: each for each in functions})
@@ -192,13 +209,13 @@ def told(result: Result) -> tuple[str, int] | None:
     return (left.name, left.rows) if result.receipt.HasField("dataframe") else None
 
 
-def files(node: RunningNode) -> list[Path]:
-    return sorted((node.stations[0].station.directory / "sessions").glob("*/*"))
+def files(node: RunningNode, session: AsyncSession) -> list[Path]:
+    return sorted((node.stations[0].station.directory / "sessions" / session.id).glob("*"))
 
 
-@pytest.fixture
-async def session(hub: Hub) -> AsyncSession:
-    return await hub.client("Alpha").sessions.create("study of ages")
+@pytest_asyncio.fixture(loop_scope="module")
+async def session(hub: Hub, request: pytest.FixtureRequest) -> AsyncSession:
+    return await hub.client("Alpha").sessions.create(request.node.name[:60].rstrip("_"))
 
 
 # ---- left and read -------------------------------------------------------------------------------------------------
@@ -214,7 +231,7 @@ async def test_what_a_task_leaves_later_tasks_read_at_the_same_nodes(
         assert [one.value for one in await cleaned(hub, session, "Alpha", "Beta", arguments={"age": 50})] == [2, 2]
         result = await counted(hub, session, "cleaned")
         assert result.value == {"rows": {"cleaned": 2}, "tables": ["cleaned"]}
-        [file] = files(beta)
+        [file] = files(beta, session)
         assert pq.read_table(file)["age"].to_pylist() == [50, 60]
     [dataframe] = await session.dataframes()
     assert dataframe.name == "cleaned"
@@ -222,8 +239,8 @@ async def test_what_a_task_leaves_later_tasks_read_at_the_same_nodes(
         (name, 2, {"age": "int64", "sex": "int64"})
         for name in sorted(("Alpha", "Beta"), key=lambda n: hub.lung[n].address)
     ]
-    [listed] = [one async for one in hub.client("Alpha").sessions.list()]
-    assert (listed.name, listed.info.dataframe_names) == ("study of ages", ("cleaned",))
+    listed = {one.name: one.info.dataframe_names async for one in hub.client("Alpha").sessions.list()}
+    assert listed[session.name] == ("cleaned",)
 
 
 async def test_a_dataframe_that_is_left_again_replaces_the_one_before(
@@ -231,11 +248,11 @@ async def test_a_dataframe_that_is_left_again_replaces_the_one_before(
 ):
     async with stations.station("Beta", engine=engine, policy=POLICY) as beta:
         await cleaned(hub, session)
-        [first] = files(beta)
+        [first] = files(beta, session)
         await cleaned(hub, session, arguments={"age": 60})
         assert (await counted(hub, session, "cleaned")).value["rows"] == {"cleaned": 1}
-        assert len(files(beta)) == 1
-        assert files(beta) != [first]
+        assert len(files(beta, session)) == 1
+        assert files(beta, session) != [first]
 
 
 async def test_a_run_that_fails_leaves_nothing_and_the_former_one_stands(
@@ -243,10 +260,10 @@ async def test_a_run_that_fails_leaves_nothing_and_the_former_one_stands(
 ):
     async with stations.station("Beta", engine=engine, policy=POLICY) as beta:
         await cleaned(hub, session)
-        before = files(beta)
+        before = files(beta, session)
         failed = await only(await asked(hub, "fail", "Beta", session=session, leaves="cleaned"))
         assert (failed.state, told(failed)) == ("FAILED", None)
-        assert files(beta) == before
+        assert files(beta, session) == before
         assert (await counted(hub, session, "cleaned")).value["rows"] == {"cleaned": 3}
 
 
@@ -266,7 +283,7 @@ async def test_what_is_no_dataframe_is_refused_and_the_last_whole_one_counts(
             "first": 1,
             "last": 2,
         }
-        [file] = files(beta)
+        [file] = files(beta, session)
         assert pq.read_table(file).num_rows == 2
 
 
@@ -405,12 +422,12 @@ async def test_a_deleted_session_is_gone_from_nodes_that_were_away_as_well(
             await cleaned(hub, session, "Alpha", "Beta")
         client = hub.client("Alpha")
         await client.sessions.delete(session)
-        await until(lambda: not files(alpha))
+        await until(lambda: not files(alpha, session))
         with pytest.raises(RemoteError) as gone:
             await asked(hub, "count", "Beta", session=session.id, dataframes=["cleaned"], labels=[])
         assert gone.value.reason_name == "SESSION_NOT_FOUND"
     async with stations.station("Beta", engine=engine, policy=POLICY) as beta:
-        await until(lambda: not files(beta))
+        await until(lambda: not files(beta, session))
 
 
 async def test_a_session_with_open_tasks_is_deleted_only_with_them(
@@ -439,20 +456,20 @@ async def test_a_dataframe_is_deleted_alone_and_not_while_a_task_uses_it(
     await session.delete_dataframe("cleaned")
     assert [one.name for one in await session.dataframes()] == ["other"]
     async with stations.station("Beta", engine=engine, policy=POLICY) as beta:
-        await until(lambda: len(files(beta)) == 1)
+        await until(lambda: len(files(beta, session)) == 1)
         assert reason(await counted(hub, session, "cleaned")) == "DATAFRAME_NOT_FOUND"
         assert (await counted(hub, session, "other")).value["rows"] == {"other": 3}
 
 
-async def test_a_node_that_is_revoked_keeps_no_dataframes(
-    hub: Hub, stations: Stations, engine: Engine, session: AsyncSession
-):
-    async with stations.station("Beta", engine=engine, policy=POLICY) as beta:
-        await cleaned(hub, session)
-        hub.lung.revoke_node("Beta", "beta-1")
-        await hub.server.append(hub.lung.entries[-1], hub.server.users["admin@beta"])
-        await until(lambda: not files(beta))
-    assert await session.dataframes() == ()
+async def test_a_node_that_is_revoked_keeps_no_dataframes(engine: Engine, tmp_path: Path):
+    async with hub_of(tmp_path, "Alpha", "Beta") as hub:
+        session = await hub.client("Alpha").sessions.create("of a node that goes")
+        async with Stations(hub).station("Beta", engine=engine, policy=POLICY) as beta:
+            await cleaned(hub, session)
+            hub.lung.revoke_node("Beta", "beta-1")
+            await hub.server.append(hub.lung.entries[-1], hub.server.users["admin@beta"])
+            await until(lambda: not files(beta, session))
+        assert await session.dataframes() == ()
 
 
 # ---- again ---------------------------------------------------------------------------------------------------------
