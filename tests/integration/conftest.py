@@ -1,13 +1,16 @@
-"""What several integration tests share, because it takes seconds to start."""
+"""What several integration tests share: what takes seconds to start, and which database servers work on."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration import harness
 from tests.integration.databases import scratch_database
 from tests.integration.node.data import servers
+from tests.postgresql import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +38,20 @@ def settings(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are marked `both_databases` on SQLite and on PostgreSQL."""
+    if metafunc.definition.get_closest_marker("both_databases"):
+        on_postgresql = pytest.param("postgresql", marks=pytest.mark.needs_postgres)
+        metafunc.parametrize("database", ["sqlite", on_postgresql], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which database the servers of a test work on; FOLKMOOT_TEST_DATABASE=postgresql has all of them work on that."""
+    kind: str = getattr(request, "param", os.environ.get("FOLKMOOT_TEST_DATABASE", "sqlite"))
+    if kind == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        monkeypatch.setattr(harness, "databases", lambda data: cluster.url(str(data)))
+    return kind

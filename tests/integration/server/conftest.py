@@ -1,7 +1,6 @@
 """A server with a collaboration of three organizations, each with a researcher and a node."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import Run, RunState
 from tests.builders import World, world
-from tests.integration import harness
 from tests.integration.harness import Clock, Metadata, Server, User, server, utc_now
 from tests.integration.server.sealed import SealedTask
-from tests.postgresql import Cluster
 
 
 @dataclass
@@ -76,23 +73,6 @@ class Hub:
 
 def _name(work: asyncio.Task[None]) -> str:
     return getattr(work.get_coro(), "__name__", "")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests that are marked `both_databases` on SQLite and on PostgreSQL."""
-    if metafunc.definition.get_closest_marker("both_databases"):
-        on_postgresql = pytest.param("postgresql", marks=pytest.mark.needs_postgres)
-        metafunc.parametrize("database", ["sqlite", on_postgresql], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which database the servers of a test work on; FOLKMOOT_TEST_DATABASE=postgresql has all of them work on that."""
-    kind: str = getattr(request, "param", os.environ.get("FOLKMOOT_TEST_DATABASE", "sqlite"))
-    if kind == "postgresql":
-        cluster: Cluster = request.getfixturevalue("postgresql")
-        monkeypatch.setattr(harness, "databases", lambda data: cluster.url(str(data)))
-    return kind
 
 
 @pytest.fixture
