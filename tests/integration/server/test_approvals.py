@@ -47,6 +47,7 @@ async def commit(hub: Hub, sealed: SealedTask, *approvals: Signed, outcome: str 
     return await hub.tasks.CommitRun(request, metadata=await hub.node("Beta"))
 
 
+@pytest.mark.both_databases
 async def test_approvals_are_shown_with_the_run(hub: Hub) -> None:
     sealed = await assigned(hub)
     decided = [approval(hub, sealed), approval(hub, sealed, subject=RELEASE)]

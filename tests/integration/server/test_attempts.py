@@ -68,6 +68,7 @@ async def two_nodes(hub: Hub) -> None:
     await second_node(hub)
 
 
+@pytest.mark.both_databases
 async def test_late_result_from_fenced_attempt(hub: Hub) -> None:
     sealed = wanted(hub)
     async with beta(hub, 1) as first:

@@ -160,6 +160,7 @@ async def test_invitation_of_an_organization_that_is_gone_lets_nobody_read(hub: 
 # ---- runs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 async def test_run_that_a_revoked_node_has_not_accepted_goes_to_another_one(hub: Hub) -> None:
     await hub.create(sealed := task(hub.lung, ("Beta",)))
     await second_node(hub)

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from folkmoot.server import audit
 from folkmoot.trust import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
@@ -59,6 +61,7 @@ async def test_events_are_filtered_and_newest_first(tmp_path):
         assert {event.created_by for event in late} == {root.user_id, beta.user_id}
 
 
+@pytest.mark.both_databases
 async def test_events_are_filtered_by_everything_that_is_recorded(tmp_path):
     clock = Clock()
     async with server(tmp_path, clock=clock) as s:
@@ -122,6 +125,7 @@ async def test_stream_ends_when_the_server_stops(tmp_path):
         assert (await refused(watching)).reason_name == "SHUTTING_DOWN"
 
 
+@pytest.mark.both_databases
 async def test_more_events_than_a_stream_reads_at_once_come_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "STREAMED_AT_ONCE", 3)
     monkeypatch.setattr(audit, "LOOKED_AT_ONCE", 7)

@@ -53,6 +53,7 @@ async def test_node_says_what_it_has_verified_at_hello_and_later(hub: Hub, form)
     assert await heads(hub.server, hub) == [second]
 
 
+@pytest.mark.both_databases
 async def test_older_statement_replaces_no_newer_one(hub: Hub) -> None:
     key, state = hub.lung["Beta"].nodes["beta-1"], hub.lung.state
     newer = statement(state, key)

@@ -1,5 +1,7 @@
 """The last lines of a run's log travel on the link, its end in a call of its own: which comes first is nobody's to say."""
 
+import pytest
+
 from folkmoot.v1 import link_pb2 as link
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import RunState
@@ -8,6 +10,7 @@ from tests.integration.server.links import Poll, attached
 from tests.integration.server.sealed import task
 
 
+@pytest.mark.both_databases
 async def test_lines_that_the_commit_overtook_are_kept_and_change_nothing_else(hub: Hub) -> None:
     sealed = task(hub.lung, ("Beta",))
     await hub.create(sealed)

@@ -34,6 +34,7 @@ async def test_metrics_tell_what_goes_on(tmp_path):
         assert found["process_resident_memory_bytes",] > 0
 
 
+@pytest.mark.both_databases
 async def test_metrics_tell_of_runs(hub, monkeypatch):
     running = hub.server.running
     core = running.core

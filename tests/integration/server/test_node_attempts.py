@@ -131,6 +131,7 @@ async def test_one_place_can_not_fill_the_list(tmp_path):
         assert len(await attempts_of(s, lung, alpha.metadata)) == attempts.MOST_FROM_ONE_PLACE + 1
 
 
+@pytest.mark.both_databases
 async def test_organization_has_so_many_attempts_and_others_still_have_theirs(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "MOST_PER_ORGANIZATION", 2)
     async with server(tmp_path) as s:

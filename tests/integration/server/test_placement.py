@@ -1,5 +1,7 @@
 """Which of an organization's nodes executes a run."""
 
+import pytest
+
 from folkmoot.v1.link_pb2 import PolicySummary
 from folkmoot.v1.task_pb2 import Scratch, WaitReason
 from tests.integration.server.conftest import Hub
@@ -49,6 +51,7 @@ async def test_what_a_node_was_sent_is_nobody_elses_though_it_never_acknowledged
         assert (await first.accept()).run_id == sealed.run_id("Beta")
 
 
+@pytest.mark.both_databases
 async def test_with_several_nodes_the_one_that_attaches_first_gets_what_waits(hub: Hub) -> None:
     await second_node(hub)
     sealed = task(hub.lung, ("Beta",))
@@ -102,6 +105,7 @@ async def test_runs_that_share_files_stay_where_their_job_began(hub: Hub) -> Non
         assert (await second.accept()).run_id == later.run_id("Beta")
 
 
+@pytest.mark.both_databases
 async def test_a_homeless_job_is_bound_by_the_node_that_takes_it(hub: Hub) -> None:
     await second_node(hub)
     first = task(hub.lung, ("Beta",), scratch=Scratch.SCRATCH_JOB)

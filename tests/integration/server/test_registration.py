@@ -27,6 +27,7 @@ async def test_closed_is_the_default(tmp_path):
         assert reason(await refused(login(s, "ada"))) == "LOGIN_FAILED"
 
 
+@pytest.mark.both_databases
 async def test_an_organization_registers_itself_with_its_first_administrator(tmp_path):
     async with server(tmp_path, registration="open") as s:
         await s.root()

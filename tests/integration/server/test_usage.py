@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from folkmoot.server.store import usage_rows
 from folkmoot.server.store.usage_rows import Counted
 from folkmoot.trust import timestamp
@@ -74,6 +76,7 @@ async def test_usage_is_seen_as_far_as_the_scope_reaches(hub: Hub):
     assert await used(hub, alpha, organization_id=hub.lung["Beta"].address) == {}
 
 
+@pytest.mark.both_databases
 async def test_usage_comes_in_pages_by_day_and_organization(hub: Hub):
     root, today = await hub.server.root(), hub.clock()
     counted = [Counted(organization_id=hub.lung[name].address, bytes_stored=1) for name in ("Gamma", "Alpha", "Beta")]

@@ -127,6 +127,7 @@ async def test_account_that_is_bound_to_no_address_has_no_vault(hub: Hub):
     assert reason(await refused(put(hub, sealed(hub), delta))) == "VAULT_OF_ANOTHER_ORGANIZATION"
 
 
+@pytest.mark.both_databases
 async def test_user_replaces_and_a_node_only_adds(hub: Hub):
     first, again, alpha, node = sealed(hub), sealed(hub), hub.admins["Alpha"], await hub.node("Alpha")
     await put(hub, first, node)

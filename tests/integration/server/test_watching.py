@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc.aio
+import pytest
 
 from folkmoot.v1 import link_pb2 as link
 from folkmoot.v1 import task_service_pb2 as pb
@@ -28,6 +29,7 @@ async def test_every_run_is_told_as_it_is_then_as_it_changes_then_the_stream_end
     assert await watching.read() is grpc.aio.EOF
 
 
+@pytest.mark.both_databases
 async def test_a_cursor_goes_on_exactly_behind_what_was_told(hub: Hub) -> None:
     sealed = task(hub.lung, ("Alpha", "Beta", "Gamma"))
     await hub.create(sealed)
@@ -99,6 +101,7 @@ async def test_watching_ends_when_the_server_stops(hub: Hub) -> None:
 # ---- logs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 async def test_a_log_is_followed_from_any_position_until_the_run_ends(hub: Hub) -> None:
     sealed = task(hub.lung, ("Beta",))
     await hub.create(sealed)
