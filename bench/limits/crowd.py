@@ -33,6 +33,8 @@ from bench.limits.common import (
 SERVICE = "limit"
 IN_FLIGHT = 64
 STREAMS = 1000
+HANDSHAKES = 3
+"""How often all of them connect."""
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 """Channels with equal arguments share one connection unless told not to."""
 
@@ -61,7 +63,7 @@ def measure(*, streams: int = STREAMS, calls: int = 10_000, repetitions: int = 5
             seconds, kibibytes, pushes = asyncio.run(_streams(port, pid, tls.trusted, streams, repetitions))
     return Limits(
         Figure("calls", "calls/s", rates),
-        Figure("reconnect storm", "s", (seconds,), {"connections": streams}),
+        Figure("reconnect storm", "s", seconds, {"connections": streams}),
         Figure("idle nodes", "KiB", (kibibytes,), {"streams": streams}),
         Figure("fan-out", "ms", pushes, {"streams": streams}),
     )
@@ -97,30 +99,38 @@ async def _rates(port: int, trusted: bytes, calls: int, repetitions: int) -> tup
 
 async def _streams(
     port: int, pid: int, trusted: bytes, number: int, repetitions: int
-) -> tuple[float, float, tuple[float, ...]]:
-    async with AsyncExitStack() as stack:
-        before = resident_mebibytes(pid)
+) -> tuple[tuple[float, ...], float, tuple[float, ...]]:
+    before = resident_mebibytes(pid)
+    began = time.perf_counter()
+    channels = await _connected(port, trusted, number)
+    seconds = [time.perf_counter() - began]
+    streams: list[Any] = [channel.stream_stream(f"/{SERVICE}/Attach")() for channel in channels]
+    await asyncio.gather(*(stream.write(b"hello") for stream in streams))
+    await asyncio.gather(*(stream.read() for stream in streams))
+    kibibytes = (resident_mebibytes(pid) - before) * 1024 / number
+    push: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channels[0].unary_unary(f"/{SERVICE}/Push")
+    pushes = []
+    for _ in range(repetitions):
         began = time.perf_counter()
-        channels = open_channels(f"localhost:{port}", trusted, number)
-        await asyncio.gather(*(channel.channel_ready() for channel in channels))
-        seconds = time.perf_counter() - began
-        for channel in channels:
-            stack.push_async_callback(channel.close)
-        streams: list[Any] = [channel.stream_stream(f"/{SERVICE}/Attach")() for channel in channels]
-        await asyncio.gather(*(stream.write(b"hello") for stream in streams))
+        pushing = asyncio.ensure_future(push(b"x" * 256))
         await asyncio.gather(*(stream.read() for stream in streams))
-        kibibytes = (resident_mebibytes(pid) - before) * 1024 / number
-        push: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channels[0].unary_unary(f"/{SERVICE}/Push")
-        pushes = []
-        for _ in range(repetitions):
-            began = time.perf_counter()
-            pushing = asyncio.ensure_future(push(b"x" * 256))
-            await asyncio.gather(*(stream.read() for stream in streams))
-            pushes.append((time.perf_counter() - began) * 1e3)
-            await pushing
-        for stream in streams:
-            stream.cancel()
-    return seconds, kibibytes, tuple(pushes)
+        pushes.append((time.perf_counter() - began) * 1e3)
+        await pushing
+    for stream in streams:
+        stream.cancel()
+    while len(seconds) < HANDSHAKES:
+        await asyncio.gather(*(channel.close() for channel in channels))
+        began = time.perf_counter()
+        channels = await _connected(port, trusted, number)
+        seconds.append(time.perf_counter() - began)
+    await asyncio.gather(*(channel.close() for channel in channels))
+    return tuple(seconds), kibibytes, tuple(pushes)
+
+
+async def _connected(port: int, trusted: bytes, number: int) -> list[Channel]:
+    channels = open_channels(f"localhost:{port}", trusted, number)
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    return channels
 
 
 async def _serve(folder: Path) -> None:

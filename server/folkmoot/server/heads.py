@@ -6,11 +6,13 @@ is what the members must see.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Dialect, select
 
 from folkmoot.server.context import Caller
 from folkmoot.server.store import tables, upserts
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.trust import State, parse
 from folkmoot.trust.errors import Malformed, SignatureInvalid
 from folkmoot.trust.rules import CLOCK_SKEW
@@ -35,15 +37,17 @@ def checked(signed: Signed, *, state: State, node: Caller, now: datetime) -> dat
 
 def storing(signed: Signed, stated_at: datetime, node: Caller) -> Callable[[Connection], None]:
     """Return what keeps a checked statement, unless there is a newer one of the node."""
+    row = {"genesis": node.genesis, "node_id": node.node_id, "signed": signed.SerializeToString()}
+    return lambda connection: _keeping(connection.dialect).each(connection, [row | {"stated_at": stated_at}])
+
+
+@lru_cache(maxsize=2)
+def _keeping(dialect: Dialect) -> Prepared:
     table = tables.node_heads
-    values = {"signed": signed.SerializeToString(), "stated_at": stated_at}
-
-    def operation(connection: Connection) -> None:
-        kept = upserts.insert(connection, table).values(genesis=node.genesis, node_id=node.node_id, **values)
-        key, older = [table.c.genesis, table.c.node_id], table.c.stated_at < stated_at
-        connection.execute(kept.on_conflict_do_update(key, set_=values, where=older))
-
-    return operation
+    kept = upserts.insert(dialect, table)
+    news = {"signed": kept.excluded.signed, "stated_at": kept.excluded.stated_at}
+    older = table.c.stated_at < kept.excluded.stated_at
+    return Prepared(kept.on_conflict_do_update([table.c.genesis, table.c.node_id], set_=news, where=older))
 
 
 def newest(connection: Connection, genesis: bytes) -> Sequence[Signed]:
