@@ -479,7 +479,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists the audit trail.
+        """Lists the audit trail, newest first. With several instances two events of the same moment may stand the other way round than
+        their sequences; who follows the trail uses WatchEvents, which gives all of them in the order of their sequences.
         Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

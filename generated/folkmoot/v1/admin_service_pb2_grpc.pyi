@@ -168,7 +168,8 @@ class AdminServiceStub:
     Callers: users with NODE DELETE, of the organization that the attempt names. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListEventsRequest, _admin_service_pb2.ListEventsResponse]
-    """Lists the audit trail.
+    """Lists the audit trail, newest first. With several instances two events of the same moment may stand the other way round than
+    their sequences; who follows the trail uses WatchEvents, which gives all of them in the order of their sequences.
     Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchEventsRequest, _admin_service_pb2.WatchEventsResponse]
@@ -320,7 +321,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Callers: users with NODE DELETE, of the organization that the attempt names. Idempotent. Errors: COLLABORATION_NOT_FOUND.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEventsRequest, _admin_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists the audit trail.
+    """Lists the audit trail, newest first. With several instances two events of the same moment may stand the other way round than
+    their sequences; who follows the trail uses WatchEvents, which gives all of them in the order of their sequences.
     Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchEventsRequest, _admin_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
@@ -667,7 +669,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListEventsResponse, _abc.Awaitable[_admin_service_pb2.ListEventsResponse]]:
-        """Lists the audit trail.
+        """Lists the audit trail, newest first. With several instances two events of the same moment may stand the other way round than
+        their sequences; who follows the trail uses WatchEvents, which gives all of them in the order of their sequences.
         Callers: users with EVENT VIEW, as far as its scope reaches. Idempotent. Errors: PAGE_TOKEN_INVALID.
         """
 
