@@ -204,7 +204,8 @@ def _write(folder: Path, file: str, pieces: Iterator[bytes]) -> int:
     """Write a file that is either whole or not there, also after a power cut; return its size."""
     with told_if_full():
         made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in (folder.parent, folder):  # parents that mkdir makes by itself are open to all
+            each.mkdir(exist_ok=True, mode=0o700)
         if made:
             sync_folder(folder.parent)
             sync_folder(folder.parent.parent)

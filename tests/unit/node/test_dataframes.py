@@ -1,6 +1,9 @@
 """Dataframes at a station: what stands, what is read, what is forgotten, and what of them is told."""
 
+import asyncio
+import errno
 import io
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -277,3 +280,70 @@ def test_categories_that_change_from_batch_to_batch_are_kept():
     content.seek(0)
     writer.store(content, kept, most_bytes=1 << 20)
     assert pq.read_table(pa.BufferReader(kept.getvalue()))["sex"].to_pylist() == ["f", "m", "m", "x"]
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+class Pieces:
+    """What was checked, as it comes to the disk."""
+
+    left = LEFT
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"some"
+        yield b"thing"
+
+
+async def written(dataframes: Dataframes, run_id: str) -> StoredDataframe:
+    spec = TaskSpec(version=1, labels=["patients"], session=SessionUse(session_id=SESSION, leaves="cleaned"))
+    return await dataframes.write(run(run_id), spec, Pieces(), lineage=["patients"])  # type: ignore[arg-type]
+
+
+async def settled(dataframes: Dataframes, run_id: str, state: int = COMPLETED) -> None:
+    await dataframes._journal.transact(lambda connection: dataframe_records.settle(connection, run(run_id, state)))
+    await dataframes.settled(SESSION)
+
+
+def files(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "sessions").glob("*/*")}
+
+
+async def test_a_full_disk_leaves_nothing_behind_and_what_stood_stands(
+    dataframes: Dataframes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await dataframes.put(first := await written(dataframes, "one"))
+    await settled(dataframes, "one")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(FolkmootError) as error:
+        await written(dataframes, "two")
+    assert error.value.reason == ErrorReason.ERROR_REASON_DISK_FULL
+    await settled(dataframes, "two", CRASHED)
+    assert files(tmp_path) == {first.file}
+    [standing] = dataframes.find(SessionUse(session_id=SESSION, dataframes=["cleaned"])) or ()
+    assert standing.run_id == "one"
+
+
+async def test_of_two_runs_that_leave_one_name_at_once_the_last_that_completes_counts_and_no_file_is_lost_or_left(
+    dataframes: Dataframes, tmp_path: Path
+):
+    one, two = await asyncio.gather(written(dataframes, "one"), written(dataframes, "two"))
+    assert files(tmp_path) == {one.file, two.file}
+    await asyncio.gather(dataframes.put(one), dataframes.put(two))
+    await settled(dataframes, "two")
+    assert files(tmp_path) == {one.file, two.file}
+    await settled(dataframes, "one")
+    assert files(tmp_path) == {one.file}
+    [standing] = dataframes.find(SessionUse(session_id=SESSION, dataframes=["cleaned"])) or ()
+    assert standing.run_id == "one"
+
+
+async def test_nobody_but_the_nodes_user_reads_a_dataframe(dataframes: Dataframes, tmp_path: Path):
+    made = await written(dataframes, "one")
+    folder = tmp_path / "sessions" / SESSION
+    assert (folder / made.file).stat().st_mode & 0o077 == 0
+    assert folder.stat().st_mode & 0o077 == folder.parent.stat().st_mode & 0o077 == 0
