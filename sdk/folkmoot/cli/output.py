@@ -19,6 +19,8 @@ MARK = "*"
 """Of what rests on the server's word alone."""
 
 _WIDTH_OF_FILES = 100_000
+_NARROWEST = 8
+"""Columns that may be folded keep so much of a terminal's width."""
 
 
 def json_option(command: Command) -> Command:
@@ -76,16 +78,27 @@ def show_rows(
     from rich.console import Console
     from rich.table import Table
 
+    shown = [[text_of(row[column]) for column in columns] for row in listed]
+    widths = [
+        max(map(len, texts)) if _is_whole(column) else 0
+        for column, texts in zip(columns, zip(*shown, strict=True), strict=True)
+    ]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(heading(column, server_says), overflow="fold")
-    for row in listed:
-        table.add_row(*(text_of(row[column]) for column in columns))
-    # What is not a terminal has no edge: an address that is cut in pieces can be neither searched for nor copied.
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(heading(column, server_says), overflow="fold", no_wrap=width > 0)
+    for texts in shown:
+        table.add_row(*texts)
+    # What is not a terminal has no edge, and an id goes over that of one: cut in pieces it can be neither searched for nor copied.
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False, markup=False)
+    console.width = max(console.width, sum(2 + (width or _NARROWEST) for width in widths))
     console.print(table)
     if server_says:
         console.print(f"{MARK} the server says; nobody signed it")
+
+
+def _is_whole(column: str) -> bool:
+    """Whether what is in a column is copied: an id, an address."""
+    return column in ("id", "address") or column.endswith("_id")
 
 
 def heading(column: str, server_says: Collection[str]) -> str:

@@ -10,7 +10,8 @@ import pytest
 from folkmoot.client import AsyncServerClient, Client, FolkmootError, Rule, ServerClient
 from tests.integration.client.conftest import Hub
 from tests.integration.client.hub import hub_of
-from tests.integration.harness import PASSWORD, ROOT
+from tests.integration.harness import PASSWORD, ROOT, server
+from tests.polling import until
 
 
 def root(hub: Hub) -> AsyncServerClient:
@@ -102,7 +103,38 @@ async def test_roles_and_rules(hub: Hub, arguments: dict):
         assert (await server.users.get("ada")).roles == ()
 
 
-async def test_events_are_listed_by_filters_and_watched_over_a_restart(hub: Hub, arguments: dict):
+async def test_a_watch_goes_on_over_a_restart_and_tells_each_event_once(hub: Hub, arguments: dict):
+    names = [f"user-{number}" for number in range(4)]
+    address, data = hub.server.running.address, hub.folder / "server"
+    told: list[str] = []
+    async with root(hub) as watching, root(hub) as admin:
+        made = {
+            name: (await admin.users.create(name, password=PASSWORD, organization="Alpha")).user_id
+            for name in names[:2]
+        }
+
+        async def watch() -> None:
+            async for event in watching.events.watch(intent="user.create", after=0):
+                told.append(event.data["user_id"])  # noqa: PERF401 - each is looked at when it comes
+
+        following = asyncio.create_task(watch())
+        await until(lambda: set(made.values()) <= set(told))
+        await hub.server.running.stop()
+        async with server(data, listen=address):
+            # This client is not the one that watches: what it makes is there before the watch has come back.
+            made |= {
+                name: (await admin.users.create(name, password=PASSWORD, organization="Alpha")).user_id
+                for name in names[2:]
+            }
+            await until(lambda: set(made.values()) <= set(told))
+            assert not following.done()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+    assert len(told) == len(set(told))
+    assert [user_id for user_id in told if user_id in made.values()] == list(made.values())
+
+
+async def test_events_are_listed_by_filters_and_watched_as_they_happen(hub: Hub, arguments: dict):
     async with root(hub) as server:
         since = datetime.now(UTC) - timedelta(minutes=1)
         stream = server.events.watch(intent="user.create")

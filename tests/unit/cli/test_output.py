@@ -1,6 +1,12 @@
 """How lists look, and how arguments are read."""
 
+import fcntl
 import json
+import os
+import struct
+import subprocess
+import sys
+import termios
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,3 +97,41 @@ def test_what_is_no_terminal_gets_addresses_in_one_piece(capsys: pytest.CaptureF
     address = "f" * 56
     show_rows([dict.fromkeys("abcd", address)], tuple("abcd"), as_json=False)
     assert capsys.readouterr().out.splitlines()[1].split() == [address] * 4
+
+
+def in_terminal(program: str, *, columns: int) -> str:
+    """What a program writes to a real terminal of that width."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=slave, env=environment | {"TERM": "xterm"}
+    ) as process:
+        os.close(slave)
+        shown = b""
+        try:
+            while piece := os.read(master, 1 << 16):
+                shown += piece
+        except OSError:  # Linux says so when nobody writes any more
+            pass
+        assert process.wait() == 0
+    os.close(master)
+    return shown.decode()
+
+
+def test_in_a_narrow_terminal_an_id_stays_in_one_piece_and_words_are_folded():
+    row = {
+        "name": "Ada",
+        "organization": "University Medical Center " * 3,
+        "user_id": "01890000-0000-7000-8000-0123456789ab",
+    }
+    program = f"from folkmoot.cli.output import show_rows; show_rows([{row}], {tuple(row)}, as_json=False)"
+    shown = in_terminal(program, columns=60)
+    assert row["user_id"] in shown
+    assert "\x1b[1m" in shown  # a heading stands out, in a terminal
+    assert max(len(line.rstrip()) for line in shown.splitlines()[1:]) <= 60
+
+
+def test_what_is_piped_has_no_colour(capsys: pytest.CaptureFixture[str]):
+    show_rows(ROWS, ("name",), as_json=False)
+    assert "\x1b" not in capsys.readouterr().out
