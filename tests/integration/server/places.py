@@ -39,9 +39,9 @@ class Place:
             yield self.hub(s)
 
     @asynccontextmanager
-    async def process(self) -> AsyncIterator[tuple[Hub, asyncio.subprocess.Process]]:
+    async def process(self, listen: str = "127.0.0.1:0") -> AsyncIterator[tuple[Hub, asyncio.subprocess.Process]]:
         """One more instance, in a process of its own."""
-        options = ("--data", self.data, "--database", self.database, "--listen", "127.0.0.1:0", "--log-level", "error")
+        options = ("--data", self.data, "--database", self.database, "--listen", listen, "--log-level", "error")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", COMMAND, "start", *options, stdout=asyncio.subprocess.PIPE
         )
