@@ -91,10 +91,17 @@ def not_installed(name: str, error: ImportError) -> click.Command:
     envvar="FOLKMOOT_CONFIG",
     help="File with server, user and keys, as `folkmoot login` writes it.",
 )
+@click.option(
+    "--profile",
+    envvar="FOLKMOOT_PROFILE",
+    help="One of several servers or users, by a name of your own: NAME.toml in the folder of the usual file.",
+)
 @click.pass_context
-def folkmoot(ctx: click.Context, config: str | None) -> None:
+def folkmoot(ctx: click.Context, config: str | None, profile: str | None) -> None:
     """Analyses across organizations that may not pool their data."""
-    ctx.obj = Profile.load(config or default_path())
+    if config and profile:
+        raise click.UsageError("--config names the file, --profile a file in the usual folder: give one of them")
+    ctx.obj = Profile.load(config or default_path(profile or "config"))
 
 
 @click.command()

@@ -6,6 +6,7 @@ FOLKMOOT_<NAME IN CAPITALS> takes the place of a value in it.
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,6 +18,8 @@ from folkmoot.client.encryption import Expectation
 from folkmoot.transport.heads import MAX_HEAD_AGE
 from folkmoot.trust import FolkmootError, Reference
 from folkmoot.v1 import errors_pb2
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def described(text: str) -> Any:
@@ -115,11 +118,14 @@ def toml_value(value: str | bool) -> str:  # noqa: FBT001 - a value, not a switc
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def default_path() -> Path:
-    """Where the profile is if nobody says otherwise."""
+def default_path(name: str = "config") -> Path:
+    """Where the profile of a name is if nobody names its file. Raises INVALID_FIELD for a name that is a path."""
+    if not _NAME.fullmatch(name):
+        text = f"a profile's name has letters, digits, - and _, unlike {name!r}"
+        raise FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text)
     base = os.environ.get("XDG_CONFIG_HOME", "")
     # Unlike Path.home(), this gives some path also where nobody knows a home: commands that need no profile work there.
-    return Path(base or os.path.expanduser("~/.config")) / "folkmoot" / "config.toml"  # noqa: PTH111
+    return Path(base or os.path.expanduser("~/.config")) / "folkmoot" / f"{name}.toml"  # noqa: PTH111
 
 
 def _unreadable(path: Path, why: str) -> FolkmootError:

@@ -4,10 +4,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from folkmoot.cli.app import folkmoot, run
+from folkmoot.cli.exits import Exit
 from folkmoot.cli.login import remember
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.client import FolkmootError
@@ -67,3 +70,29 @@ def test_place_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_path() == tmp_path / ".config" / "folkmoot" / "config.toml"
+
+
+def test_several_servers_have_a_profile_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name, address in (("config", "a:1"), ("north", "b:2")):
+        Profile(default_path(name), server=address).save()
+
+    @click.command("where")
+    @click.pass_obj
+    def where(profile: Profile) -> None:
+        click.echo(profile.server)
+
+    monkeypatch.setitem(folkmoot.commands, "where", where)
+    assert [run(["where"]), run(["--profile", "north", "where"])] == [Exit.OK, Exit.OK]
+    monkeypatch.setenv("FOLKMOOT_PROFILE", "north")
+    assert run(["where"]) == Exit.OK
+    assert capsys.readouterr().out.split() == ["a:1", "b:2", "b:2"]
+    assert run(["--config", "other.toml", "where"]) == Exit.USAGE
+
+
+@pytest.mark.parametrize("name", ["../north", "a/b", ".", "", "x" * 65, "a\nb"])
+def test_a_profiles_name_is_no_path(name: str):
+    with pytest.raises(FolkmootError):
+        default_path(name)
