@@ -36,6 +36,7 @@ from folkmoot.server.rpc.admin_service import RELEASE, AdminService
 from folkmoot.server.rpc.auth_service import AuthService
 from folkmoot.server.rpc.interceptors import Guard
 from folkmoot.server.rpc.key_service import KeyService
+from folkmoot.server.rpc.open_streams import LAST_WORDS_SECONDS
 from folkmoot.server.rpc.payload_service import PayloadService
 from folkmoot.server.rpc.session_service import SessionService
 from folkmoot.server.rpc.task_service import TaskService
@@ -84,13 +85,22 @@ class RunningServer:
     """Where Prometheus reads metrics, host:port; empty: nowhere."""
     _server: grpc.aio.Server
     _health: Health
+    _guard: Guard
     _parts: AsyncExitStack
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Take no more calls, let those in flight end (None: as configured), then let go of everything."""
         await self._health.drain()
         self.core.draining.set()
-        await self._server.stop(self.core.config.drain_seconds if grace_seconds is None else grace_seconds)
+        grace = self.core.config.drain_seconds if grace_seconds is None else grace_seconds
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        answered = asyncio.ensure_future(self._guard.all_answered())
+        await asyncio.wait((stopping, answered), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stopping,), timeout=LAST_WORDS_SECONDS)
+        if not (stopping.done() or self._guard.is_at_work):
+            await self._server.stop(None)  # what is left waits for readers that read nothing
+        answered.cancel()
+        await stopping
         await self._parts.aclose()
         self.core.log.info("server.stopped")
 
@@ -183,6 +193,7 @@ async def serve(
             metrics_address=watching.metrics_address,
             _server=server,
             _health=health,
+            _guard=guard,
             _parts=parts.pop_all(),
         )
 

@@ -9,8 +9,8 @@ import asyncio
 import inspect
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, Protocol, TypeAlias, cast
@@ -93,8 +93,30 @@ class Guard(grpc.aio.ServerInterceptor):
         self._trusted_proxies = networks(core.config.trusted_proxies)
         self._rates = Rates(core.config.calls_per_second, core.config.call_burst, time.monotonic)
         self._streams = Streams(core.config.streams_per_caller)
+        self._at_work = 0
+        self._one_has_ended = asyncio.Event()
         self._open_streams = OpenStreams(self._check_still, core)
         authentication.on_changed(self._open_streams.rights_changed)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a handler is."""
+        return self._at_work > 0
+
+    async def all_answered(self) -> None:
+        """Wait until no handler is at work: whatever is still open then waits for its reader."""
+        while self._at_work:
+            self._one_has_ended.clear()
+            await self._one_has_ended.wait()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            self._one_has_ended.set()
 
     async def keep_watch(self) -> None:
         """End streams of those who may read them no more, and tell of denied calls, until the server is about to stop."""
@@ -132,7 +154,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 method, rpc, time.perf_counter(), is_stream=handler.request_streaming or handler.response_streaming
             )
             try:
-                answer = await behavior(await self._admit(call, request, handler.request_streaming), rpc)
+                with self._working():
+                    answer = await behavior(await self._admit(call, request, handler.request_streaming), rpc)
             except Exception as error:  # noqa: BLE001 -- whatever it is, the caller gets a status
                 await self._fail(call, error)
             self._log_end(call)
@@ -149,7 +172,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 answers = behavior(await self._admit(call, request, handler.request_streaming), rpc)
                 life = Life(aging.life_seconds(method, self._core.config.max_connection_age_minutes * 60))
                 who = context.caller()
-                with self._open_streams.opened(who, method, life):
+                with self._working(), self._open_streams.opened(who, method, life):
                     async with aclosing(answers), aclosing(life.of(answers)) as limited:
                         async for message in limited:
                             await self._check_still(who, method)

@@ -17,6 +17,10 @@ from folkmoot.server.rpc.aging import Life
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
+ENDLESS = ("Attach", "Watch")
+"""How methods are called whose streams have no end of their own."""
+LAST_WORDS_SECONDS = 1.0
+"""How long such a stream may take for what it still has to say when the server stops: its reader may read nothing at all."""
 LOOK_AGAIN_SECONDS = 5.0
 """What another instance has changed is told, but the telling may get lost; and API keys end with time."""
 
@@ -26,6 +30,11 @@ class _Stream:
     caller: Caller
     method: str
     life: Life
+    task: asyncio.Task[object] | None
+
+    @property
+    def is_endless(self) -> bool:
+        return self.method.rpartition("/")[2].startswith(ENDLESS)
 
 
 @dataclass
@@ -36,29 +45,43 @@ class OpenStreams:
     core: Core
     _open: set[_Stream] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _one_has_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
     def opened(self, caller: Caller, method: str, life: Life) -> Iterator[None]:
         """Look at a stream as long as this context lasts."""
-        stream = _Stream(caller, method, life)
+        stream = _Stream(caller, method, life, asyncio.current_task())
         self._open.add(stream)
         try:
             yield
         finally:
             self._open.discard(stream)
+            self._one_has_ended.set()
 
     def rights_changed(self) -> None:
         """Look at all of them now."""
         self._changed.set()
 
     async def keep_watch(self) -> None:
-        """Look at them again and again, until the server is about to stop."""
+        """Look at them again and again, until the server is about to stop; then hang up on who does not let them end."""
         while not self.core.draining.is_set():
             with suppress(FolkmootError):
                 await wait_for(self._changed, draining=self.core.draining, at_most_seconds=LOOK_AGAIN_SECONDS)
             self._changed.clear()
             for stream in tuple(self._open):
                 await self._look_at(stream)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """Give up streams that have no end of their own, a moment after they were told to end: a write waits for its reader."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                while any(stream.is_endless for stream in self._open):
+                    self._one_has_ended.clear()
+                    await self._one_has_ended.wait()
+        for stream in tuple(self._open):
+            if stream.is_endless and stream.task is not None:
+                stream.task.cancel()
 
     async def _look_at(self, stream: _Stream) -> None:
         try:
