@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from folkmoot.server import oidc
+from folkmoot.server.accounts import mail_address
 from folkmoot.server.app import utc_now
 from folkmoot.server.config import Config
 from folkmoot.trust import FolkmootError
@@ -32,10 +33,14 @@ def provider():
 async def user_with_mail(s: Server, username: str, email: str) -> User:
     root = await s.root()
     user = await s.user(username, root.organization_account_id, ["Viewer"])
-    change = admin.UpdateUserRequest(user_id=user.user_id, email=email)
-    change.update_mask.paths.append("email")
-    await s.admin.UpdateUser(change, metadata=root.metadata)
+    await set_mail(s, root, user, email)
     return user
+
+
+async def set_mail(s: Server, by: User, user: User, email: str) -> None:
+    change = admin.UpdateUserRequest(user_id=user.user_id, email=email, own_password=PASSWORD)
+    change.update_mask.paths.append("email")
+    await s.admin.UpdateUser(change, metadata=by.metadata)
 
 
 async def start(s, redirect_uri=CALLBACK):
@@ -76,17 +81,9 @@ async def test_from_then_on_the_subject_counts_and_not_the_address(tmp_path, pro
         ada = await user_with_mail(s, "ada", "ada@alpha.example")
         await (await come(s, provider, "ada"))
         root = await s.root()
-        change = admin.UpdateUserRequest(user_id=ada.user_id, email="ada@elsewhere.example")
-        change.update_mask.paths.append("email")
-        await s.admin.UpdateUser(change, metadata=root.metadata)
+        await set_mail(s, root, ada, "ada@elsewhere.example")
         await user_with_mail(s, "eve", "ada@alpha.example")
         assert (await me(s, await (await come(s, provider, "ada")))).user_id == ada.user_id
-
-
-async def own_mail(s: Server, user: User, email: str) -> None:
-    change = admin.UpdateUserRequest(user_id=user.user_id, email=email, own_password=PASSWORD)
-    change.update_mask.paths.append("email")
-    await s.admin.UpdateUser(change, metadata=user.metadata)
 
 
 async def test_who_writes_somebodys_address_into_his_own_account_does_not_get_him_into_it(tmp_path, provider):
@@ -94,13 +91,11 @@ async def test_who_writes_somebodys_address_into_his_own_account_does_not_get_hi
     async with server(tmp_path, oidc_new_users="Hub", **provider.settings(tmp_path)) as s:
         root = await s.root()
         eve = await s.user("eve", root.organization_account_id, ["Viewer"])
-        await own_mail(s, eve, "ada@alpha.example")
+        await set_mail(s, eve, eve, "ada@alpha.example")
         assert reason(await refused(await come(s, provider, "ada"))) == "LOGIN_FAILED"
         assert await s.events("user.bind_identity") == []
         # An administrator who sets it answers for it.
-        change = admin.UpdateUserRequest(user_id=eve.user_id, email="ada@alpha.example")
-        change.update_mask.paths.append("email")
-        await s.admin.UpdateUser(change, metadata=root.metadata)
+        await set_mail(s, root, eve, "ada@alpha.example")
         assert (await me(s, await (await come(s, provider, "ada")))).user_id == eve.user_id
 
 
@@ -153,7 +148,7 @@ async def test_two_letters_that_fold_into_one_are_two_addresses(tmp_path, provid
     kelvin = "\u212aate@alpha.example"
 
     async def always(_provider, _code, **_login):
-        return oidc.Identity(provider.issuer, "kelvin", oidc.mail_address(kelvin))
+        return oidc.Identity(provider.issuer, "kelvin", mail_address(kelvin))
 
     monkeypatch.setattr(oidc.Provider, "redeem_code", always)
     async with server(tmp_path, **provider.settings(tmp_path)) as s:

@@ -320,7 +320,8 @@ async def test_a_password_of_ones_organizations_name_is_refused_by_mail_too(tmp_
 async def test_a_mail_that_waits_when_the_server_stops_is_tried_once_more(tmp_path, box, monkeypatch):
     monkeypatch.setattr(mail, "RETRY_SECONDS", (600,))
     settings = box.settings(tmp_path)
-    original, waits = mail.MailServer.hand_over, []
+    original = mail.MailServer.hand_over
+    waits: list[str] = []
 
     async def away_at_first(mail_server, message, to):
         if not waits:
@@ -340,7 +341,7 @@ async def test_a_mail_that_can_not_be_handed_over_before_the_server_stops_is_sai
     tmp_path, box, monkeypatch, capsys
 ):
     monkeypatch.setattr(mail, "RETRY_SECONDS", (600, 600))
-    waits = []
+    waits: list[str] = []
 
     async def away(_mail_server, _message, to):
         waits.append(to)
@@ -362,7 +363,7 @@ async def test_who_logs_in_at_the_provider_alone_gets_no_password_by_mail(tmp_pa
     async with server(tmp_path / "data", **box.settings(tmp_path)) as s:
         ada = await ada_of(s)
         nobodys = update(tables.users).where(tables.users.c.user_id == ada.user_id).values(password_hash="")
-        await s.running.core.store.write(lambda connection: connection.execute(nobodys) and None)
+        await s.running.core.store.write(lambda connection: connection.execute(nobodys))
         await request_password(s)
         await request_password(s, ADA)
     assert box.mails(ADA) == []

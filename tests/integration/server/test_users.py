@@ -71,7 +71,9 @@ async def refusal(call: Any) -> str:
 async def test_everybody_changes_his_own_names_and_mail_address(tmp_path):
     async with server(tmp_path) as s:
         ada = await s.user("ada", await s.account("Alpha"))
-        changed = (await change(s, ada, ada, email="Ada@Alpha.example", first_name="Ada", last_name="L", own=PASSWORD)).user
+        changed = (
+            await change(s, ada, ada, email="Ada@Alpha.example", first_name="Ada", last_name="L", own=PASSWORD)
+        ).user
         assert (changed.email, changed.first_name, changed.last_name) == ("ada@alpha.example", "Ada", "L")
         assert await seen(s, ada, ada) == changed
         assert (await change(s, ada, ada, email="", own=PASSWORD)).user.email == ""

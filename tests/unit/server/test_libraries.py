@@ -1,5 +1,6 @@
 """What is not installed is said at the start, by the setting that needs it."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ PROVIDER = {"oidc_issuer": "https://id.example", "oidc_client_id": "folkmoot"}
 async def test_a_library_that_is_missing_keeps_the_server_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, setting: str, extra: str, settings: dict[str, Any]
 ) -> None:
-    found = libraries.find_spec
-    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == missing else found(name))
+    found = importlib.util.find_spec
+    hiding = lambda name, package=None: None if name == missing else found(name, package)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hiding)
     with pytest.raises(FolkmootError, match=missing) as caught:
         await serve(Config(data=tmp_path, listen="127.0.0.1:0", **settings))
     assert caught.value.violations[0][0] == setting
