@@ -19,6 +19,13 @@ from tests.integration.client.hub import Hub
 from tests.integration.harness import PASSWORD, Server, server
 
 
+class Terminal(io.StringIO):
+    """Where a person types: what can't be taken back is asked there, and nowhere else."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @dataclass
 class Ended:
     """How a command ended."""
@@ -72,7 +79,7 @@ class Admins:
     async def try_to(self, name: str, *arguments: str, typed: str = "") -> Ended:
         """Run a command, whatever comes of it; `typed` is what the admin types."""
         profile = self.profile(name)
-        self.monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        self.monkeypatch.setattr("sys.stdin", Terminal(typed))
         self.capsys.readouterr()
         code = await asyncio.to_thread(run, ["--config", str(profile), *arguments])
         captured = self.capsys.readouterr()
