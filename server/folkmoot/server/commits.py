@@ -16,7 +16,7 @@ from folkmoot.server import tasks
 from folkmoot.server.context import Caller
 from folkmoot.server.quotas import Quota
 from folkmoot.server.store import endings, links, payload_rows, runs, session_rows, usage_rows, views
-from folkmoot.server.store.payload_rows import Envelope, Place
+from folkmoot.server.store.payload_rows import Envelope, Place, Sending
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -205,8 +205,5 @@ def _outcome(ending: Ending) -> dict[str, object]:
 def _store_result(connection: Connection, ending: Ending, quota: Quota) -> dict[str, object]:
     receipt = ending.receipt
     result = Envelope(receipt.result_digest, ending.place, receipt.result_receivers, ending.envelope)
-    sender = receipt.organization_id
-    sizes = payload_rows.store(
-        connection, [result], sender_organization_id=sender, now=ending.now, quota=quota.counting
-    )
+    sizes = payload_rows.store(connection, [Sending(receipt.organization_id, [result], ending.now)], quota.counting)
     return {"result_digest": receipt.result_digest, "result_size_bytes": sizes[receipt.result_digest]}

@@ -5,7 +5,7 @@ delivery is for and which session is the newest is in rows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from folkmoot.server.link import SILENT_INTERVALS, LinkSession, Work
 from folkmoot.server.relays import RemoteSession
 from folkmoot.server.store import departures, endings, links, placement, reassignment
 from folkmoot.server.store.departures import Departure
+from folkmoot.server.store.jobs import Joint
 from folkmoot.server.store.reassignment import Moved
 from folkmoot.server.store.task_tables import AnyRow, node_links
 from folkmoot.server.store.touched import Touched
@@ -40,6 +41,8 @@ MOVED_AT_ONCE = 500
 ABANDONED_LOOKED_FOR_EVERY = timedelta(minutes=1)
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+JointWork = Callable[[Connection, Touched, Sequence[Item]], Sequence[T]]
 
 
 class Dispatch:
@@ -73,6 +76,24 @@ class Dispatch:
 
         value, _ = await self.core.store.write(operation, then=committed, order=order)
         return value
+
+    def joint(self, work: JointWork[Item, T]) -> Callable[[Item], Awaitable[T]]:
+        """Return what does work for an item, in one transaction and at once with whatever else waits for the same."""
+
+        def done(connection: Connection, items: Sequence[Item]) -> list[tuple[T, Touched]]:
+            touched = Touched()
+            first, *others = work(connection, touched, items)
+            return [(first, touched), *((value, Touched()) for value in others)]
+
+        def committed(outcome: tuple[T, Touched]) -> None:
+            self.waker.wake(outcome[1].topics)
+
+        async def write(item: Item) -> T:
+            # In one order: what is done here would meet at the same nodes, and who waits for his turn is joined by others.
+            value, _ = await self.core.store.write(Joint(done, item), then=committed, order=done)
+            return value
+
+        return write
 
     # ---- sessions --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ events too. What is recorded names things by id and digest; no secret, payload o
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -39,13 +40,26 @@ class Strangers:
         return self._number <= self.MOST_PER_MINUTE
 
 
-Recorder = Callable[[Connection], None]
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happens. Called in the transaction that does it, it is recorded."""
+
+    row: Mapping[str, object]
+
+    def __call__(self, connection: Connection) -> None:
+        """Record it."""
+        record(connection, [self])
+
+
+def record(connection: Connection, events: Sequence[Event]) -> None:
+    """Record what one transaction does."""
+    _INSERT.each(connection, [event.row for event in events])
 
 
 class Author(Protocol):
     """Records things of one call, or of what the server does by itself."""
 
-    def __call__(self, intent: str, data: Mapping[str, object], *, genesis: bytes | None = None) -> Recorder:
+    def __call__(self, intent: str, data: Mapping[str, object], *, genesis: bytes | None = None) -> Event:
         """Return what records a thing; `genesis` where only the transaction finds out which collaboration it is about."""
         ...
 
@@ -58,7 +72,7 @@ def prepare(
     caller: Caller | None = None,
     outcome: str = OK,
     genesis: bytes | None = None,
-) -> Recorder:
+) -> Event:
     """Return what records the present call: caller, request id and origin are taken now, since writers run in other threads.
 
     `caller` is given where a call finds out who makes it. `genesis` names the collaboration that the event is about: then
@@ -73,7 +87,7 @@ def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, ge
 
     about = genesis
 
-    def write(intent: str, data: Mapping[str, object], *, genesis: bytes | None = None) -> Recorder:
+    def write(intent: str, data: Mapping[str, object], *, genesis: bytes | None = None) -> Event:
         row = {
             "intent": intent,
             "organization": who.organization,
@@ -86,6 +100,6 @@ def author(*, now: datetime, caller: Caller | None = None, outcome: str = OK, ge
             "genesis": about if genesis is None else genesis,
             "origin": origin,
         }
-        return lambda connection: _INSERT.each(connection, [row])
+        return Event(row)
 
     return write

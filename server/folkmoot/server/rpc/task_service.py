@@ -13,8 +13,9 @@ from folkmoot.server.core import Core, wait_for
 from folkmoot.server.deletion import Removals
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.link import LinkSession, taken_together
-from folkmoot.server.store import endings, searches, views
+from folkmoot.server.store import endings, new_tasks, searches, views
 from folkmoot.server.store.links import Link
+from folkmoot.server.store.new_tasks import Begun, Wanted
 from folkmoot.server.store.removal_rows import Deleted
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
@@ -43,6 +44,7 @@ class TaskService(TaskServiceServicer):
         self._core = core
         self._dispatch = dispatch
         self._removals = removals
+        self._create = dispatch.joint(self._store)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 
@@ -52,19 +54,15 @@ class TaskService(TaskServiceServicer):
         new = creation.check(request, caller=caller, state=state, now=now)
         context.is_about(task_span(new.spec.job_id, new.spec.task_id))
         data = {"task_id": new.spec.task_id, "digest": new.verified.digest.hex()}
-        record = events.prepare(intent="task.create", data=data, now=now, genesis=state.genesis)
-
-        def work(connection: Connection, touched: Touched) -> tuple[Task, list[Run]]:
-            if creation.is_stored(connection, new):
-                return views.task_and_runs(connection, caller, new.spec.task_id)
-            record(connection)
-            stored = creation.store(connection, new, touched, self._core.quota)
-            failpoint("server.task.stored")
-            return stored
-
-        task, runs = await self._dispatch.write(work)
+        event = events.prepare(intent="task.create", data=data, now=now, genesis=state.genesis)
+        task, runs = await self._create(Wanted(new, event))
         failpoint("server.task.committed")
         return pb.CreateTaskResponse(task=task, runs=runs)
+
+    def _store(self, connection: Connection, touched: Touched, wanted: Sequence[Wanted]) -> list[Begun]:
+        begun = new_tasks.store(connection, wanted, touched, self._core.quota)
+        failpoint("server.task.stored")
+        return begun
 
     async def CheckTask(self, request: pb.CheckTaskRequest, _rpc: Context) -> pb.CheckTaskResponse:
         caller, now = context.caller(), self._core.clock()
@@ -76,7 +74,7 @@ class TaskService(TaskServiceServicer):
         )
 
         def work(connection: Connection) -> Mapping[str, Link]:
-            creation.check_above(connection, new)
+            new_tasks.check_above(connection, new)
             record(connection)
             return checks.whom_to_ask(connection, new.spec)
 
@@ -117,7 +115,7 @@ class TaskService(TaskServiceServicer):
             row = views.find_task(connection, caller, task_id, views.DELETE)
             if caller.kind == options.CALLER_NODE:
                 spec = TaskSpec.FromString(TaskChain.FromString(row.chain).specs[-1].body)
-                creation.held_run(connection, spec.parent, caller)
+                new_tasks.held_run(connection, spec.parent, caller)
             endings.cancel_tree(connection, task_id, now=now, touched=touched)
             record(connection)
             return views.task_and_runs(connection, caller, task_id)

@@ -54,10 +54,9 @@ _INSERT = Prepared(insert(deliveries))
 
 def enqueue(connection: Connection, items: Sequence[Delivery], touched: Touched) -> None:
     """Append to the nodes' orders."""
-    last = {
-        link_id: _TAKE.row(connection, {"of_link": link_id, "number": number}).last_sequence
-        for link_id, number in Counter(item.link_id for item in items).items()
-    }
+    numbers = sorted(Counter(item.link_id for item in items).items())  # in one order, so that nobody waits in a circle
+    taken = _TAKE.rows_of_each(connection, [{"of_link": link_id, "number": number} for link_id, number in numbers])
+    last = {link_id: row.last_sequence for (link_id, _), (row,) in zip(numbers, taken, strict=True)}
     rows = []
     for item in reversed(items):
         row = {"link_id": item.link_id, "kind": item.kind, "run_id": item.run_id, "attempt": item.attempt}

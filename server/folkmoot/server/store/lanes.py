@@ -95,8 +95,8 @@ class Lane:
         with self._changing:
             for order in done:
                 if behind := self._behind.pop(order, []):
-                    self._behind[order] = []
-                    following += behind
+                    self._behind[order] = behind[self._group :]
+                    following += behind[: self._group]
         if following and at_once:
             return self._worker.run(following)
         if following:

@@ -47,6 +47,10 @@ class Link:
         return self.availability == Availability.AVAILABILITY_DRAINING
 
 
+Peers = tuple[bytes, str]
+"""The nodes of an organization in a collaboration: its genesis, and the organization."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attached:
     """Where a node's order of deliveries stands as a session begins."""
@@ -81,11 +85,16 @@ _ADMITTED = Prepared(
 
 def admitted(connection: Connection, genesis: bytes, organization_ids: Iterable[str]) -> list[Link]:
     """Return the nodes that the ledger admits for these organizations."""
-    return [
-        _link(row)
-        for organization_id in organization_ids
-        for row in _ADMITTED.rows(connection, {"genesis": genesis, "organization_id": organization_id})
-    ]
+    found = admitted_of(connection, [(genesis, organization_id) for organization_id in organization_ids])
+    return [link for links in found.values() for link in links]
+
+
+def admitted_of(connection: Connection, wanted: Iterable[Peers]) -> dict[Peers, list[Link]]:
+    """Return, of each of the organizations in its collaboration, the nodes that the ledger admits."""
+    peers = list(dict.fromkeys(wanted))
+    parameters = [{"genesis": genesis, "organization_id": organization_id} for genesis, organization_id in peers]
+    found = _ADMITTED.rows_of_each(connection, parameters)
+    return {each: [_link(row) for row in rows] for each, rows in zip(peers, found, strict=True)}
 
 
 def of_organization(*, attached: bool) -> Select[int]:

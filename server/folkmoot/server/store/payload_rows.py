@@ -4,7 +4,8 @@ An envelope that is complete never changes. Small ones are in the row; of large 
 deleted leaves its row to say so, until its task is deleted too: removal_rows.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,6 +47,15 @@ class Envelope:
     readers: Collection[str]
     inline: bytes | None
     """Its bytes if they rode along; None if they were uploaded before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Envelopes that an organization sends, in one go."""
+
+    sender_organization_id: str
+    envelopes: Collection[Envelope]
+    at: datetime
 
 
 def not_found(digest: bytes, text: str) -> FolkmootError:
@@ -90,40 +100,55 @@ def may_read(row: AnyRow, organization_id: str) -> bool:
 # ---- named by something ----------------------------------------------------------------------------------------------
 
 
-def store(
-    connection: Connection,
-    envelopes: Collection[Envelope],
-    *,
-    sender_organization_id: str,
-    now: datetime,
-    quota: Quota,
-) -> dict[bytes, int]:
+def store(connection: Connection, sendings: Sequence[Sending], quota: Quota) -> dict[bytes, int]:
     """Store envelopes that rode along and take those that were uploaded; return the size of each in bytes.
 
     Raises PAYLOAD_NOT_FOUND for one that did neither, that was uploaded for another place or deleted; STORAGE_QUOTA_EXCEEDED.
     """
-    digests = {envelope.digest for envelope in envelopes}
-    there = {digest: row for digest in digests if (row := find(connection, digest)) is not None}
-    new: list[dict[str, Any]] = []
-    for envelope in envelopes:
-        row = there.get(envelope.digest)
-        if row is not None and row.deleted_at is not None:
-            raise deleted(envelope.digest, row.deleted_at)
-        if row is not None and row.completed_at is not None and row.sender_organization_id == sender_organization_id:
-            _take(connection, row, envelope)
-        elif envelope.inline is None:
-            raise not_found(envelope.digest, "The envelope was neither sent along nor uploaded completely")
-        elif row is not None:
-            _replace(connection, row, _row(envelope, sender_organization_id, now), quota)
-        else:
-            new.append(_row(envelope, sender_organization_id, now))
+    digests = list({envelope.digest for sending in sendings for envelope in sending.envelopes})
+    found = _FIND.rows_of_each(connection, [{"digest": digest} for digest in digests])
+    there = {row.envelope_digest: row for rows in found for row in rows}
+    new = [
+        row
+        for sending in sendings
+        for envelope in sending.envelopes
+        if (row := _settle(connection, sending, envelope, there.get(envelope.digest), quota))
+    ]
     _INSERT.each(connection, new)
-    size_bytes = sum(each["size_bytes"] for each in new)
-    quota.take(connection, sender_organization_id, size_bytes)
-    if size_bytes:
-        usage_rows.add(connection, now, Counted(organization_id=sender_organization_id, bytes_stored=size_bytes))
+    _count(connection, new, quota)
     sizes = {digest: int(row.size_bytes) for digest, row in there.items()}
-    return sizes | {envelope.digest: len(envelope.inline) for envelope in envelopes if envelope.inline is not None}
+    inline = (envelope for sending in sendings for envelope in sending.envelopes if envelope.inline is not None)
+    return sizes | {envelope.digest: len(envelope.inline or b"") for envelope in inline}
+
+
+def _settle(
+    connection: Connection, sending: Sending, envelope: Envelope, there: AnyRow | None, quota: Quota
+) -> dict[str, Any] | None:
+    """Return the row of an envelope that has none; of one that has, take or replace what is there."""
+    sender = sending.sender_organization_id
+    if there is not None and there.deleted_at is not None:
+        raise deleted(envelope.digest, there.deleted_at)
+    if there is not None and there.completed_at is not None and there.sender_organization_id == sender:
+        _take(connection, there, envelope)
+        return None
+    if envelope.inline is None:
+        raise not_found(envelope.digest, "The envelope was neither sent along nor uploaded completely")
+    row = _row(envelope, sender, sending.at)
+    if there is None:
+        return row
+    _replace(connection, there, row, quota)
+    return None
+
+
+def _count(connection: Connection, new: Iterable[dict[str, Any]], quota: Quota) -> None:
+    """Count what is new, for each organization and day."""
+    stored: Counter[tuple[str, datetime]] = Counter()
+    for row in new:
+        stored[row["sender_organization_id"], usage_rows.midnight(row["created_at"])] += row["size_bytes"]
+    for (organization_id, day), size_bytes in sorted(stored.items()):
+        quota.take(connection, organization_id, size_bytes)
+        if size_bytes:
+            usage_rows.add(connection, day, Counted(organization_id=organization_id, bytes_stored=size_bytes))
 
 
 def _replace(connection: Connection, row: AnyRow, new: dict[str, Any], quota: Quota) -> None:

@@ -14,7 +14,6 @@ sent, it may have journaled (docs/decisions/0029-several-nodes.md).
 """
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from sqlalchemy import Connection, bindparam, literal_column, select
 
 from folkmoot.server import tasks
 from folkmoot.server.store import bindings, deliveries, links, runs, scratch
-from folkmoot.server.store.links import Link
+from folkmoot.server.store.links import Link, Peers
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
@@ -72,27 +71,37 @@ class Placement:
     """Those that need what is at a node which is gone, or at two different ones; and what that is."""
 
 
-def place(connection: Connection, spec: TaskSpec) -> Placement:
-    """Place the runs of a new task."""
-    organization_ids = [receiver.organization_id for receiver in spec.receivers]
-    by_organization: defaultdict[str, list[Link]] = defaultdict(list)
-    for link in links.admitted(connection, spec.genesis, organization_ids):
-        by_organization[link.organization_id].append(link)
-    crowded = [link for peers in by_organization.values() if len(peers) > 1 for link in peers]
+def place(connection: Connection, specs: Sequence[TaskSpec]) -> list[Placement]:
+    """Place the runs of new tasks, one task after the other."""
+    wanted = [(spec.genesis, receiver.organization_id) for spec in specs for receiver in spec.receivers]
+    candidates = links.admitted_of(connection, wanted)
+    crowded = [link for peers in candidates.values() if len(peers) > 1 for link in peers]
     open_runs = _open_runs(connection, crowded)
+    return [_place(connection, spec, candidates, open_runs) for spec in specs]
+
+
+def _place(
+    connection: Connection, spec: TaskSpec, candidates: dict[Peers, list[Link]], open_runs: dict[int, int]
+) -> Placement:
+    """Place a task's runs, and count them as open."""
     tied = bindings.places(connection, spec)
     placed: dict[str, int] = {}
     lost: dict[str, ErrorReason.ValueType] = {}
-    for organization_id in organization_ids:
+    reached: dict[str, Sequence[Link]] = {}
+    for organization_id in [receiver.organization_id for receiver in spec.receivers]:
+        peers = candidates[spec.genesis, organization_id]
+        possible = peers
         if organization_id in tied:
-            lost |= _lost(by_organization[organization_id], organization_id, tied[organization_id])
-            by_organization[organization_id] = at(by_organization[organization_id], tied[organization_id])
-        chosen = choose(by_organization[organization_id], open_runs=open_runs, labels=spec.labels)
+            lost |= _lost(peers, organization_id, tied[organization_id])
+            possible = at(peers, tied[organization_id])
+        chosen = choose(possible, open_runs=open_runs, labels=spec.labels)
+        reached[organization_id] = possible if chosen is None else [chosen]
         if chosen is not None:
-            by_organization[organization_id] = [chosen]
-            placed[organization_id] = links.opened(connection, spec.genesis, chosen)
-            bindings.bind(connection, spec, organization_id, placed[organization_id])
-    return Placement(placed, by_organization, lost)
+            link_id = placed[organization_id] = links.opened(connection, spec.genesis, chosen)
+            open_runs[link_id] = open_runs.get(link_id, 0) + 1
+            peers[peers.index(chosen)] = dataclasses.replace(chosen, link_id=link_id)
+            bindings.bind(connection, spec, organization_id, link_id)
+    return Placement(placed, reached, lost)
 
 
 def at(candidates: Iterable[Link], tied: frozenset[int]) -> list[Link]:
