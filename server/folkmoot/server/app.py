@@ -142,6 +142,7 @@ async def serve(
         dispatch = Dispatch(core, waker)
         parts.push_async_callback(dispatch.close)
         await dispatch.start()
+        dispatch.begin(ledgers.remember())
         removals = Removals(core, payloads)
         dispatch.begin(removals.keep_going())
         dispatch.begin(uploads.keep_tidy(core, payloads, removals))

@@ -307,6 +307,13 @@ class Ledgers:
 
     # ---- memory ----------------------------------------------------------------------------------------------------
 
+    async def remember(self) -> None:
+        """Verify the ledgers whose nodes were here last: after a restart these come back all at once, and would wait for that."""
+        with suppress(FolkmootError):  # whoever needs the ledger is told
+            for genesis in await self._store.read(ledger_rows.attached_to_last):
+                if not self._draining.is_set():
+                    await self._open(genesis)
+
     async def _open(self, genesis: bytes) -> _Ledger | None:
         """Return a ledger, verified from its first entry when it is used for the first time; None: there is none."""
         if (known := self._ledgers.get(genesis)) and known.state:
