@@ -3,19 +3,16 @@
 Who a ledger speaks of is compared with what it said before, so that an entry costs what it changes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select, update
 
 from folkmoot.server.store import tables, upserts
-from folkmoot.server.store.task_tables import node_links
 from folkmoot.trust import State
 from folkmoot.trust.membership import Member, Node
 from folkmoot.v1.signed_pb2 import Signed
 
-REMEMBERED = 100
-"""How many ledgers a server that starts verifies before anybody asks for them."""
 BATCH_ENTRIES = 256
 BATCH_BYTES = 1024 * 1024
 
@@ -100,20 +97,15 @@ def heads(connection: Connection, genesises: Collection[bytes]) -> dict[bytes, i
 def batch(connection: Connection, genesis: bytes, from_sequence: int) -> list[Signed]:
     """Return the next entries from a sequence on: so many, or about a MiB."""
     table = tables.ledger_entries
-    query = (
-        select(table.c.signed)
-        .where(table.c.genesis == genesis, table.c.sequence >= from_sequence)
-        .order_by(table.c.sequence)
-        .limit(BATCH_ENTRIES)
-    )
-    batch: list[Signed] = []
-    size_bytes = 0
-    for data in connection.execute(query).yield_per(16).scalars():
-        batch.append(Signed.FromString(data))
-        size_bytes += len(data)
+    here = (table.c.genesis == genesis, table.c.sequence >= from_sequence)
+    sizes = select(table.c.sequence, func.length(table.c.signed)).where(*here).order_by(table.c.sequence)
+    last, size_bytes = from_sequence - 1, 0
+    for sequence, length in connection.execute(sizes.limit(BATCH_ENTRIES)).all():
         if size_bytes >= BATCH_BYTES:
             break
-    return batch
+        last, size_bytes = sequence, size_bytes + length
+    entries = select(table.c.signed).where(*here, table.c.sequence <= last).order_by(table.c.sequence)
+    return [Signed.FromString(data) for data in connection.scalars(entries)]
 
 
 def has_asked(connection: Connection, genesis: bytes, organization_id: str, now: datetime | None) -> bool:
@@ -123,10 +115,3 @@ def has_asked(connection: Connection, genesis: bytes, organization_id: str, now:
     if now is not None:
         query = query.where(table.c.open, table.c.expires_at > now)
     return bool(organization_id) and connection.execute(query.limit(1)).first() is not None
-
-
-def attached_to_last(connection: Connection) -> Sequence[bytes]:
-    """Return the collaborations that nodes have attached to, those that were attached to last first."""
-    last = func.max(node_links.c.attached_at)
-    attached = select(node_links.c.genesis).where(node_links.c.attached_at.is_not(None))
-    return connection.scalars(attached.group_by(node_links.c.genesis).order_by(last.desc()).limit(REMEMBERED)).all()

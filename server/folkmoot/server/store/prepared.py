@@ -8,7 +8,7 @@ of a connection, all that is executed at once is under way at once, and costs on
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -40,7 +40,7 @@ class Prepared:
         """Execute it once; give its rows as they are asked for, so that large ones need not all be in memory."""
         compiled = self._for(connection.dialect, parameters)
         cursor = self._execute(connection, compiled, "execute", compiled.bind(parameters), streams=True)
-        with closing(cursor):
+        with closing(cursor), _told(connection, compiled):  # the database may go away between two rows
             yield from map(compiled.read, cursor)
 
     def row(self, connection: Connection, parameters: Parameters) -> Any:
@@ -89,13 +89,24 @@ class Prepared:
         # The cursor of PostgreSQL's driver has all rows in memory, unless it has a name: then the server keeps it.
         named = (f"folkmoot_stream_{next(_STREAMS)}",) if streams and connection.dialect.name == "postgresql" else ()
         cursor = connection.connection.cursor(*named)
-        errors = connection.dialect.loaded_dbapi.Error
         try:
-            getattr(cursor, way)(compiled.text, parameters, **options)
-        except errors as error:
-            raise DBAPIError.instance(compiled.text, None, error, errors, dialect=connection.dialect) from error
+            with _told(connection, compiled):
+                getattr(cursor, way)(compiled.text, parameters, **options)
+        except DBAPIError:
+            cursor.close()
+            raise
         compiled.describe(cursor.description)
         return cursor
+
+
+@contextmanager
+def _told(connection: Connection, compiled: "_Compiled") -> Iterator[None]:
+    """Have the driver's errors raised as the library's, which the store knows."""
+    errors = connection.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except errors as error:
+        raise DBAPIError.instance(compiled.text, None, error, errors, dialect=connection.dialect) from error
 
 
 class _Compiled:
