@@ -23,6 +23,7 @@ from folkmoot.server.core import Clock, Core, Random
 from folkmoot.server.custom_roles import Roles
 from folkmoot.server.data_sessions import DataSessions
 from folkmoot.server.deletion import Removals
+from folkmoot.server.denials import Denials
 from folkmoot.server.dispatch import Dispatch
 from folkmoot.server.health import Health
 from folkmoot.server.joining import Joining
@@ -81,6 +82,7 @@ class RunningServer:
     core: Core
     dispatch: Dispatch
     removals: Removals
+    denials: Denials
     metrics_address: str
     """Where Prometheus reads metrics, host:port; empty: nowhere."""
     _server: grpc.aio.Server
@@ -191,6 +193,7 @@ async def serve(
             core=core,
             dispatch=dispatch,
             removals=removals,
+            denials=guard.denials,
             metrics_address=watching.metrics_address,
             _server=server,
             _health=health,

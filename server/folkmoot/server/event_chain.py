@@ -201,6 +201,8 @@ def verify(connection: Connection, expected: Sequence[Head] = ()) -> Verdict:
     """
     waiting = connection.execute(select(func.count()).select_from(events).where(IS_UNCHAINED)).scalar_one()
     wanted, reached = {each.position: each.hash for each in expected}, BEGINNING
+    if connection.execute(select(events.c.sequence).where(events.c.position < 1).limit(1)).first() is not None:
+        return Verdict(reached, waiting, "An event was inserted before the first one")
     for row in chained(connection):
         problem = _problem(reached, row, wanted)
         if problem:

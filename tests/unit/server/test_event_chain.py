@@ -118,6 +118,15 @@ async def test_inserted_event_is_named(core):
     assert (await verdict(core)).problem.startswith("Event 5 was altered, or inserted")
 
 
+@pytest.mark.parametrize("position", [0, -3])
+async def test_event_that_was_inserted_before_the_first_one_is_found(core, position):
+    """Lists would show it, and the chain begins behind it."""
+    await record(core, *map(row, range(1, 4)))
+    await event_chain.advance(core)
+    await tamper(core, insert(events).values(row(99, position=position, hash=bytes(32))))
+    assert (await verdict(core)).problem == "An event was inserted before the first one"
+
+
 async def test_events_that_were_exchanged_are_named(core):
     await record(core, *map(row, range(1, 8)))
     await event_chain.advance(core)

@@ -89,7 +89,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._boot = core.random(8).hex()
         self._calls = count(1)
         self._logs_all = core.config.log_level == "debug"
-        self._denials = Denials(core)
+        self.denials = Denials(core)
         self._trusted_proxies = networks(core.config.trusted_proxies)
         self._rates = Rates(core.config.calls_per_second, core.config.call_burst, time.monotonic)
         self._streams = Streams(core.config.streams_per_caller)
@@ -120,7 +120,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def keep_watch(self) -> None:
         """End streams of those who may read them no more, and tell of denied calls, until the server is about to stop."""
-        await asyncio.gather(self._open_streams.keep_watch(), self._denials.keep())
+        await asyncio.gather(self._open_streams.keep_watch(), self.denials.keep())
 
     async def intercept_service(
         self,
@@ -251,7 +251,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 errors_pb2.ERROR_REASON_INTERNAL, f"The server has a fault; its log names it {context.request_id()}"
             )
         elif _is_denial(error):
-            await self._denials.record(call.method, error)
+            await self.denials.record(call.method, error)
         self._log_end(call, error)
         retry = error.metadata.get(RETRY_AFTER)
         await abort(
