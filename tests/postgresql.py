@@ -8,8 +8,9 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 
 import psycopg
 from sqlalchemy import create_engine
@@ -24,7 +25,8 @@ _TEMPLATE = "migrated"
 class Cluster:
     """A running PostgreSQL with a superuser `owner`, without passwords."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, settings: Mapping[str, object]) -> None:
+        self._settings = SETTINGS | dict(settings)
         self._folder, self._user = stack.enter_context(_folder())
         self.port = free_port()
         initdb = [str(binary("initdb")), "-D", self._folder / "data", "-U", "owner", "-N", "-E", "UTF8"]
@@ -35,7 +37,7 @@ class Cluster:
         self._made: set[str] = set()
 
     def start(self) -> None:
-        settings = {"port": self.port, "unix_socket_directories": self._folder, **SETTINGS}
+        settings = {"port": self.port, "unix_socket_directories": self._folder, **self._settings}
         options = [f"--{name}={value}" for name, value in settings.items()]
         command = [str(binary("postgres")), "-D", self._folder / "data", "--listen_addresses=127.0.0.1", *options]
         self._running.enter_context(_running(command, self._user, self.port))
@@ -92,6 +94,6 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(settings: Mapping[str, object] = MappingProxyType({})) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        yield Cluster(stack)
+        yield Cluster(stack, settings)

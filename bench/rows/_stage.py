@@ -33,6 +33,9 @@ LEAST = "process:bench.algorithms.least"
 FOLKMOOT = ("-c", "from folkmoot.cli.main import main; main()")
 """What makes an interpreter the `folkmoot` command."""
 
+UNLIMITED = {"FOLKMOOT_SERVER_CALLS_PER_SECOND": "0"}
+"""One caller may call as often as the server answers: that is what is measured."""
+
 _START_SECONDS = 60.0
 _CALM_SHARE = 0.9
 _CALM_WITHIN_SECONDS = 2.0
@@ -72,7 +75,7 @@ async def start(folder: Path, name: str, *arguments: str, ready: str, command: S
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=child_environment() | {"PYTHONUNBUFFERED": "1"},
+            env=child_environment() | {"PYTHONUNBUFFERED": "1"} | UNLIMITED,
         )
     process = Process(running, log)
     while ready not in process.said():
@@ -98,6 +101,8 @@ class Station:
     slots: int = 1
     patients: str = ""
     """A Parquet file to offer in place of the small table."""
+    database: str = ""
+    """A PostgreSQL database for the server; without it, it has SQLite."""
     attached: bool = True
     """Whether the nodes run; if not, they are admitted and away."""
 
@@ -134,10 +139,10 @@ async def stage(station: Station, *, parent: Path | None = None) -> AsyncIterato
     """Set everything up below `parent` (default: the temporary folder), and remove it at the end."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(scratch_folder(parent))
-        server = await start_server(folder)
+        server = await start_server(folder, database=station.database)
         stack.push_async_callback(server.stop)
         authority = folder / "server" / "tls" / "ca.pem"
-        address = ServerAddress(_value(server, "Serving on "), authority.read_bytes())
+        address = ServerAddress(serves_at(server), authority.read_bytes())
         hospitals = [hospital(name, folder / name.lower()) for name in ORGANIZATIONS]
         await create_accounts(address, _value(server, "Set-up token: "), hospitals)
         cast = await assemble(address, authority, hospitals)
@@ -153,16 +158,22 @@ async def stage(station: Station, *, parent: Path | None = None) -> AsyncIterato
         yield playing
 
 
-async def start_server(folder: Path) -> Process:
-    """Start the server whose data is in FOLDER/server; again if it was there before."""
-    arguments = ("server", "start", "--data", str(folder / "server"), "--listen", "127.0.0.1:0")
-    return await start(folder, "server", *arguments, ready="Serving on ")
+async def start_server(folder: Path, *, database: str = "", name: str = "server") -> Process:
+    """Start the server whose data is in FOLDER/server; again if it was there before, or another of its instances."""
+    arguments = ["server", "start", "--data", str(folder / "server"), "--listen", "127.0.0.1:0"]
+    arguments += ["--database", database] if database else []
+    return await start(folder, name, *arguments, ready="Serving on ")
 
 
 async def _start_node(playing: Stage, one: Hospital) -> Process:
     arguments = ("node", "start", str(one.folder / "node.toml"))
     command = playing.station.command
     return await start(playing.folder, one.name.lower(), *arguments, ready="node.attached", command=command)
+
+
+def serves_at(server: Process) -> str:
+    """Return the address that a server says it serves at."""
+    return _value(server, "Serving on ")
 
 
 def _value(process: Process, before: str) -> str:

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import grpc
@@ -60,15 +61,23 @@ async def _rates(context: Context) -> list[float]:
         for _ in range(1 + REPETITIONS):
             requests = [prepared.request() for _ in range(TASKS)]
             await calm()
-            rates.append(await _rate(client, requests))
+            rates.append(await rate(client, requests))
     return rates[1:]
 
 
-async def _rate(client: AsyncClient, requests: Sequence[CreateTaskRequest]) -> float:
-    """Tasks per second, each client with a connection of its own, one call after the other."""
+async def rate(
+    client: AsyncClient, requests: Sequence[CreateTaskRequest], *, targets: Sequence[str] = (), clients: int = CLIENTS
+) -> float:
+    """Tasks per second, each client with a connection of its own, one call after the other.
+
+    `targets` are the instances of the server, in turn; without any, it is the client's.
+    """
     metadata, waiting = client.connection.session.metadata(), iter(requests)
+    instances = targets or [client.connection.session.address.target]
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(_channel(client)) for _ in range(CLIENTS)]
+        channels = [
+            await stack.enter_async_context(_channel(client, target)) for target in islice(cycle(instances), clients)
+        ]
         await asyncio.gather(*(channel.channel_ready() for channel in channels))
 
         async def send(tasks: TaskServiceAsyncStub) -> None:
@@ -80,9 +89,9 @@ async def _rate(client: AsyncClient, requests: Sequence[CreateTaskRequest]) -> f
         return len(requests) / (time.perf_counter() - began)
 
 
-def _channel(client: AsyncClient) -> grpc.aio.Channel:
+def _channel(client: AsyncClient, target: str) -> grpc.aio.Channel:
     address = client.connection.session.address
     credentials = grpc.ssl_channel_credentials(address.certificate_authority)
     # Channels with equal arguments share one connection unless told not to.
     options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-    return grpc.aio.secure_channel(address.target, credentials, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)

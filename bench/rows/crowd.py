@@ -13,8 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -111,8 +110,7 @@ class Node:
 def measure(context: Context) -> list[Row]:
     _tell("limits: bare calls, streams and handshakes")
     limits = crowd.measure(streams=NODES)
-    with _unlimited():
-        found = asyncio.run(_measure(context))
+    found = asyncio.run(_measure(context))
     rates, kibibytes, pushes, storms = found
     return [
         Row(
@@ -150,17 +148,6 @@ def measure(context: Context) -> list[Row]:
             note=f"{NODES} nodes after a restart: from serving until all are attached; {spread(storms)}",
         ),
     ]
-
-
-@contextmanager
-def _unlimited() -> Iterator[None]:
-    """Let one caller call as often as the server answers, for as long as this is measured."""
-    name = "FOLKMOOT_SERVER_CALLS_PER_SECOND"
-    os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _tell(step: str) -> None:
