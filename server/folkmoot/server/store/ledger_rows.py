@@ -3,16 +3,19 @@
 Who a ledger speaks of is compared with what it said before, so that an entry costs what it changes.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select, update
 
 from folkmoot.server.store import tables, upserts
+from folkmoot.server.store.task_tables import node_links
 from folkmoot.trust import State
 from folkmoot.trust.membership import Member, Node
 from folkmoot.v1.signed_pb2 import Signed
 
+REMEMBERED = 100
+"""How many ledgers a server that starts verifies before anybody asks for them."""
 BATCH_ENTRIES = 256
 BATCH_BYTES = 1024 * 1024
 
@@ -115,3 +118,10 @@ def has_asked(connection: Connection, genesis: bytes, organization_id: str, now:
     if now is not None:
         query = query.where(table.c.open, table.c.expires_at > now)
     return bool(organization_id) and connection.execute(query.limit(1)).first() is not None
+
+
+def attached_to_last(connection: Connection) -> Sequence[bytes]:
+    """Return the collaborations that nodes have attached to, those that were attached to last first."""
+    last = func.max(node_links.c.attached_at)
+    attached = select(node_links.c.genesis).where(node_links.c.attached_at.is_not(None))
+    return connection.scalars(attached.group_by(node_links.c.genesis).order_by(last.desc()).limit(REMEMBERED)).all()
