@@ -47,6 +47,18 @@ async def test_database_that_is_gone_ends_all_health(tmp_path, monkeypatch):
         assert await healthy(s) == {"", *SERVICES}
 
 
+async def test_broker_that_is_away_is_told_and_everything_is_served_on(tmp_path, monkeypatch):
+    async with server(tmp_path) as s:
+        monkeypatch.setattr(s.running.core.waker, "is_connected", False)
+        health = s.running._health
+        await health.look()
+        assert health.dependencies == {"database": True, "payload_store": True, "waker": False}
+        assert await healthy(s) == {"", *SERVICES}
+        monkeypatch.undo()
+        await health.look()
+        assert all(health.dependencies.values())
+
+
 async def test_who_watches_hears_that_the_server_is_about_to_stop(tmp_path):
     async with server(tmp_path) as s:
         stub: Any = health_pb2_grpc.HealthStub(s.channel)
