@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from folkmoot.server.store import databases, instance_tables
 from folkmoot.server.store.engine import Store
+from folkmoot.server.store.jobs import Joint
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.postgresql import Cluster, cluster
@@ -287,3 +288,35 @@ async def test_while_the_database_is_away_calls_say_so(
     finally:
         await asyncio.to_thread(restarting.start)
     assert await shaken.read(all_numbers) == []
+
+
+async def test_operations_of_one_kind_that_wait_for_each_other_are_done_at_once_and_in_turn(store: Store):
+    sizes: list[int] = []
+    inside, opened = threading.Event(), threading.Event()
+
+    def add_all(connection, items):
+        sizes.append(len(items))
+        inside.set()
+        opened.wait()
+        for item in items:
+            add(item)(connection)
+        return [item * 2 for item in items]
+
+    writes = [asyncio.ensure_future(store.write(Joint(add_all, 0), order=add_all))]
+    await asyncio.to_thread(inside.wait)
+    writes += [asyncio.ensure_future(store.write(Joint(add_all, each), order=add_all)) for each in range(1, 101)]
+    await asyncio.sleep(0)
+    opened.set()
+    assert await asyncio.gather(*writes) == [each * 2 for each in range(101)]
+    assert sizes == [1, 64, 36]
+    assert await store.read(all_numbers) == list(range(101))
+
+
+async def test_one_that_fails_of_what_is_done_at_once_spoils_nobody_elses(store: Store):
+    def add_all(connection, items):
+        return [add(item)(connection) for item in items]
+
+    await store.write(add(3))
+    writes = [store.write(Joint(add_all, each), order=add_all) for each in range(6)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(each) if isinstance(each, Exception) else each for each in outcomes] == [0, 1, 2, IntegrityError, 4, 5]
