@@ -48,7 +48,7 @@ SERVER = (
     Protection(
         "a node asks only for runs that it holds",
         "server/folkmoot/server/rpc/task_service.py",
-        "            creation.check_above(connection, new)\n            record(connection)\n            return checks",
+        "            new_tasks.check_above(connection, new)\n            record(connection)\n            return checks",
         "            record(connection)\n            return checks",
         "tests/integration/server/test_checks.py::test_a_node_asks_only_for_runs_that_it_holds",
     ),
