@@ -66,7 +66,7 @@ async def test_a_crash_at_every_step_of(kind: str, names: tuple[str, ...], tmp_p
 
 @pytest.mark.needs_docker
 async def test_a_crash_at_every_step_of_a_container(container_image: str, tmp_path: Path):
-    names = (*ELSEWHERE, "node.run.started", "node.result.journaled", "node.run.process_removed")
+    names = ("node.run.container_created", "node.run.started", "node.result.journaled", "node.run.process_removed")
     plans = {"Beta": iter([f"{name}=kill" for name in names])}
     async with weather(
         tmp_path, "container", organizations=("Alpha", "Beta"), coming=plans, image=container_image

@@ -89,12 +89,12 @@ async def list_nodes(
     show_rows(rows, columns, as_json=as_json, server_says=_TOLD)
 
 
-@node.command("show")
+@node.command("describe")
 @click.argument("name_or_id")
 @json_of(Node, many=True)
 @asynchronous
-async def show_node(profile: Profile, name_or_id: str, *, as_json: bool) -> None:
-    """Show the nodes of this name or id: who they are by the verified ledger, the rest in their own words, as the server tells it."""
+async def describe(profile: Profile, name_or_id: str, *, as_json: bool) -> None:
+    """Describe the nodes of this name or id: who they are by the verified ledger, the rest in their own words, as the server tells it."""
     async with client(profile) as opened:
         found = [one for one in await opened.nodes() if name_or_id in (one.name, one.node_id)]
     if not found:

@@ -65,7 +65,7 @@ CALLS = {
     "ListCollaborations": ("collaborations.list", "collaboration list"),
     "GetCollaboration": ("collaborations.get", "collaboration show"),
     "ListNodes": ("collaborations.nodes", "node overview"),
-    "GetNode": ("collaborations.node", "node show"),
+    "GetNode": ("collaborations.node", "node describe"),
     "CreateStudy": ("studies.create", "study create"),
     "ListStudies": ("studies.list", "study list"),
     "GetStudy": ("studies.get", "study show"),
