@@ -4,6 +4,7 @@ Several instances may share the folder where its file system is one that they al
 """
 
 import asyncio
+import fcntl
 import os
 import re
 import secrets
@@ -24,7 +25,7 @@ from folkmoot.trust import Source
 
 THREADS = 4
 UNFINISHED_SECONDS = 3600.0
-"""A part to which nothing was added for so long belongs to nobody any more: silence ends an upload much sooner."""
+"""Where files can't be locked, a part to which nothing was added for so long is nobody's: silence ends an upload much sooner."""
 
 _UNFINISHED = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}/[0-9]{5,}\.[0-9a-f]{16}")
 """A part in the making: nothing else that is in the folder is ours to remove."""
@@ -106,11 +107,10 @@ class FolderStore:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._remove_unfinished)
 
     def _remove_unfinished(self) -> None:
-        before = time.time() - UNFINISHED_SECONDS
         for path in self._folder.glob("??/*/*.*"):
-            with suppress(FileNotFoundError):
-                if _UNFINISHED.fullmatch("/".join(path.parts[-3:])) and path.stat().st_mtime < before:
-                    path.unlink()
+            if _UNFINISHED.fullmatch("/".join(path.parts[-3:])):
+                with suppress(FileNotFoundError):
+                    _remove_if_nobodys(path)
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -128,7 +128,7 @@ class _PartFile(NewPart):
         _make_durable(folder)
         self._path = folder / f"{number:05}"
         self._unfinished = folder / f"{number:05}.{secrets.token_hex(8)}"
-        super().__init__(os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        super().__init__(_owned(self._unfinished))
 
     def publish(self) -> None:
         self.seal()
@@ -143,6 +143,31 @@ class _PartFile(NewPart):
         os.close(self.descriptor)
         with suppress(FileNotFoundError):
             self._unfinished.unlink()
+
+
+def _owned(path: Path) -> int:
+    """Make a file that is this process's as long as it is open: the lock goes with whoever holds it, however he dies."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with suppress(OSError):  # where files can't be locked, age says whose they are
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # somebody who tidied up was there between the two
+
+
+def _remove_if_nobodys(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except BlockingIOError:
+        pass  # it is being written
+    except OSError:
+        if os.fstat(descriptor).st_mtime < time.time() - UNFINISHED_SECONDS:
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _durable_parts(folder: Path) -> frozenset[int]:

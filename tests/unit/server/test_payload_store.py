@@ -1,6 +1,8 @@
 """Payload stores: one conformance class for all of them."""
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import os
 import time
@@ -159,8 +161,6 @@ class TestFolderStore(PayloadStoreConformance):
         [part] = (tmp_path / "payloads").rglob("00000")
         left = part.with_name("00001.0123456789abcdef")
         left.write_bytes(b"half")
-        long_ago = time.time() - UNFINISHED_SECONDS - 1
-        os.utime(left, (long_ago, long_ago))
         begun, going_on = asyncio.Event(), asyncio.Event()
 
         async def slow() -> AsyncIterator[bytes]:
@@ -171,7 +171,6 @@ class TestFolderStore(PayloadStoreConformance):
         foreign = tmp_path / "payloads" / "us" / "reports" / "2020.csv"
         foreign.parent.mkdir(parents=True)
         foreign.write_text("somebody else's")
-        os.utime(foreign, (long_ago, long_ago))
         upload = asyncio.create_task(store.write_part(DIGEST, 2, slow(), accept))
         await begun.wait()
         await store.remove_unfinished()
@@ -180,6 +179,40 @@ class TestFolderStore(PayloadStoreConformance):
         assert not left.exists()
         assert foreign.exists()
         assert await store.parts(DIGEST) == {0, 2}
+
+    async def test_where_files_can_not_be_locked_age_says_what_is_left_unfinished(
+        self, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_locks(descriptor: int, operation: int) -> None:
+            raise OSError(errno.ENOLCK, "no locks available")
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        await write(store, 0, b"right")
+        [part] = (tmp_path / "payloads").rglob("00000")
+        old, new = part.with_name("00001.0123456789abcdef"), part.with_name("00001.fedcba9876543210")
+        for left in (old, new):
+            left.write_bytes(b"half")
+        long_ago = time.time() - UNFINISHED_SECONDS - 1
+        os.utime(old, (long_ago, long_ago))
+        await store.remove_unfinished()
+        assert (old.exists(), new.exists(), part.exists()) == (False, True, True)
+
+    async def test_a_part_whose_file_is_tidied_away_before_it_is_locked_gets_another(
+        self, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock, removed = fcntl.flock, list[Path]()
+
+        def too_late(descriptor: int, operation: int) -> None:
+            if not removed:
+                [unfinished] = (tmp_path / "payloads").rglob("00000.*")
+                unfinished.unlink()
+                removed.append(unfinished)
+            lock(descriptor, operation)
+
+        monkeypatch.setattr(fcntl, "flock", too_late)
+        await write(store, 0, b"right")
+        assert removed
+        assert await store.parts(DIGEST) == {0}
 
     @pytest.mark.parametrize("harm", ["a byte", "its end", "all", "its hash"])
     async def test_a_part_that_was_damaged_where_it_rests_is_never_served(
