@@ -144,6 +144,16 @@ class Connection:
 
     async def download(self, digest: bytes) -> AsyncIterator[bytes]:
         """Stream an envelope from the server. Raises RemoteError."""
-        await self.authenticated()
-        async for piece in download(self.payloads, digest, metadata=self.metadata):
-            yield piece
+        received = 0
+        while True:
+            await self.authenticated()
+            try:
+                async for piece in download(self.payloads, digest, offset=received, metadata=self.metadata):
+                    received += len(piece)
+                    yield piece
+            except FolkmootError as error:
+                if error.reason != ErrorReason.ERROR_REASON_TOKEN_INVALID:
+                    raise
+                self.refuse_token()
+            else:
+                return
