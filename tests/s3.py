@@ -9,7 +9,6 @@ process of the system's own Python, which has Debian's python3-swift: `tools/ser
 """
 
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -104,13 +103,12 @@ def s3(folder: Path) -> Iterator[S3]:
     _configure(folder, ports)
     log = (folder / "servers.log").open("w")
     servers = subprocess.Popen(
-        [SYSTEM_PYTHON, "-c", _SERVE, str(folder), *KINDS],
+        [SYSTEM_PYTHON, "-c", _SERVE, str(folder), str(os.getpid()), *KINDS],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=folder,
         env={"PATH": os.environ["PATH"]},
-        start_new_session=True,
     )
     try:
         running = S3(ports["proxy"], folder)
@@ -118,24 +116,33 @@ def s3(folder: Path) -> Iterator[S3]:
             _wait_until_it_listens(port, servers, folder)
         yield running
     finally:
-        os.killpg(servers.pid, signal.SIGKILL)
+        servers.kill()
         servers.wait()
         log.close()
 
 
 _SERVE = """
-import os, sys
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+def end_with_parent(parent):
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+end_with_parent(int(sys.argv[2]))
 import swift.account.server, swift.container.server, swift.obj.server, swift.proxy.server
 import swift.common.middleware.s3api.s3api
 from swift.common.utils import set_swift_dir
 set_swift_dir(sys.argv[1])
 from swift.common.wsgi import run_wsgi
-for kind in sys.argv[2:]:
+parent = os.getpid()
+for kind in sys.argv[3:]:
     if os.fork() == 0:
+        end_with_parent(parent)
         os._exit(run_wsgi(f"{sys.argv[1]}/{kind}.conf", f"{kind}-server"))
-for _ in sys.argv[2:]:
+for _ in sys.argv[3:]:
     os.wait()
 """
+"""Each server leaves the process group that it was started in; so they end with their parent, and it ends with the tests."""
 
 _RINGS = """
 import sys
