@@ -180,6 +180,6 @@ async def test_a_filter_that_few_tasks_meet_is_served_by_its_index(hub: Hub) -> 
 
         steps = await hub.server.running.core.store.read(plan)
         assert any(index in step for step in steps), steps
-    sorts = any("TEMP B-TREE" in step for step in steps)
-    assert not sorts or "state" in filters, steps  # of those that go on there are few, whatever is stored
-    assert not any(step.startswith("SCAN") for step in steps), steps
+        sorts = any("TEMP B-TREE" in step for step in steps)
+        assert not sorts or "state" in filters, steps  # of those that go on there are few, whatever is stored
+        assert not any(step.startswith("SCAN") for step in steps), steps
