@@ -37,6 +37,7 @@ class FaultyProxy:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda _: writer.close())  # also of one that is over before it began
 
     def answer(self, answer: bytes, times: int = 1_000_000) -> None:
         """End what goes through, and give this answer to whoever connects from now on; empty: the target's again."""

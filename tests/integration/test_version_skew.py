@@ -70,14 +70,14 @@ async def work(playing: Stage) -> None:
 
 
 async def test_nodes_of_today_work_at_the_server_of_the_release_before(release_before, monkeypatch):
-    monkeypatch.setattr(_stage, "start_server", lambda folder: server_before(folder, release_before))
+    monkeypatch.setattr(_stage, "start_server", lambda folder, **_: server_before(folder, release_before))
     async with stage(Station(warm_workers=1)) as playing:
         await work(playing)
 
 
 async def test_server_of_today_takes_the_place_of_the_one_before_while_nodes_stay(release_before, monkeypatch):
     """An upgrade in place: the same data, the same address; nodes of the release before attach again."""
-    monkeypatch.setattr(_stage, "start_server", lambda folder: server_before(folder, release_before))
+    monkeypatch.setattr(_stage, "start_server", lambda folder, **_: server_before(folder, release_before))
     async with stage(Station(command=release_before, warm_workers=1)) as playing:
         await work(playing)
         await playing.processes["server"].stop()

@@ -76,12 +76,17 @@ def _secret_in(path: Path, variable: str) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before what can't be taken back, unless the command line says yes. Raises UsageError where nobody can be asked."""
+    """Ask before what can't be taken back, unless the command line says yes. Raises UsageError where nobody answers."""
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody can be asked here: say --yes.")
-    click.confirm(question, abort=True)
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError(f"{question} Nobody can be asked here: say --yes.") from None
+    if not agreed:
+        raise click.Abort
 
 
 def server_address(profile: Profile) -> ServerAddress:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Metadata = tuple[tuple[str, str], ...]
 
+DURABLE_SECONDS = 10 * timeouts.IDLE_SECONDS
+"""From a part's last byte until the server says that it is durable: it may keep payloads in a bucket that is far away and slow."""
+
 
 class Source(Protocol):
     """Bytes that can be read anywhere; the trust package's envelope sources are such."""
@@ -96,14 +99,14 @@ async def _send(call: "PartCall", header: payload_service_pb2.PartHeader, source
             raise
         # The library's own words for a connection that broke while it was written to; it knows no better status then.
         raise TimeoutError("the connection broke") from error
-    async with asyncio.timeout(timeouts.DURABLE_SECONDS):
+    async with asyncio.timeout(DURABLE_SECONDS):
         await call.initial_metadata()  # of a server that does not say so, with its answer
         if call.done():
             await call
 
 
 async def _durable(call: "PartCall") -> None:
-    async with asyncio.timeout(timeouts.DURABLE_SECONDS):
+    async with asyncio.timeout(DURABLE_SECONDS):
         await call
     failpoint("upload.part_sent")
 

@@ -9,12 +9,6 @@ CALL_SECONDS = 30.0
 IDLE_SECONDS = 60.0
 """A payload stream in which not a byte moves."""
 
-DURABLE_SECONDS = 600.0
-"""From a part's last byte until the server says that it is durable: it may keep payloads in a bucket that is far away and slow."""
-
-SIGN_OF_LIFE_SECONDS = 10.0
-"""How often who waits for bytes of a payload is told that they are still to come."""
-
 KEEPALIVE_SECONDS = 30.0
 """How often an idle connection is probed."""
 
@@ -22,7 +16,10 @@ KEEPALIVE_ANSWER_SECONDS = 10.0
 """How long the answer to a probe may take; then the connection is dead. A frozen peer is noticed after the sum of both."""
 
 HEARTBEAT_SECONDS = 10.0
-"""How often both ends of a node's link give a sign of life; three missing ones mean that the other end is gone."""
+"""How often both ends of a node's link give a sign of life; three missing ones mean that the other end is gone.
+
+So often as well is told who waits for bytes of a payload that they are still to come.
+"""
 
 RECONNECT_SECONDS = 5.0
 """The longest pause between two attempts to connect, the first one being a fiftieth of it; and how long an attempt may take."""

@@ -25,8 +25,9 @@ from folkmoot.server.aside import Aside
 from folkmoot.server.parts import NewPart, Parts
 from folkmoot.server.payloads import Check, unusable
 from folkmoot.transport.limits import FRAME_BYTES
+from folkmoot.transport.payloads import DURABLE_SECONDS
 from folkmoot.transport.storage import told_if_full
-from folkmoot.transport.timeouts import CALL_SECONDS, DURABLE_SECONDS, IDLE_SECONDS
+from folkmoot.transport.timeouts import CALL_SECONDS, IDLE_SECONDS
 from folkmoot.trust import Source
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import io
 import json
 import stat
 from pathlib import Path
@@ -78,7 +79,8 @@ async def test_users_and_roles_and_accounts(root: Command):
     assert "ORGANIZATION_NOT_FOUND" in (await root("organization", "show", "Delta", code=Exit.NOT_FOUND)).errors
 
 
-async def test_nothing_is_deleted_where_nobody_can_be_asked(root: Command):
+async def test_nothing_is_deleted_where_nobody_can_be_asked(root: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     await root("organization", "create", "Delta")
     refused = await root("organization", "delete", "Delta", code=Exit.USAGE)
     assert "--yes" in refused.errors

@@ -270,7 +270,7 @@ async def test_a_slow_store_is_waited_for_by_who_downloads_and_by_nobody_else(
     digest = sealed.spec.inputs[0].envelope_digest
     await put(hub, sealed)
     await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
-    monkeypatch.setattr(payload_service, "SIGN_OF_LIFE_SECONDS", 0.05)
+    monkeypatch.setattr(payload_service, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(timeouts, "IDLE_SECONDS", 1.0)
     proxy.bytes_per_second = PART_BYTES / 5
     downloads = [asyncio.create_task(get(hub, digest, hub.ada)) for _ in range(8)]

@@ -22,7 +22,7 @@ from folkmoot.server.store.task_tables import payloads as payload_table
 from folkmoot.server.usage import Fetched
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
-from folkmoot.transport.timeouts import IDLE_SECONDS, SIGN_OF_LIFE_SECONDS
+from folkmoot.transport.timeouts import HEARTBEAT_SECONDS, IDLE_SECONDS
 from folkmoot.trust import BytesSource, EnvelopeRejected, Malformed, Source, inspect
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import payload_service_pb2 as payloads
@@ -235,7 +235,7 @@ class PayloadService(PayloadServiceServicer):
         reading = asyncio.ensure_future(self._in_reader(source.read_at, offset, FRAME_BYTES))
         try:
             while True:
-                while not (await asyncio.wait([reading], timeout=SIGN_OF_LIFE_SECONDS))[0]:
+                while not (await asyncio.wait([reading], timeout=HEARTBEAT_SECONDS))[0]:
                     yield b""
                 if not (frame := await reading):
                     return
