@@ -10,11 +10,12 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, s
 from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from folkmoot.server.store import databases, instance_tables
+from folkmoot.server.store import databases, instance_tables, transactions
 from folkmoot.server.store.engine import Store
 from folkmoot.server.store.jobs import Joint
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
+from tests.polling import until
 from tests.postgresql import Cluster, cluster
 
 pytestmark = pytest.mark.needs_postgres
@@ -33,6 +34,7 @@ def url(postgresql: Cluster, request: pytest.FixtureRequest) -> str:
 def create(connection):
     metadata.create_all(connection)
     instance_tables.write_turns.create(connection)
+    instance_tables.commits.create(connection)
     connection.execute(insert(counters), [{"name": name, "count": 0} for name in ("left", "right")])
 
 
@@ -254,6 +256,69 @@ async def test_under_load_everything_has_happened_once(shaken: Store, restarting
         await asyncio.to_thread(restarting.restart)
     await loading
     assert sorted(counted) == list(range(1, 3001))
+
+
+@pytest.fixture
+def database(url: str, store: Store) -> Iterator[databases.Database]:
+    """What the store works on, by itself."""
+    opened = databases.postgresql(url)
+    yield opened
+    opened.writing.dispose()
+    opened.reading.dispose()
+
+
+def asked(database: databases.Database, name: str) -> bool:
+    with database.migrating.begin() as connection:
+        return database.was_committed(connection, name)
+
+
+@pytest.mark.parametrize("happens", [True, False])
+async def test_who_asks_about_what_goes_on_waits(database: databases.Database, happens: bool):
+    def is_waiting() -> bool:
+        asking = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'transactionid' AND query LIKE 'INSERT INTO commits%%'"
+        )
+        with database.reading.connect() as connection:
+            return connection.exec_driver_sql(asking).first() is not None
+
+    with database.writing.connect() as connection:
+        transaction = connection.begin()
+        add(1)(connection)
+        name = database.name_transaction(connection)
+        assert name
+        asking = asyncio.create_task(asyncio.to_thread(asked, database, name))
+        await until(is_waiting)
+        assert not asking.done()
+        (transaction.commit if happens else transaction.rollback)()
+    assert await asking is happens
+
+
+async def test_a_transaction_that_is_said_not_to_be_committed_never_will_be(database: databases.Database):
+    with database.writing.connect() as connection:
+        transaction = connection.begin()
+        add(1)(connection)
+        name = database.name_transaction(connection)
+        assert name
+        transaction.rollback()
+    assert not asked(database, name)
+    with pytest.raises(IntegrityError), database.writing.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO commits (name, at) VALUES (%(name)s, 0)", {"name": name})
+
+
+async def test_a_transaction_that_wrote_nothing_leaves_no_name(database: databases.Database):
+    with database.writing.begin() as connection:
+        assert database.name_transaction(connection) is None
+
+
+async def test_old_names_are_forgotten(store: Store, database: databases.Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transactions, "NAMES_FORGOTTEN_EVERY", 1)
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO commits (name, at) VALUES ('old', 0)")
+    await store.write(add(1))
+    await store.write(add(2))
+    names = await store.read(lambda connection: list(connection.scalars(select(instance_tables.commits.c.name))))
+    assert len(names) == 2
+    assert "old" not in names
 
 
 async def test_a_commit_whose_answer_was_lost_is_not_done_again(

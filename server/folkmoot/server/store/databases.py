@@ -8,10 +8,12 @@ Libraries of PostgreSQL are imported when a server is told to use it, and never 
 """
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -37,6 +39,8 @@ POSTGRES_CONNECTION: dict[str, Any] = {
     "tcp_user_timeout": int(1000 * (KEEPALIVE_SECONDS + KEEPALIVE_ANSWER_SECONDS)),
 }
 """A connection that was cut without a word is noticed as one to a server is."""
+NAMES_SECONDS = 3600.0
+"""For how long a transaction's name is kept: much longer than anybody waits for a database, and than clocks differ."""
 SCHEMES = ("postgresql", "postgres")
 
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
@@ -73,9 +77,11 @@ class Database:
     before_migration: Callable[[Connection], None]
     """Wait until nobody else migrates; called as the first of a transaction."""
     name_transaction: Callable[[Connection], str | None] = lambda _connection: None
-    """Return by what name to ask what became of a transaction; None: it has written nothing, or nobody can tell."""
-    was_committed: Callable[[Connection, str], bool | None] = lambda _connection, _name: None
-    """Whether a transaction of that name was committed; None: it goes on, or nobody can tell."""
+    """Leave a name in a transaction, by which to ask what became of it; None: it has written nothing, or is never in doubt."""
+    was_committed: Callable[[Connection, str], bool] = lambda _connection, _name: False
+    """Whether a transaction of that name was committed; if not, it never will be. Waits while it goes on."""
+    forget_names: Callable[[Connection], None] = lambda _connection: None
+    """Remove the names of transactions that nobody asks about any more."""
     in_turn: str = ""
     """The statement that lets a transaction wait for its turn among those that have met conflicts."""
 
@@ -150,6 +156,7 @@ def postgresql(url: str) -> Database:
         before_migration=_postgresql_migrates_alone,
         name_transaction=_postgresql_transaction,
         was_committed=_postgresql_was_committed,
+        forget_names=_postgresql_forget_names,
         # Not an advisory lock: asking for one is a query, and would fix what the transaction sees before it has its turn.
         in_turn="LOCK TABLE write_turns IN EXCLUSIVE MODE",
     )
@@ -204,13 +211,27 @@ def _postgresql_trouble(error: BaseException) -> Trouble:
 
 
 def _postgresql_transaction(connection: Connection) -> str | None:
-    name: str | None = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
+    # Not the transaction's number: a database that crashed gives the numbers of what it lost again.
+    named = (
+        "INSERT INTO commits (name, at) SELECT %(name)s, %(at)s"
+        " WHERE pg_current_xact_id_if_assigned() IS NOT NULL RETURNING name"
+    )
+    name: str | None = connection.exec_driver_sql(named, {"name": token_hex(16), "at": _microseconds()}).scalar()
     return name
 
 
-def _postgresql_was_committed(connection: Connection, name: str) -> bool | None:
-    status = connection.exec_driver_sql("SELECT pg_xact_status(%(name)s::xid8)", {"name": name}).scalar()
-    return {"committed": True, "aborted": False}.get(str(status))
+def _postgresql_was_committed(connection: Connection, name: str) -> bool:
+    claim = "INSERT INTO commits (name, at) VALUES (%(name)s, %(at)s) ON CONFLICT DO NOTHING"
+    return connection.exec_driver_sql(claim, {"name": name, "at": _microseconds()}).rowcount == 0
+
+
+def _postgresql_forget_names(connection: Connection) -> None:
+    before = _microseconds() - int(NAMES_SECONDS * 1_000_000)
+    connection.exec_driver_sql("DELETE FROM commits WHERE at < %(before)s", {"before": before})
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1000
 
 
 def _postgresql_migrates_alone(connection: Connection) -> None:

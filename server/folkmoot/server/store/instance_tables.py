@@ -37,3 +37,11 @@ write_turns = Table(
     # Never has a row: its lock is the turn of those writers that have met conflicts.
     Column("turn", Integer, primary_key=True, autoincrement=False),
 )
+
+commits = Table(
+    "commits",
+    metadata,
+    # A row is written in each transaction on PostgreSQL: if the answer to its commit is lost, it says what became of it.
+    Column("name", String, primary_key=True),
+    Column("at", Instant, nullable=False, index=True),
+)

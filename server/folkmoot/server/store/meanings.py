@@ -61,7 +61,8 @@ AREAS: Mapping[str, Mapping[str, str]] = {
         "usage": "What organizations used, day by day.",
         "stored_bytes": "What each organization stores, for its quota.",
         "instances": "Instances of the server that share this database.",
-        "write_turns": "One row, locked by writers that take turns after conflicts.",
+        "write_turns": "Never has a row: its lock is taken by writers that take turns after conflicts.",
+        "commits": "Names of the last hour's transactions on PostgreSQL, in case the answer to a commit is lost.",
     },
 }
 """Every table, by what it is about, with its purpose."""
@@ -224,6 +225,8 @@ COLUMNS: Mapping[str, str] = {
 """Every column, by name."""
 
 EXCEPTIONS: Mapping[tuple[str, str], str] = {
+    ("commits", "name"): "made at random for each transaction",
+    ("commits", "at"): "when it was made: an hour later nobody asks any more",
     ("setup", "id"): "always 1: there is one set-up",
     ("sessions", "session_id"): "the login",
     ("run_logs", "position"): "number within the run, from 1",

@@ -6,7 +6,8 @@ When one of a group fails, the group is rolled back and each is run alone, so th
 import random
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import count
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +24,8 @@ MOST_CONFLICTS = 20
 DATABASE_PATIENCE_SECONDS = 10.0
 """For how long a database that went away is waited for: a restart is shorter."""
 LONGEST_PAUSE_SECONDS = 0.5
+NAMES_FORGOTTEN_EVERY = 1000
+"""So many groups of a writer's threads."""
 
 
 class _Unknown(Exception):  # noqa: N818 -- an outcome, rather than an error
@@ -79,6 +82,7 @@ class Writer:
         self._database = database
         self._turn = threading.Lock()
         self._contended_until = 0.0
+        self._groups = count(1)
 
     def turn(self) -> AbstractContextManager[object]:
         """Wait for the turn of a thread if there were conflicts: what is queued meanwhile joins its group."""
@@ -112,14 +116,11 @@ class Writer:
         """Tell whether the database has committed after all, as soon as it is there again; False if patience is over before that."""
         while patience.goes_on(Trouble.LOST):
             try:
-                with self._database.reading.connect() as connection:
-                    committed = self._database.was_committed(connection, unknown.name)
+                with self._database.migrating.begin() as connection:
+                    return self._database.was_committed(connection, unknown.name)
             except DBAPIError as error:
                 if self._database.trouble(error) is not Trouble.LOST:
                     raise
-            else:
-                if committed is not None:
-                    return committed
         return False
 
     def _give_up(self, group: list[Job], trouble: Trouble, error: BaseException) -> list[Outcome]:
@@ -146,7 +147,14 @@ class Writer:
                 if self._database.trouble(error) is Trouble.LOST and name is not None:
                     raise _Unknown(name, done) from error
                 raise
+            self._forget_names(connection)
             return done
+
+    def _forget_names(self, connection: Connection) -> None:
+        """Every so many groups, remove the names of old ones. Where it fails, the next time is as good."""
+        if next(self._groups) % NAMES_FORGOTTEN_EVERY == 0:
+            with suppress(DBAPIError), connection.begin():
+                self._database.forget_names(connection)
 
     def _abandon(self, connection: Connection, error: BaseException) -> None:
         if self._database.trouble(error) is Trouble.LOST:
