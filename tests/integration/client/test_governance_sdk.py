@@ -75,5 +75,8 @@ async def test_votes_at_the_same_moment_all_count(tmp_path: Path):
         )
         clients = [hub.client(name, governance_key=key_of(hub, name)) for name in names]
         votes = (client.governance.vote(epsilon.address, approve=True) for client in clients)
-        assert sorted(await asyncio.gather(*votes)) == [0, 1, 2, 3]
+        missing = sorted(await asyncio.gather(*votes))
+        assert missing[0] == 0
+        # Whoever votes may be told of others' votes that count already.
+        assert all(told <= left for told, left in zip(missing, range(4), strict=True))
         assert "Epsilon" in [one.name for one in await clients[0].organizations]

@@ -1,6 +1,7 @@
-"""Addresses, and the keepalive options that both ends of a connection must agree on."""
+"""Addresses, the keepalive options that both ends of a connection must agree on, and how long connecting may take."""
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -60,10 +61,14 @@ async def test_a_server_that_is_slow_to_greet_is_reached_at_the_first_attempt():
     attempts = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        attempts.append(asyncio.current_task())
-        await asyncio.sleep(1)
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, back), copy(there, writer))
+        attempt = asyncio.current_task()
+        assert attempt
+        attempts.append(attempt)
+        with closing(writer):
+            await asyncio.sleep(1)
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+            with closing(back):
+                await asyncio.gather(copy(reader, back), copy(there, writer))
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while some := await reader.read(65536):
@@ -79,5 +84,6 @@ async def test_a_server_that_is_slow_to_greet_is_reached_at_the_first_attempt():
     finally:
         slow.close()
         await server.stop(None)
+        await asyncio.gather(*attempts, return_exceptions=True)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert len(attempts) == 1

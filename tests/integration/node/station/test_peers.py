@@ -223,9 +223,8 @@ async def test_what_has_begun_at_a_draining_node_stays_there(peers: Peers, monke
         await begun.wait()
         async with peers.node(2):
             drain(first)
-            await only(
-                await ask(peers.hub, "Beta", function="short", max_attempts=2)
-            )  # at the other one: the server knows
+            other = await ask(peers.hub, "Beta", function="short", max_attempts=2)
+            await only(other)  # at the second node: the server knows that the first one drains
             may_end.set()
             assert (await only(task)).value == 1
     assert len(executed) == 1
