@@ -23,7 +23,7 @@ from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
 from folkmoot.node.config import Setting as NodeSetting
 from folkmoot.node.policy_file import DataframesPolicy, Policy, PolicyLimits, Quotas, Rule
 from folkmoot.server.config import SETTINGS
-from folkmoot.server.roles import MEANINGFUL, ROLES
+from folkmoot.server.people.roles import MEANINGFUL, ROLES
 from folkmoot.trust.reasons import reason_name, rule_of
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.options_pb2 import Caller, Code, Operation, Resource, Scope, access

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes
 
 from folkmoot.server.app import RunningServer, serve, utc_now
 from folkmoot.server.config import Config
-from folkmoot.server.passwords import Cost
+from folkmoot.server.people.passwords import Cost
 from folkmoot.transport.channel import ServerAddress, open_channel
 from folkmoot.transport.status import RemoteError, error_from_rpc
 from folkmoot.trust import SigningKey, digest, make_authentication, uuid7

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, select
 
 from folkmoot.cli.exits import Exit
-from folkmoot.server import backup as backups
+from folkmoot.server.operation import backup as backups
 from folkmoot.server.store import models
 from folkmoot.v1 import admin_service_pb2 as admin
 from tests.integration.databases import scratch_database

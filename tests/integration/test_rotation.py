@@ -260,7 +260,7 @@ async def test_task_signed_by_a_stolen_key_after_its_revocation_is_refused_by_se
             await session.call(session.tasks.CreateTask, theft)
         assert "no signer is revoked" in refused.value.message
 
-        monkeypatch.setattr("folkmoot.server.creation.verify_task", lenient)
+        monkeypatch.setattr("folkmoot.server.tasks.creation.verify_task", lenient)
         await session.call(session.tasks.CreateTask, theft)
         [result] = await (await alpha.tasks.get(own_task_id(theft))).wait(progress=False)
         assert (result.state, result.proven, result.has_value) == (RunState.REFUSED, Proof.PROVEN, False)

@@ -5,14 +5,14 @@ from tests.protections.protection import Protection
 SERVER = (
     Protection(
         "a run that has ended is compared before it is set",
-        "server/folkmoot/server/tasks.py",
+        "server/folkmoot/server/tasks/states.py",
         "    if run.ended:\n        raise run_conflict(",
         "    if False:\n        raise run_conflict(",
         "tests/integration/server/test_runs_end.py::test_a_result_is_never_replaced",
     ),
     Protection(
         "a run is ended by the node that holds it",
-        "server/folkmoot/server/tasks.py",
+        "server/folkmoot/server/tasks/states.py",
         "    if run.link_id != link_id:\n        raise run_conflict(",
         "    if False:\n        raise run_conflict(",
         "tests/integration/server/test_runs_end.py::test_another_node_of_the_organization_commits_nothing",
@@ -33,14 +33,14 @@ SERVER = (
     ),
     Protection(
         "a node answers for nobody but itself",
-        "server/folkmoot/server/checks.py",
+        "server/folkmoot/server/nodes/checks.py",
         "        if question is not None and question.session is session and not question.answer.done():\n",
         "        if question is not None and not question.answer.done():\n",
         "tests/integration/server/test_checks.py::test_a_node_answers_for_nobody_but_itself",
     ),
     Protection(
         "who asks without end is told to wait",
-        "server/folkmoot/server/checks.py",
+        "server/folkmoot/server/nodes/checks.py",
         "        self._asked[caller.created_by] += 1\n",
         "",
         "tests/integration/server/test_checks.py::test_who_asks_without_end_is_told_to_wait",
@@ -54,7 +54,7 @@ SERVER = (
     ),
     Protection(
         "approvals that come along are the node's own",
-        "server/folkmoot/server/commits.py",
+        "server/folkmoot/server/tasks/commits.py",
         "    if of != {(receipt.node_id, receipt.attempt)}:\n",
         "    if not of:\n",
         "tests/integration/server/test_approvals.py::test_a_sister_node_does_not_approve_what_this_one_executed",
@@ -68,14 +68,14 @@ SERVER = (
     ),
     Protection(
         "a fenced attempt ends no run",
-        "server/folkmoot/server/tasks.py",
+        "server/folkmoot/server/tasks/states.py",
         "    if run.attempt != attempt:\n        raise run_conflict(",
         "    if False:\n        raise run_conflict(",
         "tests/integration/server/test_attempts.py::test_after_a_detour_the_first_node_has_the_third_attempt",
     ),
     Protection(
         "a session is for those whom it is for",
-        "server/folkmoot/server/session_access.py",
+        "server/folkmoot/server/tasks/session_access.py",
         "    return and_(_reached(who, VIEW), _is_for(who))\n",
         "    return _reached(who, VIEW)\n",
         "tests/integration/node/station/test_sessions.py::test_another_organizations_session_can_not_be_used_or_seen",
@@ -96,14 +96,14 @@ SERVER = (
     ),
     Protection(
         "somebody's own word of a mail address binds nobody to his account",
-        "server/folkmoot/server/provider_users.py",
+        "server/folkmoot/server/people/provider_users.py",
         "    if not user.email_is_vouched:\n        return None\n",
         "",
         "tests/integration/server/test_provider_logins.py::test_who_writes_somebodys_address_into_his_own_account_does_not_get_him_into_it",
     ),
     Protection(
         "a login in a browser is finished by who began it",
-        "server/folkmoot/server/provider_logins.py",
+        "server/folkmoot/server/people/provider_logins.py",
         'or not compare_digest(begun["state"].encode(), state.encode()):\n',
         "or False:\n",
         "tests/integration/server/test_provider_logins.py::test_a_browser_that_was_sent_back_with_another_login_finishes_none",
@@ -117,7 +117,7 @@ SERVER = (
     ),
     Protection(
         "a found token redirects no mails",
-        "server/folkmoot/server/users.py",
+        "server/folkmoot/server/people/users.py",
         "            await self._check_own(who, own_password)\n",
         "            pass\n",
         "tests/integration/server/test_users.py::test_stolen_login_does_not_redirect_the_mails_that_reset_the_password",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from folkmoot.node import metrics as of_node
-from folkmoot.server import metrics as of_server
+from folkmoot.server.observation import metrics as of_server
 from folkmoot.transport.metrics import Metric
 
 DASHBOARDS = Path(__file__).parents[2] / "deploy/grafana"

@@ -13,26 +13,33 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-from folkmoot.server import access, certificates, data_folder, event_chain, logins, logs, tokens, uploads, watchers
-from folkmoot.server.attempts import NodeAttempts
+from folkmoot.server import access, certificates, tokens
+from folkmoot.server.audit import chain
+from folkmoot.server.audit.denials import Denials
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.background import Background
 from folkmoot.server.certificates import Certificates
+from folkmoot.server.collaborations.joining import Joining
+from folkmoot.server.collaborations.ledgers import Ledgers
+from folkmoot.server.collaborations.studies import Studies
+from folkmoot.server.collaborations.vault import Vault
 from folkmoot.server.config import Config
 from folkmoot.server.core import Clock, Core, Random
-from folkmoot.server.custom_roles import Roles
-from folkmoot.server.data_sessions import DataSessions
-from folkmoot.server.deletion import Removals
-from folkmoot.server.denials import Denials
-from folkmoot.server.dispatch import Dispatch
-from folkmoot.server.health import Health
-from folkmoot.server.joining import Joining
-from folkmoot.server.ledgers import Ledgers
+from folkmoot.server.nodes.attempts import NodeAttempts
+from folkmoot.server.nodes.dispatch import Dispatch
 from folkmoot.server.nonces import Nonces
-from folkmoot.server.organizations import Organizations
-from folkmoot.server.passwords import Cost, Passwords
-from folkmoot.server.payloads import open_store
-from folkmoot.server.possession import Possession
+from folkmoot.server.observation import logs, watchers
+from folkmoot.server.observation.health import Health
+from folkmoot.server.operation import data_folder
+from folkmoot.server.payloads import uploads
+from folkmoot.server.payloads.stores import open_store
+from folkmoot.server.people import logins
+from folkmoot.server.people.custom_roles import Roles
+from folkmoot.server.people.organizations import Organizations
+from folkmoot.server.people.passwords import Cost, Passwords
+from folkmoot.server.people.possession import Possession
+from folkmoot.server.people.setup import Setup
+from folkmoot.server.people.users import Users
 from folkmoot.server.rpc.admin_service import RELEASE, AdminService
 from folkmoot.server.rpc.auth_service import AuthService
 from folkmoot.server.rpc.interceptors import Guard
@@ -41,13 +48,11 @@ from folkmoot.server.rpc.open_streams import LAST_WORDS_SECONDS
 from folkmoot.server.rpc.payload_service import PayloadService
 from folkmoot.server.rpc.session_service import SessionService
 from folkmoot.server.rpc.task_service import TaskService
-from folkmoot.server.setup import Setup
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
-from folkmoot.server.studies import Studies
+from folkmoot.server.tasks.data_sessions import DataSessions
+from folkmoot.server.tasks.deletion import Removals
 from folkmoot.server.tokens import Tokens
-from folkmoot.server.users import Users
-from folkmoot.server.vault import Vault
 from folkmoot.server.wakers import chosen as wakers
 from folkmoot.transport import keepalive
 from folkmoot.transport.channel import SERVER_OPTIONS
@@ -148,7 +153,7 @@ async def serve(
         removals = Removals(core, payloads)
         dispatch.begin(removals.keep_going())
         dispatch.begin(uploads.keep_tidy(core, payloads, removals))
-        dispatch.begin(event_chain.keep_chained(core, dispatch.waker))
+        dispatch.begin(chain.keep_chained(core, dispatch.waker))
 
         health = Health(core, SERVICES, payloads.check)
         watching = watchers.begin(core, dispatch, health, parts, version=RELEASE)

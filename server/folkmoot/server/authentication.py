@@ -9,12 +9,12 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from folkmoot.server import events
-from folkmoot.server.attempts import waits
+from folkmoot.server.audit import events
+from folkmoot.server.collaborations.joining import check_member
+from folkmoot.server.collaborations.ledgers import Ledgers, not_admitted
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core
-from folkmoot.server.joining import check_member
-from folkmoot.server.ledgers import Ledgers, not_admitted
+from folkmoot.server.nodes.attempts import waits
 from folkmoot.server.nonces import Nonces
 from folkmoot.server.tokens import Claims, Tokens
 from folkmoot.trust import NodeNotApproved, State

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
-from folkmoot.server import api_keys, rights
 from folkmoot.server.background import Background
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core
+from folkmoot.server.people import api_keys, rights
 from folkmoot.server.store import login_tables, tables
 from folkmoot.server.tokens import Claims, Tokens, token_invalid
 from folkmoot.server.wakers import RIGHTS_TOPIC

@@ -105,8 +105,8 @@ def check(file: Path | None, **flags: Any) -> None:
 
     Ends with 0 if a server can run like this (there may be warnings), else with 5. A running server is no obstacle.
     """
-    from folkmoot.server.check import State
-    from folkmoot.server.check import check as findings
+    from folkmoot.server.operation.check import State
+    from folkmoot.server.operation.check import check as findings
 
     config, worst = gather(file, flags), Exit.OK
     for finding in findings(config, now=datetime.now(UTC), environment=os.environ, file=file):
@@ -129,7 +129,7 @@ def migrate(file: Path | None, *, to: str, down: bool, dry_run: bool, yes: bool,
 
     `start` does the former by itself. For the latter, take a backup first and stop all servers.
     """
-    from folkmoot.server.migrating import migrated
+    from folkmoot.server.operation.migrating import migrated
 
     if down and not to:
         raise click.UsageError("--down needs --to: the number of the migration that the earlier release knows")
@@ -149,7 +149,7 @@ def migrate(file: Path | None, *, to: str, down: bool, dry_run: bool, yes: bool,
 @click.option("--link", is_flag=True, help="Link payloads instead of copying them; on the same file system only.")
 def backup(file: Path | None, target: Path, *, portable: bool, link: bool, **flags: Any) -> None:
     """Back up database, payloads and keys into the folder TARGET, of one moment, while the server works."""
-    from folkmoot.server.backup import back_up
+    from folkmoot.server.operation.backup import back_up
 
     back_up(gather(file, flags), target, now=datetime.now(UTC), portable=portable, link=link, tell=click.echo)
     click.echo(
@@ -166,7 +166,7 @@ def restore(file: Path | None, source: Path, **flags: Any) -> None:
 
     What has happened since comes back by itself: nodes and clients give ledger entries, tasks and results again.
     """
-    from folkmoot.server.restore import restore as put_back
+    from folkmoot.server.operation.restore import restore as put_back
 
     manifest = put_back(gather(file, flags), source, tell=click.echo)
     click.echo(f"This is the server of {manifest.taken_at} again: start it.")
@@ -199,10 +199,10 @@ def verify_events(file: Path | None, expected: tuple[str, ...], **flags: Any) ->
     Write down what it prints at the end, somewhere else: given as --expect, it shows that nothing up to there has
     changed since, not even by somebody who made the whole chain anew.
     """
-    from folkmoot.server import event_chain
+    from folkmoot.server.audit import chain
 
     with _reading(gather(file, flags)) as connection:
-        verdict = event_chain.verify(connection, [event_chain.Head.parse(text) for text in expected])
+        verdict = chain.verify(connection, [chain.Head.parse(text) for text in expected])
     if verdict.problem:
         raise click.ClickException(f"{verdict.problem}. The chain holds up to {verdict.head}")
     waiting = f"; {verdict.unchained} more are not chained yet" if verdict.unchained else ""
@@ -216,11 +216,11 @@ def export_events(file: Path | None, after: int, **flags: Any) -> None:
     """Print the events as JSON lines: all that is hashed, and the hash."""
     import json
 
-    from folkmoot.server import event_chain
+    from folkmoot.server.audit import chain
 
     with _reading(gather(file, flags)) as connection:
-        for row in event_chain.chained(connection, after=after):
-            click.echo(json.dumps(event_chain.record(row, row.position) | {"hash": row.hash.hex()}))
+        for row in chain.chained(connection, after=after):
+            click.echo(json.dumps(chain.record(row, row.position) | {"hash": row.hash.hex()}))
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from folkmoot.server.config import Config
-from folkmoot.server.quotas import GIB, Quota
+from folkmoot.server.payloads.quotas import GIB, Quota
 from folkmoot.server.store.engine import Store
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import admin_service_pb2, errors_pb2
 from folkmoot.v1.link_pb2 import Availability, PolicySummary
 
 if TYPE_CHECKING:
-    from folkmoot.server.ledgers import Ledgers
+    from folkmoot.server.collaborations.ledgers import Ledgers
     from folkmoot.server.wakers import Waker
 
 Clock = Callable[[], datetime]

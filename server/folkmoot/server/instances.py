@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from folkmoot.server.relays import Relays
+from folkmoot.server.nodes.relays import Relays
 from folkmoot.server.store import instance_rows, placement
 from folkmoot.server.store.instance_rows import Neighbourhood
 from folkmoot.server.store.touched import Touched
 from folkmoot.trust.encoding import uuid7
 
 if TYPE_CHECKING:
-    from folkmoot.server.dispatch import Dispatch
+    from folkmoot.server.nodes.dispatch import Dispatch
 
 SILENT_LOOKS = 10
 """After how many looks without a beat an instance is taken for dead."""

@@ -47,7 +47,7 @@ async def test_who_approved_a_run_is_shown_and_proven(hub: Hub, alpha: Command):
 async def test_approval_that_the_server_made_up_is_not_shown(
     hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("folkmoot.server.commits._check_approvals", lambda *_: None)
+    monkeypatch.setattr("folkmoot.server.tasks.commits._check_approvals", lambda *_: None)
     async with StubNode(hub.server, hub.lung, "Beta") as beta:
         task = await hub.client("Alpha").tasks.create(
             image=IMAGE, function="average", organizations=["Beta"], labels=["p"]

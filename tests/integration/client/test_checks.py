@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from folkmoot.client import FolkmootError, Forecast, Subtasks
-from folkmoot.server import checks
+from folkmoot.server.nodes import checks
 from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1 import link_pb2
 from folkmoot.v1.task_pb2 import Resources, Waiting, WaitReason

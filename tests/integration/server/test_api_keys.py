@@ -259,7 +259,7 @@ async def test_when_a_key_was_last_used_is_noted_to_the_minute(tmp_path):
 
 
 async def test_a_user_has_so_many_keys_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("folkmoot.server.api_keys.MOST_PER_USER", 2)
+    monkeypatch.setattr("folkmoot.server.people.api_keys.MOST_PER_USER", 2)
     async with server(tmp_path) as s:
         root = await s.root()
         for name in ("one", "two"):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.server import logs
-from folkmoot.server.bucket_store import BucketStore
-from folkmoot.server.parts import HASH_BYTES
-from folkmoot.server.payloads import open_store
+from folkmoot.server.observation import logs
+from folkmoot.server.payloads.bucket import BucketStore
+from folkmoot.server.payloads.parts import HASH_BYTES
+from folkmoot.server.payloads.stores import open_store
 from folkmoot.server.rpc import payload_service
 from folkmoot.transport import timeouts
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES

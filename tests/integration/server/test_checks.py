@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.server import checks
+from folkmoot.server.nodes import checks
 from folkmoot.trust import TaskNotProven, sign_check, verify_check, verify_task
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import link_pb2 as link

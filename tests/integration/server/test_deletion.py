@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from folkmoot.server.retention import forget_aged
+from folkmoot.server.payloads.retention import forget_aged
+from folkmoot.server.payloads.uploads import forget_abandoned
 from folkmoot.server.store.task_tables import payloads as payload_table
-from folkmoot.server.uploads import forget_abandoned
 from folkmoot.transport import RemoteError
 from folkmoot.transport.limits import PART_BYTES
 from folkmoot.v1 import link_pb2 as link
@@ -284,7 +284,7 @@ async def _events(hub: Hub, intent: str) -> list[Any]:
 async def test_retention_goes_through_more_than_one_page_and_ties(
     keeping: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from folkmoot.server import retention
+    from folkmoot.server.payloads import retention
 
     hub = keeping
     monkeypatch.setattr(retention, "AT_ONCE", 2)

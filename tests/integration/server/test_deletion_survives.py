@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.server import deletion
-from folkmoot.server.deletion import REMOVED_WITHIN, Removals
 from folkmoot.server.rpc import task_service
+from folkmoot.server.tasks import deletion
+from folkmoot.server.tasks.deletion import REMOVED_WITHIN, Removals
 from tests.integration.harness import Metadata, reason, refused
 from tests.integration.server.conftest import Hub
 from tests.integration.server.test_deletion import delete, ended, files, manager, tidy  # noqa: F401 - a fixture

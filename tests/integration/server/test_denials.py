@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from folkmoot.server import denials
+from folkmoot.server.audit import denials
 from folkmoot.v1 import admin_service_pb2 as admin
 from tests.integration.harness import Server, User, bearer, reason, refused, server
 

@@ -6,7 +6,7 @@ import grpc.aio
 import pytest
 
 from folkmoot.server.context import Caller
-from folkmoot.server.link import LinkSession
+from folkmoot.server.nodes.link import LinkSession
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.trust import NodeNotApproved, SigningKey
 from folkmoot.v1 import key_service_pb2 as keys

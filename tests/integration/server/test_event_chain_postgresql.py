@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, insert
 
-from folkmoot.server import audit, context, event_chain
+from folkmoot.server import context
+from folkmoot.server.audit import chain, trail
 from folkmoot.server.context import Caller, Rule
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
@@ -55,8 +56,8 @@ async def instances(url: str) -> AsyncIterator[list[Any]]:
         await store.close()
 
 
-async def verified(core: Any) -> event_chain.Verdict:
-    return await core.store.read(event_chain.verify)
+async def verified(core: Any) -> chain.Verdict:
+    return await core.store.read(chain.verify)
 
 
 async def test_event_that_is_committed_late_comes_behind_what_was_read_before(instances, url):
@@ -66,12 +67,12 @@ async def test_event_that_is_committed_late_comes_behind_what_was_read_before(in
         late.execute(insert(events).values(event("late")))  # takes the lower sequence
         early.execute(insert(events).values(event("early")))
         early.commit()
-        await event_chain.advance(core)
+        await chain.advance(core)
         context.authenticated(OPERATOR)
-        watching: Any = audit.stream(core, LocalWaker(), audit.Wanted(), after=0)
+        watching: Any = trail.stream(core, LocalWaker(), trail.Wanted(), after=0)
         first = await anext(watching)
         late.commit()
-        await event_chain.advance(instances[1])
+        await chain.advance(instances[1])
     second = await anext(watching)
     await watching.aclose()
     engine.dispose()
@@ -88,8 +89,8 @@ async def test_instances_that_chain_at_once_while_others_write_make_one_chain(in
 
     writing = asyncio.gather(*(write(core, f"{index}") for index, core in enumerate((*instances, *instances))))
     while not writing.done():
-        await asyncio.gather(*(event_chain.advance(core) for core in instances))
+        await asyncio.gather(*(chain.advance(core) for core in instances))
     await writing
-    await event_chain.advance(instances[0])
+    await chain.advance(instances[0])
     found = await verified(instances[1])
     assert (found.head.position, found.unchained, found.problem) == (240, 0, "")

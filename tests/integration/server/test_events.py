@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from folkmoot.server import audit
+from folkmoot.server.audit import trail
 from folkmoot.trust import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 from tests.builders import organization, world
@@ -127,8 +127,8 @@ async def test_stream_ends_when_the_server_stops(tmp_path):
 
 @pytest.mark.both_databases
 async def test_more_events_than_a_stream_reads_at_once_come_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "STREAMED_AT_ONCE", 3)
-    monkeypatch.setattr(audit, "LOOKED_AT_ONCE", 7)
+    monkeypatch.setattr(trail, "STREAMED_AT_ONCE", 3)
+    monkeypatch.setattr(trail, "LOOKED_AT_ONCE", 7)
     async with server(tmp_path) as s:
         root = await s.root()
         for name in ("Alpha", "Beta", "Gamma", "Delta", "Epsilon"):

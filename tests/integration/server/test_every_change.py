@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.server import access, denials
+from folkmoot.server import access
+from folkmoot.server.audit import denials
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import PASSWORD
 from tests.integration.server.changes import CHANGES, MARK, Changes, request_id

@@ -6,7 +6,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from folkmoot.server.app import SERVICES
-from folkmoot.server.health import PAYLOAD_SERVICE
+from folkmoot.server.observation.health import PAYLOAD_SERVICE
 from tests.integration.harness import Server, server
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

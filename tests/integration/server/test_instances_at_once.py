@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
-from folkmoot.server import uploads
+from folkmoot.server.payloads import uploads
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.trust import make_authentication, timestamp
 from folkmoot.v1 import admin_service_pb2 as admin

@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from folkmoot.server import context
-from folkmoot.server.guesses import FAILURES_BEFORE_LOCK_OUT, FAILURES_FROM_ANYWHERE
+from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT, FAILURES_FROM_ANYWHERE
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import PASSWORD, ROOT, Clock, bearer, reason, refused, server

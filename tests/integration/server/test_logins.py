@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from folkmoot.server import guesses
+from folkmoot.server.people import guesses
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import task_service_pb2 as pb

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from folkmoot.server import metrics
-from folkmoot.server.observing import Ended
+from folkmoot.server.observation import metrics
+from folkmoot.server.observation.observing import Ended
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import admin_service_pb2 as admin
 from tests.integration.harness import refused, server

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from folkmoot.server import attempts, peers
+from folkmoot.server import peers
+from folkmoot.server.nodes import attempts
 from folkmoot.trust import SigningKey, node_approve_entry
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1.signed_pb2 import Signed

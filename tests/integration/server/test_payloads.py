@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from folkmoot.server.deletion import Removals
-from folkmoot.server.folder_store import FolderStore
+from folkmoot.server.payloads.folder import FolderStore
+from folkmoot.server.payloads.uploads import forget_abandoned
 from folkmoot.server.store import payload_rows, removal_rows
 from folkmoot.server.store.task_tables import payloads as payload_table
-from folkmoot.server.uploads import forget_abandoned
+from folkmoot.server.tasks.deletion import Removals
 from folkmoot.transport import RemoteError
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload

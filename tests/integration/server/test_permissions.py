@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from folkmoot.server import access
 from folkmoot.server.context import Rule
-from folkmoot.server.roles import MEANINGFUL, ROLES
+from folkmoot.server.people.roles import MEANINGFUL, ROLES
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import options_pb2 as options
 from tests.integration import harness

@@ -8,10 +8,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from folkmoot.server import oidc
-from folkmoot.server.accounts import mail_address
 from folkmoot.server.app import utc_now
 from folkmoot.server.config import Config
+from folkmoot.server.people import oidc
+from folkmoot.server.people.accounts import mail_address
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth

@@ -2,8 +2,8 @@
 
 import pytest
 
-from folkmoot.server.attempts import MOST_FROM_ONE_PLACE
-from folkmoot.server.guesses import FAILURES_BEFORE_LOCK_OUT
+from folkmoot.server.nodes.attempts import MOST_FROM_ONE_PLACE
+from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT
 from folkmoot.v1 import auth_service_pb2 as auth
 from tests.integration.harness import PASSWORD, bearer, reason, refused, server
 from tests.integration.server.factors import login

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from folkmoot.server import mail, passwords
-from folkmoot.server.attempts import MOST_FROM_ONE_PLACE
-from folkmoot.server.resets import MOST_PER_USER, Resets
+from folkmoot.server.nodes.attempts import MOST_FROM_ONE_PLACE
+from folkmoot.server.people import mail, passwords
+from folkmoot.server.people.resets import MOST_PER_USER, Resets
 from folkmoot.server.store import tables
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth

@@ -5,9 +5,9 @@ import base64
 
 import pytest
 
-from folkmoot.server import passwords, totp
 from folkmoot.server.config import Config
-from folkmoot.server.guesses import FAILURES_BEFORE_LOCK_OUT
+from folkmoot.server.people import passwords, totp
+from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options

@@ -6,11 +6,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from folkmoot.server import dispatch, link
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
-from folkmoot.server.dispatch import Dispatch
-from folkmoot.server.link import LinkSession
+from folkmoot.server.nodes import dispatch, link
+from folkmoot.server.nodes.dispatch import Dispatch
+from folkmoot.server.nodes.link import LinkSession
 from folkmoot.server.rpc import task_service
 from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.trust.errors import FolkmootError

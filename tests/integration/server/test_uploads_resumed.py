@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.server.payloads import Check
+from folkmoot.server.payloads.stores import Check
 from folkmoot.transport.channel import ServerAddress, open_channel
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from folkmoot.server.collaborations.vault import MOST_KEYS
 from folkmoot.server.store import tables
-from folkmoot.server.vault import MOST_KEYS
 from folkmoot.trust import (
     OrganizationKey,
     SigningKey,

@@ -5,7 +5,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 
 from folkmoot.server import access
 from folkmoot.server.context import Caller, Rule
-from folkmoot.server.roles import ROLES
+from folkmoot.server.people.roles import ROLES
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import options_pb2 as options
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.server import access
-from folkmoot.server.api_keys import restricted
 from folkmoot.server.context import Caller, Rule
-from folkmoot.server.roles import ROLES, RULES
+from folkmoot.server.people.api_keys import restricted
+from folkmoot.server.people.roles import ROLES, RULES
 from folkmoot.v1 import options_pb2 as options
 
 RIGHTS = {(rule.resource, rule.operation) for rule in RULES}

@@ -8,7 +8,8 @@ MAKE = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from folkmoot.server import certificates, data_folder, tokens
+from folkmoot.server import certificates, tokens
+from folkmoot.server.operation import data_folder
 data = Path(sys.argv[1])
 sys.stdin.readline()
 with data_folder.making(data):

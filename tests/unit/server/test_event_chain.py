@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import delete, insert, update
 
-from folkmoot.server import cli, event_chain
-from folkmoot.server.event_chain import BEGINNING, Head
+from folkmoot.server import cli
+from folkmoot.server.audit import chain
+from folkmoot.server.audit.chain import BEGINNING, Head
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
 from folkmoot.server.store.tables import events
@@ -53,20 +54,20 @@ async def tamper(core: Any, statement: Any) -> None:
     await core.store.write(lambda connection: connection.execute(statement))
 
 
-async def verdict(core: Any, *expected: Head) -> event_chain.Verdict:
-    return await core.store.read(lambda connection: event_chain.verify(connection, expected))
+async def verdict(core: Any, *expected: Head) -> chain.Verdict:
+    return await core.store.read(lambda connection: chain.verify(connection, expected))
 
 
 async def test_true_chain_holds_and_goes_on(core):
-    assert await verdict(core) == event_chain.Verdict(BEGINNING, 0)
+    assert await verdict(core) == chain.Verdict(BEGINNING, 0)
     await record(core, *map(row, range(1, 4)))
     assert (await verdict(core)).unchained == 3
-    assert await event_chain.advance(core)
+    assert await chain.advance(core)
     first = await verdict(core)
     assert (first.head.position, first.unchained, first.problem) == (3, 0, "")
     await record(core, *map(row, range(4, 1300)))
-    await event_chain.advance(core)
-    assert not await event_chain.advance(core)
+    await chain.advance(core)
+    assert not await chain.advance(core)
     second = await verdict(core, first.head)
     assert (second.head.position, second.problem) == (1299, "")
 
@@ -74,8 +75,8 @@ async def test_true_chain_holds_and_goes_on(core):
 async def test_hash_is_what_the_documentation_says(core):
     """Written from the text alone, by the standard library."""
     await record(core, row(1), row(2, data='{"name":"Zoë"}'))
-    await event_chain.advance(core)
-    rows = await core.store.read(lambda connection: list(event_chain.chained(connection)))
+    await chain.advance(core)
+    rows = await core.store.read(lambda connection: list(chain.chained(connection)))
     before = bytes(32)
     for number, each in enumerate(rows, start=1):
         genesis = (each.genesis or b"").hex()
@@ -94,7 +95,7 @@ async def test_hash_is_what_the_documentation_says(core):
 @pytest.mark.parametrize("column", [c for c in events.c.keys() if c not in ("sequence", "position", "hash")])  # noqa: SIM118
 async def test_altered_event_is_named(core, column):
     await record(core, *map(row, range(1, 8)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     other = {"created_at": NOW, "data_version": 2, "genesis": bytes(31)}.get(column, "something else")
     await tamper(core, update(events).where(events.c.position == 5).values({column: other}))
     found = await verdict(core)
@@ -104,14 +105,14 @@ async def test_altered_event_is_named(core, column):
 
 async def test_removed_event_is_named(core):
     await record(core, *map(row, range(1, 8)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     await tamper(core, delete(events).where(events.c.position == 5))
     assert (await verdict(core)).problem == "Event 5 was removed"
 
 
 async def test_inserted_event_is_named(core):
     await record(core, *map(row, range(1, 8)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     for position in (7, 6, 5):
         await tamper(core, update(events).where(events.c.position == position).values(position=position + 1))
     await tamper(core, insert(events).values(row(99, position=5, hash=bytes(32))))
@@ -122,14 +123,14 @@ async def test_inserted_event_is_named(core):
 async def test_event_that_was_inserted_before_the_first_one_is_found(core, position):
     """Lists would show it, and the chain begins behind it."""
     await record(core, *map(row, range(1, 4)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     await tamper(core, insert(events).values(row(99, position=position, hash=bytes(32))))
     assert (await verdict(core)).problem == "An event was inserted before the first one"
 
 
 async def test_events_that_were_exchanged_are_named(core):
     await record(core, *map(row, range(1, 8)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     for old, new in ((3, 100), (4, 3), (100, 4)):
         await tamper(core, update(events).where(events.c.position == old).values(position=new))
     assert (await verdict(core)).problem.startswith("Event 3 was altered")
@@ -137,7 +138,7 @@ async def test_events_that_were_exchanged_are_named(core):
 
 async def test_end_that_was_cut_off_is_found_by_a_head_that_was_written_down(core):
     await record(core, *map(row, range(1, 8)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     kept = (await verdict(core)).head
     await tamper(core, delete(events).where(events.c.position > 4))
     assert (await verdict(core)).problem == ""
@@ -146,18 +147,18 @@ async def test_end_that_was_cut_off_is_found_by_a_head_that_was_written_down(cor
 
 async def test_chain_that_was_made_anew_is_found_by_a_head_that_was_written_down(core):
     await record(core, *map(row, range(1, 8)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     kept = (await verdict(core)).head
     await tamper(core, update(events).values(position=None, hash=None))
     await tamper(core, update(events).where(events.c.sequence == 2).values(created_by="somebody else"))
-    await event_chain.advance(core)
+    await chain.advance(core)
     assert (await verdict(core)).problem == ""
     assert (await verdict(core, kept)).problem.startswith("Event 7, or one before it, is another one")
 
 
 async def test_two_chainers_at_once_make_one_chain(core):
     await record(core, *map(row, range(1, 2000)))
-    await asyncio.gather(*(event_chain.advance(core) for _ in range(4)))
+    await asyncio.gather(*(chain.advance(core) for _ in range(4)))
     found = await verdict(core)
     assert (found.head.position, found.problem, found.unchained) == (1999, "", 0)
 
@@ -165,10 +166,10 @@ async def test_two_chainers_at_once_make_one_chain(core):
 async def test_event_that_is_seen_late_is_chained_behind_what_was_seen_before(core):
     """As on PostgreSQL, where a transaction that began to write earlier may end later."""
     await record(core, row(1, sequence=1), row(3, sequence=3))
-    await event_chain.advance(core)
+    await chain.advance(core)
     await record(core, row(2, sequence=2))
-    await event_chain.advance(core)
-    rows = await core.store.read(lambda connection: list(event_chain.chained(connection)))
+    await chain.advance(core)
+    rows = await core.store.read(lambda connection: list(chain.chained(connection)))
     assert [(each.position, each.sequence) for each in rows] == [(1, 1), (2, 3), (3, 2)]
     assert (await verdict(core)).problem == ""
 
@@ -176,7 +177,7 @@ async def test_event_that_is_seen_late_is_chained_behind_what_was_seen_before(co
 async def test_command_verifies_and_exports(core, tmp_path):
     run = CliRunner().invoke
     await record(core, *map(row, range(1, 4)))
-    await event_chain.advance(core)
+    await chain.advance(core)
     await record(core, row(4))
     folder = ["--data", str(tmp_path)]
     good = await asyncio.to_thread(run, cli.server, ["events", "verify", *folder])

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from folkmoot.server.guesses import FAILURES_BEFORE_LOCK_OUT, LONGEST_LOCK_OUT, lock_out_end
+from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT, LONGEST_LOCK_OUT, lock_out_end
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

@@ -4,7 +4,8 @@ import contextvars
 import io
 import json
 
-from folkmoot.server import context, logs
+from folkmoot.server import context
+from folkmoot.server.observation import logs
 
 
 def test_line_is_json_with_the_request_id():

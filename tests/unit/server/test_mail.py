@@ -7,7 +7,7 @@ import aiosmtplib
 import pytest
 
 from folkmoot.server.config import Config
-from folkmoot.server.mail import Letter, composed, failure_of, mail_server
+from folkmoot.server.people.mail import Letter, composed, failure_of, mail_server
 from folkmoot.trust import FolkmootError
 
 SENDER = "Folkmoot <folkmoot@hub.example>"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from folkmoot.server.passwords import IN_FLIGHT, MOST_WAITING, Cost, Passwords, check_strength
+from folkmoot.server.people.passwords import IN_FLIGHT, MOST_WAITING, Cost, Passwords, check_strength
 from folkmoot.trust import FolkmootError
 
 CHEAP = Cost(memory_kib=64, passes=1)
@@ -30,7 +30,7 @@ async def test_same_password_has_another_hash_each_time(passwords):
 async def test_nobodys_password_costs_as_much_as_anybodys(passwords, monkeypatch):
     checked = []
     original = passwords._nobodys
-    monkeypatch.setattr("folkmoot.server.passwords._verify", lambda _password, hashed: checked.append(hashed))
+    monkeypatch.setattr("folkmoot.server.people.passwords._verify", lambda _password, hashed: checked.append(hashed))
     await passwords.matches("whatever it is", None)
     assert checked == [original]
     assert original.split("$")[1:4] == (await Passwords(os.urandom, CHEAP).make("x")).split("$")[1:4]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.server.folder_store import UNFINISHED_SECONDS, FolderStore
-from folkmoot.server.parts import PayloadDamaged
-from folkmoot.server.payloads import PayloadStore
+from folkmoot.server.payloads.folder import UNFINISHED_SECONDS, FolderStore
+from folkmoot.server.payloads.parts import PayloadDamaged
+from folkmoot.server.payloads.stores import PayloadStore
 from folkmoot.transport.limits import PART_BYTES
 
 DIGEST = bytes(range(32))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from folkmoot.server.provider_logins import is_redirect_allowed
+from folkmoot.server.people.provider_logins import is_redirect_allowed
 
 NAMED = "https://portal.example/callback, https://other.example/"
 

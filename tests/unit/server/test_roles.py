@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from folkmoot.server import access
 from folkmoot.server.context import Rule
-from folkmoot.server.roles import BY_ACCOUNT, MEANINGFUL, ROLES, RULES, check_meaningful, lacking
+from folkmoot.server.people.roles import BY_ACCOUNT, MEANINGFUL, ROLES, RULES, check_meaningful, lacking
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import options_pb2 as options
 from folkmoot.v1 import session_service_pb2

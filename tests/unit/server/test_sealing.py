@@ -5,7 +5,7 @@ import os
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from folkmoot.server.sealing import Sealer
+from folkmoot.server.people.sealing import Sealer
 
 SEALER = Sealer(bytes(32), os.urandom)
 SECRET = b"what an authenticator app shares"

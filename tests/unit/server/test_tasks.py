@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.server import tasks
-from folkmoot.server.tasks import Cancel, Commit, Run, Station, Verdict
+from folkmoot.server.tasks import states
+from folkmoot.server.tasks.states import Cancel, Commit, Run, Station, Verdict
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.task_pb2 import RunState, TaskState, Waiting, WaitReason
@@ -17,7 +17,7 @@ from folkmoot.v1.task_pb2 import RunState, TaskState, Waiting, WaitReason
 NODE, OTHER_NODE = 1, 2
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 ALL_STATES = [RunState.ValueType(value) for value in RunState.values() if value]
-FRESH = Run(run_id="run", task_id="task", state=tasks.PENDING, link_id=NODE)
+FRESH = Run(run_id="run", task_id="task", state=states.PENDING, link_id=NODE)
 
 
 def held(state: RunState.ValueType = RunState.RUN_STATE_RUNNING, **changes) -> Run:
@@ -31,7 +31,7 @@ attempts = st.integers(1, 2)
 events = st.one_of(
     st.tuples(st.just("acknowledge"), nodes),
     st.tuples(st.just("report"), nodes, attempts, st.sampled_from(ALL_STATES)),
-    st.tuples(st.just("commit"), nodes, attempts, st.sampled_from(sorted(tasks.NODE_OUTCOMES)), st.binary(max_size=1)),
+    st.tuples(st.just("commit"), nodes, attempts, st.sampled_from(sorted(states.NODE_OUTCOMES)), st.binary(max_size=1)),
     st.tuples(st.just("cancel")),
     st.tuples(st.just("expire")),
 )
@@ -41,25 +41,25 @@ def step(run: Run, event: tuple) -> Run:
     """Carry out what the decisions allow, as the store does."""
     match event:
         case ("acknowledge", node):
-            return replace(run, state=tasks.ASSIGNED) if tasks.accepts(run, node, run.attempt) else run
+            return replace(run, state=states.ASSIGNED) if states.accepts(run, node, run.attempt) else run
         case ("report", node, attempt, state):
-            return replace(run, state=state) if tasks.reports(run, link_id=node, attempt=attempt, state=state) else run
+            return replace(run, state=state) if states.reports(run, link_id=node, attempt=attempt, state=state) else run
         case ("commit", node, attempt, outcome, receipt):
             try:
-                decided = tasks.commit(run, link_id=node, attempt=attempt, receipt=receipt)
+                decided = states.commit(run, link_id=node, attempt=attempt, receipt=receipt)
             except FolkmootError:
                 return run
             return replace(run, state=outcome, receipt=receipt) if decided is Commit.ENDS else run
         case ("cancel",):
-            match tasks.cancel(run):
+            match states.cancel(run):
                 case Cancel.ENDS:
-                    return replace(run, state=tasks.CANCELLED)
+                    return replace(run, state=states.CANCELLED)
                 case Cancel.ASKS_NODE:
                     return replace(run, cancelling=True)
                 case _:
                     return run
         case ("expire",):
-            return replace(run, state=tasks.EXPIRED) if run.state == tasks.PENDING else run
+            return replace(run, state=states.EXPIRED) if run.state == states.PENDING else run
     raise AssertionError(event)
 
 
@@ -78,10 +78,10 @@ def test_an_accepted_run_ends_only_by_a_receipt_of_its_node(history: list[tuple]
     run = FRESH
     for event in history:
         after = step(run, event)
-        if run.state in tasks.OF_A_NODE and after.ended:
+        if run.state in states.OF_A_NODE and after.ended:
             assert event[:3] == ("commit", NODE, 1)
-        if run.state in tasks.OF_A_NODE:
-            assert after.state != tasks.PENDING
+        if run.state in states.OF_A_NODE:
+            assert after.state != states.PENDING
         run = after
 
 
@@ -99,16 +99,16 @@ def test_another_node_changes_nothing(history: list[tuple]) -> None:
 
 
 def test_the_same_receipt_again_is_a_repetition() -> None:
-    done = held(tasks.COMPLETED, receipt=b"receipt")
-    assert tasks.commit(done, link_id=NODE, attempt=1, receipt=b"receipt") is Commit.REPEATED
+    done = held(states.COMPLETED, receipt=b"receipt")
+    assert states.commit(done, link_id=NODE, attempt=1, receipt=b"receipt") is Commit.REPEATED
 
 
 @pytest.mark.parametrize(
     ("run", "link_id", "attempt"),
     [
-        (held(tasks.COMPLETED, receipt=b"first"), NODE, 1),
-        (held(tasks.CANCELLED), NODE, 1),
-        (held(tasks.EXPIRED), NODE, 1),
+        (held(states.COMPLETED, receipt=b"first"), NODE, 1),
+        (held(states.CANCELLED), NODE, 1),
+        (held(states.EXPIRED), NODE, 1),
         (held(), OTHER_NODE, 1),
         (held(), NODE, 2),
         (replace(FRESH, link_id=None), NODE, 1),
@@ -117,36 +117,36 @@ def test_the_same_receipt_again_is_a_repetition() -> None:
 )
 def test_a_receipt_that_is_too_late_or_foreign_is_a_conflict(run: Run, link_id: int, attempt: int) -> None:
     with pytest.raises(FolkmootError) as refused:
-        tasks.commit(run, link_id=link_id, attempt=attempt, receipt=b"second")
+        states.commit(run, link_id=link_id, attempt=attempt, receipt=b"second")
     assert refused.value.reason == ErrorReason.ERROR_REASON_RUN_CONFLICT
 
 
 def test_a_commit_may_overtake_the_acknowledgement() -> None:
-    assert tasks.commit(FRESH, link_id=NODE, attempt=1, receipt=b"receipt") is Commit.ENDS
+    assert states.commit(FRESH, link_id=NODE, attempt=1, receipt=b"receipt") is Commit.ENDS
 
 
 # ---- cancelling ----------------------------------------------------------------------------------------------------
 
 
 def test_cancelling_ends_at_once_what_no_node_has() -> None:
-    assert tasks.cancel(FRESH) is Cancel.ENDS
+    assert states.cancel(FRESH) is Cancel.ENDS
 
 
-@pytest.mark.parametrize("state", sorted(tasks.OF_A_NODE))
+@pytest.mark.parametrize("state", sorted(states.OF_A_NODE))
 def test_cancelling_asks_the_node_for_what_it_holds(state: RunState.ValueType) -> None:
-    assert tasks.cancel(held(state)) is Cancel.ASKS_NODE
-    assert tasks.cancel(held(state, cancelling=True)) is Cancel.NOTHING
+    assert states.cancel(held(state)) is Cancel.ASKS_NODE
+    assert states.cancel(held(state, cancelling=True)) is Cancel.NOTHING
 
 
 def test_a_result_may_win_over_a_cancellation() -> None:
-    assert tasks.commit(held(cancelling=True), link_id=NODE, attempt=1, receipt=b"receipt") is Commit.ENDS
+    assert states.commit(held(cancelling=True), link_id=NODE, attempt=1, receipt=b"receipt") is Commit.ENDS
 
 
 # ---- derived states ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("states", "expected"),
+    ("of_runs", "expected"),
     [
         (["PENDING", "PENDING"], "PENDING"),
         (["PENDING", "ASSIGNED"], "RUNNING"),
@@ -158,13 +158,13 @@ def test_a_result_may_win_over_a_cancellation() -> None:
         (["COMPLETED", "CANCELLED", "CRASHED"], "CANCELLED"),
     ],
 )
-def test_a_tasks_state_follows_from_its_runs(states: list[str], expected: str) -> None:
-    given_states = [RunState.Value(f"RUN_STATE_{state}") for state in states]
-    assert tasks.task_state(given_states) == TaskState.Value(f"TASK_STATE_{expected}")
+def test_a_tasks_state_follows_from_its_runs(of_runs: list[str], expected: str) -> None:
+    given_states = [RunState.Value(f"RUN_STATE_{state}") for state in of_runs]
+    assert states.task_state(given_states) == TaskState.Value(f"TASK_STATE_{expected}")
 
 
 @pytest.mark.parametrize(
-    ("states", "expected"),
+    ("of_runs", "expected"),
     [
         ([], Verdict.START),
         (["COMPLETED", "COMPLETED"], Verdict.START),
@@ -173,8 +173,8 @@ def test_a_tasks_state_follows_from_its_runs(states: list[str], expected: str) -
         (["COMPLETED", "EXPIRED"], Verdict.FAIL),
     ],
 )
-def test_what_dependencies_mean(states: list[str], expected: Verdict) -> None:
-    assert tasks.verdict(RunState.Value(f"RUN_STATE_{state}") for state in states) is expected
+def test_what_dependencies_mean(of_runs: list[str], expected: Verdict) -> None:
+    assert states.verdict(RunState.Value(f"RUN_STATE_{state}") for state in of_runs) is expected
 
 
 # ---- why ---------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ SLOT = Waiting(reason=WaitReason.WAIT_REASON_SLOT)
     ],
 )
 def test_waiting_says_for_what_and_since_when(state, blocked, station, reason, since) -> None:
-    told = tasks.waiting(
+    told = states.waiting(
         RunState.Value(f"RUN_STATE_{state}"), blocked=blocked, created_at=NOW, station=station, reported=SLOT
     )
     assert told is not None
@@ -206,18 +206,18 @@ def test_waiting_says_for_what_and_since_when(state, blocked, station, reason, s
 
 def test_what_the_node_says_it_waits_for_is_passed_on() -> None:
     arguments: dict[str, Any] = {"blocked": False, "created_at": NOW, "reported": SLOT}
-    assert tasks.waiting(RunState.RUN_STATE_PREPARING, station=HERE, **arguments) == SLOT
-    assert tasks.waiting(RunState.RUN_STATE_COMPLETED, station=AWAY, **arguments) is None
+    assert states.waiting(RunState.RUN_STATE_PREPARING, station=HERE, **arguments) == SLOT
+    assert states.waiting(RunState.RUN_STATE_COMPLETED, station=AWAY, **arguments) is None
 
 
 @given(state=st.sampled_from(sorted(RunState.values())), attempt=st.integers(1, 4), allowed=st.integers(1, 4))
 def test_another_attempt_is_begun_only_of_open_runs_and_as_often_as_is_signed(
     state: int, attempt: int, allowed: int
 ) -> None:
-    run = tasks.Run("run", "task", RunState.ValueType(state), attempt, 1, attempts_allowed=allowed)
+    run = states.Run("run", "task", RunState.ValueType(state), attempt, 1, attempts_allowed=allowed)
     for only_unstarted in (False, True):
-        if tasks.may_be_tried_again(run, only_unstarted=only_unstarted):
+        if states.may_be_tried_again(run, only_unstarted=only_unstarted):
             assert attempt < allowed
             assert not run.ended
             assert not (only_unstarted and state >= RunState.RUN_STATE_RUNNING)
-        assert not tasks.may_be_tried_again(replace(run, cancelling=True), only_unstarted=only_unstarted)
+        assert not states.may_be_tried_again(replace(run, cancelling=True), only_unstarted=only_unstarted)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.server import totp
+from folkmoot.server.people import totp
 
 RFC_SECRET = b"12345678901234567890"
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -4,12 +4,13 @@ from typing import Any
 
 import grpc.aio
 
-from folkmoot.server import masks, organizations, users
-from folkmoot.server.accounts import Organization, User
+from folkmoot.server import masks
 from folkmoot.server.core import Core
-from folkmoot.server.organizations import Organizations
+from folkmoot.server.people import organizations, users
+from folkmoot.server.people.accounts import Organization, User
+from folkmoot.server.people.organizations import Organizations
+from folkmoot.server.people.users import Seen, Users
 from folkmoot.server.rpc import rule_messages
-from folkmoot.server.users import Seen, Users
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 

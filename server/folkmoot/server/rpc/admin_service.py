@@ -7,20 +7,20 @@ from typing import Any
 import grpc.aio
 from sqlalchemy import Row
 
-from folkmoot.server import lists
-from folkmoot.server.attempts import NodeAttempts
+from folkmoot.server.collaborations import lists
+from folkmoot.server.collaborations.joining import Joining
+from folkmoot.server.collaborations.studies import Studies
 from folkmoot.server.config import Config
 from folkmoot.server.core import Connections, ConnectionState, Core, NodeKey
-from folkmoot.server.custom_roles import Roles
-from folkmoot.server.joining import Joining
-from folkmoot.server.organizations import Organizations
+from folkmoot.server.nodes.attempts import NodeAttempts
+from folkmoot.server.people.custom_roles import Roles
+from folkmoot.server.people.organizations import Organizations
+from folkmoot.server.people.users import Users
 from folkmoot.server.rpc.account_methods import AccountMethods
 from folkmoot.server.rpc.audit_methods import AuditMethods
 from folkmoot.server.rpc.payload_service import LARGEST_BYTES
 from folkmoot.server.rpc.role_methods import RoleMethods
 from folkmoot.server.rpc.study_methods import StudyMethods
-from folkmoot.server.studies import Studies
-from folkmoot.server.users import Users
 from folkmoot.server.wakers import Waker
 from folkmoot.trust import State
 from folkmoot.trust.encoding import timestamp

@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from folkmoot.server import audit, usage
+from folkmoot.server.audit import trail, usage
 from folkmoot.server.core import Core
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.wakers import Waker
@@ -25,7 +25,7 @@ class AuditMethods:
     _waker: Waker
 
     async def ListEvents(self, request: admin.ListEventsRequest, _rpc: Context) -> admin.ListEventsResponse:
-        wanted = audit.Wanted(
+        wanted = trail.Wanted(
             intent=request.intent,
             created_by=request.created_by,
             organization=request.organization,
@@ -34,20 +34,20 @@ class AuditMethods:
             created_after=_moment(request, "created_after"),
             created_before=_moment(request, "created_before"),
         )
-        rows, token = await audit.page(self._core, wanted, page_size=request.page_size, page_token=request.page_token)
+        rows, token = await trail.page(self._core, wanted, page_size=request.page_size, page_token=request.page_token)
         return admin.ListEventsResponse(events=[_event(row) for row in rows], next_page_token=token)
 
     async def WatchEvents(
         self, request: admin.WatchEventsRequest, _rpc: Context
     ) -> AsyncIterator[admin.WatchEventsResponse]:
-        wanted = audit.Wanted(
+        wanted = trail.Wanted(
             intent=request.intent,
             created_by=request.created_by,
             organization=request.organization,
             outcome=request.outcome,
             request_id=request.request_id,
         )
-        async for row in audit.stream(self._core, self._waker, wanted, after=request.after_sequence):
+        async for row in trail.stream(self._core, self._waker, wanted, after=request.after_sequence):
             yield admin.WatchEventsResponse(event=_event(row))
 
     async def GetUsage(self, request: admin.GetUsageRequest, _rpc: Context) -> admin.GetUsageResponse:

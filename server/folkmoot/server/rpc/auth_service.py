@@ -5,17 +5,18 @@ from typing import Any
 
 import grpc.aio
 
-from folkmoot.server import accounts, context, registration
-from folkmoot.server.accounts import Organization, User
-from folkmoot.server.api_keys import ApiKey
+from folkmoot.server import context
 from folkmoot.server.authentication import NodeAuthentication
 from folkmoot.server.context import Rule
 from folkmoot.server.core import Core
-from folkmoot.server.logins import Logins
 from folkmoot.server.nonces import Nonces
 from folkmoot.server.peers import place_of
-from folkmoot.server.sessions import Login, Pair
-from folkmoot.server.setup import Setup
+from folkmoot.server.people import accounts, registration
+from folkmoot.server.people.accounts import Organization, User
+from folkmoot.server.people.api_keys import ApiKey
+from folkmoot.server.people.logins import Logins
+from folkmoot.server.people.sessions import Login, Pair
+from folkmoot.server.people.setup import Setup
 from folkmoot.trust.encoding import timestamp
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1 import auth_service_pb2 as auth

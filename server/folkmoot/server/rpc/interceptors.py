@@ -19,11 +19,11 @@ import grpc
 import grpc.aio
 
 from folkmoot.server import access, context, limits
+from folkmoot.server.audit.denials import Denials
 from folkmoot.server.context import Caller
 from folkmoot.server.core import RETRY_AFTER, Core
-from folkmoot.server.denials import Denials
 from folkmoot.server.limits import Rates, Streams
-from folkmoot.server.observing import Ended, Observer
+from folkmoot.server.observation.observing import Ended, Observer
 from folkmoot.server.peers import FORWARDED_KEY, networks, origin_of
 from folkmoot.server.rpc import aging
 from folkmoot.server.rpc.aging import Life

@@ -5,10 +5,10 @@ from typing import Any
 
 import grpc.aio
 
-from folkmoot.server import heads
+from folkmoot.server.collaborations import heads
+from folkmoot.server.collaborations.vault import Vault
 from folkmoot.server.core import Core
-from folkmoot.server.possession import Binding, Possession
-from folkmoot.server.vault import Vault
+from folkmoot.server.people.possession import Binding, Possession
 from folkmoot.v1 import key_service_pb2 as keys
 from folkmoot.v1.key_service_pb2_grpc import KeyServiceServicer
 from folkmoot.v1.signed_pb2 import Signed

@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 import grpc.aio
 from sqlalchemy import Connection
 
-from folkmoot.server import context, events
+from folkmoot.server import context
+from folkmoot.server.audit import events
+from folkmoot.server.audit.usage import Fetched
 from folkmoot.server.core import Core
-from folkmoot.server.deletion import Removals
-from folkmoot.server.parts import PayloadDamaged, part_bytes, part_count
-from folkmoot.server.payloads import PayloadStore
+from folkmoot.server.payloads.parts import PayloadDamaged, part_bytes, part_count
+from folkmoot.server.payloads.stores import PayloadStore
 from folkmoot.server.store import payload_rows, removal_rows
 from folkmoot.server.store.payload_rows import Place
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.store.task_tables import payloads as payload_table
-from folkmoot.server.usage import Fetched
+from folkmoot.server.tasks.deletion import Removals
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS, IDLE_SECONDS

@@ -5,8 +5,8 @@ from typing import Any
 import grpc.aio
 
 from folkmoot.server import masks
-from folkmoot.server.custom_roles import Role, Roles
-from folkmoot.server.roles import RULES
+from folkmoot.server.people.custom_roles import Role, Roles
+from folkmoot.server.people.roles import RULES
 from folkmoot.server.rpc import rule_messages
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin

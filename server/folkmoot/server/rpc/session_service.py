@@ -7,11 +7,12 @@ from typing import Any
 import grpc.aio
 from sqlalchemy import ColumnElement
 
-from folkmoot.server import data_sessions, masks
-from folkmoot.server.data_sessions import DataSessions, Session
+from folkmoot.server import masks
 from folkmoot.server.store import session_rows
 from folkmoot.server.store.session_tables import data_sessions as table
 from folkmoot.server.store.task_tables import AnyRow
+from folkmoot.server.tasks import data_sessions
+from folkmoot.server.tasks.data_sessions import DataSessions, Session
 from folkmoot.trust import timestamp
 from folkmoot.v1 import session_service_pb2 as pb
 from folkmoot.v1.session_service_pb2_grpc import SessionServiceServicer

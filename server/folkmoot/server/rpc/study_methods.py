@@ -4,8 +4,9 @@ from typing import Any
 
 import grpc.aio
 
-from folkmoot.server import masks, studies
-from folkmoot.server.studies import Studies, Study
+from folkmoot.server import masks
+from folkmoot.server.collaborations import studies
+from folkmoot.server.collaborations.studies import Studies, Study
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 

@@ -7,12 +7,13 @@ from typing import Any
 import grpc.aio
 from sqlalchemy import Connection
 
-from folkmoot.server import checks, commits, context, creation, deletion, events, pages
+from folkmoot.server import context, pages
+from folkmoot.server.audit import events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, wait_for
-from folkmoot.server.deletion import Removals
-from folkmoot.server.dispatch import Dispatch
-from folkmoot.server.link import LinkSession, taken_together
+from folkmoot.server.nodes import checks
+from folkmoot.server.nodes.dispatch import Dispatch
+from folkmoot.server.nodes.link import LinkSession, taken_together
 from folkmoot.server.store import endings, new_tasks, searches, views
 from folkmoot.server.store.links import Link
 from folkmoot.server.store.new_tasks import Begun, Wanted
@@ -21,6 +22,8 @@ from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import commits, creation, deletion
+from folkmoot.server.tasks.deletion import Removals
 from folkmoot.server.wakers import task_topic
 from folkmoot.transport.batches import batches
 from folkmoot.transport.failpoints import failpoint

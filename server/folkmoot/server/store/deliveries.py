@@ -13,13 +13,13 @@ from enum import IntEnum
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, insert, select, update
 
-from folkmoot.server import tasks
 from folkmoot.server.store import runs
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import AnyRow, deliveries, node_links, payloads, peer_messages
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import states
 from folkmoot.v1.link_pb2 import Assign, Cancel, DropDataframes, PeerMessage, ServerFrame
 from folkmoot.v1.task_pb2 import TaskChain
 
@@ -75,7 +75,7 @@ _TAKE = Prepared(
 )
 
 
-def assign(connection: Connection, placed: Iterable[tasks.Run], touched: Touched) -> None:
+def assign(connection: Connection, placed: Iterable[states.Run], touched: Touched) -> None:
     """Tell the nodes that runs are placed at of these, and of the messages that siblings have sent to them meanwhile."""
     items = []
     for run in placed:
@@ -90,13 +90,13 @@ def assign(connection: Connection, placed: Iterable[tasks.Run], touched: Touched
     enqueue(connection, items, touched)
 
 
-def cancel(connection: Connection, cancelled: Iterable[tasks.Run], touched: Touched) -> None:
+def cancel(connection: Connection, cancelled: Iterable[states.Run], touched: Touched) -> None:
     """Tell the nodes that runs are placed at that these are not wanted any more."""
     placed = [Delivery(run.link_id, Kind.CANCEL, run.run_id) for run in cancelled if run.link_id is not None]
     enqueue(connection, placed, touched)
 
 
-def fence(connection: Connection, attempts: Iterable[tasks.Run], touched: Touched) -> None:
+def fence(connection: Connection, attempts: Iterable[states.Run], touched: Touched) -> None:
     """Tell nodes that attempts, as they were when they had them, are not theirs any more: nothing of these counts."""
     fenced = [
         Delivery(run.link_id, Kind.CANCEL, run.run_id, run.attempt) for run in attempts if run.link_id is not None
@@ -140,9 +140,9 @@ def acknowledge(connection: Connection, link_id: int, sequence: int, *, now: dat
         accepted = [
             run
             for run in runs.load(connection, assigned)
-            if tasks.accepts(run, link_id, assigned[run.run_id] or run.attempt)
+            if states.accepts(run, link_id, assigned[run.run_id] or run.attempt)
         ]
-        runs.move(connection, accepted, touched, state=tasks.ASSIGNED, assigned_at=now)
+        runs.move(connection, accepted, touched, state=states.ASSIGNED, assigned_at=now)
 
 
 _FORGET = Prepared(
@@ -233,7 +233,7 @@ def _frame(row: AnyRow) -> ServerFrame:
             envelope=row.message,
         )
         return ServerFrame(sequence=row.sequence, peer_message=message)
-    if row.state in tasks.TERMINAL:
+    if row.state in states.TERMINAL:
         return ServerFrame(sequence=row.sequence, cancel=Cancel(run_id=row.run_id))
     assigned = Assign(
         run_id=row.run_id,

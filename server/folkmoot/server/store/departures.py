@@ -14,13 +14,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, select, update
 
-from folkmoot.server import tasks
 from folkmoot.server.store import endings, links, placement, reassignment, runs, scratch, session_rows
 from folkmoot.server.store.reassignment import Moved
 from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow, deliveries, node_links
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import states
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.errors_pb2 import ErrorReason
 
@@ -43,7 +43,7 @@ class Departure:
 class Settled:
     """What has become of runs."""
 
-    ended: Sequence[tuple[tasks.Run, str]]
+    ended: Sequence[tuple[states.Run, str]]
     """With the reasons."""
     moved: Sequence[Moved]
 
@@ -90,7 +90,7 @@ def _left_behind(connection: Connection, link_ids: Collection[int]) -> list[AnyR
     placed = (
         select(*runs.DECISIVE, run_table.c.organization_id, task_table.c.job_id, task_table.c.chain)
         .join_from(run_table, task_table, task_table.c.task_id == run_table.c.task_id)
-        .where(IS_OPEN, run_table.c.link_id.in_(link_ids), run_table.c.state == tasks.PENDING)
+        .where(IS_OPEN, run_table.c.link_id.in_(link_ids), run_table.c.state == states.PENDING)
         .order_by(run_table.c.position)
     )
     return list(connection.execute(placed))
@@ -115,16 +115,16 @@ def _end_lost(
     *,
     now: datetime,
     touched: Touched,
-) -> list[tuple[tasks.Run, str]]:
+) -> list[tuple[states.Run, str]]:
     """End what can't go on without files or dataframes that are gone."""
     ended = runs.load(connection, [row.run_id for row in lost])
-    endings.end(connection, ended, tasks.EXPIRED, reason, now=now, touched=touched)
+    endings.end(connection, ended, states.EXPIRED, reason, now=now, touched=touched)
     return [(run, reason_name(reason)) for run in ended]
 
 
 def _end_of_organizations(
     connection: Connection, departure: Departure, *, now: datetime, touched: Touched
-) -> list[tuple[tasks.Run, str]]:
+) -> list[tuple[states.Run, str]]:
     """End what organizations that are gone would have to execute."""
     theirs = (
         IS_HOMELESS,
@@ -133,7 +133,7 @@ def _end_of_organizations(
     )
     ended = runs.where(connection, *theirs)
     reason = ErrorReason.ERROR_REASON_NOT_A_MEMBER
-    endings.end(connection, ended, tasks.EXPIRED, reason, now=now, touched=touched)
+    endings.end(connection, ended, states.EXPIRED, reason, now=now, touched=touched)
     return [(run, reason_name(reason)) for run in ended]
 
 
@@ -156,7 +156,7 @@ def expire(connection: Connection, *, now: datetime, touched: Touched, most: int
         connection,
         late,
         touched,
-        state=tasks.EXPIRED,
+        state=states.EXPIRED,
         reason=ErrorReason.ERROR_REASON_NODE_NOT_APPROVED,
         waiting=None,
         ended_at=now,

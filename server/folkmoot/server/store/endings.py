@@ -11,14 +11,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, select, update
 
-from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, links, runs, scratch, session_rows
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_PENDING, peer_messages, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.server.tasks import Run, State, Verdict
+from folkmoot.server.tasks import states
+from folkmoot.server.tasks.states import Run, State, Verdict
 from folkmoot.v1.errors_pb2 import ErrorReason
 
 
@@ -43,11 +43,11 @@ def settle(connection: Connection, task_ids: Iterable[str], *, now: datetime, to
     while moved:
         _forget_messages(connection, moved[0], touched)
         for dependant in _blocked_by(connection, moved.popleft()):
-            match tasks.verdict(_states_before(connection, dependant)):
+            match states.verdict(_states_before(connection, dependant)):
                 case Verdict.START:
                     _unblock(connection, dependant)
                     waiting = runs.where(connection, run_table.c.task_id == dependant)
-                    deliveries.assign(connection, [run for run in waiting if run.state == tasks.PENDING], touched)
+                    deliveries.assign(connection, [run for run in waiting if run.state == states.PENDING], touched)
                     touched.task(dependant)
                 case Verdict.FAIL:
                     _unblock(connection, dependant)
@@ -72,16 +72,16 @@ _UNREADABLE = Prepared(
     .distinct()
     .join_from(run_table, peer_messages, peer_messages.c.to_run_id == run_table.c.run_id)
     .join(_SENDER, _SENDER.c.run_id == peer_messages.c.from_run_id)
-    .where(run_table.c.task_id == bindparam("of_task"), run_table.c.state >= int(tasks.COMPLETED))
+    .where(run_table.c.task_id == bindparam("of_task"), run_table.c.state >= int(states.COMPLETED))
 )
 _FORGET_MESSAGES = Prepared(delete(peer_messages).where(peer_messages.c.to_run_id == bindparam("reader")))
 
 
 def fail(connection: Connection, task_id: str, *, now: datetime, touched: Touched) -> None:
     """Cancel the runs of a task whose dependencies can't be completed any more. No node was told of them."""
-    pending = runs.where(connection, run_table.c.task_id == task_id, run_table.c.state == tasks.PENDING)
+    pending = runs.where(connection, run_table.c.task_id == task_id, run_table.c.state == states.PENDING)
     reason = ErrorReason.ERROR_REASON_DEPENDENCY_FAILED
-    runs.move(connection, pending, touched, state=tasks.CANCELLED, reason=reason, ended_at=now)
+    runs.move(connection, pending, touched, state=states.CANCELLED, reason=reason, ended_at=now)
 
 
 def _blocked_by(connection: Connection, task_id: str) -> list[str]:
@@ -120,12 +120,12 @@ def expire(connection: Connection, *, now: datetime, touched: Touched, most: int
     """End runs that no node has accepted in time, the oldest first. What waited for files or dataframes did not find these."""
     expired = [runs.run_of(row) for row in connection.execute(_late(now).limit(most))]
     lost = [run for run in expired if scratch.out_of_reach(connection, run)]
-    end(connection, lost, tasks.EXPIRED, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
+    end(connection, lost, states.EXPIRED, ErrorReason.ERROR_REASON_SCRATCH_LOST, now=now, touched=touched)
     rest = [run for run in expired if run not in lost]
     unread = [run for run in rest if session_rows.out_of_reach(connection, run)]
-    end(connection, unread, tasks.EXPIRED, ErrorReason.ERROR_REASON_DATAFRAME_NOT_FOUND, now=now, touched=touched)
+    end(connection, unread, states.EXPIRED, ErrorReason.ERROR_REASON_DATAFRAME_NOT_FOUND, now=now, touched=touched)
     rest = [run for run in rest if run not in unread]
-    end(connection, rest, tasks.EXPIRED, ErrorReason.ERROR_REASON_TASK_EXPIRED, now=now, touched=touched)
+    end(connection, rest, states.EXPIRED, ErrorReason.ERROR_REASON_TASK_EXPIRED, now=now, touched=touched)
 
 
 def _late(now: datetime) -> Select[*tuple[Any, ...]]:
@@ -138,10 +138,10 @@ def cancel_tree(connection: Connection, task_id: str, *, now: datetime, touched:
     below = select(task_table.c.task_id).where(task_table.c.task_id == task_id).cte("below", recursive=True)
     below = below.union_all(select(task_table.c.task_id).join(below, task_table.c.parent_task_id == below.c.task_id))
     found = runs.where(connection, run_table.c.task_id.in_(select(below.c.task_id)))
-    asked = [run for run in found if tasks.cancel(run) is tasks.Cancel.ASKS_NODE]
+    asked = [run for run in found if states.cancel(run) is states.Cancel.ASKS_NODE]
     abandoned = runs.where(connection, links.abandoned(), run_table.c.run_id.in_([run.run_id for run in asked]))
     asked = [run for run in asked if run not in abandoned]
     runs.move(connection, asked, touched, cancelling=True)
     deliveries.cancel(connection, asked, touched)
-    ended = abandoned + [run for run in found if tasks.cancel(run) is tasks.Cancel.ENDS]
-    end(connection, ended, tasks.CANCELLED, ErrorReason.ERROR_REASON_CANCELLED, now=now, touched=touched)
+    ended = abandoned + [run for run in found if states.cancel(run) is states.Cancel.ENDS]
+    end(connection, ended, states.CANCELLED, ErrorReason.ERROR_REASON_CANCELLED, now=now, touched=touched)

@@ -14,7 +14,7 @@ from folkmoot.server.store import task_tables
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import nodes
 from folkmoot.server.store.task_tables import AnyRow, node_links
-from folkmoot.server.tasks import Station
+from folkmoot.server.tasks.states import Station
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Availability, Hello, Offer, PolicySummary

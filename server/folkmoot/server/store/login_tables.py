@@ -1,7 +1,7 @@
 """Tables of how people log in: second factors, mailed tokens, API keys, logins by an OpenID Connect provider.
 
 No secret stands in the open: those that somebody else keeps are stored as hashes, those that the server itself needs again are
-sealed by its key (`folkmoot.server.sealing`).
+sealed by its key (`folkmoot.server.people.sealing`).
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, LargeBinary, String, Table, Text, text

@@ -11,10 +11,9 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, insert, null, select, union_all
 from sqlalchemy.exc import IntegrityError
 
-from folkmoot.server import events, session_access, tasks
+from folkmoot.server.audit import events
 from folkmoot.server.context import Caller
-from folkmoot.server.creation import NewTask, input_place
-from folkmoot.server.quotas import Quota
+from folkmoot.server.payloads.quotas import Quota
 from folkmoot.server.store import deliveries, endings, links, payload_rows, runs, searches, session_rows, views
 from folkmoot.server.store import placement as places
 from folkmoot.server.store.bindings import is_tied
@@ -26,7 +25,9 @@ from folkmoot.server.store.task_tables import deleted_tasks, node_links, task_de
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
-from folkmoot.server.tasks import PENDING, Verdict
+from folkmoot.server.tasks import session_access, states
+from folkmoot.server.tasks.creation import NewTask, input_place
+from folkmoot.server.tasks.states import PENDING, Verdict
 from folkmoot.trust import Malformed, timestamp
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.trust.spec import attempts_allowed
@@ -153,7 +154,7 @@ def _beginning(new: NewTask, placement: Placement, *, blocked: bool) -> Begun:
         name=spec.name,
         initiator_organization_id=spec.initiator.organization_id,
         created_by=new.caller.user_id,
-        state=tasks.task_state([PENDING]),
+        state=states.task_state([PENDING]),
         created_at=created_at,
         revision=len(spec.receivers),
     )
@@ -166,7 +167,7 @@ def _beginning(new: NewTask, placement: Placement, *, blocked: bool) -> Begun:
             organization_id=receiver.organization_id,
             attempt=1,
             state=PENDING,
-            waiting=tasks.waiting(PENDING, blocked=blocked, created_at=new.now, station=station, reported=None),
+            waiting=states.waiting(PENDING, blocked=blocked, created_at=new.now, station=station, reported=None),
             created_at=created_at,
             revision=revision,
         )
@@ -193,7 +194,7 @@ def _end_without_files(
     }
     for run in runs.load(connection, lost):
         ended = [replace(run, link_id=None)]
-        endings.end(connection, ended, tasks.EXPIRED, lost[run.run_id], now=now, touched=touched)
+        endings.end(connection, ended, states.EXPIRED, lost[run.run_id], now=now, touched=touched)
 
 
 def check_above(connection: Connection, new: NewTask) -> None:
@@ -225,7 +226,7 @@ def _check_parent(connection: Connection, parent: Parent, caller: Caller) -> Non
         )
 
 
-def held_run(connection: Connection, parent: Parent, caller: Caller) -> tasks.Run:
+def held_run(connection: Connection, parent: Parent, caller: Caller) -> states.Run:
     """Return the run that a subtask names as its parent; raise TASK_NOT_FOUND unless it is the node's.
 
     That the node has taken it may not be known yet: who can name its task's digest was told of it.
@@ -270,7 +271,7 @@ def _check_dependencies(connection: Connection, spec: TaskSpec) -> Verdict:
     connection.execute(
         insert(task_dependencies), [{"task_id": spec.task_id, "depends_on_task_id": task_id} for task_id in digests]
     )
-    return tasks.verdict(row.state for row in rows)
+    return states.verdict(row.state for row in rows)
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------

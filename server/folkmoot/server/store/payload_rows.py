@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from folkmoot.server.quotas import Quota
+from folkmoot.server.payloads.quotas import Quota
 from folkmoot.server.store import usage_rows
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_KEPT, AnyRow, payloads

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, literal_column, select
 
-from folkmoot.server import tasks
 from folkmoot.server.store import bindings, deliveries, links, runs, scratch
 from folkmoot.server.store.links import Link, Peers
 from folkmoot.server.store.prepared import Prepared
@@ -27,6 +26,7 @@ from folkmoot.server.store.task_tables import IS_HOMELESS, IS_OPEN, AnyRow
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import states
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.task_pb2 import TaskSpec
@@ -171,7 +171,7 @@ _HOMELESS = Prepared(
 _NEVER_SENT = Prepared(
     _PLACEABLE.where(
         IS_OPEN,
-        run_table.c.state + literal_column("0") == tasks.PENDING,  # SQLite must go by the nodes, not by all that waits
+        run_table.c.state + literal_column("0") == states.PENDING,  # SQLite must go by the nodes, not by all that waits
         run_table.c.link_id.in_(links.of_organization(attached=False)),
         ~deliveries.may_have_reached(),
         links.of_organization(attached=True).exists(),
@@ -180,7 +180,7 @@ _NEVER_SENT = Prepared(
 """What is placed at nodes that are away and can't know of it, as long as others are there."""
 
 
-def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touched) -> list[tasks.Run]:
+def _settle_at(connection: Connection, link_id: int, row: AnyRow, touched: Touched) -> list[states.Run]:
     """Place a run at a node; return what to tell the node."""
     run = runs.run_of(row)
     runs.move(connection, [run], touched, link_id=link_id)

@@ -13,13 +13,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Select, and_, or_, select
 
-from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, endings, links, placement, runs, scratch
 from folkmoot.server.store.links import Link
 from folkmoot.server.store.task_tables import IS_OPEN, AnyRow, node_links
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import states
 from folkmoot.v1.link_pb2 import Availability
 
 MAY_BE_TRIED_AGAIN = (IS_OPEN, run_table.c.attempt < run_table.c.attempts_allowed)
@@ -29,7 +29,7 @@ MAY_BE_TRIED_AGAIN = (IS_OPEN, run_table.c.attempt < run_table.c.attempts_allowe
 class Moved:
     """An attempt that was given to another node, as it was before."""
 
-    former: tasks.Run
+    former: states.Run
     link_id: int
     """Who has the next one."""
 
@@ -72,7 +72,7 @@ def take_over(
     moved = []
     for row in connection.execute(_held(link_id)).all():
         run = runs.run_of(row)
-        if not tasks.may_be_tried_again(run, only_unstarted=only_unstarted):
+        if not states.may_be_tried_again(run, only_unstarted=only_unstarted):
             continue
         chosen = _offering_all(peers, row, open_runs)
         if chosen is None:
@@ -101,14 +101,14 @@ def _offering_all(peers: Iterable[Link], row: AnyRow, open_runs: dict[int, int])
     return chosen.link_id if chosen else None
 
 
-def _begin_anew(connection: Connection, run: tasks.Run, link_id: int, touched: Touched) -> None:
+def _begin_anew(connection: Connection, run: states.Run, link_id: int, touched: Touched) -> None:
     """Let the next attempt begin at a node; nothing remains of what the former one said."""
     runs.move(
         connection,
         [run],
         touched,
         attempt=run.attempt + 1,
-        state=tasks.PENDING,
+        state=states.PENDING,
         link_id=link_id,
         waiting=None,
         fraction=0.0,
@@ -117,11 +117,11 @@ def _begin_anew(connection: Connection, run: tasks.Run, link_id: int, touched: T
         assigned_at=None,
         started_at=None,
     )
-    anew = dataclasses.replace(run, attempt=run.attempt + 1, state=tasks.PENDING, link_id=link_id)
+    anew = dataclasses.replace(run, attempt=run.attempt + 1, state=states.PENDING, link_id=link_id)
     deliveries.assign(connection, [anew], touched)
 
 
-def _cancel_subtasks(connection: Connection, run: tasks.Run, *, now: datetime, touched: Touched) -> None:
+def _cancel_subtasks(connection: Connection, run: states.Run, *, now: datetime, touched: Touched) -> None:
     """Cancel what the former attempt has created: the next one creates its own."""
     below = select(task_table.c.task_id, task_table.c.chain).where(task_table.c.parent_task_id == run.task_id)
     for row in connection.execute(below).all():

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, Connection, bindparam, case, delete, func, literal, null, select, update
 
-from folkmoot.server.quotas import Quota
+from folkmoot.server.payloads.quotas import Quota
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import Instant
 from folkmoot.server.store.task_tables import (

@@ -10,13 +10,13 @@ from enum import Enum, auto
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
-from folkmoot.server import tasks
 from folkmoot.server.store import deliveries, runs
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import IS_OPEN, peer_messages, run_logs
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.touched import Touched
+from folkmoot.server.tasks import states
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1.link_pb2 import Accepted, HeldRun, PeerMessage, Received, RunUpdate
 
@@ -31,11 +31,11 @@ def update(connection: Connection, link_id: int, told: RunUpdate, *, now: dateti
     run = next(iter(runs.load(connection, [told.run_id])), None)
     if run is None:
         return False
-    if tasks.last_words(run, link_id=link_id, attempt=told.attempt):
+    if states.last_words(run, link_id=link_id, attempt=told.attempt):
         _append_log(connection, told, now)
         touched.task(run.task_id)
         return True
-    if not tasks.reports(run, link_id=link_id, attempt=told.attempt, state=told.state):
+    if not states.reports(run, link_id=link_id, attempt=told.attempt, state=told.state):
         return False
     values: dict[str, object] = {
         "state": told.state,
@@ -132,7 +132,7 @@ def _pair(sent: PeerMessage) -> tuple[str, str]:
     return sent.from_run_id, sent.to_run_id
 
 
-def _are_siblings(sender: tasks.Run, receiver: tasks.Run, sent: PeerMessage, link_id: int) -> bool:
+def _are_siblings(sender: states.Run, receiver: states.Run, sent: PeerMessage, link_id: int) -> bool:
     """Tell whether a message is one of a node's run to a sibling."""
     is_one_task = {sender.task_id, receiver.task_id} == {sent.task_id}
     return sender.link_id == link_id and sender is not receiver and is_one_task

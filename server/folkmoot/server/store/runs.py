@@ -17,7 +17,7 @@ from folkmoot.server.store.task_tables import AnyRow, runs
 from folkmoot.server.store.task_tables import tasks as task_table
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.store.usage_rows import Counted
-from folkmoot.server.tasks import TERMINAL, Run
+from folkmoot.server.tasks.states import TERMINAL, Run
 from folkmoot.v1.task_pb2 import RunState
 
 DECISIVE = (

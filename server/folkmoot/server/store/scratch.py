@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, delete, insert, select
 
-from folkmoot.server import tasks
 from folkmoot.server.store.task_tables import AnyRow, node_links, scratch_bindings
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.tasks import states
 from folkmoot.v1.task_pb2 import Scratch, TaskChain, TaskSpec
 
 
@@ -37,7 +37,7 @@ def bound_to(connection: Connection, link_ids: Iterable[int]) -> frozenset[tuple
     return frozenset(began)
 
 
-def out_of_reach(connection: Connection, run: tasks.Run) -> bool:
+def out_of_reach(connection: Connection, run: states.Run) -> bool:
     """Tell whether a run has waited for files of its job, at a node that is away."""
     bound = (
         select(scratch_bindings, node_links.c.away_since, task_table.c.chain)

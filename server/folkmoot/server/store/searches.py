@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import EPOCH
 from folkmoot.server.store.task_tables import HAS_STUDY, IS_OPEN, IS_UNSUCCESSFUL, node_links, runs, task_labels, tasks
-from folkmoot.server.tasks import CANCELLED, COMPLETED, PENDING
+from folkmoot.server.tasks.states import CANCELLED, COMPLETED, PENDING
 from folkmoot.v1.task_pb2 import Image, RunState, TaskSpec, TaskState
 from folkmoot.v1.task_service_pb2 import ListRunsRequest, ListTasksRequest
 

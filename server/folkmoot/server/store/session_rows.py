@@ -9,13 +9,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, union, update
 
-from folkmoot.server import tasks
 from folkmoot.server.store import upserts
 from folkmoot.server.store.scratch import spec_of
 from folkmoot.server.store.session_tables import IS_THERE, data_sessions, dataframe_parts, session_bindings
 from folkmoot.server.store.task_tables import IS_OPEN, AnyRow, node_links
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
+from folkmoot.server.tasks import states
 from folkmoot.v1.task_pb2 import DataframeLeft, Receipt, TaskSpec
 
 # ---- where they are ------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def forget(connection: Connection, link_ids: Collection[int]) -> None:
         connection.execute(delete(table).where(table.c.link_id.in_(link_ids)))
 
 
-def out_of_reach(connection: Connection, run: tasks.Run) -> bool:
+def out_of_reach(connection: Connection, run: states.Run) -> bool:
     """Tell whether a run has waited for dataframes that are at a node which is away, or nowhere any more."""
     waited = (
         select(task_table.c.chain, session_bindings.c.link_id, node_links.c.away_since)

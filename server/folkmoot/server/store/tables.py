@@ -103,7 +103,7 @@ users = Table(
 roles = Table(
     "roles",
     metadata,
-    # Those that people made; the default ones are in folkmoot.server.roles.
+    # Those that people made; the default ones are in folkmoot.server.people.roles.
     Column("role_id", String, primary_key=True),
     Column("name", String, nullable=False, unique=True),
     Column("description", String, nullable=False),

@@ -14,14 +14,15 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, false, or_, select, true
 
-from folkmoot.server import access, tasks
+from folkmoot.server import access
 from folkmoot.server.context import Caller
 from folkmoot.server.store import links
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import former_members, members, nodes
 from folkmoot.server.store.task_tables import IS_OPEN, AnyRow, node_links, payloads, run_logs, runs
 from folkmoot.server.store.task_tables import tasks as task_table
-from folkmoot.server.tasks import Station
+from folkmoot.server.tasks import states
+from folkmoot.server.tasks.states import Station
 from folkmoot.trust import timestamp
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import options_pb2 as options
@@ -135,11 +136,11 @@ def _page(
 
 def task_messages(connection: Connection, rows: Sequence[AnyRow]) -> list[Task]:
     """Return tasks, their states derived from their runs'."""
-    states: defaultdict[str, list[RunState.ValueType]] = defaultdict(list)
+    run_states: defaultdict[str, list[RunState.ValueType]] = defaultdict(list)
     counted = select(runs.c.task_id, runs.c.state).where(runs.c.task_id.in_([row.task_id for row in rows]))
     for task_id, state in connection.execute(counted.group_by(runs.c.task_id, runs.c.state)):
-        states[task_id].append(state)
-    return [task_message(row, tasks.task_state(states[row.task_id])) for row in rows]
+        run_states[task_id].append(state)
+    return [task_message(row, states.task_state(run_states[row.task_id])) for row in rows]
 
 
 def task_message(row: AnyRow, state: TaskState.ValueType) -> Task:
@@ -193,7 +194,7 @@ def task_and_runs(connection: Connection, caller: Caller, task_id: str) -> tuple
 def with_runs(connection: Connection, caller: Caller, row: AnyRow) -> tuple[Task, list[Run]]:
     """Return a task, whose row was just read, with its runs."""
     found = run_messages(connection, caller, _RUNS_OF_TASK.rows(connection, {"task_id": row.task_id}))
-    return task_message(row, tasks.task_state([run.state for run in found])), found
+    return task_message(row, states.task_state([run.state for run in found])), found
 
 
 def runs_page(connection: Connection, caller: Caller, *conditions: ColumnElement[bool], most: int) -> list[AnyRow]:
@@ -227,7 +228,7 @@ class _Stations:
     def __init__(self, connection: Connection, rows: Iterable[AnyRow]) -> None:
         homeless: defaultdict[bytes, set[str]] = defaultdict(set)
         for row in rows:
-            if row.link_id is None and row.state == tasks.PENDING:
+            if row.link_id is None and row.state == states.PENDING:
                 homeless[row.genesis].add(row.organization_id)
         self._links = {
             genesis: links.admitted(connection, genesis, organization_ids)
@@ -256,7 +257,7 @@ def _run_message(row: AnyRow, caller: Caller, station: Station) -> Run:
         reason=ErrorReason.ValueType(row.reason),
         rule=row.rule,
         fraction=row.fraction,
-        waiting=tasks.waiting(
+        waiting=states.waiting(
             row.state, blocked=row.blocked, created_at=row.created_at, station=station, reported=reported
         ),
         receipt=Signed.FromString(row.receipt) if row.receipt is not None else None,
@@ -332,7 +333,7 @@ def log_lines(
     connection: Connection, run_id: str, position: int, *, most: int
 ) -> tuple[list[WatchRunLogResponse], bool]:
     """Return a run's log behind a position, and whether the run has ended."""
-    ended = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id)) in tasks.TERMINAL
+    ended = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id)) in states.TERMINAL
     behind = select(run_logs).where(run_logs.c.run_id == run_id, run_logs.c.position > position)
     lines = [
         WatchRunLogResponse(

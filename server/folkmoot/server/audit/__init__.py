@@ -1,0 +1,1 @@
+"""What happened here: the audit trail with its chain of hashes, and who used how much."""

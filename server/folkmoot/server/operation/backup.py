@@ -1,0 +1,165 @@
+"""Backups of a server: one folder with its database, its payloads and its keys, taken while it works.
+
+    manifest.json                             what is in it; written last, so that a backup that broke off is none
+    folkmoot.db | database.dump | tables.jsonl
+    payloads/                                 where they are in a folder; those in a bucket are named only
+    data/                                     keys and certificates, and whatever else lies in the data folder
+
+The database is of one moment. Payloads are copied before and after: what a row of the database speaks of is in the copy,
+also when it came, or was removed, while the backup was taken. Parts of payloads are never changed once they have their
+name, so links to them are as good as copies on the same file system.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from folkmoot.server.config import Config
+from folkmoot.server.operation.data_folder import DATABASE_FILE, LOCK_FILE, MAKING_FILE
+from folkmoot.server.store import databases, dumps
+from folkmoot.server.store.dumps import Kind
+from folkmoot.transport.durable import sync_folder
+from folkmoot.transport.secret_files import write_secret
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
+
+FORMAT = 1
+MANIFEST, DATA, PAYLOADS = "manifest.json", "data", "payloads"
+NOT_COPIED = (f"{DATABASE_FILE}*", LOCK_FILE, MAKING_FILE, "payloads", "spool")
+"""What lies in the data folder and is copied otherwise, or belongs to the running process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a backup is."""
+
+    format: int
+    release: str
+    taken_at: str
+    migration: str
+    database: Kind
+    payloads: str
+    """Empty: in this backup; else the bucket where they are."""
+
+
+def back_up(
+    config: Config,
+    target: Path,
+    *,
+    now: datetime,
+    portable: bool = False,
+    link: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Take a backup into a new or empty folder. Raises INVALID_FIELD naming what is in the way."""
+    if not config.database and not (config.data / DATABASE_FILE).exists():
+        raise unusable("data", f"there is no server in {config.data}: name its data folder or its settings file")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise unusable("target", f"{target} is not empty: name a new folder for each backup")
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.chmod(0o700)
+
+    folder = payload_folder(config)
+    copy = os.link if link else _copy
+    if folder is not None:
+        _copy_payloads(folder, target / PAYLOADS, copy)
+    tell("payloads copied" if folder is not None else f"payloads stay at {config.payloads}")
+    kind, migration = _copy_database(config, target, portable=portable)
+    tell(f"database copied to {kind}")
+    if folder is not None:
+        _copy_payloads(folder, target / PAYLOADS, copy)
+    shutil.copytree(config.data, target / DATA, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    (target / DATA).chmod(0o700)
+    _sync_below(target)
+    manifest = Manifest(
+        format=FORMAT,
+        release=version("folkmoot"),
+        taken_at=now.isoformat(),
+        migration=migration,
+        database=kind,
+        payloads="" if folder is not None else config.payloads,
+    )
+    write_secret(target / MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    return manifest
+
+
+def payload_folder(config: Config) -> Path | None:
+    """Return the folder of payloads; None where they rest in a bucket."""
+    if not config.payloads:
+        return config.data / "payloads"
+    parts = urlsplit(config.payloads)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def read_manifest(source: Path) -> Manifest:
+    """Return what a backup is. Raises INVALID_FIELD for what is no backup, or none that this release can read."""
+    try:
+        content = json.loads((source / MANIFEST).read_bytes())
+        content["database"] = Kind(content["database"])
+        if content["format"] == FORMAT:
+            return Manifest(**content)
+    except FileNotFoundError as error:
+        raise unusable("source", f"{source} is no whole backup: it has no {MANIFEST}, which is written last") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise unusable("source", f"{source / MANIFEST} is none that this release can read") from error
+    raise unusable(
+        "source", f"{source} was taken by a release that writes another form ({content['format']}): use that one"
+    )
+
+
+def unusable(field: str, text: str) -> FolkmootError:
+    """Return the error of a backup that can't be taken or put back."""
+    return FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=((field, text),))
+
+
+def _copy_database(config: Config, target: Path, *, portable: bool) -> tuple[Kind, str]:
+    database = databases.connect(config.database, config.data / DATABASE_FILE)
+    try:
+        if (migration := dumps.present(database)) is None:
+            raise unusable("database", "the database is empty: no server has worked on it yet")
+        program = dumps.tool("pg_dump") if config.database else None
+        if portable or (config.database and program is None):
+            dumps.dump_tables(database, target / Kind.TABLES)
+            return Kind.TABLES, migration
+    finally:
+        database.writing.dispose()
+        database.reading.dispose()
+    if program is not None:
+        dumps.pg_dump(program, config.database, target / Kind.PG_DUMP)
+        return Kind.PG_DUMP, migration
+    dumps.copy_sqlite(config.data / DATABASE_FILE, target / Kind.SQLITE)
+    return Kind.SQLITE, migration
+
+
+def _copy_payloads(source: Path, target: Path, copy: Callable[[Path, Path], None]) -> None:
+    """Copy the parts that are whole and not there yet. What goes away meanwhile was removed on purpose."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    for part in source.glob("??/*/*"):
+        there = target / part.relative_to(source)
+        if part.name.isdecimal() and not there.exists():
+            there.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                copy(part, there)
+            except FileNotFoundError:
+                continue
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, and its time: retention and tidying look at it."""
+    shutil.copy2(source, target)
+
+
+def _sync_below(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)

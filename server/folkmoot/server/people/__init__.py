@@ -1,0 +1,1 @@
+"""People, and what they may do: accounts, the ways in which they prove who they are, roles and rules."""
