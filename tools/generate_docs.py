@@ -21,7 +21,7 @@ from folkmoot.cli.exits import Exit
 from folkmoot.cli.profile import Profile
 from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
 from folkmoot.node.config import Setting as NodeSetting
-from folkmoot.node.policy_file import DataframesPolicy, Policy, PolicyLimits, Quotas, Rule
+from folkmoot.node.policy.policy_file import DataframesPolicy, Policy, PolicyLimits, Quotas, Rule
 from folkmoot.server.config import SETTINGS
 from folkmoot.server.people.roles import MEANINGFUL, ROLES
 from folkmoot.trust.reasons import reason_name, rule_of

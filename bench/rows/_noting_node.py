@@ -12,8 +12,8 @@ import time
 from contextlib import ExitStack
 
 from folkmoot.cli.main import main
-from folkmoot.node import executor
-from folkmoot.node.inputs import RunInput, open_input
+from folkmoot.node.execution import executor
+from folkmoot.node.proxy.inputs import RunInput, open_input
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.station import Station
 from folkmoot.trust import VerifiedTask

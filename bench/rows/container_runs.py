@@ -26,7 +26,7 @@ from bench.rows._prepared import Prepared
 from bench.rows._samples import REST_SECONDS, spread
 from bench.rows._stage import Process, Stage, Station, calm, stage
 from folkmoot.client import AsyncClient
-from folkmoot.node.ports import Limits, RunStart
+from folkmoot.node.proxy.ports import Limits, RunStart
 from folkmoot.node.runtimes.hardening import SECCOMP_PROFILE, Confinement, host_config_of
 from folkmoot.v1.task_pb2 import Image
 

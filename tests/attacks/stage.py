@@ -23,7 +23,7 @@ from typing import Any
 import docker
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.ports import Limits
+from folkmoot.node.proxy.ports import Limits
 from tests.integration.node.conftest import Place, make_place
 from tests.integration.node.fakes import FakeRun
 

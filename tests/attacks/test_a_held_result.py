@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from folkmoot.node import decisions, held, runs
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.held import must_be_looked_at
-from folkmoot.node.judgement import record_of
-from folkmoot.node.outcomes import crashed
-from folkmoot.node.ports import Exit
-from folkmoot.node.records import RunRecord
+from folkmoot.node.execution.outcomes import crashed
+from folkmoot.node.journal.records import RunRecord
+from folkmoot.node.people import decisions, held
+from folkmoot.node.people.held import must_be_looked_at
+from folkmoot.node.policy.judgement import record_of
+from folkmoot.node.proxy import runs
+from folkmoot.node.proxy.ports import Exit
 from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -11,9 +11,10 @@ import pytest
 from folkmoot.cli.output import show_rows
 from folkmoot.client import logs
 from folkmoot.client.progress import shown
-from folkmoot.node import message_records, messages, records
-from folkmoot.node.outcomes import CANCELLED
-from folkmoot.node.runs import Run
+from folkmoot.node.execution.outcomes import CANCELLED
+from folkmoot.node.journal import message_records, records
+from folkmoot.node.proxy import messages
+from folkmoot.node.proxy.runs import Run
 from folkmoot.transport.validation import LARGEST_NUMBER, validate
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason

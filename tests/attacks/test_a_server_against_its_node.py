@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from folkmoot.node import message_records, records
-from folkmoot.node.connection import Connection
-from folkmoot.node.inputs import open_input
-from folkmoot.node.link import stream_wire
+from folkmoot.node.journal import message_records, records
+from folkmoot.node.link.attachment import stream_wire
+from folkmoot.node.link.connection import Connection
+from folkmoot.node.proxy.inputs import open_input
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import EnvelopeRejected, FolkmootError, timestamp, verify_task
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeResponse

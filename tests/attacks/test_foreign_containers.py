@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from folkmoot.node.clearing import Clearing
+from folkmoot.node.execution.clearing import Clearing
 from folkmoot.node.runtimes.docker import LABEL_NODE, LABEL_RUN, DockerRuntime
 from tests.integration.node.conftest import NODE, conformance_image, make_place
 

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.transport import error_from_rpc
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.trust import FolkmootError

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from folkmoot.node import decision_records, records
-from folkmoot.node.decision_records import HELD_BY_PERSON
-from folkmoot.node.records import ASSIGNED, RunRecord
+from folkmoot.node.journal import decision_records, records
+from folkmoot.node.journal.decision_records import HELD_BY_PERSON
+from folkmoot.node.journal.records import ASSIGNED, RunRecord
 from folkmoot.node.station import Station
 from folkmoot.trust import make_approval
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -8,8 +8,8 @@ import pytest
 from folkmoot.algorithm.proxy import Proxy
 from folkmoot.algorithm.results import Result
 from folkmoot.algorithm.tasks import Subtask
-from folkmoot.node import results
-from folkmoot.node.runs import Run
+from folkmoot.node.proxy import results
+from folkmoot.node.proxy.runs import Run
 from folkmoot.trust import EnvelopeRejected, verify_task
 from folkmoot.v1.proxy_service_pb2 import Failure, RunResult
 from folkmoot.v1.task_pb2 import Dependency, ExitClass, RunState, TaskChain

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from folkmoot.client.keyfiles import create_key_files
-from folkmoot.node.keys import make_node_key, read_node_key
+from folkmoot.node.trust.keys import make_node_key, read_node_key
 from folkmoot.server.tokens import load_or_make_key
 from folkmoot.transport.secret_files import write_secret
 

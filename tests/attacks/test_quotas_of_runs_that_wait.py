@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from folkmoot.node.records import RunRecord
+from folkmoot.node.journal.records import RunRecord
 from folkmoot.node.station import Station
 from folkmoot.trust import timestamp
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -14,7 +14,7 @@ import structlog
 
 from folkmoot.node.data.sources import Source
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub

@@ -2,7 +2,7 @@
 
 import pytest
 
-from folkmoot.node.runs import Run
+from folkmoot.node.proxy.runs import Run
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.task_pb2 import Grant, Image, LocalImage
 from tests.builders import World

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from folkmoot.node import egress
+from folkmoot.node.storage import egress
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_pb2 import Receipt, RunState

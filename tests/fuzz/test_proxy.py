@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.v1 import proxy_service_pb2
 from tests.builders import organization
 from tests.fuzz.messages import Known, request_bytes

@@ -1,9 +1,10 @@
 """The protections that stop the attacks, each as the lines that do it."""
 
 from folkmoot.client import encryption, governance, nodes, opening, receipts, results
-from folkmoot.node import inputs, judgement, message_envelopes, messages, policy, subtasks
-from folkmoot.node import results as node_results
-from folkmoot.node.intake import Intake
+from folkmoot.node.link.intake import Intake
+from folkmoot.node.policy import judgement, verdict
+from folkmoot.node.proxy import inputs, message_envelopes, messages, subtasks
+from folkmoot.node.proxy import results as node_results
 from folkmoot.node.station import Station
 from folkmoot.transport import Replica
 from folkmoot.transport import heads as transport_heads
@@ -319,7 +320,7 @@ SAID_ADDRESSES = protection(
 )
 DATA_OWNERS_POLICY = protection(
     "the data owner's policy decides, and nobody else",
-    Edit(policy.decide, "return rules\n", "rules = [0]\n"),
+    Edit(verdict.decide, "return rules\n", "rules = [0]\n"),
 )
 STATIONS_APPROVALS = protection(
     "an approval is signed by a node of the organization whose run it is about",

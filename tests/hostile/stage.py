@@ -20,10 +20,10 @@ import pandas as pd
 from folkmoot.client import AsyncClient
 from folkmoot.client.results import Result
 from folkmoot.client.task import AsyncTask
-from folkmoot.node import records
 from folkmoot.node.app import RunningNode, serve
 from folkmoot.node.config import load_config
-from folkmoot.node.records import RunRecord
+from folkmoot.node.journal import records
+from folkmoot.node.journal.records import RunRecord
 from folkmoot.trust import vote_entry
 from folkmoot.v1.ledger_pb2 import Decision, Encryption
 from folkmoot.v1.signed_pb2 import Signed

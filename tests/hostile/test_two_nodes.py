@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from folkmoot.node import records
 from folkmoot.node.app import RunningNode, serve
 from folkmoot.node.config import load_config
-from folkmoot.node.records import RunRecord
+from folkmoot.node.journal import records
+from folkmoot.node.journal.records import RunRecord
 from folkmoot.trust import dump_signing_key, verify_proof
 from folkmoot.v1.link_pb2 import Assign
 from folkmoot.v1.signed_pb2 import Signed

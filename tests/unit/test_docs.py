@@ -14,7 +14,7 @@ import pytest
 
 from folkmoot.cli.app import folkmoot
 from folkmoot.node.config import CollaborationConfig, DataBlock, NodeConfig
-from folkmoot.node.policy_file import Policy, PolicyLimits, Rule
+from folkmoot.node.policy.policy_file import Policy, PolicyLimits, Rule
 from folkmoot.server.config import SETTINGS
 from folkmoot.trust.reasons import reason_name
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -87,10 +87,10 @@ def test_dependencies_point_one_way():
     "source",
     [
         "import folkmoot.node",
-        "import folkmoot.node.journal as journal",
+        "import folkmoot.node.journal.database as journal",
         "from folkmoot import node",
         "from folkmoot.node import journal",
-        "def late():\n    from folkmoot.node.journal import Journal",
+        "def late():\n    from folkmoot.node.journal.database import Journal",
     ],
 )
 def test_scan_sees_every_way_to_import(source):

@@ -20,33 +20,33 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from folkmoot.node.admin import serve_people
-from folkmoot.node.admission import AdmissionEnded, require_not_ended
-from folkmoot.node.attendance import Attendance
 from folkmoot.node.config import CollaborationConfig, NodeConfig
-from folkmoot.node.connection import Connection, Prove
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.disk import Disk
-from folkmoot.node.envelopes import Envelopes
-from folkmoot.node.executor import Executor
-from folkmoot.node.intake import Intake
-from folkmoot.node.journal import Journal
-from folkmoot.node.keeping import clear_leftovers, keep_tidy
-from folkmoot.node.keys import load_keyring, read_node_key
-from folkmoot.node.ledger import LedgerWatch, find_keys
-from folkmoot.node.link import FAREWELL_SECONDS, Link
-from folkmoot.node.offers import offer
-from folkmoot.node.policy_file import PolicyFile
-from folkmoot.node.ports import Runtime
-from folkmoot.node.proxy import Proxy
-from folkmoot.node.questions import Questions
+from folkmoot.node.execution.executor import Executor
+from folkmoot.node.execution.slots import Slots
+from folkmoot.node.journal.database import Journal
+from folkmoot.node.link.attachment import FAREWELL_SECONDS, Link
+from folkmoot.node.link.attendance import Attendance
+from folkmoot.node.link.connection import Connection, Prove
+from folkmoot.node.link.intake import Intake
+from folkmoot.node.link.offers import offer
+from folkmoot.node.link.questions import Questions
+from folkmoot.node.people.admin import serve_people
+from folkmoot.node.policy.policy_file import PolicyFile
+from folkmoot.node.proxy.ports import Runtime
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime
-from folkmoot.node.scratch import Scratch
-from folkmoot.node.sightings import HeadWatch
-from folkmoot.node.slots import Slots
 from folkmoot.node.station import Station, utc_now
-from folkmoot.node.vault import Vault, keep_vaulted
+from folkmoot.node.storage.disk import Disk
+from folkmoot.node.storage.envelopes import Envelopes
+from folkmoot.node.storage.keeping import clear_leftovers, keep_tidy
+from folkmoot.node.storage.scratch import Scratch
+from folkmoot.node.trust.admission import AdmissionEnded, require_not_ended
+from folkmoot.node.trust.keys import load_keyring, read_node_key
+from folkmoot.node.trust.ledger import LedgerWatch, find_keys
+from folkmoot.node.trust.sightings import HeadWatch
+from folkmoot.node.trust.vault import Vault, keep_vaulted
 from folkmoot.node.waiting import cancelled, first_of
 from folkmoot.transport import Replica, timeouts
 from folkmoot.transport.calls import pause_seconds

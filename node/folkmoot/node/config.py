@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 from folkmoot.node.data.sources import VOLUME, Source, sources_of
-from folkmoot.node.sockets import socket_path
+from folkmoot.node.proxy.sockets import socket_path
 from folkmoot.transport import ServerAddress
 from folkmoot.trust import FingerprintMissing, FolkmootError, Reference, parse_fingerprint
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from folkmoot.node.app import short_name, station_directory
 from folkmoot.node.config import load_config, refused
-from folkmoot.node.connection import Connection
-from folkmoot.node.keys import make_node_key
+from folkmoot.node.link.connection import Connection
+from folkmoot.node.trust.keys import make_node_key
 from folkmoot.transport import Replica, ServerAddress, Unreachable, retrying, timeouts
 from folkmoot.transport.calls import pause_seconds
 from folkmoot.trust import (

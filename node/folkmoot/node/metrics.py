@@ -12,14 +12,14 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from folkmoot.node.outcomes import state_name
-from folkmoot.node.records import ASSIGNED, AWAITING_APPROVAL, FIRST_TERMINAL, HELD, RUNNING, RunRecord
+from folkmoot.node.execution.outcomes import state_name
+from folkmoot.node.journal.records import ASSIGNED, AWAITING_APPROVAL, FIRST_TERMINAL, HELD, RUNNING, RunRecord
 from folkmoot.transport.metrics import Exposition, Metric, counter, gauge
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Sample
 
-    from folkmoot.node.link import Link
+    from folkmoot.node.link.attachment import Link
     from folkmoot.node.station import Station
 
 LOOKED_FOR_SECONDS = 10.0

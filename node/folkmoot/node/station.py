@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from folkmoot.node.admission import require_not_ended
 from folkmoot.node.config import CollaborationConfig
-from folkmoot.node.connection import Connection
-from folkmoot.node.dataframe_records import StoredDataframe
-from folkmoot.node.dataframes import Dataframes
 from folkmoot.node.doubts import WAITS, Doubts
-from folkmoot.node.egress import Departure
-from folkmoot.node.envelopes import Envelopes
-from folkmoot.node.journal import Journal
-from folkmoot.node.keys import awaited_key, load_keyring
-from folkmoot.node.policy import Decision, Usage, decide, facts_of
-from folkmoot.node.policy_file import PolicyFile
-from folkmoot.node.quotas import allowance
-from folkmoot.node.records import RunRecord
-from folkmoot.node.signatures import ImageSignatures
-from folkmoot.node.slots import Slots
-from folkmoot.node.vault import Vault
+from folkmoot.node.execution.slots import Slots
+from folkmoot.node.journal.database import Journal
+from folkmoot.node.journal.dataframe_records import StoredDataframe
+from folkmoot.node.journal.records import RunRecord
+from folkmoot.node.link.connection import Connection
+from folkmoot.node.policy.policy_file import PolicyFile
+from folkmoot.node.policy.quotas import allowance
+from folkmoot.node.policy.signatures import ImageSignatures
+from folkmoot.node.policy.verdict import Decision, Usage, decide, facts_of
+from folkmoot.node.storage.dataframes import Dataframes
+from folkmoot.node.storage.egress import Departure
+from folkmoot.node.storage.envelopes import Envelopes
+from folkmoot.node.trust.admission import require_not_ended
+from folkmoot.node.trust.keys import awaited_key, load_keyring
+from folkmoot.node.trust.vault import Vault
 from folkmoot.node.waiting import Signal
 from folkmoot.transport import INLINE_BYTES, Keyring, Replica, Unreachable
 from folkmoot.transport.heads import HeadStatements, SignsOfLife

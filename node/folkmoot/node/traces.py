@@ -3,8 +3,8 @@
 What is recorded is in the journal, so that a node that was restarted meanwhile records the same.
 """
 
-from folkmoot.node.outcomes import state_name
-from folkmoot.node.records import RunRecord
+from folkmoot.node.execution.outcomes import state_name
+from folkmoot.node.journal.records import RunRecord
 from folkmoot.transport.tracing import Tracer, run_span, task_span
 from folkmoot.v1.task_pb2 import RunState
 

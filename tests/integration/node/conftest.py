@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.ports import Exit, Limits, RunStart, Runtime
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.ports import Exit, Limits, RunStart, Runtime
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage

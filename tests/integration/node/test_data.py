@@ -23,7 +23,7 @@ from folkmoot.node.data.readers import Child, Readers
 from folkmoot.node.data.sources import Source, SourceKind
 from folkmoot.node.data.table_source import Settings
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import proxy_service_pb2 as pb

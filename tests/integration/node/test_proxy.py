@@ -14,10 +14,10 @@ import grpc.aio
 import pytest
 import structlog
 
-from folkmoot.node import proxy as proxy_module
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.limiter import CALL_LIMITS, CallLimit, Limiter
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy import service as proxy_module
+from folkmoot.node.proxy.limiter import CALL_LIMITS, CallLimit, Limiter
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.trust.errors import FolkmootError

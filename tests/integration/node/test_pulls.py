@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node.ports import PreparedImage
+from folkmoot.node.proxy.ports import PreparedImage
 from folkmoot.node.runtimes.docker import DockerRuntime
 from folkmoot.registry import Login
 from folkmoot.trust import FolkmootError

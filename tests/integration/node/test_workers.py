@@ -13,7 +13,7 @@ import pytest
 
 from folkmoot.algorithm.source import tree_hash
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.node.runtimes.process import ProcessRuntime
 from folkmoot.node.runtimes.worker import Worker
 from folkmoot.trust.errors import FolkmootError

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from folkmoot.node.config import CollaborationConfig
-from folkmoot.node.connection import Connection
 from folkmoot.node.data.sources import Source, SourceKind
-from folkmoot.node.envelopes import Envelopes
-from folkmoot.node.journal import Journal
-from folkmoot.node.policy_file import PolicyFile
-from folkmoot.node.slots import Slots
+from folkmoot.node.execution.slots import Slots
+from folkmoot.node.journal.database import Journal
+from folkmoot.node.link.connection import Connection
+from folkmoot.node.policy.policy_file import PolicyFile
 from folkmoot.node.station import Station
+from folkmoot.node.storage.envelopes import Envelopes
 from folkmoot.transport import Keyring, Replica, ServerAddress
 from tests.builders import NOW, World, randomness, world
 

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 from folkmoot.cli.nodes import node as administrators
 from folkmoot.node import join
-from folkmoot.node.admission import AdmissionEnded
 from folkmoot.node.app import RunningNode, RunningStation
 from folkmoot.node.cli import node
 from folkmoot.node.join import Place
-from folkmoot.node.journal import Journal
+from folkmoot.node.journal.database import Journal
+from folkmoot.node.trust.admission import AdmissionEnded
 from folkmoot.transport import Replica
 from folkmoot.trust import FolkmootError, LedgerFork, LedgerUpgradeNeeded, fingerprint
 from tests.builders import NOW, World

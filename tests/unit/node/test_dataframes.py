@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from folkmoot.node import dataframe_records, records
 from folkmoot.node.data import writer
 from folkmoot.node.data.sources import Source, SourceKind
 from folkmoot.node.data.tables import SourceTables
-from folkmoot.node.dataframe_records import StoredDataframe
-from folkmoot.node.dataframes import Dataframes, told_of
-from folkmoot.node.journal import Journal, open_connection
-from folkmoot.node.records import RunRecord
+from folkmoot.node.journal import dataframe_records, records
+from folkmoot.node.journal.database import Journal, open_connection
+from folkmoot.node.journal.dataframe_records import StoredDataframe
+from folkmoot.node.journal.records import RunRecord
+from folkmoot.node.storage.dataframes import Dataframes, told_of
 from folkmoot.trust import FolkmootError, serialize
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.signed_pb2 import Signed

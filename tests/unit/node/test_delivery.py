@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import delivery, records
+from folkmoot.node.journal import records
+from folkmoot.node.link import delivery
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.trust import BytesSource, FolkmootError, inspect
 from folkmoot.v1.errors_pb2 import ErrorReason

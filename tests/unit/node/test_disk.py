@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node import disk
-from folkmoot.node.disk import DEEPEST, ENTRY_BYTES, Disk, measure
-from folkmoot.node.scratch import Scratch
+from folkmoot.node.storage import disk
+from folkmoot.node.storage.disk import DEEPEST, ENTRY_BYTES, Disk, measure
+from folkmoot.node.storage.scratch import Scratch
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.polling import until

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import connection as module
-from folkmoot.node.connection import Connection
+from folkmoot.node.link import connection as module
+from folkmoot.node.link.connection import Connection
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 

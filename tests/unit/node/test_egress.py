@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node import egress, records
-from folkmoot.node import journal as journal_module
-from folkmoot.node.egress import Departure
-from folkmoot.node.journal import SCHEMA, open_connection
+from folkmoot.node.journal import database as journal_module
+from folkmoot.node.journal import records
+from folkmoot.node.journal.database import SCHEMA, open_connection
+from folkmoot.node.storage import egress
+from folkmoot.node.storage.egress import Departure
 from folkmoot.trust import FolkmootError, digest, serialize
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.signed_pb2 import Signed

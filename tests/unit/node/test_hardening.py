@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node.ports import Limits, RunStart
+from folkmoot.node.proxy.ports import Limits, RunStart
 from folkmoot.node.runtimes import hardening
 from folkmoot.node.runtimes.hardening import Confinement, deviations, host_config_of, missing_of, seccomp_of
 from folkmoot.trust import FolkmootError

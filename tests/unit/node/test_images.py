@@ -5,7 +5,7 @@ import json
 import pytest
 
 from folkmoot.algorithm.describe import FUNCTIONS_LABEL
-from folkmoot.node.images import engine_name, functions_of, is_the_image
+from folkmoot.node.execution.images import engine_name, functions_of, is_the_image
 from folkmoot.v1.task_pb2 import Image, LocalImage, ProcessImage, RegistryImage
 
 ID = "sha256:" + "1" * 64

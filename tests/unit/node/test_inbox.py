@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node import inbox
-from folkmoot.node.inbox import Inbox
+from folkmoot.node.proxy import inbox
+from folkmoot.node.proxy.inbox import Inbox
 from folkmoot.v1.link_pb2 import PeerMessage
 from folkmoot.v1.proxy_service_pb2 import SendMessageRequest
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import message_records, records
-from folkmoot.node.intake import Intake
-from folkmoot.node.records import ASSIGNED, RunRecord
+from folkmoot.node.journal import message_records, records
+from folkmoot.node.journal.records import ASSIGNED, RunRecord
+from folkmoot.node.link.intake import Intake
 from folkmoot.node.station import Station
 from folkmoot.trust import (
     FolkmootError,

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import egress, keeping_records, message_records, records, subtask_records
-from folkmoot.node import journal as journal_module
-from folkmoot.node.egress import Departure
-from folkmoot.node.journal import SCHEMA, Journal
-from folkmoot.node.ports import Limits
-from folkmoot.node.records import ASSIGNED, RUNNING, RunRecord, StoredEnvelope
-from folkmoot.node.subtask_records import SubtaskRecord
+from folkmoot.node.journal import database as journal_module
+from folkmoot.node.journal import keeping_records, message_records, records, subtask_records
+from folkmoot.node.journal.database import SCHEMA, Journal
+from folkmoot.node.journal.records import ASSIGNED, RUNNING, RunRecord, StoredEnvelope
+from folkmoot.node.journal.subtask_records import SubtaskRecord
+from folkmoot.node.proxy.ports import Limits
+from folkmoot.node.storage import egress
+from folkmoot.node.storage.egress import Departure
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason

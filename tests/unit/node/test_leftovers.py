@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from folkmoot.node import keeping_records, records
-from folkmoot.node.keeping import clear_away, clear_leftovers
-from folkmoot.node.records import ASSIGNED, microseconds
-from folkmoot.node.scratch import Scratch
+from folkmoot.node.journal import keeping_records, records
+from folkmoot.node.journal.records import ASSIGNED, microseconds
 from folkmoot.node.station import Station
+from folkmoot.node.storage.keeping import clear_away, clear_leftovers
+from folkmoot.node.storage.scratch import Scratch
 from folkmoot.v1.task_pb2 import RunState
 from tests.unit.node.test_journal import run
 

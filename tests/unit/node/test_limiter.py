@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node.limiter import CALL_LIMITS, CallLimit, Limiter
+from folkmoot.node.proxy.limiter import CALL_LIMITS, CallLimit, Limiter
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import proxy_service_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason

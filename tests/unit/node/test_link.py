@@ -10,9 +10,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from folkmoot.node import link as link_module
-from folkmoot.node.connection import Connection
-from folkmoot.node.link import Gone, Link, _ExchangeWire, _StreamWire
+from folkmoot.node.link import attachment as link_module
+from folkmoot.node.link.attachment import Gone, Link, _ExchangeWire, _StreamWire
+from folkmoot.node.link.connection import Connection
 from folkmoot.transport import ServerAddress
 from folkmoot.transport.limits import MESSAGE_BYTES
 from folkmoot.trust import FolkmootError, NodeNotApproved

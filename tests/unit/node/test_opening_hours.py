@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node.opening_hours import OpeningHours, day_of, opening_hours, opens_at, time_zone
+from folkmoot.node.policy.opening_hours import OpeningHours, day_of, opening_hours, opens_at, time_zone
 
 BERLIN = time_zone("Europe/Berlin")
 MINUTE = timedelta(minutes=1)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folkmoot.node.explanation import explain
-from folkmoot.node.policy import CONDITIONS, Accepted, Facts, Refused, Usage, decide
-from folkmoot.node.policy_file import Policy, PolicyLimits, Quotas, Rule
+from folkmoot.node.policy.explanation import explain
+from folkmoot.node.policy.policy_file import Policy, PolicyLimits, Quotas, Rule
+from folkmoot.node.policy.verdict import CONDITIONS, Accepted, Facts, Refused, Usage, decide
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import ApprovalMode, ReleaseMode
 

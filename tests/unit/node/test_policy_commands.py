@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from folkmoot.node import records
 from folkmoot.node.cli import node
-from folkmoot.node.journal import open_connection
-from folkmoot.node.policy_file import Policy, Quotas, Rule
-from folkmoot.node.policy_words import describe, warnings
-from folkmoot.node.records import microseconds
+from folkmoot.node.journal import records
+from folkmoot.node.journal.database import open_connection
+from folkmoot.node.journal.records import microseconds
+from folkmoot.node.policy.policy_file import Policy, Quotas, Rule
+from folkmoot.node.policy.policy_words import describe, warnings
 from folkmoot.trust import fingerprint
 from tests.builders import NOW, World
 from tests.unit.node.test_quotas import run as accepted_run

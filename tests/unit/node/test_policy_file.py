@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from folkmoot.node.policy_file import PolicyFile, PolicyLimits, load_policy
+from folkmoot.node.policy.policy_file import PolicyFile, PolicyLimits, load_policy
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node.judgement import Judgement, judge, record_of
-from folkmoot.node.sightings import HeadWatch, look_at_heads, weigh_heads
+from folkmoot.node.policy.judgement import Judgement, judge, record_of
 from folkmoot.node.station import Station
+from folkmoot.node.trust.sightings import HeadWatch, look_at_heads, weigh_heads
 from folkmoot.transport import Unreachable
 from folkmoot.trust import (
     BytesSource,

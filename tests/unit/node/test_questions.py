@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import records
-from folkmoot.node.questions import MOST_AT_ONCE, MOST_PER_MINUTE, Questions, forecast
+from folkmoot.node.journal import records
+from folkmoot.node.link.questions import MOST_AT_ONCE, MOST_PER_MINUTE, Questions, forecast
 from folkmoot.trust import TaskNotProven, sign_check, verify_check, verify_task
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import Assign, Availability, Check, Forecast, NodeFrame, ServerFrame

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node import egress, records
-from folkmoot.node.egress import Allowance, Departure, leave
-from folkmoot.node.journal import Journal
-from folkmoot.node.policy_file import Policy, Quotas
-from folkmoot.node.quotas import allowance, usage
-from folkmoot.node.records import RunRecord, microseconds
+from folkmoot.node.journal import records
+from folkmoot.node.journal.database import Journal
+from folkmoot.node.journal.records import RunRecord, microseconds
+from folkmoot.node.policy.policy_file import Policy, Quotas
+from folkmoot.node.policy.quotas import allowance, usage
+from folkmoot.node.storage import egress
+from folkmoot.node.storage.egress import Allowance, Departure, leave
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason

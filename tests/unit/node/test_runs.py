@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import egress, message_records, messages, records, reports
-from folkmoot.node.inputs import open_input
-from folkmoot.node.intake import Intake
-from folkmoot.node.message_envelopes import check_message
-from folkmoot.node.outcomes import CANCELLED, crashed
-from folkmoot.node.ports import Exit
-from folkmoot.node.runs import Run
+from folkmoot.node.execution.outcomes import CANCELLED, crashed
+from folkmoot.node.journal import message_records, records
+from folkmoot.node.link import reports
+from folkmoot.node.link.intake import Intake
+from folkmoot.node.proxy import messages
+from folkmoot.node.proxy.inputs import open_input
+from folkmoot.node.proxy.message_envelopes import check_message
+from folkmoot.node.proxy.ports import Exit
+from folkmoot.node.proxy.runs import Run
 from folkmoot.node.station import Station
+from folkmoot.node.storage import egress
 from folkmoot.transport import INLINE_BYTES
 from folkmoot.trust import (
     BytesSource,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node.scratch import Scratch
+from folkmoot.node.storage.scratch import Scratch
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from folkmoot.node import patience
-from folkmoot.node import signatures as module
-from folkmoot.node.patience import while_unreachable
-from folkmoot.node.signatures import ImageSignatures
+from folkmoot.node.execution import patience
+from folkmoot.node.execution.patience import while_unreachable
+from folkmoot.node.policy import signatures as module
+from folkmoot.node.policy.signatures import ImageSignatures
 from folkmoot.registry import ImageSignature, LoginRefused, RegistryUnreachable, SignerKey
 from folkmoot.registry.signatures import make_signature
 from folkmoot.trust import FolkmootError

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.node.slots import Slot, Slots
+from folkmoot.node.execution.slots import Slot, Slots
 
 
 async def test_the_oldest_task_gets_the_next_slot():

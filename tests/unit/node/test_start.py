@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node.admission import AdmissionEnded, require_not_ended
 from folkmoot.node.app import check_start, check_succession, station_directory
 from folkmoot.node.config import NodeConfig
-from folkmoot.node.ledger import LedgerWatch
 from folkmoot.node.station import Station
+from folkmoot.node.trust.admission import AdmissionEnded, require_not_ended
+from folkmoot.node.trust.ledger import LedgerWatch
 from folkmoot.transport import Replica
 from folkmoot.trust import (
     EncryptionDisagrees,

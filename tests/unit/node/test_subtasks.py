@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node import records, subtask_records
-from folkmoot.node.runs import Run
+from folkmoot.node.journal import records, subtask_records
+from folkmoot.node.proxy.runs import Run
 from folkmoot.trust import (
     BytesSource,
     EnvelopeRejected,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from folkmoot.node.vault import Vault
+from folkmoot.node.trust.vault import Vault
 from folkmoot.transport import RemoteError
 from folkmoot.trust import (
     FolkmootError,

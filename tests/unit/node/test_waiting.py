@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from folkmoot.node import awaiting, message_records, records
-from folkmoot.node.inputs import RunInput, open_input
-from folkmoot.node.intake import Intake
-from folkmoot.node.judgement import judge_at_last, settle
-from folkmoot.node.keys import KeyAwaited
-from folkmoot.node.ledger import find_keys
-from folkmoot.node.records import RunRecord
+from folkmoot.node.journal import message_records, records
+from folkmoot.node.journal.records import RunRecord
+from folkmoot.node.link.intake import Intake
+from folkmoot.node.policy.judgement import judge_at_last, settle
+from folkmoot.node.proxy.inputs import RunInput, open_input
 from folkmoot.node.station import Station
+from folkmoot.node.trust import awaiting
+from folkmoot.node.trust.keys import KeyAwaited
+from folkmoot.node.trust.ledger import find_keys
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
     BytesSource,

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from folkmoot.node.workers import WarmWorkers
+from folkmoot.node.execution.workers import WarmWorkers
 
 
 class Names:

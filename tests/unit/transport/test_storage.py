@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from folkmoot.node.journal import Journal
+from folkmoot.node.journal.database import Journal
 from folkmoot.transport.storage import DiskFull, disk_full, told_if_full
 
 

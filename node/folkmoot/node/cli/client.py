@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from folkmoot.node.config import NodeConfig, load_config
-from folkmoot.node.sockets import ADMIN_SOCKET_NAME, reachable_path
+from folkmoot.node.proxy.sockets import ADMIN_SOCKET_NAME, reachable_path
 from folkmoot.transport import error_from_rpc, timeouts
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -12,7 +12,7 @@ import click
 from folkmoot.cli.output import counted, json_option, show_json, show_rows
 from folkmoot.node.cli.view import name_of
 from folkmoot.node.config import load_config
-from folkmoot.node.journal import read_only
+from folkmoot.node.journal.database import read_only
 from folkmoot.trust import Reference, digest
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from folkmoot.v1.station_service_pb2 import EgressRecord
@@ -66,7 +66,7 @@ def journals(config: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _verified(connection: sqlite3.Connection, reference: str) -> None:
-    from folkmoot.node import egress as chain
+    from folkmoot.node.storage import egress as chain
 
     number = chain.verify(connection)
     _, newest = chain.head(connection)
@@ -75,7 +75,7 @@ def _verified(connection: sqlite3.Connection, reference: str) -> None:
 
 
 def _since(connection: sqlite3.Connection, since: datetime | None) -> Iterator[EgressRecord]:
-    from folkmoot.node import egress as chain
+    from folkmoot.node.storage import egress as chain
 
     beginning = since.replace(tzinfo=UTC) if since else None
     for data in chain.all_records(connection):

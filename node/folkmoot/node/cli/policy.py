@@ -15,9 +15,9 @@ from folkmoot.cli.output import json_option, show_json
 from folkmoot.node.config import CollaborationConfig, NodeConfig, load_config
 
 if TYPE_CHECKING:
-    from folkmoot.node.explanation import Explanation, Point
-    from folkmoot.node.policy import Accepted, Facts
-    from folkmoot.node.policy_file import Policy
+    from folkmoot.node.policy.explanation import Explanation, Point
+    from folkmoot.node.policy.policy_file import Policy
+    from folkmoot.node.policy.verdict import Accepted, Facts
 
 CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 WIDTH = 100
@@ -38,8 +38,8 @@ def check(config: Path, *, as_json: bool) -> None:
 
     What can't be read is refused as by a node that starts.
     """
-    from folkmoot.node.policy_file import load_policy
-    from folkmoot.node.policy_words import describe, warnings
+    from folkmoot.node.policy.policy_file import load_policy
+    from folkmoot.node.policy.policy_words import describe, warnings
 
     found = []
     for block in load_config(config).collaboration:
@@ -96,9 +96,9 @@ def explain(config: Path, collaboration: str | None, *, as_json: bool, at: datet
 
     Names of organizations, the voted list and today's quotas are those of the node's own files, where it has been started before.
     """
-    from folkmoot.node.explanation import explain as explained
-    from folkmoot.node.opening_hours import opens_at
-    from folkmoot.node.policy_file import load_policy
+    from folkmoot.node.policy.explanation import explain as explained
+    from folkmoot.node.policy.opening_hours import opens_at
+    from folkmoot.node.policy.policy_file import load_policy
 
     settings = load_config(config)
     block = _block(settings, collaboration)
@@ -132,8 +132,8 @@ def _facts(
 ) -> tuple["Facts", list[str]]:
     """What is asked about, completed by the node's own files; and what could not be found out from them."""
     from folkmoot.node.app import station_directory
-    from folkmoot.node.policy import Facts
-    from folkmoot.node.quotas import has_quotas
+    from folkmoot.node.policy.quotas import has_quotas
+    from folkmoot.node.policy.verdict import Facts
     from folkmoot.transport import Replica
 
     notes = []
@@ -178,22 +178,22 @@ def _facts(
 
 
 def _usage(journal: Path, policy: "Policy", now: datetime, initiator_id: str) -> Any:
-    from folkmoot.node.journal import read_only
-    from folkmoot.node.quotas import usage
+    from folkmoot.node.journal.database import read_only
+    from folkmoot.node.policy.quotas import usage
 
     with closing(read_only(journal)) as connection:
         return usage(connection, policy, now, initiator_id)
 
 
 def _accepted(explanation: "Explanation") -> bool:
-    from folkmoot.node.policy import Accepted
+    from folkmoot.node.policy.verdict import Accepted
 
     return isinstance(explanation.decision, Accepted)
 
 
 def _show(explanation: "Explanation", opens: datetime | None, notes: Sequence[str]) -> None:
-    from folkmoot.node.policy import Refused
-    from folkmoot.node.policy_words import grant
+    from folkmoot.node.policy.policy_words import grant
+    from folkmoot.node.policy.verdict import Refused
     from folkmoot.trust.reasons import reason_name
 
     decision = explanation.decision
@@ -219,7 +219,7 @@ def _show_points(title: str, points: Sequence["Point"]) -> None:
 
 def _given(accepted: "Accepted") -> Iterator[tuple[str, Any]]:
     """What a run would be given."""
-    from folkmoot.node.policy_file import APPROVAL, RELEASE
+    from folkmoot.node.policy.policy_file import APPROVAL, RELEASE
 
     yield from dataclasses.asdict(accepted.limits).items()
     yield "result_bytes", accepted.result_bytes
@@ -230,7 +230,7 @@ def _given(accepted: "Accepted") -> Iterator[tuple[str, Any]]:
 
 def _as_data(explanation: "Explanation") -> dict[str, Any]:
     """An explanation, for programs."""
-    from folkmoot.node.policy import Refused
+    from folkmoot.node.policy.verdict import Refused
     from folkmoot.trust.reasons import reason_name
 
     decision = explanation.decision

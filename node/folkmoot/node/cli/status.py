@@ -10,7 +10,7 @@ from folkmoot.cli.output import counted, json_option, show_json, text_of
 from folkmoot.node.cli.client import at_station
 from folkmoot.node.cli.view import name_of, when
 from folkmoot.node.config import CollaborationConfig, NodeConfig, load_config
-from folkmoot.node.journal import read_only
+from folkmoot.node.journal.database import read_only
 from folkmoot.trust import FolkmootError
 from folkmoot.v1.link_pb2 import Availability
 from folkmoot.v1.station_service_pb2 import GetStationStatusRequest, StationStatus
@@ -48,7 +48,7 @@ def _described(
     config: NodeConfig, block: CollaborationConfig, live: StationStatus | None, number: int
 ) -> dict[str, Any]:
     from folkmoot.node.app import station_directory
-    from folkmoot.node.overview import problems
+    from folkmoot.node.people.overview import problems
     from folkmoot.transport import Replica
 
     directory = station_directory(config, block.collaboration)
@@ -63,8 +63,8 @@ def _described(
 
 
 def _journaled(journal: Path, number: int) -> dict[str, Any]:
-    from folkmoot.node import decision_records, records
-    from folkmoot.node.outcomes import state_name
+    from folkmoot.node.execution.outcomes import state_name
+    from folkmoot.node.journal import decision_records, records
 
     with closing(read_only(journal)) as connection:
         counts = decision_records.count_runs(connection)

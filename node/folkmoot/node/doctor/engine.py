@@ -8,7 +8,7 @@ from typing import Any
 
 from folkmoot.node.config import CollaborationConfig, NodeConfig
 from folkmoot.node.doctor.findings import Finding, wrong
-from folkmoot.node.policy_file import load_policy
+from folkmoot.node.policy.policy_file import load_policy
 from folkmoot.transport import timeouts
 from folkmoot.trust import FolkmootError
 
@@ -53,10 +53,10 @@ def leftovers(config: NodeConfig, block: CollaborationConfig) -> Iterator[Findin
     from docker.errors import DockerException
 
     from folkmoot.node.app import station_directory
-    from folkmoot.node.journal import read_only
-    from folkmoot.node.keys import read_node_key
-    from folkmoot.node.records import FIRST_TERMINAL
+    from folkmoot.node.journal.database import read_only
+    from folkmoot.node.journal.records import FIRST_TERMINAL
     from folkmoot.node.runtimes.docker import LABEL_NODE, own_runs
+    from folkmoot.node.trust.keys import read_node_key
 
     journal = station_directory(config, block.collaboration) / "journal.db"
     label = f"{LABEL_NODE}={read_node_key(block.node_key).fingerprint}"

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from folkmoot.node import egress
 from folkmoot.node.config import RUN_NAME_LENGTH, CollaborationConfig, NodeConfig
 from folkmoot.node.doctor.findings import Finding, wrong
-from folkmoot.node.journal import read_only
-from folkmoot.node.keys import without_right_to_work
-from folkmoot.node.policy_file import load_policy
-from folkmoot.node.sockets import socket_path
+from folkmoot.node.journal.database import read_only
+from folkmoot.node.policy.policy_file import load_policy
+from folkmoot.node.proxy.sockets import socket_path
+from folkmoot.node.storage import egress
+from folkmoot.node.trust.keys import without_right_to_work
 from folkmoot.transport import Replica
 from folkmoot.trust import FolkmootError
 

@@ -22,9 +22,9 @@ import requests
 import structlog
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from folkmoot.node.images import engine_name, functions_of, image_altered, image_not_found, is_the_image
-from folkmoot.node.patience import Tell
-from folkmoot.node.ports import Exit, PreparedImage, RunStart
+from folkmoot.node.execution.images import engine_name, functions_of, image_altered, image_not_found, is_the_image
+from folkmoot.node.execution.patience import Tell
+from folkmoot.node.proxy.ports import Exit, PreparedImage, RunStart
 from folkmoot.node.runtimes.hardening import (
     DATA_FOLDER,
     HOSTNAME,

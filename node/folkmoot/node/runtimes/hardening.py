@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from folkmoot.node.ports import Limits, RunStart
+from folkmoot.node.proxy.ports import Limits, RunStart
 from folkmoot.node.runtimes.host_paths import HostPaths
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from folkmoot.algorithm.source import tree_hash
-from folkmoot.node.images import image_not_found
-from folkmoot.node.patience import Tell
-from folkmoot.node.ports import Exit, PreparedImage, RunStart
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.execution.images import image_not_found
+from folkmoot.node.execution.patience import Tell
+from folkmoot.node.execution.workers import WarmWorkers
+from folkmoot.node.proxy.ports import Exit, PreparedImage, RunStart
+from folkmoot.node.proxy.service import Proxy
+from folkmoot.node.proxy.sockets import socket_path
 from folkmoot.node.runtimes.worker import Worker
-from folkmoot.node.sockets import socket_path
-from folkmoot.node.workers import WarmWorkers
 from folkmoot.v1 import task_pb2 as pb
 from folkmoot.v1.task_pb2 import Image
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import structlog
 from docker.errors import APIError
 
-from folkmoot.node.patience import Tell, while_unreachable
+from folkmoot.node.execution.patience import Tell, while_unreachable
 from folkmoot.node.waiting import cancelled
 from folkmoot.registry import LoginRefused, NotInRegistry, RegistryAltered, RegistryUnreachable, Repository, find_login
 from folkmoot.trust.errors import FolkmootError

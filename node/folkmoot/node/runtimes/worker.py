@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from folkmoot.node.descriptors import readable
-from folkmoot.node.ports import Exit
+from folkmoot.node.proxy.ports import Exit
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.v1 import task_pb2 as pb
 

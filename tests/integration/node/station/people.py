@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc.aio
 
-from folkmoot.node import egress
-from folkmoot.node.sockets import ADMIN_SOCKET_NAME, reachable_path
+from folkmoot.node.proxy.sockets import ADMIN_SOCKET_NAME, reachable_path
+from folkmoot.node.storage import egress
 from folkmoot.v1 import station_service_pb2 as pb
 from folkmoot.v1.ledger_pb2 import Decision
 from folkmoot.v1.link_pb2 import Availability

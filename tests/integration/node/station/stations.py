@@ -20,8 +20,8 @@ import grpc.aio
 
 from folkmoot.node.app import RunningNode, serve
 from folkmoot.node.config import CollaborationConfig, load_config
-from folkmoot.node.ports import Exit, PreparedImage, RunStart
-from folkmoot.node.proxy import Proxy
+from folkmoot.node.proxy.ports import Exit, PreparedImage, RunStart
+from folkmoot.node.proxy.service import Proxy
 from folkmoot.trust import dump_organization_key, dump_signing_key
 from folkmoot.v1 import proxy_service_pb2 as pb
 from folkmoot.v1.proxy_service_pb2_grpc import ProxyServiceStub

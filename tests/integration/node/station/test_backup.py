@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from folkmoot.node import records
+from folkmoot.node.journal import records
 from folkmoot.v1.key_service_pb2 import GetLedgerRequest
 from folkmoot.v1.task_pb2 import RunState
 from folkmoot.v1.task_service_pb2 import CreateTaskRequest, GetRunRequest

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.node import disk
 from folkmoot.node.app import serve
 from folkmoot.node.config import load_config
+from folkmoot.node.storage import disk
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.stations import POLICY, Algorithm, Engine, Stations

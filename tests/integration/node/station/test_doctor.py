@@ -237,8 +237,8 @@ async def test_an_engine_that_does_not_answer(secured: Path, monkeypatch: pytest
 async def test_an_engine_that_answers_and_a_container_that_was_left(secured: Path):
     import docker
 
-    from folkmoot.node.keys import read_node_key
     from folkmoot.node.runtimes.docker import LABEL_NODE, LABEL_RUN
+    from folkmoot.node.trust.keys import read_node_key
 
     secured.write_text(secured.read_text().replace('runtime = "process"', 'runtime = "docker"'))
     found = await examined(secured)

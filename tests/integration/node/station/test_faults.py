@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from folkmoot.client import AsyncTask, Proof, Result, RunState, Subtasks
-from folkmoot.node import delivery, link, records
 from folkmoot.node.app import RunningNode
-from folkmoot.node.attendance import Attendance
-from folkmoot.node.intake import Intake
+from folkmoot.node.journal import records
+from folkmoot.node.link import attachment, delivery
+from folkmoot.node.link.attendance import Attendance
+from folkmoot.node.link.intake import Intake
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame, ServerFrame
 from folkmoot.v1.task_pb2 import TaskSpec
@@ -326,14 +327,14 @@ async def test_two_processes_with_one_node_key_take_turns_and_say_so(
     hub: Hub, stations: Stations, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
     told: list[str] = []
-    explain = link.Link._explain
+    explain = attachment.Link._explain
 
-    def listen(self: link.Link, error: Any, attempt: int, *, repeated: bool) -> float:
+    def listen(self: attachment.Link, error: Any, attempt: int, *, repeated: bool) -> float:
         explain(self, error, attempt, repeated=repeated)
         told.append(getattr(error, "reason_name", ""))
         return 0.5
 
-    monkeypatch.setattr(link.Link, "_explain", listen)
+    monkeypatch.setattr(attachment.Link, "_explain", listen)
     async with stations.station("Beta", engine=engine) as first:
         async with stations.station("Beta", engine=engine, place="elsewhere"):
             await until(lambda: "SESSION_REPLACED" in told)
@@ -456,9 +457,9 @@ async def test_siblings_message_each_other_with_one_slot_at_each_node(hub: Hub, 
 async def test_message_of_a_run_that_has_ended_meanwhile_is_stored_before_the_end_is_told(
     hub: Hub, stations: Stations, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    send = link.Link.send
+    send = attachment.Link.send
 
-    def lose_messages(self: link.Link, frame: NodeFrame) -> None:
+    def lose_messages(self: attachment.Link, frame: NodeFrame) -> None:
         if not frame.HasField("peer_message"):
             send(self, frame)
 
@@ -470,7 +471,7 @@ async def test_message_of_a_run_that_has_ended_meanwhile_is_stored_before_the_en
             await algorithm.result(await algorithm.receive("Beta"))
 
     engine.functions = {"tell": tell}
-    monkeypatch.setattr(link.Link, "send", lose_messages)
+    monkeypatch.setattr(attachment.Link, "send", lose_messages)
     async with stations.station("Gamma", engine=Engine({"tell": tell})):
         async with stations.station("Beta", engine=engine) as beta:
             task = await ask(hub, "Beta", "Gamma", function="tell", messages=True)
@@ -480,7 +481,7 @@ async def test_message_of_a_run_that_has_ended_meanwhile_is_stored_before_the_en
                 return any(record.ended for record in await journal.transact(records.uncommitted_runs))
 
             await until(beta_has_ended)
-        monkeypatch.setattr(link.Link, "send", send)
+        monkeypatch.setattr(attachment.Link, "send", send)
         async with stations.station("Beta", engine=engine), asyncio.timeout(30):
             results = {result.organization: result.value for result in await task.wait(progress=False)}
     assert results == {"Beta": "sent", "Gamma": "the last word"}

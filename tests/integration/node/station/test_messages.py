@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 from sqlalchemy import func, select
 
-from folkmoot.node import messages
+from folkmoot.node.proxy import messages
 from folkmoot.server.store import reports
 from folkmoot.server.store.task_tables import peer_messages
 from folkmoot.v1 import proxy_service_pb2 as pb

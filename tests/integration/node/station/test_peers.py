@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from folkmoot.client import AsyncTask, Proof, Result
-from folkmoot.node import records, reports
 from folkmoot.node.app import RunningNode
+from folkmoot.node.journal import records
+from folkmoot.node.link import reports
 from folkmoot.server.core import NodeKey
 from folkmoot.v1.admin_service_pb2 import Connection
 from folkmoot.v1.link_pb2 import Availability

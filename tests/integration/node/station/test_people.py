@@ -13,9 +13,9 @@ import grpc.aio
 import pytest
 
 from folkmoot.client import AsyncTask, RunState, Subtasks
-from folkmoot.node.admin import serve_people
-from folkmoot.node.link import Link
-from folkmoot.node.sockets import ADMIN_SOCKET_NAME
+from folkmoot.node.link.attachment import Link
+from folkmoot.node.people.admin import serve_people
+from folkmoot.node.proxy.sockets import ADMIN_SOCKET_NAME
 from folkmoot.transport import error_from_rpc
 from folkmoot.v1 import proxy_service_pb2 as proxy
 from folkmoot.v1 import station_service_pb2 as pb

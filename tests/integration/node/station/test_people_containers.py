@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from folkmoot.algorithm.build import build
-from folkmoot.node.keys import read_node_key
 from folkmoot.node.runtimes.docker import LABEL_NODE, LABEL_RUN
+from folkmoot.node.trust.keys import read_node_key
 from folkmoot.v1 import task_pb2
 from tests.integration.network import POLICY, network
 from tests.integration.node.station.people import at_station

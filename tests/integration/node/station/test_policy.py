@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from folkmoot.client import AsyncClient, AsyncTask, Proof, Resources, Result, RunState, Subtasks
-from folkmoot.node import records
 from folkmoot.node.app import RunningNode
 from folkmoot.node.cli import node as commands
+from folkmoot.node.journal import records
 from folkmoot.trust import dump_signing_key
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.errors_pb2 import ErrorReason

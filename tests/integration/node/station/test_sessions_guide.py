@@ -18,7 +18,7 @@ from folkmoot.algorithm.proxy import Proxy
 from folkmoot.algorithm.values import decode_input, encode
 from folkmoot.cli.app import folkmoot
 from folkmoot.client import Client
-from folkmoot.node.ports import RunStart
+from folkmoot.node.proxy.ports import RunStart
 from tests.integration.client.conftest import Hub
 from tests.integration.node.station.stations import Engine, Stations
 from tests.markdown import REPOSITORY, blocks

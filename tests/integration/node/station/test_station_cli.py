@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.node.cli import node
-from folkmoot.node.sockets import ADMIN_SOCKET_NAME
+from folkmoot.node.proxy.sockets import ADMIN_SOCKET_NAME
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import task_pb2
 from folkmoot.v1.link_pb2 import ApprovalMode, Availability

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from folkmoot.cli.app import folkmoot
 from folkmoot.client import Result
-from folkmoot.node import awaiting
-from folkmoot.node.admission import AdmissionEnded
 from folkmoot.node.app import RunningNode
 from folkmoot.node.config import load_config
 from folkmoot.node.join import Place, ask
 from folkmoot.node.station import Station
+from folkmoot.node.trust import awaiting
+from folkmoot.node.trust.admission import AdmissionEnded
 from folkmoot.transport import Keyring
 from folkmoot.trust import (
     FolkmootError,

@@ -267,7 +267,7 @@ async def test_what_was_refused_is_not_fetched_again_until_it_was_replaced(hub: 
 async def test_key_that_a_server_lost_with_its_newest_rows_is_put_there_again_by_a_node_that_runs_on(
     hub: Hub, stations: Stations, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("folkmoot.node.vault.LOOK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr("folkmoot.node.trust.vault.LOOK_AGAIN_SECONDS", 0.1)
     (hub.folder / "station-Beta").mkdir()
     (hub.folder / "station-Beta" / "vault.secret").write_text(SECRET)
     async with stations.station("Beta", engine=Engine({}), vault_secret_file="vault.secret"):

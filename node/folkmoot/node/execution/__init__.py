@@ -1,0 +1,1 @@
+"""Runs, carried out: from the journal's word to a delivered receipt."""

@@ -1,0 +1,1 @@
+"""What the station believes, and the keys by which it acts."""
