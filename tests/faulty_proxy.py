@@ -74,6 +74,7 @@ class FaultyProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            to_writer.close()  # before anything that is waited for: this may be cancelled again meanwhile
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)

@@ -16,6 +16,8 @@ async def answer(
     method: MethodDescriptor,
     requests: list[bytes],
     metadata: tuple[tuple[str, str], ...] = (),
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> grpc.StatusCode:
     """Call a method; return the status. A stream is listened to for a while."""
     kinds: dict[tuple[bool, bool], Any] = {
@@ -27,7 +29,7 @@ async def answer(
     path = f"/{method.containing_service.full_name}/{method.name}"
     request = iter(requests) if method.client_streaming else requests[0]
     call = kinds[method.client_streaming, method.server_streaming](path)(
-        request, metadata=metadata, timeout=PATIENCE_SECONDS
+        request, metadata=metadata, timeout=patience_seconds
     )
     try:
         if method.server_streaming:
