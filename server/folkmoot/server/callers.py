@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from sqlalchemy import Connection, select
 
@@ -25,6 +26,8 @@ from folkmoot.v1 import options_pb2 as options
 REMEMBERED_FOR = timedelta(seconds=5)
 MOST_REMEMBERED = 10_000
 _USERS = (options.CALLER_USER, options.CALLER_ENROLLING_USER)
+_Name: TypeAlias = tuple[str, str]
+"""What a caller is remembered by, and of which kind it is: an id is no secret, and whoever shows one is nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +43,26 @@ class Callers:
         self._core = core
         self._background = background
         self._tokens = tokens
-        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._remembered: OrderedDict[_Name, _Remembered] = OrderedDict()
         self._forgotten = 0
         self._told: list[Callable[[], None]] = []
 
     async def caller(self, token: str) -> Caller:
         """Return the bearer of a token, with what it may do now; raise TOKEN_INVALID."""
-        return await self._remembering(token, lambda now: self._find(token, now))
+        return await self._remembering(("bearer", token), lambda now: self._find(token, now))
 
     async def present(self, who: Caller) -> Caller:
         """Return a caller with what it may do now; raise TOKEN_INVALID if the login or API key has ended by which it called."""
         if who.kind not in _USERS:
             return who
-        return await self._remembering(who.session_id or who.api_key_id, lambda now: self._again(who, now))
+        name = ("session", who.session_id) if who.session_id else ("api key", who.api_key_id)
+        return await self._remembering(name, lambda now: self._again(who, now))
 
     def on_changed(self, told: Callable[[], None]) -> None:
         """Have it called whenever callers' rights are to be looked up again."""
         self._told.append(told)
 
-    async def _remembering(self, name: str, find: Callable[[datetime], Awaitable[tuple[Caller, datetime]]]) -> Caller:
+    async def _remembering(self, name: _Name, find: Callable[[datetime], Awaitable[tuple[Caller, datetime]]]) -> Caller:
         """Return the caller of that name, as `find` tells; it tells also until when that is good."""
         now = self._core.clock()
         remembered = self._remembered.get(name)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import jwt
 import pytest
 
 from folkmoot.trust.encoding import timestamp
@@ -103,6 +104,22 @@ async def test_a_key_loses_what_its_user_loses_at_once(tmp_path):
         change.update_mask.paths.append("roles")
         await s.admin.UpdateUser(change, metadata=alpha.metadata)
         assert list((await who_am_i(s, key)).rules) == []
+
+
+async def test_the_id_of_a_key_or_login_is_no_token_also_while_a_stream_of_its_bearer_is_open(tmp_path):
+    """Colleagues see the ids of keys; and by such an id the bearer of a stream is looked up while it lasts."""
+    async with server(tmp_path) as s:
+        alpha = await s.organization_admin("Alpha")
+        viewer = await s.user("viewer", alpha.organization_account_id, ["Viewer"])
+        key = await key_of(s, alpha)
+        [seen] = (await list_keys(s, viewer, alpha.user_id)).api_keys
+        session_id = jwt.decode(alpha.tokens.access_token, options={"verify_signature": False})["sid"]
+        for by, known in ((key, seen.api_key_id), (alpha, session_id)):
+            watching = s.admin.WatchEvents(admin.WatchEventsRequest(), metadata=by.metadata)
+            await watching.read()
+            thief = {"metadata": bearer(known)}
+            assert reason(await refused(s.auth.WhoAmI(auth.WhoAmIRequest(), **thief))) == "TOKEN_INVALID"
+            watching.cancel()
 
 
 @pytest.mark.parametrize("method", ["CreateApiKey", "ChangePassword", "EnrollTotp", "ConfirmTotp"])
