@@ -5,6 +5,7 @@ he may do is looked up at each call. A nonce carries its own time and proof of o
 anybody may, leaves nothing behind.
 """
 
+import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ ALGORITHM = "EdDSA"
 NONCE_LIFE = timedelta(seconds=60)
 _NONCE_HEAD_BYTES = 16
 _NONCE_PROOF_BYTES = 16
+_FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class Tokens:
         self._public_key = key.public_key()
         self._nonce_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 nonce", "sha256")
         self.sealing_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 sealing", "sha256")
+        self._renewing_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 renewing", "sha256")
+        self.fingerprint = hashlib.sha256(self._public_key.public_bytes_raw()).hexdigest()[:_FINGERPRINT_DIGITS]
+        """What may be known of the key: instances that share a database have the same one."""
 
     def issue(self, claims: Claims) -> str:
         """Return the token that says so."""
@@ -84,6 +89,10 @@ class Tokens:
             genesis=bytes.fromhex(payload["gen"]),
         )
 
+    def renewed(self, refresh_token: str) -> str:
+        """Return the secret that follows that of a refresh token: always the same, and nobody else can tell which."""
+        return base64url(hmac.digest(self._renewing_key, refresh_token.encode(), "sha256"))
+
     def nonce(self, now: datetime, random: Random) -> bytes:
         """Return 32 bytes for a node to sign: time, randomness, and a proof that they are ours."""
         head = int(now.timestamp() * 1_000_000).to_bytes(8, "big") + random(8)
@@ -115,6 +124,11 @@ def load_or_make_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise TypeError(f"{path} is not an Ed25519 key.")
     return key
+
+
+def base64url(secret: bytes) -> str:
+    """Return a secret as people and programs pass it on."""
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
 
 
 def secret_hash(secret: str) -> bytes:

@@ -11,13 +11,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
 import pytest_asyncio
+from sqlalchemy import insert
 
 from folkmoot.server.payloads import uploads
+from folkmoot.server.people import resets
+from folkmoot.server.store import login_tables
+from folkmoot.server.tokens import secret_hash
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.trust import make_authentication, timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
@@ -27,7 +32,7 @@ from folkmoot.v1 import payload_service_pb2 as payloads
 from folkmoot.v1 import session_service_pb2 as sessions
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.session_service_pb2_grpc import SessionServiceStub
-from tests.integration.harness import PASSWORD, ROOT, Server, User
+from tests.integration.harness import PASSWORD, ROOT, Server, User, server
 from tests.integration.server.conftest import Hub
 from tests.integration.server.factors import enroll, login
 from tests.integration.server.places import Place, first_instance
@@ -196,10 +201,46 @@ async def test_a_code_lets_one_in(pair: Pair) -> None:
     assert one_and("LOGIN_FAILED", outcomes)
 
 
-async def test_a_refresh_token_is_good_once(pair: Pair) -> None:
+async def test_a_refresh_token_has_one_successor(pair: Pair) -> None:
     user = await pair.user("refreshes")
     wanted = auth.RefreshRequest(refresh_token=user.tokens.refresh_token)
-    assert one_and("TOKEN_INVALID", await pair.at_both(lambda hub: hub.server.auth.Refresh(wanted)))
+    answers = await pair.at_both(lambda hub: hub.server.auth.Refresh(wanted))
+    [successor] = {answer.tokens.refresh_token for answer in answers}
+    await pair.here.server.auth.Refresh(auth.RefreshRequest(refresh_token=successor))
+
+
+async def test_a_token_that_was_mailed_sets_one_password(pair: Pair) -> None:
+    user = await pair.user("forgets")
+    token = await mailed(pair, user)
+
+    def reset(hub: Hub) -> Awaitable[Any]:
+        new = f"a new password of {hub.server.new_id()}"
+        return hub.server.auth.ResetPassword(auth.ResetPasswordRequest(reset_token=token, new_password=new))
+
+    assert one_and("RESET_TOKEN_INVALID", await pair.at_both(reset))
+
+
+async def mailed(pair: Pair, user: User) -> str:
+    """Return a token that was mailed to a user, without the mail."""
+    core = pair.here.server.running.core
+    token, now = pair.here.server.new_id(), core.clock()
+    row = {"token_hash": secret_hash(token), "user_id": user.user_id, "purpose": resets.PASSWORD, "created_at": now}
+    made = insert(login_tables.reset_tokens).values(row | {"expires_at": now + resets.LIFE})
+    await core.store.write(lambda connection: connection.execute(made).rowcount)
+    return token
+
+
+async def test_a_set_up_token_makes_one_first_user(tmp_path: Path, postgresql: Cluster) -> None:
+    data, database = tmp_path / "data", postgresql.url(str(tmp_path))
+    async with server(data, database=database) as here, server(data, database=database) as there:
+        token = there.running.setup_token or ""  # each start prints another one: the last one is good
+
+        def set_up(s: Server, number: int) -> Awaitable[Any]:
+            names = {"username": f"root-{number}", "organization_name": f"Hub {number}"}
+            return s.auth.CompleteSetup(auth.CompleteSetupRequest(setup_token=token, password=PASSWORD, **names))
+
+        outcomes = await asyncio.gather(*(told(set_up(s, n)) for n, s in enumerate((here, there) * AT_EACH)))
+        assert one_and("SETUP_DONE", outcomes)
 
 
 async def test_a_proof_of_a_node_is_good_once(pair: Pair) -> None:

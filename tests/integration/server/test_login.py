@@ -8,6 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from folkmoot.server import context
 from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT, FAILURES_FROM_ANYWHERE
+from folkmoot.server.people.sessions import ANSWERED_AGAIN_FOR
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import PASSWORD, ROOT, Clock, bearer, reason, refused, server
@@ -217,10 +218,12 @@ async def test_access_token_ends_and_refresh_gives_another(tmp_path):
 
 
 async def test_refresh_token_shown_twice_ends_the_session_for_both_bearers(tmp_path):
-    async with server(tmp_path) as s:
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
         stolen = (await s.root()).tokens.refresh_token
         fresh = (await refresh(s, stolen)).tokens
         await who_am_i(s, bearer(fresh.access_token))
+        clock.ahead += ANSWERED_AGAIN_FOR + timedelta(seconds=1)
         assert reason(await refused(refresh(s, stolen))) == "TOKEN_INVALID"
         assert reason(await refused(refresh(s, fresh.refresh_token))) == "TOKEN_INVALID"
         assert reason(await refused(who_am_i(s, bearer(fresh.access_token)))) == "TOKEN_INVALID"
@@ -228,6 +231,29 @@ async def test_refresh_token_shown_twice_ends_the_session_for_both_bearers(tmp_p
         s.users[ROOT] = root = await s.log_in(ROOT)
         [told] = await s.events("user.refresh")
         assert (told.outcome, told.created_by) == ("TOKEN_INVALID", (await who_am_i(s, root.metadata)).user_id)
+
+
+async def test_refresh_whose_answer_got_lost_is_answered_again_in_the_same_way(tmp_path):
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
+        lost = (await s.root()).tokens.refresh_token
+        answers = [(await refresh(s, lost)).tokens]
+        clock.ahead += ANSWERED_AGAIN_FOR / 2
+        answers.append((await refresh(s, lost)).tokens)
+        assert answers[0].refresh_token == answers[1].refresh_token != lost
+        assert answers[0].refresh_expires_at == answers[1].refresh_expires_at, "asking again keeps no login alive"
+        for answer in answers:
+            await who_am_i(s, bearer(answer.access_token))
+        await refresh(s, answers[1].refresh_token)
+        assert not await s.events("user.refresh")
+
+
+async def test_refresh_token_whose_successor_was_used_ends_the_session_at_once(tmp_path):
+    async with server(tmp_path) as s:
+        stolen = (await s.root()).tokens.refresh_token
+        fresh = (await refresh(s, (await refresh(s, stolen)).tokens.refresh_token)).tokens
+        assert reason(await refused(refresh(s, stolen))) == "TOKEN_INVALID"
+        assert reason(await refused(refresh(s, fresh.refresh_token))) == "TOKEN_INVALID"
 
 
 async def test_unused_session_ends(tmp_path):

@@ -1,13 +1,13 @@
 """Sessions: logging in, staying logged in, logging out, and where a user is logged in.
 
-- An access token is good for minutes; a refresh token gives new ones, once: each use replaces it. Whoever shows one that
-  was replaced ends the session, since one of two bearers is a thief; the audit trail tells.
+- An access token is good for minutes; a refresh token gives new ones, once: each use replaces it. Whoever did not get the
+  answer asks again within a minute, and gets the same refresh token as before. Whoever shows one that was replaced later
+  than that, or twice over, ends the session, since one of two bearers is a thief; the audit trail tells.
 - Who has a second factor shows its present code. Where the server demands one that the user has not, the tokens are good
   for nothing but setting it up.
 - People see a session by its login id, which follows from the session's id but does not lead back: nobody can use it.
 """
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,11 +22,13 @@ from folkmoot.server.people import guesses, subjects
 from folkmoot.server.people.guesses import AnyRow, Guesses, WrongGuess
 from folkmoot.server.people.second_factors import Codes, code_required, counts
 from folkmoot.server.store import login_rows, tables
-from folkmoot.server.tokens import Claims, Tokens, secret_hash, token_invalid
+from folkmoot.server.tokens import Claims, Tokens, base64url, secret_hash, token_invalid
 from folkmoot.trust.encoding import uuid7
 from folkmoot.v1 import options_pb2 as options
 
 REFRESH_SECRET_BYTES = 32
+ANSWERED_AGAIN_FOR = timedelta(minutes=1)
+"""How long the same answer is given to the same refresh token: the first one may have got lost on its way."""
 _LONGEST_USER_AGENT = 200
 _SESSIONS = tables.sessions
 
@@ -89,33 +91,33 @@ class Sessions:
             raise guesses.login_failed() from None
 
     async def refresh(self, refresh_token: str) -> Pair:
-        """Return new tokens for a refresh token, which ends; raise TOKEN_INVALID."""
+        """Return new tokens for a refresh token, which ends; raise TOKEN_INVALID. Asked again at once, give the same ones."""
         now = self._core.clock()
         session_id, _, secret = refresh_token.partition(".")
-        fresh, mine = self._new_secret(), _SESSIONS.c.session_id == session_id
+        fresh, mine = self._tokens.renewed(refresh_token), _SESSIONS.c.session_id == session_id
         whose = select(tables.users).join(_SESSIONS, _SESSIONS.c.user_id == tables.users.c.user_id).where(mine)
         user = await self._core.store.read(lambda connection: connection.execute(whose).one_or_none())
         who = guesses.as_caller(user) if user else context.ANYONE
         data = {"session": login_id_of(session_id)}
         used_twice = events.prepare(intent="user.refresh", caller=who, data=data, now=now, outcome="TOKEN_INVALID")
 
-        def operation(connection: Connection) -> str | None:
+        def operation(connection: Connection) -> AnyRow | None:
             row = connection.execute(select(_SESSIONS).where(mine)).one_or_none()
             if row is None or now >= row.expires_at:
                 return None
+            if _follows(row, fresh, now):
+                return row
             if not compare_digest(row.refresh_hash, secret_hash(secret)):
                 connection.execute(delete(_SESSIONS).where(mine))
                 used_twice(connection)
                 return None
             renewed = {"refresh_hash": secret_hash(fresh), "renewed_at": now, "expires_at": self._refresh_ends(now)}
-            connection.execute(update(_SESSIONS).where(mine).values(renewed))
-            user_id: str = row.user_id
-            return user_id
+            return connection.execute(update(_SESSIONS).where(mine).values(renewed).returning(_SESSIONS)).one()
 
-        user_id = await self._core.store.write(operation, then=lambda user_id: None if user_id else self._forget())
-        if user_id is None:
+        row = await self._core.store.write(operation, then=lambda row: None if row else self._forget())
+        if row is None:
             raise token_invalid("The refresh token is not one of this server's, was used before, or its time is over.")
-        return self._pair(user_id, session_id, fresh, now)
+        return self._pair(row.user_id, session_id, fresh, now, ends=row.expires_at)
 
     async def log_out(self) -> None:
         """End the caller's session; an API key has none."""
@@ -199,21 +201,33 @@ class Sessions:
 
         if not await self._core.store.write(operation):
             raise WrongGuess
-        return self._pair(user.user_id, session_id, secret, now, must_enroll_totp=must_enroll_totp)
+        ends = self._refresh_ends(now)
+        return self._pair(user.user_id, session_id, secret, now, ends=ends, must_enroll_totp=must_enroll_totp)
 
     def _pair(
-        self, user_id: str, session_id: str, secret: str, now: datetime, *, must_enroll_totp: bool = False
+        self,
+        user_id: str,
+        session_id: str,
+        secret: str,
+        now: datetime,
+        *,
+        ends: datetime,
+        must_enroll_totp: bool = False,
     ) -> Pair:
-        ends = (now + timedelta(minutes=self._core.config.access_token_minutes)).replace(microsecond=0)
-        claims = Claims(options.CALLER_USER, ends, user_id=user_id, session_id=session_id)
-        token, refresh_token = self._tokens.issue(claims), f"{session_id}.{secret}"
-        return Pair(token, ends, refresh_token, self._refresh_ends(now), must_enroll_totp)
+        access_ends = (now + timedelta(minutes=self._core.config.access_token_minutes)).replace(microsecond=0)
+        claims = Claims(options.CALLER_USER, access_ends, user_id=user_id, session_id=session_id)
+        return Pair(self._tokens.issue(claims), access_ends, f"{session_id}.{secret}", ends, must_enroll_totp)
 
     def _refresh_ends(self, now: datetime) -> datetime:
         return now + timedelta(days=self._core.config.refresh_token_days)
 
     def _new_secret(self) -> str:
-        return base64.urlsafe_b64encode(self._core.random(REFRESH_SECRET_BYTES)).decode().rstrip("=")
+        return base64url(self._core.random(REFRESH_SECRET_BYTES))
+
+
+def _follows(row: AnyRow, fresh: str, now: datetime) -> bool:
+    """Tell whether a session was renewed a moment ago with the token whose successor this is."""
+    return compare_digest(row.refresh_hash, secret_hash(fresh)) and now <= row.renewed_at + ANSWERED_AGAIN_FOR
 
 
 def login_id_of(session_id: str) -> str:
