@@ -6,6 +6,7 @@ from folkmoot.node.policy import judgement, verdict
 from folkmoot.node.proxy import inputs, message_envelopes, messages, subtasks
 from folkmoot.node.proxy import results as node_results
 from folkmoot.node.station import Station
+from folkmoot.node.trust import senders
 from folkmoot.transport import Replica
 from folkmoot.transport import heads as transport_heads
 from folkmoot.trust import (
@@ -269,7 +270,7 @@ MESSAGE_PLACE = protection(
         "if (content.organization_id, content.sequence) != (station.organization_id, message.sequence):",
         "if False:",
     ),
-    Edit(Station.node_sender, "if node.organization_id != organization_id:", "if False:"),
+    Edit(senders.node_sender, "if node.organization_id != organization_id:", "if False:"),
 )
 
 # ---- members, their algorithms and their keys ------------------------------------------------------------------------

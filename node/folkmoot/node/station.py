@@ -40,7 +40,6 @@ from folkmoot.transport.storage import told_if_full
 from folkmoot.transport.tracing import Tracer
 from folkmoot.trust import (
     EncryptionDisagrees,
-    EnvelopeRejected,
     Expected,
     Inspected,
     KeyMismatch,
@@ -59,7 +58,6 @@ from folkmoot.trust import (
     Source,
     State,
     VerifiedTask,
-    fingerprint,
     inspect,
     open_envelope,
     seal,
@@ -371,32 +369,6 @@ class Station:
         if found.decryption_keys().keys() != self.keyring.decryption_keys().keys():
             self.keyring = found
             self.moved.notify()
-
-    def node_sender(self, organization_id: str) -> Signer:
-        """Who may have signed for runs of an organization: each of its nodes, as the ledger showed them to the sender."""
-
-        def key(context: EnvelopeContext) -> PublicKey:
-            sequence = min(context.ledger_sequence, self.state.position.sequence)
-            try:
-                node = self.state.node_at(fingerprint(context.sender_key_id), sequence)
-            except NodeNotApproved as error:
-                raise EnvelopeRejected(error.message) from error
-            if node.organization_id != organization_id:
-                raise EnvelopeRejected("its sender is no node of the organization that it names")
-            return node.public_key
-
-        return key
-
-    def live_sender(self, organization_id: str) -> Signer:
-        """Who may sign for runs of an organization now: those of its nodes that are admitted still."""
-        signed = self.node_sender(organization_id)
-
-        def key(context: EnvelopeContext) -> PublicKey:
-            if fingerprint(context.sender_key_id) not in self.state.nodes:
-                raise EnvelopeRejected("its sender is no node that the ledger admits now")
-            return signed(context)
-
-        return key
 
     def require_agreement(self) -> None:
         """Raise EncryptionDisagrees unless node.toml and the ledger say the same of encryption."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from folkmoot.node.policy.judgement import Judgement, judge, record_of
 from folkmoot.node.station import Station
+from folkmoot.node.trust.senders import live_sender, node_sender
 from folkmoot.node.trust.sightings import HeadWatch, look_at_heads, weigh_heads
 from folkmoot.transport import Unreachable
 from folkmoot.trust import (
@@ -210,8 +210,8 @@ class Sent:
             attempt=1,
             sequence=1,
         )
-        sender: Callable[..., Any] = station.live_sender if live else station.node_sender
-        return station.open(BytesSource(sealed.envelope), expected, sender(alpha.address))
+        sender = live_sender if live else node_sender
+        return station.open(BytesSource(sealed.envelope), expected, sender(station, alpha.address))
 
 
 @pytest.fixture

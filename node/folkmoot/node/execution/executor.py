@@ -11,7 +11,7 @@ behind it. A run is cancelled by ending its process first: if its result was fas
 import asyncio
 import dataclasses
 from collections.abc import Mapping
-from datetime import UTC, timedelta
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +22,14 @@ from folkmoot.node.execution.outcomes import (
     Outcome,
     cancelled_by,
     crashed,
-    exit_class_name,
     function_not_found,
     refused,
     state_name,
 )
 from folkmoot.node.execution.starting import may_start
+from folkmoot.node.execution.watching import watch
 from folkmoot.node.journal import decision_records, message_records, records
-from folkmoot.node.journal.records import RunRecord, microseconds, moment
+from folkmoot.node.journal.records import RunRecord, microseconds
 from folkmoot.node.link.attachment import Link
 from folkmoot.node.link.delivery import deliver
 from folkmoot.node.people.held import decided_about, settle_held
@@ -282,7 +282,7 @@ class Executor:
             await self._proxy.open(run, self._tables_of(run), self._directory(run))
             run.slot.take_later()
         async with run.reports.being(RunState.RUN_STATE_RUNNING):
-            return await self._watch(run)
+            return await watch(run, self._runtime, self._scratch, self._disk)
 
     async def _open_input(self, run: Run) -> RunInput:
         """Open a run's input. The server, or the key that it is sealed to, may be away for a while: they are waited for."""
@@ -367,43 +367,6 @@ class Executor:
         """The tables that a run may read: the station's, and dataframes of its session, each whatever the station calls so itself."""
         sources = run.dataframes.sources()
         return self._tables.including(sources) if sources else self._tables
-
-    async def _watch(self, run: Run) -> Outcome:
-        """Wait for the process's end, and end it when its time is over."""
-        ends_at = moment(run.record.started_at_us) + timedelta(seconds=run.record.run_time_seconds)
-        remaining = max(0.0, (ends_at - self._station.now()).total_seconds())
-        try:
-            exit_ = await asyncio.wait_for(self._process_end(run), remaining)
-        except TimeoutError:
-            await self._runtime.stop(run.run_name)
-            exit_ = Exit(task_pb2.EXIT_CLASS_OUT_OF_TIME, None, "")
-        log.info(
-            "run.process_ended",
-            run_id=run.record.run_id,
-            exit_class=exit_class_name(exit_.exit_class),
-            code=exit_.code,
-        )
-        return crashed(exit_, run.record)
-
-    async def _process_end(self, run: Run) -> Exit:
-        """Wait for the process's end, and end it when its job's scratch takes too much."""
-        if run.scratch_path and (overrun := await self._overrun(run)):
-            log.warning("run.scratch_overrun", run_id=run.record.run_id, job_id=run.task.spec.job_id, detail=overrun)
-            await self._runtime.stop(run.run_name)
-            return Exit(task_pb2.EXIT_CLASS_OUT_OF_SCRATCH, None, "")
-        await self._runtime.wait(run.run_name)
-        return await self._runtime.exit(run.run_name)
-
-    async def _overrun(self, run: Run) -> str | None:
-        """How the job's scratch takes too much, as soon as it does; None if it has not by the end of the process."""
-        job_id = run.task.spec.job_id
-        ending = asyncio.create_task(self._runtime.wait(run.run_name))
-        overrun = asyncio.create_task(self._disk.overrun(job_id, self._scratch.files(job_id), run.record.scratch_bytes))
-        try:
-            await asyncio.wait({ending, overrun}, return_when=asyncio.FIRST_COMPLETED)
-            return None if ending.done() else overrun.result()
-        finally:
-            await cancelled(ending, overrun)
 
     def _directory(self, run: Run) -> Path:
         return self._station.runtime_directory / run.run_name

@@ -24,6 +24,7 @@ from folkmoot.node.station import Station
 from folkmoot.node.storage import egress
 from folkmoot.node.storage.dataframes import told_of
 from folkmoot.node.storage.egress import Departure
+from folkmoot.node.trust.senders import node_sender
 from folkmoot.node.waiting import first_of
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.trust import Expected, FolkmootError, VerifiedTask, sign_receipt, timestamp
@@ -196,7 +197,7 @@ async def read_held(station: Station, record: RunRecord) -> AsyncGenerator[Resul
             run_id=record.run_id,
             attempt=record.attempt,
         )
-        opened = await station.open(source, expected, station.node_sender(station.organization_id))
+        opened = await station.open(source, expected, node_sender(station, station.organization_id))
         yield ResultHead(content_type=opened.context.content_type)
         async for piece in pieces(opened):
             yield piece

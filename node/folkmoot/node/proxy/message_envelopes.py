@@ -13,6 +13,7 @@ from folkmoot.node.journal.records import RunRecord
 from folkmoot.node.station import Station
 from folkmoot.node.trust.awaiting import at_last
 from folkmoot.node.trust.keys import KeyAwaited
+from folkmoot.node.trust.senders import live_sender, node_sender
 from folkmoot.trust import (
     BytesSource,
     EnvelopeRejected,
@@ -56,7 +57,7 @@ def seal_message(station: Station, record: RunRecord, to_run_id: str, request: S
 async def open_journaled(station: Station, task: VerifiedTask, message: PeerMessage) -> SendMessageRequest:
     """Open a journaled message, as soon as the key is here that it is sealed to; its sender may have gone since it came."""
     source, expected, inspected = _envelope(task, message)
-    sender = station.node_sender(expected.sender_organization_id)
+    sender = node_sender(station, expected.sender_organization_id)
     opening = partial(station.open, source, expected, sender, inspected)
     opened = await at_last(station, opening, until=task.spec.expires_at.ToDatetime(UTC))
     return _content(station, opened, message)
@@ -72,7 +73,7 @@ async def check_message(station: Station, task: VerifiedTask, message: PeerMessa
     if fingerprint(inspected.context.sender_key_id) not in station.state.nodes:
         await station.catch_up()
     try:
-        sender = station.live_sender(expected.sender_organization_id)
+        sender = live_sender(station, expected.sender_organization_id)
         opened = await station.open(source, expected, sender, inspected)
     except KeyAwaited as awaited:
         log.warning("node.key_awaited", run_id=message.to_run_id, detail=str(awaited))

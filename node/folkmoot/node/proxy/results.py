@@ -15,6 +15,7 @@ import structlog
 from folkmoot.node.proxy.bridge import iterate_in_thread
 from folkmoot.node.station import Station
 from folkmoot.node.trust.awaiting import at_last
+from folkmoot.node.trust.senders import node_sender
 from folkmoot.node.trust.sightings import in_receipt, require_no_contradiction
 from folkmoot.transport import INLINE_BYTES, error_from_rpc
 from folkmoot.transport.calls import pause_before, pause_seconds
@@ -170,7 +171,7 @@ async def _open(
     inline = BytesSource(inline_envelope) if inline_envelope else None
     source = inline or await station.fetch(receipt.result_digest, closing, most_bytes=run.result_size_bytes)
     try:
-        sender = station.node_sender(receipt.organization_id)
+        sender = node_sender(station, receipt.organization_id)
         opening, ends_at = partial(station.open, source, expected, sender), task.spec.expires_at.ToDatetime(UTC)
         return await at_last(station, opening, until=ends_at)
     except EnvelopeRejected as error:

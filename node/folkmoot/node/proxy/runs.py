@@ -8,9 +8,9 @@ sealed a second time to the own organization, until a person has looked at it (`
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -24,16 +24,16 @@ from folkmoot.node.policy.verdict import Refused
 from folkmoot.node.proxy.inputs import RunInput
 from folkmoot.node.proxy.measured import Measured, digest_of
 from folkmoot.node.proxy.messages import Messages
+from folkmoot.node.proxy.result_envelopes import seal_failure, seal_result
 from folkmoot.node.proxy.results import pieces
 from folkmoot.node.proxy.run_dataframes import RunDataframes
 from folkmoot.node.proxy.subtasks import Subtasks
 from folkmoot.node.station import Station
 from folkmoot.node.storage.egress import Departure
-from folkmoot.node.waiting import Gate, first_of
+from folkmoot.node.waiting import Gate
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
-from folkmoot.trust import FolkmootError, KeyUnpublished, OrganizationNotFound, Sealing, VerifiedTask, digest, timestamp
-from folkmoot.v1.envelope_pb2 import EnvelopeKind
+from folkmoot.trust import FolkmootError, VerifiedTask, digest, timestamp
 from folkmoot.v1.errors_pb2 import ErrorReason
 from folkmoot.v1.link_pb2 import NodeFrame
 from folkmoot.v1.proxy_service_pb2 import (
@@ -272,7 +272,7 @@ class Run:
                 async for _ in measured:
                     pass
             else:
-                stored, look = await self._seal_result(aiter(measured), content_type)
+                stored, look = await seal_result(self, aiter(measured), content_type)
                 failpoint("node.result.sealed")
                 await require_room(self.station, self.record, stored)
                 try:
@@ -307,38 +307,10 @@ class Run:
                 await self._end(outcome, None, b"")
             return self.record
 
-    async def _seal_result(
-        self, content: AsyncIterator[bytes], content_type: str
-    ) -> tuple[StoredEnvelope, StoredEnvelope | None]:
-        """The result, sealed to those who receive it, and of a held run for those who look at it too."""
-        envelopes, sealing = self.station.envelopes, await self._sealing(content_type, self.result_receivers)
-        if self.held:
-            looking = await self._sealing(content_type, (self.station.organization_id,))
-            return await envelopes.seal_twice(content, sealing, looking)
-        return await envelopes.seal(content, sealing), None
-
-    async def _sealing(
-        self, content_type: str, organization_ids: tuple[str, ...]
-    ) -> Callable[[Iterator[bytes]], Sealing]:
-        """What seals the result to those who read it, as soon as the ledger shows a key for each of them."""
-        ends_at = self.task.spec.expires_at.ToDatetime(UTC)
-        while True:
-            moved = self.station.moved.changed()
-            kind = EnvelopeKind.ENVELOPE_KIND_RESULT
-            try:
-                context = self.station.context(kind, self.record, content_type=content_type)
-                return self.station.sealing(context, organization_ids)
-            except KeyUnpublished as unpublished:
-                if self.station.now() >= ends_at:
-                    raise
-                log.warning("run.key_awaited", run_id=self.record.run_id, detail=str(unpublished))
-            async with self.reports.waiting(WaitReason.WAIT_REASON_KEY):
-                await first_of(moved.wait(), timeout_seconds=(ends_at - self.station.now()).total_seconds())
-
     async def _end_with(self, outcome: Outcome, failure: Failure, content_digest: bytes) -> None:
         """End with what is said of a failure."""
-        stored = self._seal_failure(failure, self.result_receivers)
-        look = self._seal_failure(failure, (self.station.organization_id,)) if self.held else None
+        stored = seal_failure(self, failure, self.result_receivers)
+        look = seal_failure(self, failure, (self.station.organization_id,)) if self.held else None
         await self._end(outcome, stored, content_digest, look, failure.ByteSize())
 
     async def _end(
@@ -385,18 +357,6 @@ class Run:
                 self._ends = False
         failpoint("node.result.journaled")
         self.ended.set()
-
-    def _seal_failure(self, failure: Failure, organization_ids: tuple[str, ...]) -> StoredEnvelope | None:
-        """What is said of a failure, sealed; nothing, where one of its readers has left, or has no key now."""
-        context = self.station.context(
-            EnvelopeKind.ENVELOPE_KIND_FAILURE, self.record, content_type=FAILURE_CONTENT_TYPE
-        )
-        try:
-            sealed = self.station.seal_small(failure.SerializeToString(), context, organization_ids)
-        except (OrganizationNotFound, KeyUnpublished) as error:
-            log.warning("run.failure_not_told", run_id=self.record.run_id, detail=str(error))
-            return None
-        return StoredEnvelope(sealed.digest, len(sealed.envelope), sealed.envelope)
 
     def _require_written(self, content_digest: bytes) -> None:
         if self.record.content_digest != content_digest:

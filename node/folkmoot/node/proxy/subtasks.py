@@ -6,9 +6,8 @@ after a restart. Results are believed as `results` says.
 """
 
 import asyncio
-import hashlib
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, aclosing
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from folkmoot.node.journal import subtask_records
 from folkmoot.node.journal.records import StoredEnvelope
 from folkmoot.node.journal.subtask_records import SubtaskRecord
 from folkmoot.node.policy.granted import as_granted, bare_grant
+from folkmoot.node.proxy.portions import Portions
 from folkmoot.node.proxy.results import read_result, watch_ends
 from folkmoot.node.proxy.sender import Sender
 from folkmoot.node.station import Station
@@ -30,8 +30,6 @@ from folkmoot.trust import (
     TaskAheadOfLedger,
     TaskNotProven,
     VerifiedTask,
-    digest,
-    pae,
     sign_subtask,
     timestamp,
     uuid7,
@@ -39,7 +37,7 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.envelope_pb2 import EnvelopeContext, EnvelopeKind
 from folkmoot.v1.errors_pb2 import ErrorReason
-from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead, SubtaskInput
+from folkmoot.v1.proxy_service_pb2 import RunResult, SubtaskHead
 from folkmoot.v1.task_pb2 import Dependency, Initiator, Parent, Receiver, SessionUse, TaskChain, TaskInputRef, TaskSpec
 from folkmoot.v1.task_service_pb2 import (
     CancelTaskRequest,
@@ -68,7 +66,7 @@ class Subtasks:
     async def create(self, head: SubtaskHead, content: AsyncIterator[bytes]) -> str:
         """Create a subtask, once per key; return its id when the server has it."""
         async with self._creating:
-            portions = _Portions(content)
+            portions = Portions(content)
             run = self._run.record
             known = await self._transact(lambda db: subtask_records.subtask_by_key(db, run, head.key))
             if known is None:
@@ -165,7 +163,7 @@ class Subtasks:
         for organization_id in (*head.organization_ids, *head.result_receivers):
             self._station.state.member(organization_id)
 
-    async def _make(self, head: SubtaskHead, portions: "_Portions") -> SubtaskRecord:
+    async def _make(self, head: SubtaskHead, portions: Portions) -> SubtaskRecord:
         """Seal the inputs, sign the spec, verify it as receivers will, journal it."""
         run, number = self._run.record, self._run.task.spec.grant.subtask_number
         task_id = uuid7(self._station.now(), self._station.random)
@@ -367,36 +365,3 @@ def _references(head: SubtaskHead, stored: Sequence[StoredEnvelope]) -> list[Tas
         )
         for portion, envelope in zip(head.inputs, stored, strict=True)
     ]
-
-
-class _Portions:
-    """A stream of inputs, one after the other, cut where the head says."""
-
-    def __init__(self, content: AsyncIterator[bytes]) -> None:
-        self._content = content
-        self._hash = hashlib.sha256()
-        self._rest = b""
-
-    def cut(self, inputs: Iterable[SubtaskInput]) -> Iterator[tuple[SubtaskInput, AsyncIterator[bytes]]]:
-        """Each input with its bytes, which are to be read before the next one's."""
-        return ((each, self._take(each.size_bytes)) for each in inputs)
-
-    async def _take(self, size_bytes: int) -> AsyncIterator[bytes]:
-        while size_bytes:
-            if not self._rest:
-                self._rest = await self._next()
-            piece, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
-            size_bytes -= len(piece)
-            yield piece
-
-    async def _next(self) -> bytes:
-        async for piece in self._content:
-            self._hash.update(piece)
-            return piece
-        raise FolkmootError(ErrorReason.ERROR_REASON_MALFORMED, "the inputs are shorter than the subtask's head says")
-
-    async def request_digest(self, head: SubtaskHead) -> bytes:
-        """What tells one request from another, once everything has been read."""
-        async for piece in self._content:
-            self._hash.update(piece)
-        return digest(pae(head.SerializeToString(deterministic=True), self._hash.digest()))
