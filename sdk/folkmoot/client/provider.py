@@ -81,7 +81,10 @@ class DeviceCode:
 
 def show_device_code(code: DeviceCode) -> None:
     """Print where to go and what to type."""
-    text = f"On any device, open {printable(code.address)} and type {printable(code.code)}"
+    text = (
+        f"On any device, open {printable(code.address)} and type {printable(code.code)}"
+        " (and never a code that somebody else sends you: it logs him in as you)"
+    )
     print(text, file=sys.stderr)  # noqa: T201 - a person has to see it
 
 

@@ -64,6 +64,22 @@ async def me(s, answer):
     return await s.auth.WhoAmI(auth.WhoAmIRequest(), metadata=bearer(answer.tokens.access_token))
 
 
+async def test_a_login_is_made_at_the_provider_anew_however_much_it_is_used(tmp_path, provider):
+    """Whom the provider has thrown out does not stay in for ever by renewing what he has."""
+    clock = Clock()
+    async with server(tmp_path, clock=clock, refresh_token_days=3, **provider.settings(tmp_path)) as s:
+        await user_with_mail(s, "ada", "ada@alpha.example")
+        tokens = (await (await come(s, provider, "ada"))).tokens
+        ends = tokens.refresh_expires_at
+        for _ in range(2):
+            clock.ahead += timedelta(days=1)
+            tokens = (await s.auth.Refresh(auth.RefreshRequest(refresh_token=tokens.refresh_token))).tokens
+            assert tokens.refresh_expires_at == ends
+        clock.ahead += timedelta(days=1)
+        again = s.auth.Refresh(auth.RefreshRequest(refresh_token=tokens.refresh_token))
+        assert reason(await refused(again)) == "TOKEN_INVALID"
+
+
 # ---- in a browser --------------------------------------------------------------------------------------------------
 
 

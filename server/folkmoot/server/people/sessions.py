@@ -5,6 +5,7 @@
   than that, or twice over, ends the session, since one of two bearers is a thief; the audit trail tells.
 - Who has a second factor shows its present code. Where the server demands one that the user has not, the tokens are good
   for nothing but setting it up.
+- A login by the provider is renewed until its days are over, and then made at the provider anew; one by password, for ever.
 - People see a session by its login id, which follows from the session's id but does not lead back: nobody can use it.
 """
 
@@ -111,7 +112,9 @@ class Sessions:
                 connection.execute(delete(_SESSIONS).where(mine))
                 used_twice(connection)
                 return None
-            renewed = {"refresh_hash": secret_hash(fresh), "renewed_at": now, "expires_at": self._refresh_ends(now)}
+            # The provider is not asked again by a refresh: whom it has thrown out must come to it in the end.
+            ends = row.expires_at if row.by_provider else self._refresh_ends(now)
+            renewed = {"refresh_hash": secret_hash(fresh), "renewed_at": now, "expires_at": ends}
             return connection.execute(update(_SESSIONS).where(mine).values(renewed).returning(_SESSIONS)).one()
 
         row = await self._core.store.write(operation, then=lambda row: None if row else self._forget())
