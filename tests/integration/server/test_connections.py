@@ -115,6 +115,61 @@ async def test_watch_ends_politely_when_it_is_too_old(tmp_path: Path):
         assert not await s.events("node.denied")
 
 
+async def aged(channel: grpc.aio.Channel) -> None:
+    """Wait until the server has told that the connection is as old as connections get."""
+    async with asyncio.timeout(20):
+        while (state := channel.get_state()) == grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(state)
+
+
+@pytest.mark.parametrize("grace", [(), (("grpc.max_connection_age_grace_ms", 1),)], ids=["ours", "no grace"])
+async def test_calls_that_are_under_way_when_a_connection_is_too_old_end_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: keepalive.Options
+):
+    """A unary call that takes long, and an upload: both began before the connection was told to end, and end after."""
+    ageing = keepalive.ageing
+    monkeypatch.setattr(keepalive, "ageing", lambda seconds: (*ageing(seconds), *grace))
+    go_on, listing, lung = asyncio.Event(), asyncio.Event(), world(nodes=False, now=utc_now())
+    async with server(tmp_path) as before:
+        of_alpha = (await before.publish(lung))["Alpha"].organization_account_id
+        ada = await before.user("ada", of_alpha, ["Researcher"])
+    async with server(tmp_path, max_connection_age_minutes=0.02) as s:
+        read = s.running.core.store.read
+
+        async def slowly(operation: Any) -> Any:
+            if not go_on.is_set():
+                listing.set()
+                await go_on.wait()
+            return await read(operation)
+
+        sealed = task(lung, ("Beta",), content=os.urandom(FRAME_BYTES))
+        content, digest = sealed.envelope, sealed.spec.inputs[0].envelope_digest
+        begun = payloads.ListMissingPartsRequest(envelope_digest=digest, size_bytes=len(content))
+        await s.payloads.ListMissingParts(begun, metadata=ada.metadata)
+
+        async def messages() -> AsyncIterator[payloads.UploadPartRequest]:
+            yield payloads.UploadPartRequest(header=payloads.PartHeader(envelope_digest=digest, part_number=0))
+            yield payloads.UploadPartRequest(data=content[: len(content) // 2])
+            await go_on.wait()
+            yield payloads.UploadPartRequest(data=content[len(content) // 2 :])
+            yield payloads.UploadPartRequest(digest=hashlib.sha256(content).digest())
+
+        uploading = asyncio.ensure_future(s.payloads.UploadPart(messages(), metadata=ada.metadata))
+        monkeypatch.setattr(s.running.core.store, "read", slowly)
+        waiting = asyncio.ensure_future(s.tasks.ListTasks(pb.ListTasksRequest(), metadata=ada.metadata))
+        await listing.wait()
+        await aged(s.channel)
+        if grace:
+            assert (await refused(waiting)).code == grpc.StatusCode.UNAVAILABLE, "else this test would show nothing"
+            go_on.set()
+            await refused(uploading)
+        else:
+            go_on.set()
+            await waiting
+            await uploading
+            assert not (await s.payloads.ListMissingParts(begun, metadata=ada.metadata)).missing_parts
+
+
 async def test_nodes_attach_again_at_every_age_and_lose_nothing(tmp_path: Path):
     """Connections last a second here; tasks are made, computed and watched all the while."""
     data = dict.fromkeys(("Alpha", "Beta"), TABLE)

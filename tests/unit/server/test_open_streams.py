@@ -63,6 +63,38 @@ async def test_a_stream_of_an_age_ends_politely():
                 pass
 
 
+async def test_who_is_cancelled_himself_is_told_so_also_when_his_stream_ends_at_the_same_moment():
+    life = Life(None)
+    reading = asyncio.ensure_future(_rest(life))
+    await asyncio.sleep(0)
+    reading.cancel()
+    life.end(token_invalid("ended"))
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def _rest(life: Life) -> None:
+    async with aclosing(life.of(quiet(asyncio.Event()))) as messages:
+        async for _ in messages:
+            pass
+
+
+async def test_messages_cost_no_timers(monkeypatch):
+    """Of a stream with an age there is one, however many messages come."""
+    loop, made = asyncio.get_running_loop(), []
+    call_at = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda *given, **more: made.append(given) or call_at(*given, **more))
+
+    async def many() -> AsyncGenerator[int, None]:
+        for number in range(100):
+            await asyncio.sleep(0)
+            yield number
+
+    async with aclosing(Life(60.0).of(many())) as messages:
+        assert [number async for number in messages] == list(range(100))
+    assert len(made) == 1
+
+
 async def test_what_can_not_be_looked_up_ends_nothing():
     core: Any = Core()
     looked, lives = asyncio.Event(), {"broken": Life(None), "ended": Life(None)}

@@ -5,7 +5,15 @@ import os
 
 import pytest
 
-from folkmoot.server.people.passwords import IN_FLIGHT, MOST_WAITING, Cost, Passwords, check_strength
+from folkmoot.server.people.passwords import (
+    IN_FLIGHT,
+    MOST_WAITING,
+    MOST_WAITING_OF_A_PLACE,
+    Cost,
+    Passwords,
+    check_strength,
+)
+from folkmoot.server.people.turns import Turns
 from folkmoot.trust import FolkmootError
 
 CHEAP = Cost(memory_kib=64, passes=1)
@@ -62,22 +70,84 @@ async def test_only_few_hashes_at_a_time(passwords):
     assert most == IN_FLIGHT
 
 
-async def test_flood_is_turned_away(passwords):
-    release = asyncio.Event()
+@pytest.fixture
+def from_(monkeypatch):
+    """Have what comes next come from a place."""
+    return lambda place: monkeypatch.setattr("folkmoot.server.context.place", lambda: place)
+
+
+async def flood(passwords, release, number):
+    """Take all turns, and have so many more wait."""
 
     async def one():
         async with passwords.slot():
             await release.wait()
 
-    waiting = [asyncio.ensure_future(one()) for _ in range(IN_FLIGHT + MOST_WAITING)]
+    waiting = [asyncio.ensure_future(one()) for _ in range(number)]
     await asyncio.sleep(0)
+    return waiting
+
+
+async def refusal(passwords):
     with pytest.raises(FolkmootError) as caught:
-        await one()
-    assert caught.value.reason_name == "TOO_MANY"
+        async with passwords.slot():
+            pass
+    assert int(caught.value.metadata["retry_after_seconds"]) > 0
+    return caught.value.reason_name
+
+
+async def test_flood_is_turned_away(passwords, from_):
+    release, waiting = asyncio.Event(), []
+    from_("10.0.0.1")
+    waiting += await flood(passwords, release, IN_FLIGHT + MOST_WAITING_OF_A_PLACE)
+    assert await refusal(passwords) == "TOO_MANY"
+    for number in range(MOST_WAITING - MOST_WAITING_OF_A_PLACE):
+        from_(f"10.0.1.{number}")
+        waiting += await flood(passwords, release, 1)
+    from_("10.0.2.1")
+    assert await refusal(passwords) == "TOO_MANY"
     release.set()
     await asyncio.gather(*waiting)
     async with passwords.slot():
         pass
+
+
+async def test_who_comes_from_elsewhere_does_not_wait_behind_a_flood(passwords, from_):
+    release, order = asyncio.Event(), []
+
+    async def one(place):
+        async with passwords.slot():
+            await release.wait()
+            order.append(place)
+
+    waiting = []
+    for place, number in (("flood", IN_FLIGHT + MOST_WAITING_OF_A_PLACE), ("alone", 1), ("pair", 2)):
+        from_(place)
+        waiting += [asyncio.ensure_future(one(place)) for _ in range(number)]
+        await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(*waiting)
+    assert order.index("alone") <= IN_FLIGHT + 1
+    assert [index for index, place in enumerate(order) if place == "pair"][-1] <= IN_FLIGHT + 4
+
+
+async def test_who_gives_up_waiting_takes_no_turn_with_him():
+    """Before his turn has come, and just as it has."""
+    turns = Turns(1, most_waiting=2, most_of_a_place=2)
+
+    async def take():
+        async with turns.turn("here"):
+            pass
+
+    async with turns.turn("here"):
+        early, late = asyncio.ensure_future(take()), asyncio.ensure_future(take())
+        await asyncio.sleep(0)
+        early.cancel()
+        await asyncio.gather(early, return_exceptions=True)
+    late.cancel()  # it has its turn, and does not know yet
+    await asyncio.gather(late, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await take()
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,28 @@
 """Passwords: Argon2id hashes (RFC 9106), made in threads of which only a few run at a time.
 
-A hash takes memory and a tenth of a second of a core by design, so a flood of logins must queue, not pile up.
+A hash takes memory and a tenth of a second of a core by design, so a flood of logins must queue, not pile up, and hold up nobody
+but itself (`turns`).
 """
 
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from folkmoot.server.core import Random, try_later
+from folkmoot.server import context
+from folkmoot.server.core import Random
+from folkmoot.server.people.turns import Turns
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
 IN_FLIGHT = 2
 MOST_WAITING = 100
+MOST_WAITING_OF_A_PLACE = 25
 FEWEST_CHARACTERS = 12
 FEWEST_BESIDES_OWN = 8
 SHORTEST_OWN = 3
@@ -44,24 +47,12 @@ class Passwords:
     def __init__(self, random: Random, cost: Cost) -> None:
         self._random = random
         self._cost = cost
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self._waiting = 0
+        self._turns = Turns(IN_FLIGHT, most_waiting=MOST_WAITING, most_of_a_place=MOST_WAITING_OF_A_PLACE)
         self._nobodys = self._unmatchable()
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a turn; raise TOO_MANY if too many wait already."""
-        if self._waiting >= MOST_WAITING:
-            raise try_later(errors_pb2.ERROR_REASON_TOO_MANY, "Too many logins at once", timedelta(seconds=5))
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._slots.release()
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn, behind those of the same place; raise TOO_MANY if too many wait already."""
+        return self._turns.turn(context.place())
 
     async def make(self, password: str) -> str:
         """Return the hash of a new password; call within `slot()`."""

@@ -10,7 +10,8 @@ A stream whose caller may read it no more is ended in the same way, also while n
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from folkmoot.trust.errors import FolkmootError
@@ -24,43 +25,53 @@ M = TypeVar("M")
 
 
 class Life:
-    """How long a stream lasts: so many seconds (None: for ever), or until somebody ends it."""
+    """How long a stream lasts: so many seconds (None: for ever), or until somebody ends it. One timer for all of its messages."""
 
     __slots__ = ("_ends_at", "_error", "_waiting")
 
     def __init__(self, seconds: float | None) -> None:
         self._ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._error: FolkmootError | None = None
-        self._waiting: asyncio.Timeout | None = None
+        self._waiting: asyncio.Task[object] | None = None
 
     def end(self, error: FolkmootError) -> None:
         """End the stream with that error, at once if it waits for its next message."""
         if self._error is None:
             self._error = error
             if self._waiting is not None:
-                self._waiting.reschedule(asyncio.get_running_loop().time())
+                self._waiting.cancel()
 
     async def of(self, messages: AsyncGenerator[M, None]) -> AsyncGenerator[M, None]:
         """Yield messages; raise SHUTTING_DOWN once they have lasted so long, or what the stream was ended with."""
-        while self._error is None:
-            waiting = asyncio.timeout_at(self._ends_at)
-            try:
-                async with waiting:
-                    self._waiting = waiting
-                    message = await anext(messages)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                if not waiting.expired():
-                    raise
-                raise self._why() from None
-            finally:
-                self._waiting = None
-            yield message
-        raise self._why()
+        with self._timed():
+            while self._error is None:
+                try:
+                    yield await self._next(messages)
+                except StopAsyncIteration:
+                    return
+            raise self._error
 
-    def _why(self) -> FolkmootError:
-        return self._error or _aged()
+    async def _next(self, messages: AsyncGenerator[M, None]) -> M:
+        self._waiting = task = asyncio.current_task()
+        try:
+            return await anext(messages)
+        except asyncio.CancelledError:
+            if self._error is None or (task is not None and task.uncancel() > 0):
+                raise  # somebody else wants it to end
+            raise self._error from None
+        finally:
+            self._waiting = None
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        if self._ends_at is None:
+            yield
+            return
+        timer = asyncio.get_running_loop().call_at(self._ends_at, lambda: self.end(_aged()))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def life_seconds(method: str, age_seconds: float) -> float | None:
