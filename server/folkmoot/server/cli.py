@@ -72,6 +72,8 @@ def init(file: Path | None, *, yes: bool, **flags: Any) -> None:
 
     Asks for what differs from place to place. The file is for the server's user alone, since it may hold passwords.
     """
+    from folkmoot.server.operation import data_folder
+
     path = file or Path("server.toml")
     if path.exists():
         raise click.ClickException(f"{path} is there already: change it, or name another file by --settings")
@@ -84,6 +86,7 @@ def init(file: Path | None, *, yes: bool, **flags: Any) -> None:
     # A folder that is named by hand is meant from here; in the file it would be from there.
     flags["data"] = Path(flags["data"] or "folkmoot-server").absolute()
     config = where.gather(flags, {}, None)
+    data_folder.refuse_unfinished(config.data)
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_secret(path, where.template(flags, name=path.name).encode())

@@ -8,12 +8,17 @@
 The database is of one moment. Payloads are copied before and after: what a row of the database speaks of is in the copy,
 also when it came, or was removed, while the backup was taken. Parts of payloads are never changed once they have their
 name, so links to them are as good as copies on the same file system.
+
+Until all is there, all is in the folder `unfinished`: one that fails takes it away again, one that is killed leaves
+nothing that looks like a backup.
 """
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -21,16 +26,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from folkmoot.server.config import Config
+from folkmoot.server.operation import data_folder
+from folkmoot.server.operation.copies import copy_file, copy_folder, copy_parts, sync_below
 from folkmoot.server.operation.data_folder import DATABASE_FILE, LOCK_FILE, MAKING_FILE
 from folkmoot.server.store import databases, dumps
 from folkmoot.server.store.dumps import Kind
 from folkmoot.transport.durable import sync_folder
 from folkmoot.transport.secret_files import write_secret
+from folkmoot.transport.storage import disk_full
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
 FORMAT = 1
-MANIFEST, DATA, PAYLOADS = "manifest.json", "data", "payloads"
+MANIFEST, DATA, PAYLOADS, UNFINISHED = "manifest.json", "data", "payloads", "unfinished"
 NOT_COPIED = (f"{DATABASE_FILE}*", LOCK_FILE, MAKING_FILE, "payloads", "spool")
 """What lies in the data folder and is copied otherwise, or belongs to the running process."""
 
@@ -57,33 +65,41 @@ def back_up(
     link: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Take a backup into a new or empty folder. Raises INVALID_FIELD naming what is in the way."""
+    """Take a backup into a new or empty folder. Raises INVALID_FIELD naming what is in the way, and DISK_FULL."""
     if not config.database and not (config.data / DATABASE_FILE).exists():
         raise unusable("data", f"there is no server in {config.data}: name its data folder or its settings file")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise unusable("target", f"{target} is not empty: name a new folder for each backup")
+    data_folder.refuse_unfinished(config.data)
+    _fits_backup(config, target)
+    is_new = not target.exists()
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target.chmod(0o700)
-
-    folder = payload_folder(config)
-    copy = os.link if link else _copy
-    if folder is not None:
-        _copy_payloads(folder, target / PAYLOADS, copy)
-    tell("payloads copied" if folder is not None else f"payloads stay at {config.payloads}")
-    kind, migration = _copy_database(config, target, portable=portable)
-    tell(f"database copied to {kind}")
-    if folder is not None:
-        _copy_payloads(folder, target / PAYLOADS, copy)
-    shutil.copytree(config.data, target / DATA, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    (target / DATA).chmod(0o700)
-    _sync_below(target)
+    making = target / UNFINISHED
+    try:
+        making.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise _taken(target) from error
+    try:
+        target.chmod(0o700)
+        kind, migration = _copy_all(config, making, portable=portable, link=link, tell=tell)
+        sync_below(making)
+    except BaseException as error:
+        shutil.rmtree(making, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):
+                target.rmdir()
+        if (told := _told(error, target)) is not None:
+            raise told from error
+        raise
+    for path in making.iterdir():
+        path.replace(target / path.name)
+    making.rmdir()
+    sync_folder(target)
     manifest = Manifest(
         format=FORMAT,
         release=version("folkmoot"),
         taken_at=now.isoformat(),
         migration=migration,
         database=kind,
-        payloads="" if folder is not None else config.payloads,
+        payloads="" if payload_folder(config) is not None else config.payloads,
     )
     write_secret(target / MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
     return manifest
@@ -118,6 +134,53 @@ def unusable(field: str, text: str) -> FolkmootError:
     return FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=((field, text),))
 
 
+def _fits_backup(config: Config, target: Path) -> None:
+    """Refuse a folder that is not empty, or is in one of those that are copied."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise _taken(target)
+    for folder in filter(None, (config.data, payload_folder(config))):
+        if target.resolve().is_relative_to(folder.resolve()):
+            raise unusable(
+                "target", f"{target} is inside {folder}, which is copied: name a folder elsewhere, best on another disk"
+            )
+
+
+def _taken(target: Path) -> FolkmootError:
+    if (target / UNFINISHED).exists():
+        return unusable(
+            "target", f"{target} has a backup that is under way, or broke off: if so remove it, or name a new folder"
+        )
+    return unusable("target", f"{target} is not empty: name a new folder for each backup")
+
+
+def _told(error: BaseException, target: Path) -> FolkmootError | None:
+    """Return what there is to do about an error that comes from the disk, if it is one."""
+    if disk_full(error) is not None:
+        return FolkmootError(
+            errors_pb2.ERROR_REASON_DISK_FULL,
+            f"there is no room for the backup at {target}; what was begun is removed: make room, or name another disk",
+        )
+    if isinstance(error, OSError) and error.errno == errno.EXDEV:
+        return unusable("link", f"{target} is on another file system than the payloads: leave --link out")
+    return None
+
+
+def _copy_all(
+    config: Config, target: Path, *, portable: bool, link: bool, tell: Callable[[str], None]
+) -> tuple[Kind, str]:
+    folder, copy = payload_folder(config), os.link if link else copy_file
+    if folder is not None:
+        copy_parts(folder, target / PAYLOADS, copy)
+    tell("payloads copied" if folder is not None else f"payloads stay at {config.payloads}")
+    kind, migration = _copy_database(config, target, portable=portable)
+    tell(f"database copied to {kind}")
+    if folder is not None:
+        copy_parts(folder, target / PAYLOADS, copy)
+    with data_folder.making(config.data):  # a certificate and its key belong together
+        copy_folder(config.data, target / DATA, leave_out=NOT_COPIED)
+    return kind, migration
+
+
 def _copy_database(config: Config, target: Path, *, portable: bool) -> tuple[Kind, str]:
     database = databases.connect(config.database, config.data / DATABASE_FILE)
     try:
@@ -135,31 +198,3 @@ def _copy_database(config: Config, target: Path, *, portable: bool) -> tuple[Kin
         return Kind.PG_DUMP, migration
     dumps.copy_sqlite(config.data / DATABASE_FILE, target / Kind.SQLITE)
     return Kind.SQLITE, migration
-
-
-def _copy_payloads(source: Path, target: Path, copy: Callable[[Path, Path], None]) -> None:
-    """Copy the parts that are whole and not there yet. What goes away meanwhile was removed on purpose."""
-    target.mkdir(mode=0o700, exist_ok=True)
-    for part in source.glob("??/*/*"):
-        there = target / part.relative_to(source)
-        if part.name.isdecimal() and not there.exists():
-            there.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                copy(part, there)
-            except FileNotFoundError:
-                continue
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, and its time: retention and tidying look at it."""
-    shutil.copy2(source, target)
-
-
-def _sync_below(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)

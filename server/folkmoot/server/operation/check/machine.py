@@ -14,6 +14,7 @@ from folkmoot.server import certificates
 from folkmoot.server.config import Config
 from folkmoot.server.operation.backup import payload_folder
 from folkmoot.server.operation.check.finding import Finding, Found, State
+from folkmoot.server.operation.data_folder import RESTORING_FILE
 
 LEAST_FREE_BYTES, FEW_FREE_BYTES = 256 * 1024**2, 5 * 1024**3
 WARN_BEFORE_END = timedelta(days=21)
@@ -48,6 +49,13 @@ def data_folder(config: Config, _now: datetime) -> Found:
         )
     else:
         yield Finding("data folder", State.GOOD, str(config.data.absolute()))
+    if (config.data / RESTORING_FILE).exists():
+        yield Finding(
+            "data folder",
+            State.WRONG,
+            "a restore into it has not ended, so that no server starts there",
+            "run `folkmoot server restore` again, with the same settings, or empty the folder to begin anew",
+        )
     for key in sorted(config.data.glob("keys/*")):
         if stat.S_IMODE(key.stat().st_mode) & 0o077:
             yield Finding(
