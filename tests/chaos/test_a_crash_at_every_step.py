@@ -13,7 +13,7 @@ from folkmoot.transport.failpoints import FAILPOINTS
 from tests.chaos.stage import REPOSITORY
 from tests.chaos.storm import BEFORE_A_PROCESS, ELSEWHERE, REACHED_BY, WORK, Storm, weather
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Kills that follow one another in one collaboration."""
 
 ALWAYS = ("plain-0", "large-0", "sessions-0", "people-0")
@@ -64,6 +64,7 @@ async def test_a_crash_at_every_step_of(kind: str, names: tuple[str, ...], tmp_p
         assert len(lost) <= len(BEFORE_A_PROCESS & {*names})
 
 
+@pytest.mark.nightly
 @pytest.mark.needs_docker
 async def test_a_crash_at_every_step_of_a_container(container_image: str, tmp_path: Path):
     names = ("node.run.container_created", "node.run.started", "node.result.journaled", "node.run.process_removed")

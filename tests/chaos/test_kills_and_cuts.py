@@ -32,7 +32,7 @@ def container_image() -> str:
     return build(REPOSITORY / "tests" / "algorithms" / "stepwise.py", base="folkmoot-base:debian12", tag="stepwise")
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.needs_docker)])
+@pytest.fixture(params=["process", pytest.param("docker", marks=[pytest.mark.needs_docker, pytest.mark.nightly])])
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

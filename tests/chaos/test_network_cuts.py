@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.needs_namespaces, pytest.mark.timeout(120)]
 
 
 @pytest.mark.parametrize(
-    "how", [how if how in ("silent", "reset") else pytest.param(how, marks=pytest.mark.nightly) for how in CUTS]
+    "how", [how if how == "silent" else pytest.param(how, marks=pytest.mark.nightly) for how in CUTS]
 )
 async def test_work_goes_on_after_the_wire_was(how: str, tmp_path: Path):
     async with weather(tmp_path, how, organizations=("Alpha", "Beta"), apart=["Beta"], coming={}) as storm:

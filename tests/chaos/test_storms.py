@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.storm import rage
 
-SAMPLE = range(6)
+SAMPLE = range(2)
 FIRST = int(os.environ.get("FOLKMOOT_FIRST_SEED", str(SAMPLE.stop)))
 MORE = range(FIRST, FIRST + int(os.environ.get("FOLKMOOT_SEEDS", "300")))
 pytestmark = pytest.mark.timeout(120)

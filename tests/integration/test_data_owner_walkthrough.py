@@ -38,6 +38,7 @@ async def test_every_command_of_the_walk_prints_what_the_guide_shows(folder: Pat
     await take(chosen, folder)
 
 
+@pytest.mark.nightly
 @pytest.mark.needs_docker
 @pytest.mark.needs_registry
 async def test_the_steps_in_containers_print_what_the_guide_shows(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,10 @@ pytestmark = pytest.mark.timeout(300)
 COMMAND = (sys.executable, "-c", "from folkmoot.cli.main import main; main()")
 
 
-@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.needs_docker)])
+@pytest.mark.parametrize(
+    "runtime",
+    [pytest.param("process", marks=pytest.mark.nightly), pytest.param("docker", marks=pytest.mark.needs_docker)],
+)
 async def test_four_answers_equal_to_pooled(runtime: str, tmp_path: Path):
     picture = tmp_path / "survival.png"
     process = await asyncio.create_subprocess_exec(

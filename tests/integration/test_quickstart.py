@@ -81,7 +81,9 @@ def end_session(leader: int) -> None:
         return
 
 
-@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.needs_docker)])
+@pytest.mark.parametrize(
+    "runtime", ["process", pytest.param("docker", marks=[pytest.mark.needs_docker, pytest.mark.nightly])]
+)
 async def test_every_command_of_the_readme_works(runtime: str, folder: Path):
     port = free_port()
     commands = script(runtime, port).replace(

@@ -124,7 +124,7 @@ def test_example_reads_its_table_in_a_container(base, node, state, socket):
     assert reported[0].startswith(f"{base} has Python 3.")
 
 
-def test_programs_of_any_language_become_an_image(base, tmp_path, node, state, socket):
+def test_programs_of_any_language_become_an_image(tmp_path, node, state, socket):
     folder = tmp_path / "programs"
     folder.mkdir()
     (folder / "algorithm.toml").write_text(
@@ -132,7 +132,7 @@ def test_programs_of_any_language_become_an_image(base, tmp_path, node, state, s
         'parameters = { column = "str" }'
     )
     (folder / "lines.sh").write_text('wc -l < "$FOLKMOOT_INPUT/tables/patients.csv" > "$FOLKMOOT_OUTPUT/result.json"')
-    image = build(folder, base=base, report=lambda _: None).removeprefix("local:")
+    image = build(folder, base=BASE_IMAGES[0], report=lambda _: None).removeprefix("local:")
     try:
         labels = json.loads(docker("image", "inspect", "--format={{json .Config.Labels}}", image))
         [function] = json.loads(labels["org.folkmoot.functions"])
