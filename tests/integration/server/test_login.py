@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from folkmoot.server import context
 from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT, FAILURES_FROM_ANYWHERE
 from folkmoot.server.people.sessions import ANSWERED_AGAIN_FOR
+from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options
 from tests.integration.harness import PASSWORD, ROOT, Clock, bearer, reason, refused, server
@@ -145,8 +146,25 @@ async def test_who_guesses_locks_himself_out_and_not_the_one_whose_name_it_is(tm
         for number in range(FAILURES_FROM_ANYWHERE):
             monkeypatch.setattr(context, "place", lambda: f"worse-{number // FAILURES_BEFORE_LOCK_OUT}")  # noqa: B023
             assert reason(await refused(login(s, password="wrong password!"))) == "LOGIN_FAILED"
-        monkeypatch.setattr(context, "place", place)
+        monkeypatch.setattr(context, "place", lambda: "a new place")
         assert reason(await refused(login(s))) == "LOCKED_OUT"
+        monkeypatch.setattr(context, "place", place)
+        await login(s)  # where he is logged in, nobody elsewhere shuts him out
+
+
+async def test_a_new_password_lets_in_whose_name_others_have_locked_out(tmp_path, monkeypatch):
+    async with server(tmp_path) as s:
+        root = await s.root()
+        ada = await s.user("ada", root.organization_account_id)
+        for number in range(FAILURES_FROM_ANYWHERE):
+            monkeypatch.setattr(context, "place", lambda: f"evil-{number // FAILURES_BEFORE_LOCK_OUT}")  # noqa: B023
+            await refused(login(s, "ada", "wrong password!"))
+        monkeypatch.setattr(context, "place", lambda: "a new place")
+        assert reason(await refused(login(s, "ada"))) == "LOCKED_OUT"
+        change = admin.UpdateUserRequest(user_id=ada.user_id, password="a different password")
+        change.update_mask.paths.append("password")
+        await s.admin.UpdateUser(change, metadata=root.metadata)
+        await login(s, "ada", "a different password")
 
 
 async def test_failures_are_recorded_but_not_what_was_typed_as_a_name(tmp_path):

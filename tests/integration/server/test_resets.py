@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 
 from folkmoot.server.nodes.attempts import MOST_FROM_ONE_PLACE
 from folkmoot.server.people import mail, passwords
+from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT
 from folkmoot.server.people.resets import MOST_PER_USER, Resets
 from folkmoot.server.store import tables
 from folkmoot.v1 import admin_service_pb2 as admin
@@ -70,6 +71,8 @@ async def test_a_mailed_token_sets_a_password_once_and_ends_all_logins(tmp_path,
     async with server(tmp_path, **box.settings(tmp_path)) as s:
         ada = await ada_of(s)
         await who_am_i(s, ada)
+        for _ in range(FAILURES_BEFORE_LOCK_OUT):
+            await refused(login(s, "ada", "a forgotten one"))
         await request_password(s, name)
         token = await box.token(ADA)
         assert reason(await refused(reset_password(s, token, "short"))) == "PASSWORD_WEAK"

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, se
 from folkmoot.server import access, etags
 from folkmoot.server.context import Rule
 from folkmoot.server.people import rights
-from folkmoot.server.store import login_tables, tables
+from folkmoot.server.store import login_rows, login_tables, tables
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -181,8 +181,7 @@ def remove_user(connection: Connection, user: _Row) -> None:
     """Delete a user with everything by which somebody could act for him. What he made stays."""
     for table in _OF_USERS:
         connection.execute(delete(table).where(table.c.user_id == user.user_id))
-    failures = tables.login_failures
-    connection.execute(delete(failures).where(failures.c.username == user.username))
+    login_rows.forgive_all(connection, user.username)
     connection.execute(delete(_USERS).where(_USERS.c.user_id == user.user_id))
 
 

@@ -1,8 +1,9 @@
 """Guesses: wherever somebody shows a password or a code, it goes through here, and what is wrong is counted.
 
 - Five wrong ones in a row lock a user name out where they came from, for longer each time, and a few times as many everywhere: who
-  guesses shuts himself out, and not so easily the one whose name it is. Names that nobody has behave the same in time and
-  answer, so that nothing tells which users exist: as many hashes, as many codes, the same rows.
+  guesses shuts himself out, and not so easily the one whose name it is: where somebody is logged in, wrong ones from elsewhere
+  don't keep him from logging in again, and a new password forgives them all. Names that nobody has behave the same in time and answer,
+  so that nothing tells which users exist: as many hashes, as many codes, the same rows.
 - A wrong code is answered as a wrong password is. What was wrong stands nowhere.
 - Check, verification and count happen in one of a few turns, so that no flood of guesses slips in between.
 """
@@ -19,6 +20,7 @@ from folkmoot.server import context
 from folkmoot.server.audit import events
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, try_later
+from folkmoot.server.peers import place_of
 from folkmoot.server.people.passwords import Passwords
 from folkmoot.server.store import login_tables, tables, upserts
 from folkmoot.trust.errors import FolkmootError
@@ -89,9 +91,11 @@ class Guesses:
     def _read(self, connection: Connection, username: str, place: str) -> tuple[Known, datetime | None]:
         users, failures, totp = tables.users, tables.login_failures, login_tables.totp
         user = connection.execute(select(users).where(users.c.username == username)).one_or_none()
-        counted = (failures.c.username == username) & failures.c.place.in_([ANYWHERE, place])
+        user_id = user.user_id if user else ""
+        places = [place] if _is_logged_in(connection, user_id, place) else [ANYWHERE, place]
+        counted = (failures.c.username == username) & failures.c.place.in_(places)
         locked_until = connection.scalar(select(func.max(failures.c.locked_until)).where(counted))
-        factor = connection.execute(select(totp).where(totp.c.user_id == (user.user_id if user else ""))).one_or_none()
+        factor = connection.execute(select(totp).where(totp.c.user_id == user_id)).one_or_none()
         return Known(user, factor, self._passwords), locked_until
 
     async def _count(self, username: str, user: AnyRow | None, intent: str) -> None:
@@ -121,6 +125,12 @@ def lock_out_end(failures: int, now: datetime, most: int = FAILURES_BEFORE_LOCK_
     """Return until when so many failures in a row lock a name out; None while they are fewer than `most`."""
     over = failures - most
     return None if over < 0 else now + min(FIRST_LOCK_OUT * 2 ** min(over, 10), LONGEST_LOCK_OUT)
+
+
+def _is_logged_in(connection: Connection, user_id: str, place: str) -> bool:
+    """Tell whether a user has a login that was made at that place."""
+    peers = select(tables.sessions.c.peer).where(tables.sessions.c.user_id == user_id)
+    return place in map(place_of, connection.scalars(peers))
 
 
 def _place() -> str:

@@ -106,6 +106,7 @@ class Resets:
             connection.execute(update(_TOTP).where(_TOTP.c.user_id == user.user_id).values(password_is_mailed=True))
             accounts.end_logins(connection, user.user_id)
             accounts.end_resets(connection, user.user_id, now)
+            login_rows.forgive_all(connection, user.username)
             record(connection)
 
         await self._core.store.write(operation, then=lambda _: self._forget())

@@ -20,7 +20,7 @@ from folkmoot.server.people import accounts, reach, rights, roles
 from folkmoot.server.people.accounts import User
 from folkmoot.server.people.guesses import Guesses
 from folkmoot.server.people.passwords import Passwords, check_strength
-from folkmoot.server.store import login_tables, tables
+from folkmoot.server.store import login_rows, login_tables, tables
 from folkmoot.transport.validation import invalid
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
@@ -168,6 +168,7 @@ class Users:
                 rights.check_somebody_may_do_everything(connection)
             if hashed is not None:
                 accounts.end_logins(connection, user_id)
+                login_rows.forgive_all(connection, present.username)
             if hashed is not None or changed.email != present.email:
                 accounts.end_resets(connection, user_id, now)
             author("user.update", _told(changed, changes))(connection)

@@ -15,3 +15,9 @@ def forgive(connection: Connection, username: str, place: str) -> None:
     """Forget the wrong guesses about a name, but for those from elsewhere: somebody at that place has shown all that it takes."""
     failures = tables.login_failures
     connection.execute(delete(failures).where(failures.c.username == username, failures.c.place.in_(["", place])))
+
+
+def forgive_all(connection: Connection, username: str) -> None:
+    """Forget the wrong guesses about a name from wherever: they were about a password that it has no more."""
+    failures = tables.login_failures
+    connection.execute(delete(failures).where(failures.c.username == username))
