@@ -192,7 +192,7 @@ def test_way_back_needs_a_number_and_a_yes(settings, capsys, monkeypatch):
     assert command("migrate", "--settings", file, "--down") == Exit.USAGE
     monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody answers
     assert command("migrate", "--settings", file, "--down", "--to", "0005") == Exit.INTERRUPTED
-    assert "dropped" in capsys.readouterr().out
+    assert "dropped" in capsys.readouterr().err
     assert command("migrate", "--settings", file, "--down", "--to", "0005", "--yes") == Exit.OK
     assert "to 0005" in capsys.readouterr().out
     assert command("migrate", "--settings", file, "--to", "4711") == Exit.USAGE

@@ -136,7 +136,7 @@ async def serve(
         passwords = Passwords(random, password_cost or Cost())
         background = Background(log)
         parts.push_async_callback(background.close)
-        setup, people = Setup(core, passwords), logins.make(core, signer, passwords, background)
+        setup, people = Setup(core, passwords, signer), logins.make(core, signer, passwords, background)
         callers = people.callers
         core.ledgers.on_moved(lambda _state: callers.forget_here())
         parts.enter_context(callers.listening())

@@ -132,14 +132,18 @@ def migrate(file: Path | None, *, to: str, down: bool, dry_run: bool, yes: bool,
 
     `start` does the former by itself. For the latter, take a backup first and stop all servers.
     """
-    from folkmoot.server.operation.migrating import migrated
+    from folkmoot.server.operation.migrating import losses, migrated
 
+    config = gather(file, flags)
     if down and not to:
         raise click.UsageError("--down needs --to: the number of the migration that the earlier release knows")
+    if down:
+        click.echo(f"Tables and columns that came after {to} are dropped. What is in them now:", err=True)
+        click.echo("\n".join(f"  {lost}" for lost in losses(config, to)) or "  nothing", err=True)
     if down and not (dry_run or yes):
-        click.echo(f"Tables and columns that came after {to} are dropped, with all that is in them. Is there a backup?")
-        click.confirm("Go back?", abort=True)
-    before, after, statements = migrated(gather(file, flags), to=to, down=down, dry_run=dry_run)
+        click.echo("It comes back from a backup only. Is there one?", err=True)
+        click.confirm("Go back?", abort=True, err=True)
+    before, after, statements = migrated(config, to=to, down=down, dry_run=dry_run)
     for statement in statements if dry_run else ():
         click.echo(statement)
     click.echo(f"-- from {before or 'nothing'} to {after}{', not done' if dry_run else ''}", err=dry_run)
@@ -247,7 +251,7 @@ async def _run(config: Config) -> None:
     running = await serve(config)
     if running.setup_token:
         click.echo(f"Set-up token: {running.setup_token}")
-        click.echo("It makes the first user, once. The next start prints another one if it is not used until then.")
+        click.echo("It makes the first user, once: `folkmoot setup`. Each start prints it until then.")
     click.echo(f"Serving on {running.address}")
     await stopped.wait()
     await running.stop()

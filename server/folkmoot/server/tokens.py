@@ -28,6 +28,7 @@ NONCE_LIFE = timedelta(seconds=60)
 _NONCE_HEAD_BYTES = 16
 _NONCE_PROOF_BYTES = 16
 _FINGERPRINT_DIGITS = 16
+_SETUP_TOKEN_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Tokens:
         self._public_key = key.public_key()
         self._nonce_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 nonce", "sha256")
         self.sealing_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 sealing", "sha256")
+        self._setup_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 setup", "sha256")
         self._renewing_key = hmac.digest(key.private_bytes_raw(), b"folkmoot/v1 renewing", "sha256")
         self.fingerprint = hashlib.sha256(self._public_key.public_bytes_raw()).hexdigest()[:_FINGERPRINT_DIGITS]
         """What may be known of the key: instances that share a database have the same one."""
@@ -92,6 +94,10 @@ class Tokens:
     def renewed(self, refresh_token: str) -> str:
         """Return the secret that follows that of a refresh token: always the same, and nobody else can tell which."""
         return base64url(hmac.digest(self._renewing_key, refresh_token.encode(), "sha256"))
+
+    def setup_token(self, seed: bytes) -> str:
+        """Return the token that makes the first user: who has the seed alone can't tell it."""
+        return base64.b32encode(hmac.digest(self._setup_key, seed, "sha256")[:_SETUP_TOKEN_BYTES]).decode().lower()
 
     def nonce(self, now: datetime, random: Random) -> bytes:
         """Return 32 bytes for a node to sign: time, randomness, and a proof that they are ours."""

@@ -53,17 +53,33 @@ def upgrade(connection: Connection, to: str = "") -> None:
     target = to or newest()
     if now == target:
         return
-    if now is not None and now > newest():
+    _refuse_later(now)
+    if now is not None and now > target and target in numbers():
         raise _impossible(
-            f"the database is of a later release (migration {now}, this release knows {newest()}):"
-            f" use that release, or have it go back by `folkmoot server migrate --down --to {newest()}`"
+            f"the database is at {now}: going back to {target} is `folkmoot server migrate --down --to {target}`"
         )
     _run(connection, "upgrade", target)
 
 
 def downgrade(connection: Connection, to: str) -> None:
-    """Undo migrations down to a number. What later migrations have made room for is lost."""
+    """Undo migrations down to a number. What later migrations have made room for is lost. Raises FolkmootError."""
+    now = present(connection)
+    if now == to:
+        return
+    _refuse_later(now)
+    if to in numbers() and (now is None or now < to):
+        raise _impossible(
+            f"the database is at {now or 'no migration yet'}: there is no way back to {to}, which comes later"
+        )
     _run(connection, "downgrade", to)
+
+
+def _refuse_later(now: str | None) -> None:
+    if now is not None and now > newest():
+        raise _impossible(
+            f"the database is of a later release (migration {now}, this release knows {newest()}): use that release, or"
+            f" have it, not this one, go back by `folkmoot server migrate --down --to {newest()}`"
+        )
 
 
 @contextmanager
