@@ -77,16 +77,24 @@ def _secret_in(path: Path, variable: str) -> str:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before what can't be taken back, unless the command line says yes. Raises UsageError where nobody answers."""
-    if yes:
-        return
+    if not yes and not _answered(question, lambda: click.confirm(question)):
+        raise click.Abort
+
+
+def require_typed(name: str, question: str, *, yes: bool) -> None:
+    """The same for what is done once in years: who means it types a name. Raises ClickException for another one."""
+    if not yes and _answered(f"{question}.", lambda: str(click.prompt(question))) != name:
+        raise click.ClickException("that is another name; nothing was changed")
+
+
+def _answered(question: str, ask: Callable[[], Answer]) -> Answer:
     try:
-        agreed = click.confirm(question)
+        return ask()
     except click.Abort:
         if sys.stdin.isatty():
             raise
+        click.echo(err=True)
         raise click.UsageError(f"{question} Nobody can be asked here: say --yes.") from None
-    if not agreed:
-        raise click.Abort
 
 
 def server_address(profile: Profile) -> ServerAddress:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from folkmoot.cli.access import anonymous_client, asynchronous, confirm, secret, server_client
-from folkmoot.cli.output import counted, json_of, show_json, show_thing, show_things, yes_option
+from folkmoot.cli.output import counted, json_of, show_json, show_made, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
-from folkmoot.client import ApiKey, Identity, Login
+from folkmoot.cli.profile_options import at, server_options
+from folkmoot.client import ApiKey, Identity, Login, NewApiKey
 from folkmoot.client.admin.api_keys import LIFETIME
 from folkmoot.transport.secret_files import write_secret
 
@@ -41,21 +43,23 @@ async def change_password(profile: Profile) -> None:
 
 @account.command("forgot-password")
 @click.argument("username_or_email")
+@server_options
 @asynchronous
-async def forgot_password(profile: Profile, username_or_email: str) -> None:
+async def forgot_password(profile: Profile, /, username_or_email: str, **where: Any) -> None:
     """Have a token mailed that sets a new password: `folkmoot account reset-password`. Needs no login."""
-    async with anonymous_client(profile) as opened:
+    async with anonymous_client(at(profile, where)) as opened:
         await opened.account.request_password_reset(username_or_email)
     click.echo("if there is such a user with a mail address, a mail is on its way")
 
 
 @account.command("reset-password")
+@server_options
 @asynchronous
-async def reset_password(profile: Profile) -> None:
+async def reset_password(profile: Profile, /, **where: Any) -> None:
     """Set a new password (FOLKMOOT_NEW_PASSWORD) with a mailed token (FOLKMOOT_RESET_TOKEN), or both asked for. All logins end."""
     token = secret("FOLKMOOT_RESET_TOKEN", "Token of the mail")
     new = secret("FOLKMOOT_NEW_PASSWORD", "New password", confirm=True)
-    async with anonymous_client(profile) as opened:
+    async with anonymous_client(at(profile, where)) as opened:
         await opened.account.reset_password(token, new)
     click.echo("the password is changed, and all logins have ended")
 
@@ -64,14 +68,15 @@ async def reset_password(profile: Profile) -> None:
 @click.argument("organization")
 @click.option("--username", required=True, help="The first admin's name.")
 @click.option("--email", default="", help="The first admin's mail address.")
+@server_options
 @asynchronous
-async def register(profile: Profile, organization: str, username: str, email: str) -> None:
+async def register(profile: Profile, /, organization: str, username: str, email: str, **where: Any) -> None:
     """Make an account for ORGANIZATION with its first admin, where the server lets organizations register themselves. Prints its id.
 
     The password is taken from FOLKMOOT_NEW_PASSWORD or asked for.
     """
     password = secret("FOLKMOOT_NEW_PASSWORD", f"Password of {username}", confirm=True)
-    async with anonymous_client(profile) as opened:
+    async with anonymous_client(at(profile, where)) as opened:
         click.echo(await opened.account.register(organization, username=username, password=password, email=email))
 
 
@@ -113,7 +118,10 @@ def totp() -> None:
 
 @totp.command()
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print an object with secret and uri, and leave the rest to `confirm`."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="JSON instead of text: an object with secret, uri. The rest is left to `confirm`.",
 )
 @asynchronous
 async def enroll(profile: Profile, *, as_json: bool) -> None:
@@ -140,9 +148,12 @@ async def confirm_totp(profile: Profile) -> None:
 
 
 @totp.command()
+@server_options
+@click.option("--username", default=None, help="The user's name at the server.")
 @asynchronous
-async def forgot(profile: Profile) -> None:
+async def forgot(profile: Profile, /, **where: Any) -> None:
     """Have a token mailed that removes a lost second factor: `folkmoot account totp reset`. Takes your password."""
+    profile = at(profile, where)
     username = profile.needed("username")
     async with anonymous_client(profile) as opened:
         await opened.account.request_totp_reset(username, secret("FOLKMOOT_PASSWORD", f"Password of {username}"))
@@ -150,11 +161,12 @@ async def forgot(profile: Profile) -> None:
 
 
 @totp.command()
+@server_options
 @asynchronous
-async def reset(profile: Profile) -> None:
+async def reset(profile: Profile, /, **where: Any) -> None:
     """Remove a lost second factor with a mailed token (FOLKMOOT_RESET_TOKEN, or asked for) and your password. All logins end."""
     token = secret("FOLKMOOT_RESET_TOKEN", "Token of the mail")
-    async with anonymous_client(profile) as opened:
+    async with anonymous_client(at(profile, where)) as opened:
         await opened.account.reset_totp(token, secret("FOLKMOOT_PASSWORD", "Your password"))
     click.echo("you log in with the password alone now")
 
@@ -192,14 +204,19 @@ def api_key() -> None:
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write the key to, for your eyes only."
 )
+@json_of(NewApiKey)
 @asynchronous
-async def create_api_key(profile: Profile, name: str, rules: Sequence[str], days: int, output: Path | None) -> None:
+async def create_api_key(
+    profile: Profile, name: str, rules: Sequence[str], days: int, output: Path | None, *, as_json: bool
+) -> None:
     """Make the key NAME, and print it. It is told only here, and never again."""
+    if output is not None and as_json:
+        raise click.UsageError("--json prints the key, --output writes it to a file: give one of them")
     _require_free(output)
     async with server_client(profile) as opened:
         made = await opened.account.api_keys.create(name, rules=rules, expires_in=timedelta(days=days))
     if output is None:
-        click.echo(made.secret)
+        show_made(made, made.secret, as_json=as_json)
     else:
         write_secret(output, f"{made.secret}\n".encode())
         click.echo(f"{output}: FOLKMOOT_API_KEY_FILE={output} has commands use it")

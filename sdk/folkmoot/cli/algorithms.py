@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm, governance_key
-from folkmoot.cli.output import approvals, json_option, show_json, show_rows
+from folkmoot.cli.output import approvals, json_object, json_of, show_json, show_rows, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.signing import sign
-from folkmoot.cli.votes import reason_option, yes_option
+from folkmoot.cli.votes import reason_option
 from folkmoot.client import algorithms
 from folkmoot.client.algorithms import AlgorithmDescription, AlgorithmProposal, DescribedFunction, ProposalState
 from folkmoot.client.governance import reason_to_keep
@@ -39,7 +39,7 @@ algorithm.add_command(sign)
 
 @algorithm.command()
 @click.argument("image")
-@json_option
+@json_object("image", "source", "allowed", "functions", "proposals")
 @asynchronous
 async def describe(profile: Profile, image: str, *, as_json: bool) -> None:
     """Say what IMAGE offers: its functions with their arguments and the data that they need, and what the members have voted on it.
@@ -62,7 +62,7 @@ async def describe(profile: Profile, image: str, *, as_json: bool) -> None:
 
 @algorithm.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also those that were withdrawn or have expired.")
-@json_option
+@json_of(AlgorithmProposal, "proposal", many=True)
 @asynchronous
 async def list_proposals(profile: Profile, *, everything: bool, as_json: bool) -> None:
     """List the algorithms that members have proposed, with the votes so far, counted from the verified ledger."""

@@ -16,12 +16,12 @@ from folkmoot.cli.access import (
     session,
     state_directory,
 )
-from folkmoot.cli.output import approvals, json_of, json_option, show_rows, show_thing, show_things
+from folkmoot.cli.output import approvals, json_list, json_of, show_rows, show_thing, show_things
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.times import TIMES
 from folkmoot.cli.vault import offer_key
 from folkmoot.cli.votes import leave, remove, requests, vote
-from folkmoot.client import AsyncClient, ListedCollaboration, governance, history
+from folkmoot.client import AsyncClient, ListedCollaboration, Node, governance, history
 from folkmoot.client.admin.resolving import is_id
 from folkmoot.client.history import Selection
 from folkmoot.client.members import former_members
@@ -171,7 +171,9 @@ async def show_collaboration(profile: Profile, reference: str | None, *, as_json
 
 @collaboration.command()
 @click.option("--all", "with_former", is_flag=True, help="Also those who are members no more.")
-@json_option
+@json_list(
+    *("name", "state", "address", "words", "key", "key_kind", "post_quantum", "since", "until", "own"),
+)
 @asynchronous
 async def members(profile: Profile, *, with_former: bool, as_json: bool) -> None:
     """List the members, by the verified ledger."""
@@ -220,7 +222,7 @@ async def members(profile: Profile, *, with_former: bool, as_json: bool) -> None
 
 
 @collaboration.command()
-@json_option
+@json_of(Node, "server_says", many=True)
 @asynchronous
 async def nodes(profile: Profile, *, as_json: bool) -> None:
     """List the admitted nodes, by the verified ledger, with whether they are connected, as the server says."""
@@ -239,7 +241,9 @@ async def nodes(profile: Profile, *, as_json: bool) -> None:
 @click.option("--user", default="", help="Only what this user did, by id, or by name if you may see it.")
 @click.option("--since", type=click.DateTime(TIMES), help="Only from then on; local time.")
 @click.option("--until", type=click.DateTime(TIMES), help="Only before then; local time.")
-@json_option
+@json_list(
+    *("sequence", "created_at", "organization", "what", "intent", "address", "created_by", "data", "hash"),
+)
 @asynchronous
 async def log(
     profile: Profile,

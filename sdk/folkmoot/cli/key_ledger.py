@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm, governance_key, passphrase
-from folkmoot.cli.output import json_option, show_json
+from folkmoot.cli.output import json_object, show_json
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_key
 from folkmoot.client import AsyncClient, keys
@@ -41,7 +41,7 @@ async def publish(profile: Profile) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take the next key from FILE; give the option several times for a key in several files.",
 )
-@json_option
+@json_object("path", "fingerprint", "words", "former", "completed_an_earlier_one")
 @asynchronous
 async def rotate(profile: Profile, kind: str | None, files: tuple[Path, ...], *, as_json: bool) -> None:
     """Put a new key in the place of the organization's key. The old file is kept beside, and opens what was sealed to it."""
@@ -65,7 +65,7 @@ async def rotate(profile: Profile, kind: str | None, files: tuple[Path, ...], *,
 @click.option("--replace", "replacement", is_flag=True, help="Put a new key in its place, in the same entry.")
 @_KIND
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@json_option
+@json_object("revoked", "replaced_by")
 @asynchronous
 async def revoke(
     profile: Profile, fingerprints: tuple[str, ...], kind: str | None, *, replacement: bool, yes: bool, as_json: bool

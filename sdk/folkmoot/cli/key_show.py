@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client, local_state, passphrase
-from folkmoot.cli.output import json_option, show_json
+from folkmoot.cli.output import json_list, show_json
 from folkmoot.cli.profile import Profile
 from folkmoot.client.keyfiles import GOVERNANCE_FILE, ORGANIZATION_FILE, KeyFile, read_signing_key
 from folkmoot.client.keys import Standing, standing
@@ -23,10 +23,14 @@ _WAYS_OUT = {
 }
 
 
+KEY_FILE = ("path", "fingerprint", "hex", "words", "created", "replaced", "ledger")
+"""What is told of a key file."""
+
+
 @click.command("show")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--newest", is_flag=True, help="Ask the server for the newest entries first.")
-@json_option
+@json_list(*KEY_FILE)
 @asynchronous
 async def show_command(profile: Profile, directory: Path, *, newest: bool, as_json: bool) -> None:
     """Show the fingerprints of the keys in DIRECTORY, and how they stand in the ledger, by this machine's verified copy."""

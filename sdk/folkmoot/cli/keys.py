@@ -9,8 +9,8 @@ from click.core import ParameterSource
 from folkmoot.cli.access import client, local_state, passphrase, secret
 from folkmoot.cli.key_entries import entry
 from folkmoot.cli.key_ledger import publish, revoke, rotate, rotate_in, say_rotation
-from folkmoot.cli.key_show import show_command, show_files
-from folkmoot.cli.output import json_option
+from folkmoot.cli.key_show import KEY_FILE, show_command, show_files
+from folkmoot.cli.output import json_list
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import vault
 from folkmoot.client.importing import KeyPurpose, read_imported, signs_in_ledger
@@ -67,7 +67,7 @@ for command in (vault, show_command, publish, rotate, revoke, entry):
     is_flag=True,
     help="Make new keys although there are some; the old files are kept beside. A key that was published is rotated.",
 )
-@json_option
+@json_list(*KEY_FILE)
 @click.pass_obj
 def create(profile: Profile, directory: Path, kind: str, *, protect: bool, force: bool, as_json: bool) -> None:
     """Make governance.pem and organization.pem in DIRECTORY. Keys that are there are reused and shown."""
@@ -94,7 +94,11 @@ def create(profile: Profile, directory: Path, kind: str, *, protect: bool, force
         click.echo("It has no key in the ledger: publish this one with `folkmoot key publish`.", err=True)
         return
     rotation = asyncio.run(rotate_in(profile, directory, wanted, text))
-    say_rotation(rotation, as_json=as_json)
+    if as_json:
+        replaced = rotation.keyring.path_beside(rotation.former)
+        show_files([KeyFile(organization, rotation.current, created=True, replaced=replaced)], as_json=True)
+    else:
+        say_rotation(rotation, as_json=False)
 
 
 def _tell_kept_kind(organization: Path, wanted: EncryptionKind, text: str | None) -> None:
@@ -131,7 +135,7 @@ async def _member(profile: Profile, governance: Path, text: str | None) -> Membe
     help="What it is to be; by default, a lone Ed25519 key is a governance key.",
 )
 @click.option("--force", is_flag=True, help="Take it although there is another one, which is kept beside.")
-@json_option
+@json_list(*KEY_FILE)
 @click.pass_obj
 def import_command(
     profile: Profile,

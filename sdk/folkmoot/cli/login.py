@@ -1,47 +1,19 @@
 """`folkmoot login`, `logout`, `setup`: who you are at a server, remembered for later commands."""
 
-import os
-from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from folkmoot.cli.access import anonymous_client, asynchronous, has_secret, password_login, secret, server_address
 from folkmoot.cli.kept_login import KeptLogin
 from folkmoot.cli.profile import Profile
+from folkmoot.cli.profile_options import at, profile_options
 from folkmoot.client import CodeLogin, DeviceLogin
 from folkmoot.client.logins import API_KEY_VARIABLE, ApiKey, Credentials
 from folkmoot.client.session import Session
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.auth_service_pb2 import LogoutRequest, WhoAmIRequest
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-_PATHS = ("certificate_authority", "organization_key", "governance_key", "state_directory")
-
-
-def profile_options(command: Command) -> Command:
-    """An option for every field of the profile."""
-    for one in reversed(fields(Profile)):
-        if one.name == "path":
-            continue
-        name = f"--{one.name.replace('_', '-')}"
-        kind = {"is_flag": True, "default": None} if one.default is False else {"default": None}
-        command = click.option(name, one.name, help=one.metadata["help"], **kind)(command)
-    return command
-
-
-def remember(profile: Profile, given: dict[str, Any]) -> Profile:
-    """The profile with what was given on the command line; paths are made absolute. Raises for what no command could use."""
-    values = {name: value for name, value in given.items() if value is not None}
-    changed = profile.changed(
-        **{name: os.fspath(Path(value).absolute()) if name in _PATHS else value for name, value in values.items()}
-    )
-    changed.check()
-    return changed
 
 
 @click.command()
@@ -63,7 +35,7 @@ async def login(profile: Profile, /, method: str, *, keep: bool, **given: Any) -
     The password is taken from FOLKMOOT_PASSWORD or asked for, and never stored; so is the code of a second factor (FOLKMOOT_TOTP_CODE).
     With --keep, and at an identity provider, commands go on with this login; without, each one asks again. FOLKMOOT_API_KEY takes the place of all that.
     """
-    profile = remember(profile, given)
+    profile = at(profile, given)
     if keep and method == "password" and has_secret(API_KEY_VARIABLE):
         raise click.UsageError(f"an API key is no login that could be kept: leave out --keep or {API_KEY_VARIABLE}")
     async with Session(server_address(profile), _credentials(method, profile)) as opened:
@@ -110,7 +82,7 @@ async def logout(profile: Profile) -> None:
 @asynchronous
 async def setup(profile: Profile, /, organization: str, **given: Any) -> None:
     """Make a new server's first user, with the token that it printed at its first start (FOLKMOOT_SETUP_TOKEN, or asked for)."""
-    profile = remember(profile, given)
+    profile = at(profile, given)
     username = profile.needed("username")
     token = secret("FOLKMOOT_SETUP_TOKEN", "Set-up token")
     password = secret("FOLKMOOT_PASSWORD", f"New password of {username}", confirm=True)

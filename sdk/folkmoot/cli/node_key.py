@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import passphrase
-from folkmoot.cli.key_show import show_files
-from folkmoot.cli.output import json_option
+from folkmoot.cli.key_show import KEY_FILE, show_files
+from folkmoot.cli.output import json_list
 from folkmoot.client.keyfiles import NODE_FILE, create_signing_key
 
 
 @click.command("create-private-key")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default=Path(NODE_FILE))
-@json_option
+@json_list(*KEY_FILE)
 def create_private_key(path: Path, *, as_json: bool) -> None:
     """Make the node's key in PATH (node.pem), or show the one that is there. It never leaves the machine.
 

@@ -14,7 +14,7 @@ import click
 
 from folkmoot.cli.access import asynchronous, client, confirm, governance_key, server_client
 from folkmoot.cli.node_key import create_private_key
-from folkmoot.cli.output import json_of, json_option, show_json, show_rows, show_things, text_of
+from folkmoot.cli.output import json_list, json_of, show_json, show_rows, show_things, text_of
 from folkmoot.cli.profile import Profile
 from folkmoot.client import ListedNode, Node, nodes
 from folkmoot.client.names import printable
@@ -65,12 +65,16 @@ async def invite(profile: Profile, name: str, output: Path | None, days: int) ->
     click.echo(f"{path}: bring it to the node's machine safely, and run there: folkmoot node join {path}")
 
 
+_TOLD = ("connection", "data", "slots", "a_run_gets", "rows", "approval", "release", "as_of")
+"""Columns that rest on the node's word, told by the server."""
+
+
 @node.command("list")
 @click.option("-o", "--organization", default="", help="Only the nodes of this one, by name or address.")
 @click.option("--online/--away", default=None, help="Only those that are, or are not, connected.")
 @click.option("-l", "--label", default="", help="Only those that offer data of this name.")
 @click.option("--details", is_flag=True, help="Everything that the nodes say of their policies, line by line.")
-@json_option
+@json_of(Node, *_TOLD, "server_says", many=True)
 @asynchronous
 async def list_nodes(
     profile: Profile, organization: str, *, online: bool | None, label: str, details: bool, as_json: bool
@@ -124,10 +128,6 @@ async def overview(profile: Profile, /, *, as_json: bool, **only: Any) -> None:
     show_things(found, columns, as_json=as_json)
 
 
-_TOLD = ("connection", "data", "slots", "a_run_gets", "rows", "approval", "release", "as_of")
-"""Columns that rest on the node's word, told by the server."""
-
-
 def _row(one: Node, *, as_json: bool) -> dict[str, Any]:
     offer = one.offer
     row = {
@@ -164,7 +164,7 @@ def _detail_lines(one: Node) -> Iterator[str]:
 
 
 @node.command()
-@json_option
+@json_list("name", "words", "node_id", "created_at")
 @asynchronous
 async def attempts(profile: Profile, *, as_json: bool) -> None:
     """List the machines that ask to become nodes of your organization without an invitation; each has signed that it asks."""

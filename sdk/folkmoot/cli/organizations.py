@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, confirm, server_client
-from folkmoot.cli.output import etag_option, json_of, show_thing, show_things, yes_option
+from folkmoot.cli.output import etag_option, json_of, show_made, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.client import OrganizationAccount
 
@@ -26,10 +26,7 @@ async def create_organization(profile: Profile, /, name: str, *, as_json: bool, 
     """Make an account for the organization NAME. Prints the account's id."""
     async with server_client(profile) as opened:
         made = await opened.organization_accounts.create(name, **about)
-    if as_json:
-        show_thing(made, as_json=True)
-    else:
-        click.echo(made.organization_account_id)
+    show_made(made, made.organization_account_id, as_json=as_json)
 
 
 @organization.command("list")

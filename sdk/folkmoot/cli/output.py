@@ -28,11 +28,32 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")(command)
 
 
-def json_of(kind: type[Any], *, many: bool = False) -> Callable[[Command], Command]:
-    """The same option for a command that shows things of one kind: its JSON has the fields of that kind, and says so."""
-    names = ", ".join(field.name for field in fields(kind))
-    shape = f"a list of objects with {names}" if many else f"an object with {names}"
-    return click.option("--json", "as_json", is_flag=True, help=f"JSON instead of a table: {shape}.")
+def json_of(kind: type[Any], *more: str, many: bool = False) -> Callable[[Command], Command]:
+    """The option of a command that shows things of one kind: its JSON has the fields of that kind and `more`, and says so."""
+    names = [*(field.name for field in fields(kind)), *more]
+    return json_list(*names) if many else json_object(*names)
+
+
+def json_list(*names: str) -> Callable[[Command], Command]:
+    """The same for rows with these names."""
+    return _json_as(f"a list of objects with {', '.join(names)}")
+
+
+def json_object(*names: str) -> Callable[[Command], Command]:
+    """The same for one object with these names."""
+    return _json_as(f"an object with {', '.join(names)}")
+
+
+def _json_as(shape: str) -> Callable[[Command], Command]:
+    return click.option("--json", "as_json", is_flag=True, help=f"JSON instead of text: {shape}.")
+
+
+def show_made(made: Any, made_id: str, *, as_json: bool) -> None:
+    """Print what was made: all of it as JSON, or its id, for the next command."""
+    if as_json:
+        show_json(made)
+    else:
+        click.echo(made_id)
 
 
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")

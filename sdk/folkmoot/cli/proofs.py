@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client
-from folkmoot.cli.output import counted, json_option, show_json
+from folkmoot.cli.output import counted, json_object, show_json
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.proof_report import described, lines
 from folkmoot.client.names import printable
@@ -76,7 +76,7 @@ def require_free(file: Path) -> None:
     type=FILE,
     help="A sealed input or result: say whose it is. Nothing is opened. May be repeated.",
 )
-@json_option
+@json_object("collaboration", "encrypted", "quorum", "ledger", "members", "nodes", "tasks", "not_proven", "envelopes")
 def verify(file: Path, collaboration: str | None, envelopes: tuple[Path, ...], *, as_json: bool) -> None:
     """Verify the proof in FILE: every signature, vote, chain and receipt. Says what happened, and ends with 7 for what was altered."""
     expected = Reference.parse(collaboration) if collaboration else None

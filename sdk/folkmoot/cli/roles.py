@@ -6,7 +6,7 @@ import click
 
 from folkmoot.cli.access import asynchronous, confirm, server_client
 from folkmoot.cli.lists import list_change, list_options
-from folkmoot.cli.output import etag_option, json_of, show_thing, show_things, yes_option
+from folkmoot.cli.output import etag_option, json_of, show_made, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.client import Role, Rule
 
@@ -26,9 +26,10 @@ def role() -> None:
 @json_of(Role)
 @asynchronous
 async def create_role(profile: Profile, /, name: str, *, as_json: bool, **about: Any) -> None:
-    """Make the role NAME. Nobody puts a rule into one that he lacks."""
+    """Make the role NAME. Nobody puts a rule into one that he lacks. Prints its id."""
     async with server_client(profile) as opened:
-        show_thing(await opened.roles.create(name, **about), as_json=as_json)
+        made = await opened.roles.create(name, **about)
+    show_made(made, made.role_id, as_json=as_json)
 
 
 @role.command("list")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm
-from folkmoot.cli.output import etag_option, json_of, show_rows, show_thing, show_things, yes_option
+from folkmoot.cli.output import etag_option, json_of, show_made, show_rows, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.client import Dataframe, SessionInfo
 
@@ -37,9 +37,10 @@ def session() -> None:
 @json_of(SessionInfo)
 @asynchronous
 async def create_session(profile: Profile, /, name: str, *, as_json: bool, scope: Any) -> None:
-    """Make the session NAME. `folkmoot task create --session NAME` uses it."""
+    """Make the session NAME. `folkmoot task create --session NAME` uses it. Prints its id."""
     async with client(profile) as opened:
-        show_thing((await opened.sessions.create(name, scope=scope)).info, as_json=as_json)
+        made = (await opened.sessions.create(name, scope=scope)).info
+    show_made(made, made.session_id, as_json=as_json)
 
 
 @session.command("list")

@@ -6,7 +6,7 @@ import click
 
 from folkmoot.cli.access import asynchronous, client, confirm
 from folkmoot.cli.lists import list_change, list_options
-from folkmoot.cli.output import etag_option, json_of, show_thing, show_things, yes_option
+from folkmoot.cli.output import etag_option, json_of, show_made, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.client import Study
 
@@ -29,9 +29,10 @@ def study() -> None:
 @json_of(Study)
 @asynchronous
 async def create_study(profile: Profile, /, name: str, *, as_json: bool, **about: Any) -> None:
-    """Save a list of organizations as NAME; `folkmoot task create --study NAME` asks them."""
+    """Save a list of organizations as NAME; `folkmoot task create --study NAME` asks them. Prints its id."""
     async with client(profile) as opened:
-        show_thing(await opened.studies.create(name, **about), as_json=as_json)
+        made = await opened.studies.create(name, **about)
+    show_made(made, made.study_id, as_json=as_json)
 
 
 @study.command("list")

@@ -8,14 +8,24 @@ import click
 
 from folkmoot.cli.access import asynchronous, client, confirm
 from folkmoot.cli.exits import Exit
-from folkmoot.cli.output import json_option, show_json, show_rows, yes_option
+from folkmoot.cli.output import json_list, json_of, show_json, show_rows, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.task_options import ArgumentType, described_task, task_options
 from folkmoot.cli.times import TIMES
-from folkmoot.client import Result
+from folkmoot.client import Result, RunStatus, TaskSummary, Verdict, Why
 from folkmoot.client.results import explain
-from folkmoot.client.task import TaskState
+from folkmoot.client.task import Deleted, TaskState
 from folkmoot.trust import FolkmootError
+
+RESULT = ("organization", "state", "proven", "value", "error", "run_id")
+"""What is told of a result."""
+
+_made = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help=f"JSON instead of text: an object with id, job_id; with --wait a list of objects with {', '.join(RESULT)}.",
+)
 
 
 @click.group()
@@ -26,7 +36,7 @@ def task() -> None:
 @task.command()
 @task_options
 @click.option("--wait", "waiting", is_flag=True, help="Wait for the results and print them.")
-@json_option
+@_made
 @asynchronous
 async def create(profile: Profile, /, *, waiting: bool, as_json: bool, **options: Any) -> None:
     """Create a task: FUNCTION of IMAGE. Prints its id, or with --wait its results."""
@@ -42,7 +52,7 @@ async def create(profile: Profile, /, *, waiting: bool, as_json: bool, **options
 
 @task.command()
 @task_options
-@json_option
+@json_of(Verdict, "text", "server_says", many=True)
 @asynchronous
 async def check(profile: Profile, /, *, as_json: bool, **options: Any) -> None:
     """Ask the nodes whether they would accept a task, and what they would give it: FUNCTION of IMAGE. Nothing is created.
@@ -71,7 +81,7 @@ async def check(profile: Profile, /, *, as_json: bool, **options: Any) -> None:
 @click.option("--label", help="Only those that read this data.")
 @click.option("--since", type=click.DateTime(TIMES), help="Only those made from then on; local time.")
 @click.option("--until", type=click.DateTime(TIMES), help="Only those made before then; local time.")
-@json_option
+@json_of(TaskSummary, "server_says", many=True)
 @asynchronous
 async def list_tasks(profile: Profile, /, limit: int, *, as_json: bool, **options: Any) -> None:
     """List the newest tasks, as the server tells them."""
@@ -85,7 +95,7 @@ async def list_tasks(profile: Profile, /, limit: int, *, as_json: bool, **option
 
 @task.command()
 @click.argument("task_id")
-@json_option
+@json_of(RunStatus, "server_says", many=True)
 @asynchronous
 async def show(profile: Profile, task_id: str, *, as_json: bool) -> None:
     """Show how far a task's runs are; how one ended is proven if its node signed it, and so is who approved it there."""
@@ -99,7 +109,7 @@ async def show(profile: Profile, task_id: str, *, as_json: bool) -> None:
 
 @task.command()
 @click.argument("task_id")
-@json_option
+@json_list(*RESULT)
 @asynchronous
 async def wait(profile: Profile, task_id: str, *, as_json: bool) -> None:
     """Wait until all of a task's runs have ended, and print the results."""
@@ -110,7 +120,7 @@ async def wait(profile: Profile, task_id: str, *, as_json: bool) -> None:
 
 @task.command()
 @click.argument("task_id")
-@json_option
+@json_of(Why, many=True)
 @asynchronous
 async def why(profile: Profile, task_id: str, *, as_json: bool) -> None:
     """Say what a task waits for, which is the server's word, or how its runs ended."""
@@ -134,7 +144,7 @@ async def why(profile: Profile, task_id: str, *, as_json: bool) -> None:
 @click.option("--function", default="", help="Another function of the same image.")
 @click.option("--name", default=None, help="A few words for people.")
 @click.option("--wait", "waiting", is_flag=True, help="Wait for the results and print them.")
-@json_option
+@_made
 @asynchronous
 async def repeat(
     profile: Profile, /, task_id: str, *, waiting: bool, as_json: bool, name: str | None, **changed: Any
@@ -189,7 +199,7 @@ async def delete(profile: Profile, task_id: str, *, yes: bool) -> None:
     help="Only these; repeatable. Default: all.",
 )
 @yes_option
-@json_option
+@json_of(Deleted)
 @asynchronous
 async def delete_payloads(profile: Profile, task_id: str, kinds: tuple[Any, ...], *, yes: bool, as_json: bool) -> None:
     """Delete inputs, results and logs of a task that has ended and of all below it. What happened stays proven."""

@@ -6,7 +6,7 @@ import click
 
 from folkmoot.cli.access import asynchronous, confirm, secret, server_client
 from folkmoot.cli.lists import list_change, list_options
-from folkmoot.cli.output import etag_option, json_of, show_thing, show_things, yes_option
+from folkmoot.cli.output import etag_option, json_of, show_made, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.client import User
 
@@ -36,10 +36,7 @@ async def create_user(profile: Profile, /, username: str, *, as_json: bool, **ab
     password = secret("FOLKMOOT_NEW_PASSWORD", f"First password of {username}", confirm=True)
     async with server_client(profile) as opened:
         made = await opened.users.create(username, password=password, **about)
-    if as_json:
-        show_thing(made, as_json=True)
-    else:
-        click.echo(made.user_id)
+    show_made(made, made.user_id, as_json=as_json)
 
 
 @user.command("list")

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from folkmoot.cli.access import asynchronous, client, passphrase
-from folkmoot.cli.output import counted, json_option, show_rows
+from folkmoot.cli.output import counted, json_of, show_rows
 from folkmoot.cli.profile import Profile
 from folkmoot.client import AsyncClient
 from folkmoot.client.session import Session
-from folkmoot.client.vault import AsyncVault, generate_secret, put_if_missing
+from folkmoot.client.vault import AsyncVault, VaultEntry, generate_secret, put_if_missing
 from folkmoot.transport import Keyring
 from folkmoot.transport.vault_secret import VAULT_SECRET_VARIABLE, find_vault_secret
 from folkmoot.trust import FolkmootError, OrganizationKey, VaultSecret, VaultSecretWrong
@@ -74,7 +74,7 @@ async def get_command(profile: Profile, secret_file: Path | None, output: Path |
 
 
 @vault.command("list")
-@json_option
+@json_of(VaultEntry, many=True)
 @asynchronous
 async def list_command(profile: Profile, *, as_json: bool) -> None:
     """List the organization's keys in the vault, newest first. Needs no secret."""

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from folkmoot.cli.access import asynchronous, client, confirm, governance_key
-from folkmoot.cli.output import approvals, json_option, show_rows
+from folkmoot.cli.access import asynchronous, client, confirm, governance_key, require_typed
+from folkmoot.cli.output import approvals, json_list, show_rows, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_own_key
 from folkmoot.client import governance
@@ -21,11 +21,17 @@ reason_option = click.option(
     default="",
     help="Why. The ledger gets its digest only; the text to keep beside is printed.",
 )
-yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
+
+
+_OPEN = (
+    *("kind", "name", "state", "approved_by", "declined_by", "missing", "address", "words", "created_at", "digest"),
+    *("requested_by", "void_from"),
+)
+"""What is told of a wish to join, or of a removal."""
 
 
 @click.command()
-@json_option
+@json_list(*_OPEN)
 @asynchronous
 async def requests(profile: Profile, *, as_json: bool) -> None:
     """List who asks to join and who is to be removed, with the votes so far, counted from the verified ledger."""
@@ -49,6 +55,8 @@ def _join_row(one: JoinAttempt) -> dict[str, Any]:
         "words": fingerprint_words(one.organization_id),
         "created_at": one.created_at,
         "digest": one.digest.hex(),
+        "requested_by": "",
+        "void_from": None,
     }
 
 
@@ -133,7 +141,7 @@ async def remove(profile: Profile, organization: str, *, reason: str, yes: bool)
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Don't ask for the name.")
+@yes_option
 @asynchronous
 async def leave(profile: Profile, *, yes: bool) -> None:
     """Leave the collaboration."""
@@ -149,8 +157,7 @@ async def leave(profile: Profile, *, yes: bool) -> None:
             f"What ends: the admission of its nodes ({', '.join(nodes) or 'it has none'}); tasks to it and from it."
         )
         click.echo("What stays: whatever was signed and sealed before stays readable for those who have it now.")
-        if not yes and click.prompt(f"Type {name} to leave") != name:
-            raise click.ClickException("that is another name; nothing was changed")
+        require_typed(name, f"Type {name} to leave", yes=yes)
         await membership.leave(opened.connection, governance_key=key)
     click.echo(f"{name} has left {state.reference}")
 

@@ -17,6 +17,7 @@ from folkmoot.trust import dump_organization_key, dump_signing_key
 from tests.builders import Organization
 from tests.integration.client.hub import Hub
 from tests.integration.harness import PASSWORD, Server, server
+from tests.json_shapes import check_shape
 
 
 class Terminal(io.StringIO):
@@ -83,6 +84,8 @@ class Admins:
         self.capsys.readouterr()
         code = await asyncio.to_thread(run, ["--config", str(profile), *arguments])
         captured = self.capsys.readouterr()
+        if code == Exit.OK:
+            check_shape(arguments, captured.out)
         return Ended(code, captured.out, captured.err)
 
     async def __call__(self, name: str, *arguments: str, typed: str = "") -> Ended:

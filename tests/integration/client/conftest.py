@@ -14,6 +14,7 @@ from folkmoot.trust import dump_signing_key
 from tests.integration.client.admins import Admins, Ended
 from tests.integration.client.hub import Hub, hub_of
 from tests.integration.harness import PASSWORD
+from tests.json_shapes import check_shape
 
 __all__ = ["Command", "Ended", "Gathered", "Hub"]
 
@@ -49,6 +50,8 @@ def folkmoot(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         config = tmp_path / f"{user}.toml"
         code = await asyncio.to_thread(run, ["--config", str(config), *arguments])
         captured = capsys.readouterr()
+        if code == Exit.OK:
+            check_shape(arguments, captured.out)
         return Ended(code, captured.out, captured.err)
 
     return command

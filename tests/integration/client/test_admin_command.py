@@ -81,10 +81,53 @@ async def test_users_and_roles_and_accounts(root: Command):
 
 async def test_nothing_is_deleted_where_nobody_can_be_asked(root: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    await root("organization", "create", "Delta")
+    delta = (await root("organization", "create", "Delta")).output.strip()
     refused = await root("organization", "delete", "Delta", code=Exit.USAGE)
     assert "--yes" in refused.errors
-    assert "Delta" in (await root("organization", "list")).output
+    assert delta in (await root("organization", "list")).output
+
+
+async def test_leaving_is_refused_where_nobody_can_be_asked(alpha: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    refused = await alpha("collaboration", "leave")
+    assert (refused.code, "say --yes" in refused.errors) == (Exit.USAGE, True), refused
+    monkeypatch.setattr("sys.stdin", io.StringIO("Beta\n"))
+    refused = await alpha("collaboration", "leave")
+    assert (refused.code, "nothing was changed" in refused.errors) == (Exit.STATE, True), refused
+    assert "Alpha" in (await alpha("collaboration", "members")).output
+
+
+async def test_what_is_made_is_named_for_the_next_command(root: Command, alpha: Command):
+    role = (await root("role", "create", "Auditor", "--rule", "event:view:organization")).output.strip()
+    assert (await root("role", "show", role, "--json")).json["name"] == "Auditor"
+    study = (await alpha("study", "create", "north", "--organization", "Alpha")).output.strip()
+    assert (await alpha("study", "show", study, "--json")).json["name"] == "north"
+    session = (await alpha("session", "create", "work")).output.strip()
+    assert (await alpha("session", "show", session, "--json")).json["name"] == "work"
+
+
+async def test_names_that_are_not_there_and_changes_of_nothing(root: Command):
+    missing = await root("user", "create", "eve", "--organization", "Delta", code=Exit.NOT_FOUND)
+    assert "there are Alpha, Beta, Gamma" in missing.errors
+    for arguments in (("user", "update", ROOT), ("organization", "update", "Alpha")):
+        nothing = await root(*arguments, code=Exit.USAGE)
+        assert "nothing is to be changed: give one of" in nothing.errors
+
+
+async def test_server_is_named_by_who_has_no_profile_yet(hub: Hub, folkmoot: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FOLKMOOT_NEW_PASSWORD", PASSWORD)
+    monkeypatch.setenv("FOLKMOOT_RESET_TOKEN", "0" * 32)
+    there = hub.arguments("Alpha")
+    server = ("--server", there["server"], "--certificate-authority", str(there["certificate_authority"]))
+    for arguments, reason in {
+        ("register", "Delta", "--username", "dora"): "REGISTRATION_CLOSED",
+        ("forgot-password", "dora"): "NOT_CONFIGURED",
+        ("reset-password",): "RESET_TOKEN_INVALID",
+        ("totp", "forgot", "--username", "dora"): "NOT_CONFIGURED",
+        ("totp", "reset"): "RESET_TOKEN_INVALID",
+    }.items():
+        answered = await folkmoot("account", *arguments, *server, user="nobody")
+        assert reason in answered.errors, (arguments, answered)
 
 
 async def test_wrong_rule_is_told_with_those_there_are(root: Command):

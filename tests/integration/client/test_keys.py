@@ -201,7 +201,8 @@ async def test_forced_key_of_a_member_is_a_rotation(gathered: Gathered):
         ended = await admins("Alpha", "key", "create", str(admins.folder("Alpha")), "--force", "--json")
         assert "governance key stays" in ended.errors
         assert (admins.folder("Alpha") / "governance.pem").read_bytes() == before
-        assert shown(await ledger(admins)) == ended.json["fingerprint"]
+        [made] = ended.json
+        assert shown(await ledger(admins)) == made["fingerprint"]
 
 
 # ---- the SDK --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from folkmoot.cli.app import folkmoot, run
 from folkmoot.cli.exits import Exit
-from folkmoot.cli.login import remember
 from folkmoot.cli.profile import Profile, default_path
+from folkmoot.cli.profile_options import at
 from folkmoot.client import FolkmootError
 from folkmoot.v1 import errors_pb2 as reasons
 
@@ -56,7 +56,7 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path, text: str):
 )
 def test_value_that_no_command_could_use_is_not_remembered(tmp_path: Path, name: str, value: str):
     with pytest.raises(FolkmootError):
-        remember(Profile(tmp_path / "config.toml"), {name: value})
+        at(Profile(tmp_path / "config.toml"), {name: value})
 
 
 def test_missing_value_says_how_to_set_it(tmp_path: Path):

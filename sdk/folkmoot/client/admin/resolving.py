@@ -27,8 +27,13 @@ def is_id(text: str) -> bool:
 
 
 def mask_of(**fields: object) -> FieldMask:
-    """The mask of an update: the fields that are given, which is all but None."""
-    return FieldMask(paths=[name for name, value in fields.items() if value is not None])
+    """The mask of an update: the fields that are given, which is all but None. Raises INVALID_FIELD where there are none."""
+    given = [name for name, value in fields.items() if value is not None]
+    if not given:
+        raise FolkmootError(
+            errors_pb2.ERROR_REASON_INVALID_FIELD, f"nothing is to be changed: give one of {', '.join(fields)}"
+        )
+    return FieldMask(paths=given)
 
 
 def new_id() -> str:
@@ -50,13 +55,13 @@ async def account(session: Session, wanted: str) -> admin.Organization:
         request = admin.GetOrganizationRequest(organization_account_id=wanted)
         return (await session.call(session.admin.GetOrganization, request)).organization
     prefix = "" if _ADDRESS.fullmatch(wanted) else wanted[:63]
-    seen = [one async for one in accounts(session, admin.ListOrganizationsRequest(name_prefix=prefix))]
-    for one in seen:
+    async for one in accounts(session, admin.ListOrganizationsRequest(name_prefix=prefix)):
         if wanted in (one.name, one.organization_id):
             return one
+    first = admin.ListOrganizationsRequest(page_size=_MOST_NAMED + 1)
+    seen = [one.name for one in (await session.call(session.admin.ListOrganizations, first)).organizations]
     raise FolkmootError(
-        errors_pb2.ERROR_REASON_ORGANIZATION_NOT_FOUND,
-        f"no account is called {wanted!r}; {_there_are(one.name for one in seen)}",
+        errors_pb2.ERROR_REASON_ORGANIZATION_NOT_FOUND, f"no account is called {wanted!r}; {_there_are(seen)}"
     )
 
 
@@ -70,13 +75,13 @@ async def user(session: Session, wanted: str) -> admin.User:
     if is_id(wanted):
         return (await session.call(session.admin.GetUser, admin.GetUserRequest(user_id=wanted))).user
     request = admin.ListUsersRequest(page_size=PAGE_ITEMS, username_prefix=wanted[:63])
-    seen = []
     async for page in session.pages(session.admin.ListUsers, request):
         for one in page.users:
             if one.username == wanted:
                 return one
-            seen.append(one.username)
-    raise FolkmootError(errors_pb2.ERROR_REASON_USER_NOT_FOUND, f"no user is called {wanted!r}; {_there_are(seen)}")
+    raise FolkmootError(
+        errors_pb2.ERROR_REASON_USER_NOT_FOUND, f"no user that you may see is called {wanted!r}: `folkmoot user list`"
+    )
 
 
 async def user_id(session: Session, wanted: str) -> str:

@@ -53,7 +53,7 @@ def role_not_found(name: str) -> FolkmootError:
     """Return the error of a role that is not there, or not for this caller."""
     return FolkmootError(
         errors_pb2.ERROR_REASON_ROLE_NOT_FOUND,
-        f"There is no role '{name}'. ListRoles tells them.",
+        f"There is no role '{name}'.",
         metadata={"role": name},
     )
 
