@@ -7,6 +7,7 @@ text. Bytes are never looked into, only measured: payload frames cost nothing he
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import chain, islice
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -28,6 +29,11 @@ MOST_VIOLATIONS = 100
 LARGEST_NUMBER = 1 << 62
 """No count, size or position is larger. Databases keep numbers below 2^63; this leaves room to add to one."""
 
+LONGEST_PATH = 100
+"""What a violation says of a field's path, where the caller chose that."""
+_OF_ALGORITHMS = "folkmoot/v1/proxy_service.proto"
+"""Its texts are sealed, and in no database: some keep no NUL. What an algorithm writes into its log is its own business."""
+
 _NUMBERS = frozenset(
     {
         FieldDescriptor.CPPTYPE_INT32,
@@ -43,18 +49,20 @@ def validate(message: Message) -> None:
     walks = compiled(message.DESCRIPTOR)
     if not walks:
         return
-    violations: list[Violation] = []
-    for walk in walks:
-        violations += walk(message, "")
-    if violations:
-        raise invalid(violations[:MOST_VIOLATIONS])
+    # No more than are told: a message may have a million empty items, each of which breaks a rule.
+    if violations := list(islice(chain.from_iterable(walk(message, "") for walk in walks), MOST_VIOLATIONS)):
+        raise invalid(violations)
 
 
 def invalid(violations: Iterable[Violation]) -> FolkmootError:
     """Return the error that names fields and what is wrong with each."""
-    found = tuple(violations)
+    found = tuple((_shortened(path), problem) for path, problem in islice(violations, MOST_VIOLATIONS))
     text = "; ".join(f"{path} {problem}" for path, problem in found[:5]) + ("; ..." if found[5:] else "")
     return FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=found)
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
 
 
 @cache
@@ -139,7 +147,13 @@ def _scalar_checks(field: FieldDescriptor, rule: options.Rule) -> Iterator[_Chec
             yield lambda value: f"must be at most {LARGEST_NUMBER}" if value > LARGEST_NUMBER else None
     elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:  # texts and bytes
         yield from _length_checks(rule, "bytes" if field.type == FieldDescriptor.TYPE_BYTES else "characters")
+        if field.type == FieldDescriptor.TYPE_STRING and not _is_algorithms(field):
+            yield lambda value: "must not contain the character NUL" if "\0" in value else None
         yield from _form_checks(rule)
+
+
+def _is_algorithms(field: FieldDescriptor) -> bool:
+    return field.containing_type is not None and field.containing_type.file.name == _OF_ALGORITHMS
 
 
 def _number_checks(rule: options.Rule) -> Iterator[_Check]:

@@ -116,6 +116,7 @@ def _sqlite_engine(path: Path, *, begin: str, connections: int, read_only: bool 
         f"sqlite:///{path}",
         pool_size=connections,
         max_overflow=0,
+        hide_parameters=True,
         paramstyle="named",  # what Prepared hands over
         # The driver must not open transactions by itself: it would do so too late, and not for every statement.
         connect_args={"isolation_level": None, "check_same_thread": False},
@@ -183,6 +184,7 @@ def _postgresql_engine(url: URL, isolation: Any, *, connections: int, read_only:
         url,
         pool_size=connections,
         max_overflow=0,
+        hide_parameters=True,  # errors are logged: what was to be stored is none of the log's business
         isolation_level=isolation,
         connect_args={"options": settings, **POSTGRES_CONNECTION},
     )
