@@ -7,9 +7,11 @@ durable meanwhile: a cut at any byte costs one part at most.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
@@ -19,14 +21,19 @@ from folkmoot.transport.calls import pause_after, retrying
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.v1 import payload_service_pb2, payload_service_pb2_grpc
+from folkmoot.v1.payload_service_pb2 import ListMissingPartsResponse as Missing
+from folkmoot.v1.payload_service_pb2 import UploadPartRequest as PartMessage
 
 if TYPE_CHECKING:
-    PartCall = grpc.aio.StreamUnaryCall[payload_service_pb2.UploadPartRequest, payload_service_pb2.UploadPartResponse]
+    PartCall = grpc.aio.StreamUnaryCall[PartMessage, payload_service_pb2.UploadPartResponse]
 
 Metadata = tuple[tuple[str, str], ...]
 
 DURABLE_SECONDS = 10 * timeouts.IDLE_SECONDS
 """From a part's last byte until the server says that it is durable: it may keep payloads in a bucket that is far away and slow."""
+
+MESSAGES_AHEAD = 3
+"""So many frames are read and hashed before they can be sent: neither the disk nor the network waits for the other."""
 
 
 class Source(Protocol):
@@ -59,14 +66,14 @@ async def upload(
             return
         calls: list[PartCall] = []
         try:
-            for number in state.missing_parts:
-                calls.append(stub.UploadPart(metadata=metadata()))
-                header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
-                await _send(calls[-1], header, source, state.part_size_bytes)
-                if len(calls) > 1:
-                    await _durable(calls.pop(0))
-                attempt = 0
-            await _durable(calls[0])
+            async with aclosing(_made_ahead(_messages(source, envelope_digest, state))) as messages:
+                for _ in state.missing_parts:
+                    calls.append(stub.UploadPart(metadata=metadata()))
+                    await _send(calls[-1], messages)
+                    if len(calls) > 1:
+                        await _durable(calls.pop(0))
+                    attempt = 0
+                await _durable(calls[0])
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             attempt += 1
             await asyncio.sleep(pause_after(attempt, error))
@@ -75,25 +82,23 @@ async def upload(
                 call.cancel()
 
 
-async def _send(call: "PartCall", header: payload_service_pb2.PartHeader, source: Source, part_size_bytes: int) -> None:
+async def _send(call: "PartCall", messages: AsyncIterator[PartMessage]) -> None:
     """Send a part; return when the server has all of it, as it says by the first metadata of its answer."""
-    begin = header.part_number * part_size_bytes
-    digest = hashlib.sha256()
-    frames = _read(source, begin, min(begin + part_size_bytes, source.size_bytes), digest.update)
 
     def stir() -> None:
         idle.reschedule(asyncio.get_running_loop().time() + timeouts.IDLE_SECONDS)
 
     try:
-        async with asyncio.timeout(timeouts.IDLE_SECONDS) as idle, aclosing(frames):
-            await call.write(payload_service_pb2.UploadPartRequest(header=header))
-            async for data in frames:
-                await call.write(payload_service_pb2.UploadPartRequest(data=data))
+        async with asyncio.timeout(timeouts.IDLE_SECONDS) as idle:
+            async for message in messages:
+                await call.write(message)
                 stir()
-            await call.write(payload_service_pb2.UploadPartRequest(digest=digest.digest()))
+                if message.HasField("digest"):
+                    break
             await call.done_writing()
-    except asyncio.InvalidStateError:
-        pass  # The server has ended the call: awaiting it says why.
+    except asyncio.InvalidStateError as error:
+        await call  # The server has ended the call: this says why.
+        raise TimeoutError("the server did not want all of a part") from error
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.INTERNAL:
             raise
@@ -111,23 +116,35 @@ async def _durable(call: "PartCall") -> None:
     failpoint("upload.part_sent")
 
 
-async def _read(source: Source, begin: int, end: int, note: Callable[[bytes], Any]) -> AsyncGenerator[bytes, None]:
-    """Yield frames of a source, each noted; the next one is read while one is sent."""
-
-    def read(offset: int) -> bytes:
-        data = source.read_at(offset, min(FRAME_BYTES, end - offset))
-        note(data)
-        return data
-
-    reading = asyncio.ensure_future(asyncio.to_thread(read, begin))
-    try:
+def _messages(source: Source, envelope_digest: bytes, state: Missing) -> Iterator[PartMessage]:
+    """Yield the messages of all parts that are missing: of each its header, its bytes, and last its digest."""
+    for number in state.missing_parts:
+        header = payload_service_pb2.PartHeader(envelope_digest=envelope_digest, part_number=number)
+        yield PartMessage(header=header)
+        digest = hashlib.sha256()
+        begin = number * state.part_size_bytes
+        end = min(begin + state.part_size_bytes, source.size_bytes)
         for offset in range(begin, end, FRAME_BYTES):
-            data = await reading
-            if offset + FRAME_BYTES < end:
-                reading = asyncio.ensure_future(asyncio.to_thread(read, offset + FRAME_BYTES))
-            yield data
+            data = source.read_at(offset, min(FRAME_BYTES, end - offset))
+            digest.update(data)
+            yield PartMessage(data=data)
+        yield PartMessage(digest=digest.digest())
+
+
+async def _made_ahead(messages: Iterator[PartMessage]) -> AsyncGenerator[PartMessage, None]:
+    """Yield messages that are made in a thread, a few of them before they are asked for."""
+    loop = asyncio.get_running_loop()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
+    coming = deque(loop.run_in_executor(thread, next, messages, None) for _ in range(MESSAGES_AHEAD))
+    try:
+        while (message := await coming.popleft()) is not None:
+            coming.append(loop.run_in_executor(thread, next, messages, None))
+            yield message
     finally:
-        await asyncio.wait([reading])  # also when cancelled: a thread is at the source
+        for each in coming:
+            if not each.cancel():
+                each.exception()  # nobody waits for that message any more
+        thread.shutdown()  # at most one message is still being made, out of a source that may be closed next
 
 
 async def download(
