@@ -46,6 +46,14 @@ class FaultyProxy:
         for task in self._under_way:
             task.cancel()
 
+    def lead_to(self, target_port: int) -> None:
+        """Lead to another target from the next connection on, as a balancer does; those that there are go on."""
+        self._target_port = target_port
+
+    def cut(self) -> None:
+        """End all connections, and take new ones."""
+        self.answer(b"")
+
     async def close(self) -> None:
         """End what goes through."""
         self.answer(b"")
