@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import jwt
 import pytest
+from sqlalchemy import delete as delete_rows
 
+from folkmoot.server.store import tables
 from folkmoot.trust.encoding import timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
@@ -120,6 +122,25 @@ async def test_the_id_of_a_key_or_login_is_no_token_also_while_a_stream_of_its_b
             thief = {"metadata": bearer(known)}
             assert reason(await refused(s.auth.WhoAmI(auth.WhoAmIRequest(), **thief))) == "TOKEN_INVALID"
             watching.cancel()
+
+
+async def test_a_login_that_was_ended_elsewhere_a_moment_ago_leaves_no_key_and_no_user_behind(tmp_path):
+    """Another instance ended it, and this one remembers its bearer for some seconds: what stays is decided by the rows."""
+    async with server(tmp_path) as s:
+        alpha = await s.organization_admin("Alpha")
+        await who_am_i(s, alpha)
+        mine = tables.sessions.c.user_id == alpha.user_id
+        await s.running.core.store.write(
+            lambda connection: connection.execute(delete_rows(tables.sessions).where(mine))
+        )
+        request = admin.CreateUserRequest(
+            user_id=s.new_id(),
+            username="eve",
+            password=PASSWORD,
+            organization_account_id=alpha.organization_account_id,
+        )
+        assert reason(await refused(create(s, alpha))) == "NOT_ALLOWED"
+        assert reason(await refused(s.admin.CreateUser(request, metadata=alpha.metadata))) == "NOT_ALLOWED"
 
 
 @pytest.mark.parametrize("method", ["CreateApiKey", "ChangePassword", "EnrollTotp", "ConfirmTotp"])

@@ -73,6 +73,7 @@ class ApiKeys:
             known = connection.execute(select(_KEYS).where(_KEYS.c.api_key_id == api_key_id)).one_or_none()
             if known is not None:
                 return _same(_api_key(known), wanted), ""
+            rights.as_of_now(connection, who)  # a key outlives logins: it is made by one that goes on
             _check_room(connection, wanted)
             connection.execute(insert(_KEYS).values(_row(wanted, secret)))
             record(connection)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, literal_column, select
 
 from folkmoot.server import access
 from folkmoot.server.context import Caller, Rule
 from folkmoot.server.people.roles import EVERYTHING, ROLES, lacking
-from folkmoot.server.store import tables
+from folkmoot.server.store import login_tables, tables
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -68,13 +68,17 @@ def has_role(name: str) -> ColumnElement[bool]:
 
 
 def as_of_now(connection: Connection, who: Caller) -> Caller:
-    """Return the caller with the rules that he has still; raise NOT_ALLOWED if he is gone.
+    """Return the caller with the rules that he has still; raise NOT_ALLOWED if he, or what let him in, is gone.
 
-    Who he is was looked up before the call waited for its turn, perhaps while another instance took his rights.
+    Who he is was looked up before the call waited for its turn, perhaps while another instance took his rights, or ended his login.
     """
     user = connection.execute(select(tables.users).where(tables.users.c.user_id == who.user_id)).one_or_none()
     if user is None:
         raise access.not_allowed("Your user was deleted")
+    sessions, keys = tables.sessions, login_tables.api_keys
+    entry = sessions.c.session_id == who.session_id if who.session_id else keys.c.api_key_id == who.api_key_id
+    if connection.execute(select(literal_column("1")).where(entry)).first() is None:
+        raise access.not_allowed("Your login, or API key, was ended")
     return replace(who, rules=who.rules - lacking(who.rules, rules_of(connection, user)))
 
 
