@@ -65,6 +65,7 @@ async def test_a_watch_goes_on_elsewhere_when_its_instance_stops_and_when_its_co
                 watched.put_nowait(event)
 
         watching = asyncio.create_task(watch())
+        stack.callback(watching.cancel)
         await made(writer, "a", "b")
         before = [one.sequence async for one in writer.events.list(intent=INTENT)]
         seen = await told(watched, len(before))
@@ -81,5 +82,3 @@ async def test_a_watch_goes_on_elsewhere_when_its_instance_stops_and_when_its_co
         assert seen == [one.sequence async for one in writer.events.list(intent=INTENT)][::-1]
         assert watched.empty()
         assert not watching.done()
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
