@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -198,18 +198,26 @@ def events() -> None:
     "expected",
     multiple=True,
     metavar="SEQUENCE:HASH",
-    help="What an earlier verification printed; may be given several times.",
+    help="What an earlier verification printed, the log or a backup's manifest has; may be given several times.",
 )
-def verify_events(file: Path | None, expected: tuple[str, ...], **flags: Any) -> None:
+@click.option(
+    "--exported", type=click.File(errors="replace"), help="Verify what was exported, - to read it from a pipe."
+)
+def verify_events(file: Path | None, expected: tuple[str, ...], exported: TextIO | None, **flags: Any) -> None:
     """Recompute the chain of hashes; name the first event that was altered, removed or inserted.
 
     Write down what it prints at the end, somewhere else: given as --expect, it shows that nothing up to there has
     changed since, not even by somebody who made the whole chain anew.
     """
-    from folkmoot.server.audit import chain
+    from folkmoot.server.audit.chain import Head
+    from folkmoot.server.audit.verifying import verify, verify_exported
 
-    with _reading(gather(file, flags)) as connection:
-        verdict = chain.verify(connection, [chain.Head.parse(text) for text in expected])
+    heads = [Head.parse(text) for text in expected]
+    if exported is not None:
+        verdict = verify_exported(exported, heads)
+    else:
+        with _reading(gather(file, flags)) as connection:
+            verdict = verify(connection, heads)
     if verdict.problem:
         raise click.ClickException(f"{verdict.problem}. The chain holds up to {verdict.head}")
     waiting = f"; {verdict.unchained} more are not chained yet" if verdict.unchained else ""
@@ -223,11 +231,13 @@ def export_events(file: Path | None, after: int, **flags: Any) -> None:
     """Print the events as JSON lines: all that is hashed, and the hash."""
     import json
 
-    from folkmoot.server.audit import chain
+    from folkmoot.server.audit.verifying import links
 
     with _reading(gather(file, flags)) as connection:
-        for row in chain.chained(connection, after=after):
-            click.echo(json.dumps(chain.record(row, row.position) | {"hash": row.hash.hex()}))
+        for link in links(connection, after=after):
+            if not isinstance(link.hash, bytes) or link.mistyped:
+                raise click.ClickException(f"{link.where} was altered, and can't be told: see `events verify`")
+            click.echo(json.dumps(dict(link.record) | {"hash": link.hash.hex()}))
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import create_engine, insert
 
 from folkmoot.server import context
-from folkmoot.server.audit import chain, trail
+from folkmoot.server.audit import chain, trail, verifying
+from folkmoot.server.audit.searches import Wanted
 from folkmoot.server.context import Caller, Rule
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
@@ -56,8 +57,8 @@ async def instances(url: str) -> AsyncIterator[list[Any]]:
         await store.close()
 
 
-async def verified(core: Any) -> chain.Verdict:
-    return await core.store.read(chain.verify)
+async def verified(core: Any) -> verifying.Verdict:
+    return await core.store.read(verifying.verify)
 
 
 async def test_event_that_is_committed_late_comes_behind_what_was_read_before(instances, url):
@@ -69,7 +70,7 @@ async def test_event_that_is_committed_late_comes_behind_what_was_read_before(in
         early.commit()
         await chain.advance(core)
         context.authenticated(OPERATOR)
-        watching: Any = trail.stream(core, LocalWaker(), trail.Wanted(), after=0)
+        watching: Any = trail.stream(core, LocalWaker(), Wanted(), after=0)
         first = await anext(watching)
         late.commit()
         await chain.advance(instances[1])
@@ -79,6 +80,27 @@ async def test_event_that_is_committed_late_comes_behind_what_was_read_before(in
     assert [(each.position, each.created_by) for each in (first, second)] == [(1, "early"), (2, "late")]
     assert second.sequence < first.sequence
     assert (await verified(core)).problem == ""
+
+
+async def test_pages_follow_the_chain_and_not_the_order_of_writing(instances, url):
+    """What is committed late stands before a page that was already given, where the next first page shows it; never behind it."""
+    core = instances[0]
+    context.authenticated(OPERATOR)
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    with engine.connect() as early, engine.connect() as late:
+        late.execute(insert(events).values(event("late")))
+        for number in range(4):
+            early.execute(insert(events).values(event(f"early-{number}")))
+        early.commit()
+        first, token = await trail.page(core, Wanted(), page_size=2, page_token="")
+        late.commit()
+        await chain.advance(instances[1])
+    second, end = await trail.page(core, Wanted(), page_size=2, page_token=token)
+    again, _ = await trail.page(core, Wanted(), page_size=2, page_token="")
+    engine.dispose()
+    assert [each.created_by for each in (*first, *second)] == ["early-3", "early-2", "early-1", "early-0"]
+    assert end == ""
+    assert [(each.position, each.created_by) for each in again] == [(5, "late"), (4, "early-3")]
 
 
 async def test_instances_that_chain_at_once_while_others_write_make_one_chain(instances):

@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from folkmoot.server.audit import trail
 from folkmoot.trust import timestamp
+from folkmoot.trust.times import nanoseconds, timestamp_at
 from folkmoot.v1 import admin_service_pb2 as admin
 from tests.builders import organization, world
 from tests.integration.harness import PASSWORD, Clock, Server, User, refused, server, utc_now
@@ -79,6 +81,32 @@ async def test_events_are_filtered_by_everything_that_is_recorded(tmp_path):
         [denied] = await events(s, root, outcome="NOT_ALLOWED")
         assert (denied.intent, denied.created_by) == ("call.denied", beta.user_id)
         assert await events(s, root, request_id=denied.request_id) == [denied]
+
+
+@pytest.mark.both_databases
+async def test_time_filters_begin_with_their_moment_and_end_before_it(tmp_path):
+    clock = Clock()
+    async with server(tmp_path, clock=clock) as s:
+        root, alpha = await s.root(), await s.organization_admin("Alpha")
+        [made] = await events(s, root, intent="user.create")
+        moment, sequence = nanoseconds(made.created_at), made.sequence
+
+        async def found(by: User = root, **times: int) -> bool:
+            shifted = {f"created_{name}": timestamp_at(moment + later) for name, later in times.items()}
+            return sequence in {event.sequence for event in await events(s, by, intent="user.*", **shifted)}
+
+        assert await found(after=0)
+        assert await found(after=-1)
+        assert not await found(after=1), "a moment between two microseconds is behind the first one"
+        assert not await found(before=0)
+        assert not await found(before=-1)
+        assert await found(before=1)
+        assert await found(after=0, before=1)
+        assert not await found(after=0, before=0)
+        assert await found(alpha, after=0, before=1) is False, "made by somebody of another organization"
+        at_the_end = Timestamp(seconds=253_402_300_799, nanos=999_999_999)
+        assert await events(s, root, created_after=at_the_end) == []
+        assert await events(s, root, created_before=at_the_end) != []
 
 
 async def test_events_tell_where_calls_came_from(tmp_path):

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 
 from folkmoot.server import cli
-from folkmoot.server.audit import chain
+from folkmoot.server.audit import chain, verifying
 from folkmoot.server.audit.chain import BEGINNING, Head
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
 from folkmoot.server.store.tables import events
+from folkmoot.trust.errors import FolkmootError
 
 NOW = datetime(2026, 5, 17, 9, 30, tzinfo=UTC)
 
@@ -54,12 +55,12 @@ async def tamper(core: Any, statement: Any) -> None:
     await core.store.write(lambda connection: connection.execute(statement))
 
 
-async def verdict(core: Any, *expected: Head) -> chain.Verdict:
-    return await core.store.read(lambda connection: chain.verify(connection, expected))
+async def verdict(core: Any, *expected: Head) -> verifying.Verdict:
+    return await core.store.read(lambda connection: verifying.verify(connection, expected))
 
 
 async def test_true_chain_holds_and_goes_on(core):
-    assert await verdict(core) == chain.Verdict(BEGINNING, 0)
+    assert await verdict(core) == verifying.Verdict(BEGINNING, 0)
     await record(core, *map(row, range(1, 4)))
     assert (await verdict(core)).unchained == 3
     assert await chain.advance(core)
@@ -76,7 +77,7 @@ async def test_hash_is_what_the_documentation_says(core):
     """Written from the text alone, by the standard library."""
     await record(core, row(1), row(2, data='{"name":"Zoë"}'))
     await chain.advance(core)
-    rows = await core.store.read(lambda connection: list(chain.chained(connection)))
+    rows = await core.store.read(lambda connection: connection.execute(select(events)).all())
     before = bytes(32)
     for number, each in enumerate(rows, start=1):
         genesis = (each.genesis or b"").hex()
@@ -169,9 +170,114 @@ async def test_event_that_is_seen_late_is_chained_behind_what_was_seen_before(co
     await chain.advance(core)
     await record(core, row(2, sequence=2))
     await chain.advance(core)
-    rows = await core.store.read(lambda connection: list(chain.chained(connection)))
+    in_order = select(events).order_by(events.c.position)
+    rows = await core.store.read(lambda connection: connection.execute(in_order).all())
     assert [(each.position, each.sequence) for each in rows] == [(1, 1), (2, 3), (3, 2)]
     assert (await verdict(core)).problem == ""
+
+
+MISTYPED: dict[str, list[Any]] = {
+    "intent": [b"task.create", 7, "CAST(x'ff' AS TEXT)"],
+    "data": [b"{}", "CAST(x'ff00fe' AS TEXT)"],
+    "outcome": [b"\xff"],
+    "created_at": ["'yesterday'", 1.5, b"1", 2**62],
+    "data_version": ["'one'", 1.5, b"\x01"],
+    "genesis": ["'0000'", 7, 10**12],
+    "hash": [None, "'00'", 7, 10**12],
+    "position": ["'three'", b"3", 3.5],
+}
+"""Values that SQLite takes into any column; texts are SQL."""
+
+
+@pytest.mark.parametrize(("column", "value"), [(name, value) for name, values in MISTYPED.items() for value in values])
+async def test_value_that_no_event_has_is_named_and_stops_nothing(core, column, value):
+    await record(core, *map(row, range(1, 8)))
+    await chain.advance(core)
+    sql = value if isinstance(value, str) else "?"
+    values = () if isinstance(value, str) else (value,)
+
+    def edit(connection: Any) -> None:
+        connection.exec_driver_sql(f"UPDATE events SET {column} = {sql} WHERE position = 3", values)
+
+    await core.store.write(edit)
+    found = await verdict(core)
+    assert found.head.position == 2
+    assert found.problem.startswith(("Event 3 was", "The event in row 3 was")), found.problem
+
+
+async def test_place_that_is_no_number_is_found_behind_a_whole_chain(core):
+    await record(core, *map(row, range(1, 8)))
+    await chain.advance(core)
+    await tamper(core, insert(events).values(row(99, hash=bytes(32))))
+    await core.store.write(lambda c: c.exec_driver_sql("UPDATE events SET position = 'last' WHERE sequence = 8"))
+    assert (await verdict(core)).problem.startswith("The event in row 8 was altered, or inserted: its place")
+
+
+async def exported(core: Any, after: int = 0) -> list[str]:
+    def lines(connection: Any) -> list[str]:
+        return [
+            json.dumps({**link.record, "hash": bytes(link.hash).hex()})  # type: ignore[call-overload]
+            for link in verifying.links(connection, after=after)
+        ]
+
+    return await core.store.read(lines)
+
+
+async def test_export_is_verified_without_a_database(core):
+    await record(core, *map(row, range(1, 8)))
+    await chain.advance(core)
+    head, lines = (await verdict(core)).head, await exported(core)
+    assert verifying.verify_exported(lines, [head]) == verifying.Verdict(head)
+    assert verifying.verify_exported(lines[:5], [head]).problem.startswith("Event 6 was removed, and all behind it")
+    assert verifying.verify_exported([*lines[:2], *lines[3:]]).problem == "Event 3 was removed"
+    assert verifying.verify_exported([*lines[:3], *lines[2:]]).problem == "Line 4 was inserted"
+    assert verifying.verify_exported([]) == verifying.Verdict(BEGINNING)
+    part = await exported(core, after=4)
+    before = Head(4, bytes.fromhex(json.loads(lines[3])["hash"]))
+    assert verifying.verify_exported(part, [before, head]).problem == ""
+    with pytest.raises(FolkmootError, match="--expect 4:HASH"):
+        verifying.verify_exported(part, [head])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "[" * 100_000,
+        '{"sequence": 3}',
+        '{"sequence": "3", "hash": "00"}',
+        '{"sequence": 3, "hash": 7}',
+        '{"sequence": NaN, "hash": "00"}',
+        '{"sequence": 3, "hash": "00", "data": "\\ud800"}',
+        '{"sequence": 3, "hash": "00", "more": 1}',
+        '{"sequence": 3, "hash": "00"}',
+    ],
+)
+async def test_line_that_is_no_event_is_named(core, line):
+    await record(core, *map(row, range(1, 8)))
+    await chain.advance(core)
+    lines = await exported(core)
+    found = verifying.verify_exported([*lines[:2], line, *lines[3:]])
+    assert found.head.position == 2
+    assert found.problem.startswith(("Line 3 was altered", "Event 3 was altered")), found.problem
+
+
+@pytest.mark.parametrize("member", sorted(verifying.RECORDED))
+async def test_altered_member_of_an_export_is_named(core, member):
+    await record(core, *map(row, range(1, 8)))
+    await chain.advance(core)
+    lines = await exported(core)
+    content = json.loads(lines[4])
+    content[member] = content[member] + 1 if isinstance(content[member], int) else content[member] + "0"
+    found = verifying.verify_exported([*lines[:4], json.dumps(content), *lines[5:]])
+    assert found.problem.startswith("Event 5 was ")
+
+
+def _export(archive: Path, folder: list[str]) -> None:
+    archive.write_text(CliRunner().invoke(cli.server, ["events", "export", *folder]).output)
 
 
 async def test_command_verifies_and_exports(core, tmp_path):
@@ -189,6 +295,10 @@ async def test_command_verifies_and_exports(core, tmp_path):
     ).output.splitlines()
     assert [json.loads(line)["sequence"] for line in lines] == [2, 3]
     assert kept == f"3:{json.loads(lines[-1])['hash']}"
+    archive = tmp_path / "events.jsonl"
+    await asyncio.to_thread(_export, archive, folder)
+    offline = await asyncio.to_thread(run, cli.server, ["events", "verify", "--exported", str(archive)])
+    assert (offline.exit_code, offline.output.splitlines()[-1]) == (0, kept)
     await tamper(core, delete(events).where(events.c.position == 3))
     assert (await asyncio.to_thread(run, cli.server, ["events", "verify", *folder])).exit_code == 0
     bad = await asyncio.to_thread(run, cli.server, ["events", "verify", "--expect", kept, *folder])

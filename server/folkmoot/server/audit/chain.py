@@ -14,13 +14,15 @@ Several instances may chain at once: positions are unique, so that only one of t
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from folkmoot.server.core import Core
@@ -34,8 +36,9 @@ from folkmoot.v1 import errors_pb2
 
 CONTEXT = b"folkmoot/event/v1"
 CHAINED_AT_ONCE = 500
-READ_AT_ONCE = 1000
 CHAINED_EVERY_SECONDS = 0.5
+LOGGED_EVERY_SECONDS = 3600.0
+"""How often the head goes to the log, which is kept elsewhere; also when the server starts."""
 
 
 class Head(NamedTuple):
@@ -85,10 +88,9 @@ def canonical(record: dict[str, object]) -> bytes:
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def follow(head: Head, row: AnyRow) -> Head:
-    """Return the head once the event is chained to it."""
-    position = head.position + 1
-    return Head(position, digest(pae(CONTEXT, head.hash, canonical(record(row, position)))))
+def follow(head: Head, record: dict[str, object]) -> Head:
+    """Return the head once the event of which that is recorded is chained to it."""
+    return Head(head.position + 1, digest(pae(CONTEXT, head.hash, canonical(record))))
 
 
 # ---- chaining ------------------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ def _plan(connection: Connection) -> _Plan:
     before = reached = head(connection)
     links = []
     for row in waiting:
-        reached = follow(reached, row)
+        reached = follow(reached, record(row, reached.position + 1))
         links.append(_Link(row.sequence, reached))
     return _Plan(before, links)
 
@@ -169,69 +171,15 @@ def _chain(connection: Connection, plan: _Plan) -> None:
 
 
 async def keep_chained(core: Core, waker: Waker) -> None:
-    """Chain what happens until the server is about to stop, and tell whoever watches."""
+    """Chain what happens until the server is about to stop, and tell whoever watches; write the head to the log."""
+    logged_at = -math.inf
     while not core.draining.is_set():
         try:
             if await advance(core):
                 waker.wake([EVENTS_TOPIC])
+            if (now := time.monotonic()) - logged_at >= LOGGED_EVERY_SECONDS:
+                core.log.info("events.head", head=str(await core.store.read(head)))
+                logged_at = now
         except Exception:
             core.log.exception("events.not_chained")
         await core.pause(CHAINED_EVERY_SECONDS)
-
-
-# ---- verifying -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a look at all events found."""
-
-    head: Head
-    """How far the chain holds."""
-    unchained: int
-    problem: str = ""
-    """What is wrong with the first event that is; empty: nothing."""
-
-
-def verify(connection: Connection, expected: Sequence[Head] = ()) -> Verdict:
-    """Recompute the chain; find the first event that was altered, removed or inserted.
-
-    `expected` are heads that were written down before: without one, events that were cut off at the end, or a chain
-    that was made anew as a whole, can't be told from a true one.
-    """
-    waiting = connection.execute(select(func.count()).select_from(events).where(IS_UNCHAINED)).scalar_one()
-    wanted, reached = {each.position: each.hash for each in expected}, BEGINNING
-    if connection.execute(select(events.c.sequence).where(events.c.position < 1).limit(1)).first() is not None:
-        return Verdict(reached, waiting, "An event was inserted before the first one")
-    for row in chained(connection):
-        problem = _problem(reached, row, wanted)
-        if problem:
-            return Verdict(reached, waiting, problem)
-        reached = Head(row.position, row.hash)
-    if wanted and max(wanted) > reached.position:
-        text = f"Event {reached.position + 1} was removed, and all behind it: the chain once went on to {max(wanted)}"
-        return Verdict(reached, waiting, text)
-    return Verdict(reached, waiting)
-
-
-def _problem(reached: Head, row: AnyRow, wanted: dict[int, bytes]) -> str:
-    number = reached.position + 1
-    if row.position > number:
-        return f"Event {number} was removed"
-    if follow(reached, row).hash != row.hash:
-        return f"Event {number} was altered, or inserted: it is not what was chained there"
-    if row.hash != wanted.get(number, row.hash):
-        return f"Event {number}, or one before it, is another one than when its hash was written down"
-    return ""
-
-
-def chained(connection: Connection, *, after: int = 0) -> Iterable[AnyRow]:
-    """Give the chained events, first to last, without holding all of them."""
-    while True:
-        rows = connection.execute(
-            select(events).where(events.c.position > after).order_by(events.c.position).limit(READ_AT_ONCE)
-        ).all()
-        yield from rows
-        if len(rows) < READ_AT_ONCE:
-            return
-        after = rows[-1].position

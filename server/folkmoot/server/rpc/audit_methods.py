@@ -1,19 +1,22 @@
 """The methods of AdminService that look back: the audit trail, what organizations have used."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from folkmoot.server.audit import trail, usage
+from folkmoot.server.audit.searches import Wanted
 from folkmoot.server.core import Core
 from folkmoot.server.store.task_tables import AnyRow
 from folkmoot.server.wakers import Waker
 from folkmoot.trust.encoding import timestamp
 from folkmoot.trust.times import moment_at, nanoseconds
 from folkmoot.v1 import admin_service_pb2 as admin
+
+_LAST = datetime.max.replace(tzinfo=UTC)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,14 +28,14 @@ class AuditMethods:
     _waker: Waker
 
     async def ListEvents(self, request: admin.ListEventsRequest, _rpc: Context) -> admin.ListEventsResponse:
-        wanted = trail.Wanted(
+        wanted = Wanted(
             intent=request.intent,
             created_by=request.created_by,
             organization=request.organization,
             outcome=request.outcome,
             request_id=request.request_id,
-            created_after=_moment(request, "created_after"),
-            created_before=_moment(request, "created_before"),
+            created_after=_not_before(request, "created_after"),
+            created_before=_not_before(request, "created_before"),
         )
         rows, token = await trail.page(self._core, wanted, page_size=request.page_size, page_token=request.page_token)
         return admin.ListEventsResponse(events=[_event(row) for row in rows], next_page_token=token)
@@ -40,7 +43,7 @@ class AuditMethods:
     async def WatchEvents(
         self, request: admin.WatchEventsRequest, _rpc: Context
     ) -> AsyncIterator[admin.WatchEventsResponse]:
-        wanted = trail.Wanted(
+        wanted = Wanted(
             intent=request.intent,
             created_by=request.created_by,
             organization=request.organization,
@@ -65,6 +68,14 @@ class AuditMethods:
 def _moment(request: Any, field: str) -> datetime | None:
     given: Timestamp = getattr(request, field)
     return moment_at(nanoseconds(given)) if request.HasField(field) else None
+
+
+def _not_before(request: Any, field: str) -> datetime | None:
+    """Return the first moment that is not before the given one; events are told apart by microseconds."""
+    moment = _moment(request, field)
+    if moment is None or moment == _LAST or getattr(request, field).nanos % 1000 == 0:
+        return moment
+    return moment + timedelta(microseconds=1)
 
 
 def _event(row: AnyRow) -> admin.Event:

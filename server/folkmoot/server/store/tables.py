@@ -19,6 +19,8 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    and_,
+    literal_column,
     text,
 )
 
@@ -63,7 +65,7 @@ setup = Table(
     "setup",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),  # always 1: there is one set-up
-    Column("token_hash", LargeBinary, nullable=False),
+    Column("token_hash", LargeBinary, nullable=False),  # random bytes: with the server's key they give the token
     Column("done_at", Instant),
 )
 
@@ -288,7 +290,7 @@ events = Table(
     Column("intent", String, nullable=False),
     Column("organization", String, nullable=False),
     Column("created_by", String, nullable=False),
-    Column("created_at", Instant, nullable=False, index=True),
+    Column("created_at", Instant, nullable=False),
     Column("data_version", Integer, nullable=False),
     Column("data", Text, nullable=False),
     Column("request_id", String, nullable=False),
@@ -299,16 +301,21 @@ events = Table(
     # events began to be written, which with several writers is not the order in which they can be read.
     Column("position", BigInteger),
     Column("hash", LargeBinary),
-    Index(None, "intent", "sequence"),
-    Index(None, "organization", "sequence"),
-    Index(None, "created_by", "sequence"),
-    Index(None, "genesis", "sequence"),
     Index(None, "request_id"),
     Index(None, "position", unique=True),
     sqlite_autoincrement=True,  # a number is never given twice, even if old events are removed one day
 )
 IS_UNCHAINED = events.c.position.is_(None)
 Index("ix_events_unchained", events.c.sequence, sqlite_where=IS_UNCHAINED, postgresql_where=IS_UNCHAINED)
+
+# Lists go by the position, so that what is not chained yet need not be in their indices: whoever writes an event does not
+# pay for them.
+IS_CHAINED = events.c.position.is_not(None)
+WENT_WRONG = events.c.outcome != literal_column("'ok'")
+for _column in ("intent", "organization", "created_by", "genesis", "created_at"):
+    Index(None, events.c[_column], events.c.position, sqlite_where=IS_CHAINED, postgresql_where=IS_CHAINED)
+_REFUSALS = and_(WENT_WRONG, IS_CHAINED)
+Index(None, events.c.outcome, events.c.position, sqlite_where=_REFUSALS, postgresql_where=_REFUSALS)
 
 usage = Table(
     "usage",
