@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from typing import Any, TypeVar
+from unicodedata import category
 
 import click
 
@@ -74,7 +75,9 @@ def show_thing(thing: Any, *, as_json: bool) -> None:
         return
     shown = [(name.replace("_", " "), text_of(value)) for name, value in vars(thing).items()]
     width = max(len(name) for name, _ in shown)
-    click.echo("\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in shown))
+    behind = "\n" + " " * (width + 2)  # no line that somebody wrote looks like another field
+    lines = [f"{name:<{width}}  {text}".rstrip().replace("\n", behind) for name, text in shown]
+    click.echo("\n".join(lines))
 
 
 def show_rows(
@@ -99,7 +102,7 @@ def show_rows(
     from rich.console import Console
     from rich.table import Table
 
-    shown = [[text_of(row[column]) for column in columns] for row in listed]
+    shown = [[text_of(row[column]).replace("\n", " ") for column in columns] for row in listed]  # one line is one row
     widths = [
         max(map(len, texts)) if _is_whole(column) else 0
         for column, texts in zip(columns, zip(*shown, strict=True), strict=True)
@@ -129,12 +132,19 @@ def heading(column: str, server_says: Collection[str]) -> str:
 
 def show_json(value: object) -> None:
     """Print a value as JSON; times by ISO 8601, what else JSON doesn't have as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_in_json))
+    click.echo(_harmless(json.dumps(value, indent=2, ensure_ascii=False, default=_in_json)))
 
 
 def json_line(value: object) -> str:
     """A value as JSON on one line, for what goes on and on."""
-    return json.dumps(value, ensure_ascii=False, default=_in_json)
+    return _harmless(json.dumps(value, ensure_ascii=False, default=_in_json))
+
+
+def _harmless(text: str) -> str:
+    """The same JSON with what could steer a terminal as escapes; programs read the same."""
+    if text.replace("\n", "").isprintable():  # much sooner said, of what may be long
+        return text
+    return "".join(one if one == "\n" or category(one)[0] != "C" else json.dumps(one)[1:-1] for one in text)
 
 
 def _in_json(value: object) -> Any:

@@ -9,6 +9,7 @@ import sys
 import termios
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.cli.output import show_rows
+from folkmoot.cli.output import json_line, show_rows, show_thing
 from folkmoot.cli.task_options import ArgumentType, parsed
 from folkmoot.cli.tasks import finish
 from folkmoot.client import Proof, Result, RunState
@@ -35,6 +36,24 @@ def test_table_for_people(capsys: pytest.CaptureFixture[str]):
 def test_json_for_programs(capsys: pytest.CaptureFixture[str]):
     show_rows(ROWS, ("name",), as_json=True)
     assert json.loads(capsys.readouterr().out) == ROWS
+
+
+HOSTILE = "eve\x9b2J\x7f\u202e\U000e0041\nroles  Root"
+
+
+def test_nothing_in_json_steers_the_terminal_and_programs_read_what_it_was(capsys: pytest.CaptureFixture[str]):
+    show_rows([{"name": HOSTILE}], ["name"], as_json=True)
+    printed = capsys.readouterr().out
+    assert not {"\x9b", "\x7f", "\u202e", "\U000e0041"} & set(printed + json_line(HOSTILE))
+    assert json.loads(printed) == [{"name": HOSTILE}]
+    assert json.loads(json_line(HOSTILE)) == HOSTILE
+
+
+def test_a_line_that_somebody_wrote_is_no_row_and_no_field(capsys: pytest.CaptureFixture[str]):
+    show_rows([{"name": HOSTILE}], ["name"], as_json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    show_thing(SimpleNamespace(name=HOSTILE, roles="Viewer"), as_json=False)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("roles")] == ["roles  Viewer"]
 
 
 def test_times_in_json_are_those_of_iso_8601(capsys: pytest.CaptureFixture[str]):
