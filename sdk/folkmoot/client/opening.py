@@ -25,6 +25,7 @@ from folkmoot.client.session import is_away
 from folkmoot.transport import RemoteError
 from folkmoot.transport.failures import read_failure
 from folkmoot.trust import (
+    ArrivingBody,
     BytesSource,
     DecryptionKey,
     EnvelopeRejected,
@@ -199,7 +200,8 @@ async def _content(
     )
     state, keys = await connection.state(), await opening_keys(connection)
     try:
-        source = BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run)
+        arriving = ArrivingBody()
+        source = BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run, arriving)
         check_envelope(source, state)
         opened = await asyncio.to_thread(
             open_envelope,
@@ -208,6 +210,7 @@ async def _content(
             expected=expected,
             sender=lambda context: state.node_at(receipt.node_id, context.ledger_sequence).public_key,
             keys=keys,
+            arrived=None if envelope else arriving,
         )
         await check_position(connection, _position(opened.context))
     except FolkmootError as error:
@@ -218,16 +221,27 @@ async def _content(
     return opened, None
 
 
-async def _download(connection: Connection, envelope_digest: bytes, run: Run) -> FileSource:
-    """Bring a sealed envelope to a file without a name, which goes when nobody refers to it any more."""
+async def _download(connection: Connection, envelope_digest: bytes, run: Run, arriving: ArrivingBody) -> FileSource:
+    """Bring a sealed envelope to a file without a name, which goes when nobody refers to it any more; note what it holds."""
     file = TemporaryFile(dir=connection.state_directory)  # noqa: SIM115 - it lives as long as its source
+
+    def take(data: bytes) -> None:
+        file.write(data)
+        arriving.add(data)
+
+    received_bytes = 0
+    taking = asyncio.ensure_future(asyncio.to_thread(file.tell))
     try:
         async for data in connection.session.download(envelope_digest):
-            check_size(file.tell() + len(data), run.result_size_bytes)
-            file.write(data)
+            received_bytes += len(data)
+            check_size(received_bytes, run.result_size_bytes)
+            await taking
+            taking = asyncio.ensure_future(asyncio.to_thread(take, data))
+        await taking
         file.flush()
         source = FileSource(file)
     except BaseException:
+        await asyncio.wait([taking])  # a thread is at the file
         file.close()
         raise
     weakref.finalize(source, file.close)

@@ -5,22 +5,23 @@ caller opens it if his organization is one of them. For the new task they are se
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypedDict, cast
 
 from folkmoot.algorithm import values
 from folkmoot.client.connection import Connection
-from folkmoot.client.drafting import Resources, Subtasks
+from folkmoot.client.drafting import Earlier, Resources, Subtasks, UsedSession
 from folkmoot.client.encryption import check_envelope
+from folkmoot.client.inputs import Arguments
 from folkmoot.client.opening import check_size, opening_keys
 from folkmoot.trust import Expected, FileSource, FolkmootError, VerifiedTask, open_envelope
 from folkmoot.trust.times import nanoseconds
 from folkmoot.v1 import errors_pb2
 from folkmoot.v1.envelope_pb2 import EnvelopeKind
-from folkmoot.v1.task_pb2 import MessageGrant, Scratch, TaskInputRef, TaskSpec
+from folkmoot.v1.task_pb2 import Image, MessageGrant, Scratch, TaskInputRef, TaskSpec
 
 _IN_MEMORY_BYTES = 16 << 20
 _CALL = frozenset({"function", "arguments", "arguments_by_organization"})
@@ -35,7 +36,32 @@ class EarlierTask:
     digest: bytes
 
 
-async def asked_before(connection: Connection, task: VerifiedTask, changes: Mapping[str, Any]) -> dict[str, Any]:
+class Changes(TypedDict, total=False):
+    """What may be different when a task is repeated: the parameters of `tasks.create`."""
+
+    image: str | Image
+    function: str
+    organizations: Sequence[str] | None
+    study: str
+    arguments: Arguments | None
+    arguments_by_organization: Mapping[str, Arguments] | None
+    labels: Sequence[str]
+    name: str
+    purpose: str
+    result_receivers: Sequence[str] | None
+    after: Sequence[Earlier]
+    scratch: bool
+    session: UsedSession | str
+    dataframes: Sequence[str]
+    leaves: str
+    messages: bool
+    subtasks: Subtasks | None
+    resources: Resources | None
+    max_attempts: int
+    expires_in: timedelta
+
+
+async def asked_before(connection: Connection, task: VerifiedTask, changes: Changes) -> dict[str, Any]:
     """Return the parameters that make a task again, with changes. Raises FolkmootError where the input can't be opened.
 
     Who gives function and arguments anew needs nothing of the input.

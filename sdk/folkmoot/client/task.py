@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 from folkmoot.client.approvals import Approval, approvals_of
 from folkmoot.client.connection import Connection
@@ -17,7 +17,7 @@ from folkmoot.client.logs import LogLine, run_log
 from folkmoot.client.names import name_of
 from folkmoot.client.opening import as_proven, progress_of, result_of
 from folkmoot.client.progress import nothing, shown
-from folkmoot.client.repeating import asked_before
+from folkmoot.client.repeating import Changes, asked_before
 from folkmoot.client.results import Proof, Result, RunState, run_state
 from folkmoot.client.session import is_away
 from folkmoot.client.submission import Submission
@@ -185,7 +185,7 @@ class AsyncTask:
         run, proven = await as_proven(self._connection, self._task, told)
         return why(self._organization(ledger, run), run, now=datetime.now(UTC), proven=proven)
 
-    async def repeat(self, /, **changes: Any) -> "AsyncTask":
+    async def repeat(self, /, **changes: Unpack[Changes]) -> "AsyncTask":
         """Make the task again, with what `tasks.create` takes where it is to be different: a new task, signed and sealed anew.
 
         Image, function, arguments, organizations and all else are those of this one. Its arguments can be had if its input was sealed to
