@@ -77,7 +77,7 @@ class Database:
     before_migration: Callable[[Connection], None]
     """Wait until nobody else migrates; called as the first of a transaction."""
     name_transaction: Callable[[Connection], str | None] = lambda _connection: None
-    """Leave a name in a transaction, by which to ask what became of it; None: it has written nothing, or is never in doubt."""
+    """Leave a name in a transaction that has written something, by which to ask what became of it; None: it is never in doubt."""
     was_committed: Callable[[Connection, str], bool] = lambda _connection, _name: False
     """Whether a transaction of that name was committed; if not, it never will be. Waits while it goes on."""
     forget_names: Callable[[Connection], None] = lambda _connection: None
@@ -212,13 +212,11 @@ def _postgresql_trouble(error: BaseException) -> Trouble:
     return Trouble.FAULT
 
 
-def _postgresql_transaction(connection: Connection) -> str | None:
+def _postgresql_transaction(connection: Connection) -> str:
     # Not the transaction's number: a database that crashed gives the numbers of what it lost again.
-    named = (
-        "INSERT INTO commits (name, at) SELECT %(name)s, %(at)s"
-        " WHERE pg_current_xact_id_if_assigned() IS NOT NULL RETURNING name"
-    )
-    name: str | None = connection.exec_driver_sql(named, {"name": token_hex(16), "at": _microseconds()}).scalar()
+    name = token_hex(16)
+    named = "INSERT INTO commits (name, at) SELECT %(name)s, %(at)s WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
+    connection.exec_driver_sql(named, {"name": name, "at": _microseconds()})
     return name
 
 

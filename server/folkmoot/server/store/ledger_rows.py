@@ -6,9 +6,10 @@ Who a ledger speaks of is compared with what it said before, so that an entry co
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
 
 from folkmoot.server.store import tables, upserts
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.task_tables import node_links
 from folkmoot.trust import State
 from folkmoot.trust.membership import Member, Node
@@ -84,10 +85,15 @@ def _is(table: Table, state: State) -> ColumnElement[bool]:
     return table.c.genesis == state.genesis
 
 
+_HEAD = Prepared(
+    select(tables.collaborations.c.head_sequence).where(tables.collaborations.c.genesis == bindparam("genesis"))
+)
+
+
 def head(connection: Connection, genesis: bytes) -> int | None:
     """Return the sequence of the newest entry; None: there is no such ledger."""
-    table = tables.collaborations
-    return connection.scalar(select(table.c.head_sequence).where(table.c.genesis == genesis))
+    row = _HEAD.row(connection, {"genesis": genesis})
+    return None if row is None else int(row.head_sequence)
 
 
 def heads(connection: Connection, genesises: Collection[bytes]) -> dict[bytes, int]:

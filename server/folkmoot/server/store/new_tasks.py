@@ -5,6 +5,7 @@ rests on rows of others is stored by itself, and so is whatever comes behind it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -20,7 +21,7 @@ from folkmoot.server.store.bindings import is_tied
 from folkmoot.server.store.deliveries import Delivery, Kind
 from folkmoot.server.store.payload_rows import Envelope, Sending
 from folkmoot.server.store.placement import Placement
-from folkmoot.server.store.prepared import Prepared
+from folkmoot.server.store.prepared import Prepared, at_once
 from folkmoot.server.store.task_tables import deleted_tasks, node_links, task_dependencies
 from folkmoot.server.store.task_tables import runs as run_table
 from folkmoot.server.store.task_tables import tasks as task_table
@@ -61,8 +62,7 @@ def store(connection: Connection, wanted: Sequence[Wanted], touched: Touched, qu
     for several in _at_once(wanted):
         known = _known(connection, several)
         new = [each for each in several if each.task_id not in known]
-        events.record(connection, [each.event for each in new])
-        stored = _store(connection, [each.new for each in new], touched, quota) if new else []
+        stored = _store(connection, new, touched, quota) if new else []
         begins = dict(zip((each.task_id for each in new), stored, strict=True))
         begun += [begins.get(each.task_id) or _as_it_is(connection, each.new) for each in several]
     return begun
@@ -112,20 +112,24 @@ def _known(connection: Connection, wanted: Sequence[Wanted]) -> set[str]:
     return set(chains)
 
 
-def _store(connection: Connection, several: Sequence[NewTask], touched: Touched, quota: Quota) -> list[Begun]:
+def _store(connection: Connection, wanted: Sequence[Wanted], touched: Touched, quota: Quota) -> list[Begun]:
+    several = [each.new for each in wanted]
     for new in several:
         check_above(connection, new)
     verdicts = [_check_dependencies(connection, new.spec) for new in several]
-    _insert_tasks(connection, several, verdicts)
+    with at_once(connection):
+        events.record(connection, [each.event for each in wanted])
+        _insert_tasks(connection, several, verdicts)
     _store_inputs(connection, several, quota)
     placements = places.place(connection, [new.spec for new in several])
-    _insert_runs(connection, several, placements)
     told = []
     for new, verdict, placement in zip(several, verdicts, placements, strict=True):
         if new.spec.HasField("session"):
             session_rows.used(connection, new.spec.session.session_id, now=new.now)
         told += _assignments(new.spec, placement) if verdict is Verdict.START else []
-    deliveries.enqueue(connection, told, touched)
+    with _run_ids_are_new(several), at_once(connection):
+        _insert_runs(connection, several, placements)
+        deliveries.enqueue(connection, told, touched)
     return [
         _begin(connection, new, verdict, placement, touched)
         for new, verdict, placement in zip(several, verdicts, placements, strict=True)
@@ -333,8 +337,14 @@ def _insert_runs(connection: Connection, several: Sequence[NewTask], placements:
     rows = [
         row for new, placement in zip(several, placements, strict=True) for row in _run_rows(new, placement.link_ids)
     ]
+    _INSERT_RUN.each(connection, rows)
+
+
+@contextmanager
+def _run_ids_are_new(several: Sequence[NewTask]) -> Iterator[None]:
+    """Raise ID_TAKEN if a run is there already, however late the database says so."""
     try:
-        _INSERT_RUN.each(connection, rows)
+        yield
     except IntegrityError as error:
         text = "A run of the task has the id of another task's run: make run ids as you make task ids, each once"
         task_id = several[0].spec.task_id  # of several, each is tried alone now

@@ -6,6 +6,7 @@ that it is given; what it can't have is an expanding IN: execute it once for eac
 of a connection, all that is executed at once is under way at once, and costs one way there and back.
 """
 
+import re
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +17,13 @@ from sqlalchemy import CompoundSelect, Connection, Delete, Dialect, Insert, Sele
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
+MOST_ROWS = 32
+"""By one statement."""
+
 _STREAMS = count(1)
+_AT_ONCE = "folkmoot.at_once"
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+_NUMBER = re.compile(r"\$(\d+)")
 
 Parameters = Mapping[str, Any]
 Statement: TypeAlias = Select[Any] | CompoundSelect[Any] | Insert | Update | Delete
@@ -40,7 +47,7 @@ class Prepared:
         """Execute it once; give its rows as they are asked for, so that large ones need not all be in memory."""
         compiled = self._for(connection.dialect, parameters)
         cursor = self._execute(connection, compiled, "execute", compiled.bind(parameters), streams=True)
-        with closing(cursor), _told(connection, compiled):  # the database may go away between two rows
+        with closing(cursor), _told(connection, compiled.text):  # the database may go away between two rows
             yield from map(compiled.read, cursor)
 
     def row(self, connection: Connection, parameters: Parameters) -> Any:
@@ -61,13 +68,27 @@ class Prepared:
 
     def each(self, connection: Connection, parameters: Sequence[Parameters]) -> None:
         """Execute it for each of the parameters, all of which have the same names."""
-        if parameters:
-            compiled = self._for(connection.dialect, parameters[0])
-            bound = [compiled.bind(each) for each in parameters]
-            if len(bound) == 1:  # what takes many takes more steps
-                self._execute(connection, compiled, "execute", bound[0])
-            else:
-                self._execute(connection, compiled, "executemany", bound)
+        if not parameters:
+            return
+        compiled = self._for(connection.dialect, parameters[0])
+        bound = [compiled.bind(each) for each in parameters]
+        if len(bound) == 1:  # what takes many takes more steps
+            self._execute(connection, compiled, "execute", bound[0])
+        elif compiled.inserts and _is_far(connection):
+            self._insert(connection, compiled, bound)
+        else:
+            self._execute(connection, compiled, "executemany", bound)
+
+    def _insert(self, connection: Connection, compiled: "_Compiled", bound: Sequence[Any]) -> None:
+        """Insert rows, many by each statement, of which there are few different ones, so that they are planned once."""
+        with at_once(connection):
+            first = 0
+            for size in _sizes(len(bound)):
+                values = [value for row in bound[first : first + size] for value in row]
+                text = compiled.rows(size)
+                with _told(connection, text):
+                    _cursor(connection).execute(text, values)
+                first += size
 
     def _for(self, dialect: Dialect, parameters: Parameters) -> "_Compiled":
         key = dialect.name, tuple(parameters)
@@ -86,11 +107,9 @@ class Prepared:
         streams: bool = False,
         **options: bool,
     ) -> Any:
-        # The cursor of PostgreSQL's driver has all rows in memory, unless it has a name: then the server keeps it.
-        named = (f"folkmoot_stream_{next(_STREAMS)}",) if streams and connection.dialect.name == "postgresql" else ()
-        cursor = connection.connection.cursor(*named)
+        cursor = _cursor(connection, streams=streams)
         try:
-            with _told(connection, compiled):
+            with _told(connection, compiled.text):
                 getattr(cursor, way)(compiled.text, parameters, **options)
         except DBAPIError:
             cursor.close()
@@ -100,13 +119,57 @@ class Prepared:
 
 
 @contextmanager
-def _told(connection: Connection, compiled: "_Compiled") -> Iterator[None]:
+def _told(connection: Connection, text: str) -> Iterator[None]:
     """Have the driver's errors raised as the library's, which the store knows."""
     errors = connection.dialect.loaded_dbapi.Error
     try:
         yield
     except errors as error:
-        raise DBAPIError.instance(compiled.text, None, error, errors, dialect=connection.dialect) from error
+        raise DBAPIError.instance(text, None, error, errors, dialect=connection.dialect) from error
+
+
+@contextmanager
+def at_once(connection: Connection) -> Iterator[None]:
+    """Have prepared statements under way at once where the database is at the end of a connection.
+
+    One that returns rows waits for these; an error of another comes with what is waited for next, at the latest at the end.
+    Nothing else may be executed in it: Core does not know of rows that are still to come.
+    """
+    info = connection.info  # the connection may be lost when this ends, and what is known of it with it
+    if not _is_far(connection) or _AT_ONCE in info:
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    info[_AT_ONCE] = True
+    try:
+        with _told(connection, "several statements at once"), driver.pipeline():
+            yield
+    finally:
+        del info[_AT_ONCE]
+
+
+def _is_far(connection: Connection) -> bool:
+    """Whether the database is at the end of a connection."""
+    return connection.dialect.name == "postgresql"
+
+
+def _sizes(number: int) -> Iterator[int]:
+    """Cut so many rows into lots, whose sizes are powers of two."""
+    while number:
+        size = min(MOST_ROWS, 1 << (number.bit_length() - 1))
+        yield size
+        number -= size
+
+
+def _cursor(connection: Connection, *, streams: bool = False) -> Any:
+    """Return a cursor of the driver: for PostgreSQL one that takes statements as the database does, as they are."""
+    if not _is_far(connection):
+        return connection.connection.cursor()
+    from psycopg import RawCursor, RawServerCursor
+
+    driver: Any = connection.connection.driver_connection
+    # The driver's cursor has all rows in memory, unless it has a name: then the database keeps them.
+    return RawServerCursor(driver, f"folkmoot_stream_{next(_STREAMS)}") if streams else RawCursor(driver)
 
 
 class _Compiled:
@@ -115,8 +178,15 @@ class _Compiled:
     def __init__(self, statement: Statement, dialect: Dialect, names: Sequence[str]) -> None:
         if isinstance(statement, Insert) and not statement.returning_column_descriptions:
             statement = statement.inline()  # nobody asked for the key that the database gives
+        columns = _columns(statement)
         compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
         self.text = str(compiled)
+        self.inserts = type(statement) is Insert and not columns and " VALUES (" in self.text
+        """Whether it inserts one row, and nothing else."""
+        self._order: list[str] | None = None
+        if dialect.name == "postgresql":
+            self.text, self._order = _numbered(self.text)
+        self._many: dict[int, str] = {}
         binds = {name: _impl(compiled.binds[name].type, dialect).bind_processor(dialect) for name in compiled.binds}
         self._constants = {
             name: binds[name](value) if binds[name] else value
@@ -124,18 +194,26 @@ class _Compiled:
             if name not in names
         }
         self._binds = {name: process for name, process in binds.items() if process and name in names}
-        columns = _columns(statement)
         self._row = _row_type([name for name, _ in columns])
         self._kinds = [_impl(kind, dialect) for _, kind in columns]
         self._dialect = dialect
         self._reads: list[tuple[int, _Process]] | None = None
 
-    def bind(self, parameters: Parameters) -> dict[str, Any]:
+    def bind(self, parameters: Parameters) -> Any:
         """Return what the driver takes."""
         bound = {**self._constants, **parameters}
         for name, process in self._binds.items():
             bound[name] = process(bound[name])
-        return bound
+        return bound if self._order is None else [bound[name] for name in self._order]
+
+    def rows(self, number: int) -> str:
+        """Return what inserts so many rows, and takes the values of one after the other."""
+        if number not in self._many:
+            head, row = self.text.split(" VALUES ")
+            width = len(self._order or ())
+            rows = [_shifted(row, before * width) for before in range(number)]
+            self._many[number] = f"{head} VALUES {', '.join(rows)}"
+        return self._many[number]
 
     def describe(self, description: Sequence[Any] | None) -> None:
         """Learn from the first result how the driver hands over what it reads."""
@@ -152,6 +230,18 @@ class _Compiled:
         for index, process in self._reads or ():
             values[index] = process(values[index])
         return self._row(*values)
+
+
+def _numbered(text: str) -> tuple[str, list[str]]:
+    """Write a statement with numbers in place of its parameters' names; return the names in the order of their numbers."""
+    order = list(dict.fromkeys(_PARAMETER.findall(text)))
+    numbered = _PARAMETER.sub(lambda found: f"${order.index(found[1]) + 1}", text)
+    return numbered.replace("%%", "%"), order
+
+
+def _shifted(row: str, by: int) -> str:
+    """Write a row with higher numbers."""
+    return _NUMBER.sub(lambda found: f"${int(found[1]) + by}", row)
 
 
 def _impl(kind: TypeEngine[Any], dialect: Dialect) -> Any:

@@ -7,7 +7,7 @@ in that order. Texts within names, and times of rows of which no filter says mor
 from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func, literal_column, select
 
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.store.tables import EPOCH
@@ -35,13 +35,16 @@ def image_name(image: Image) -> str:
 
 def note_labels(connection: Connection, spec: TaskSpec) -> None:
     """Have a task that was just stored found by the data that it reads."""
-    if spec.labels:
-        position = _POSITION.row(connection, {"of_task": spec.task_id}).position
-        _NOTE_LABEL.each(connection, [{"label": each, "position": position} for each in dict.fromkeys(spec.labels)])
+    labels = dict.fromkeys(spec.labels)
+    _NOTE_LABEL.each(connection, [{"label": each, "of_task": spec.task_id} for each in labels])
 
 
-_POSITION = Prepared(select(tasks.c.position).where(tasks.c.task_id == bindparam("of_task")))
-_NOTE_LABEL = Prepared(task_labels.insert())
+_NOTE_LABEL = Prepared(
+    task_labels.insert().from_select(
+        ["label", "position"],
+        select(bindparam("label", type_=String), tasks.c.position).where(tasks.c.task_id == bindparam("of_task")),
+    )
+)
 
 
 def of_tasks(connection: Connection, request: ListTasksRequest) -> Conditions:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from folkmoot.server.store.databases import Database, Trouble
 from folkmoot.server.store.jobs import Job, Outcome, outcomes
+from folkmoot.server.store.prepared import at_once
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1 import errors_pb2
 
@@ -136,16 +137,19 @@ class Writer:
                 if self._database.in_turn and self._is_contended:
                     connection.exec_driver_sql(self._database.in_turn)
                 done = list(outcomes(connection, group))
-                name = self._database.name_transaction(connection)
             except BaseException as error:
                 self._abandon(connection, error)
                 raise
+            name = None
             try:
-                transaction.commit()
+                with at_once(connection):
+                    name = self._database.name_transaction(connection)
+                    transaction.commit()
             except DBAPIError as error:
                 self._abandon(connection, error)
                 if self._database.trouble(error) is Trouble.LOST and name is not None:
                     raise _Unknown(name, done) from error
+                self._end(connection)
                 raise
             self._forget_names(connection)
             return done
@@ -155,6 +159,13 @@ class Writer:
         if next(self._groups) % NAMES_FORGOTTEN_EVERY == 0:
             with suppress(DBAPIError), connection.begin():
                 self._database.forget_names(connection)
+
+    @staticmethod
+    def _end(connection: Connection) -> None:
+        """End a transaction that failed to commit: the library takes it for over. If that fails, whoever is next will notice."""
+        if not connection.invalidated:
+            with suppress(connection.dialect.loaded_dbapi.Error):
+                connection.connection.rollback()
 
     def _abandon(self, connection: Connection, error: BaseException) -> None:
         if self._database.trouble(error) is Trouble.LOST:
