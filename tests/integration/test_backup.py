@@ -60,6 +60,7 @@ async def test_backup_of_a_working_server_comes_back(databases, how, tmp_path, s
     async with server(tmp_path / "one", database=database) as s:
         await s.account("Alpha")
         part = store_payload(tmp_path / "one")
+        newest = (await s.events())[-1]
         assert await in_thread("backup", tmp_path / "kept", "--settings", file, *how) == Exit.OK
         await s.account("Since")
     assert (part.stat().st_nlink == 2) == ("--link" in how)
@@ -70,6 +71,9 @@ async def test_backup_of_a_working_server_comes_back(databases, how, tmp_path, s
         assert s.running.setup_token is None
         assert await names(s) == {"Hub", "Alpha"}
         await s.account("Later")
+    head = backups.read_manifest(tmp_path / "kept").chain_head
+    assert head == f"{newest.sequence}:{newest.hash.hex()}"
+    assert await in_thread("events", "verify", "--expect", head, "--settings", again) == Exit.OK
     for kept in ("keys/token.pem", "tls/ca.pem", "tls/ca-key.pem", f"payloads/{part.relative_to(part.parents[2])}"):
         assert (tmp_path / "one" / kept).read_bytes() == (tmp_path / "two" / kept).read_bytes(), kept
 

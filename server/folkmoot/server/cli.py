@@ -16,6 +16,7 @@ import click
 
 from folkmoot.cli.exits import Exit
 from folkmoot.server import settings as where
+from folkmoot.server.command_errors import Commands
 from folkmoot.server.config import SETTINGS, Config, Setting
 from folkmoot.transport.secret_files import write_secret
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group()
+@click.group(cls=Commands)
 def server() -> None:
     """Run the control plane: it stores and forwards what others sign and seal."""
 
@@ -248,8 +249,12 @@ def _reading(config: Config) -> "Iterator[Connection]":
     path = config.data / "folkmoot.db"
     if not (config.database or path.exists()):
         raise click.ClickException(f"There is no database in {config.data}: name the server's folder with --data")
-    with databases.connect(config.database, path).reading.connect() as connection:
-        yield connection
+    database = databases.connect(config.database, path)
+    try:
+        with database.reading.connect() as connection:
+            yield connection
+    finally:
+        database.reading.dispose()
 
 
 async def _run(config: Config) -> None:

@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from folkmoot.server.audit import chain
 from folkmoot.server.config import Config
 from folkmoot.server.operation import data_folder
 from folkmoot.server.operation.copies import copy_file, copy_folder, copy_parts, sync_below
@@ -41,6 +42,8 @@ FORMAT = 1
 MANIFEST, DATA, PAYLOADS, UNFINISHED = "manifest.json", "data", "payloads", "unfinished"
 NOT_COPIED = (f"{DATABASE_FILE}*", LOCK_FILE, MAKING_FILE, "payloads", "spool")
 """What lies in the data folder and is copied otherwise, or belongs to the running process."""
+CHAINED_SINCE = "0007"
+"""The migration that gave events their chain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class Manifest:
     database: Kind
     payloads: str
     """Empty: in this backup; else the bucket where they are."""
+    chain_head: str = ""
+    """SEQUENCE:HASH, how far the audit trail's chain went: for `events verify --expect`, as long as this file is kept."""
 
 
 def back_up(
@@ -79,7 +84,7 @@ def back_up(
         raise _taken(target) from error
     try:
         target.chmod(0o700)
-        kind, migration = _copy_all(config, making, portable=portable, link=link, tell=tell)
+        kind, migration, head = _copy_all(config, making, portable=portable, link=link, tell=tell)
         sync_below(making)
     except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
@@ -100,6 +105,7 @@ def back_up(
         migration=migration,
         database=kind,
         payloads="" if payload_folder(config) is not None else config.payloads,
+        chain_head=head,
     )
     write_secret(target / MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
     return manifest
@@ -167,34 +173,43 @@ def _told(error: BaseException, target: Path) -> FolkmootError | None:
 
 def _copy_all(
     config: Config, target: Path, *, portable: bool, link: bool, tell: Callable[[str], None]
-) -> tuple[Kind, str]:
+) -> tuple[Kind, str, str]:
     folder, copy = payload_folder(config), os.link if link else copy_file
     if folder is not None:
         copy_parts(folder, target / PAYLOADS, copy)
     tell("payloads copied" if folder is not None else f"payloads stay at {config.payloads}")
-    kind, migration = _copy_database(config, target, portable=portable)
+    kind, migration, head = _copy_database(config, target, portable=portable)
     tell(f"database copied to {kind}")
     if folder is not None:
         copy_parts(folder, target / PAYLOADS, copy)
     with data_folder.making(config.data):  # a certificate and its key belong together
         copy_folder(config.data, target / DATA, leave_out=NOT_COPIED)
-    return kind, migration
+    return kind, migration, head
 
 
-def _copy_database(config: Config, target: Path, *, portable: bool) -> tuple[Kind, str]:
+def _copy_database(config: Config, target: Path, *, portable: bool) -> tuple[Kind, str, str]:
     database = databases.connect(config.database, config.data / DATABASE_FILE)
     try:
         if (migration := dumps.present(database)) is None:
             raise unusable("database", "the database is empty: no server has worked on it yet")
+        head = _chain_head(database, migration)
         program = dumps.tool("pg_dump") if config.database else None
         if portable or (config.database and program is None):
             dumps.dump_tables(database, target / Kind.TABLES)
-            return Kind.TABLES, migration
+            return Kind.TABLES, migration, head
     finally:
         database.writing.dispose()
         database.reading.dispose()
     if program is not None:
         dumps.pg_dump(program, config.database, target / Kind.PG_DUMP)
-        return Kind.PG_DUMP, migration
+        return Kind.PG_DUMP, migration, head
     dumps.copy_sqlite(config.data / DATABASE_FILE, target / Kind.SQLITE)
-    return Kind.SQLITE, migration
+    return Kind.SQLITE, migration, head
+
+
+def _chain_head(database: databases.Database, migration: str) -> str:
+    """Return how far the audit trail's chain goes; what is copied afterwards goes at least as far."""
+    if migration < CHAINED_SINCE:
+        return ""
+    with database.reading.connect() as connection:
+        return str(chain.head(connection))
