@@ -122,7 +122,7 @@ async def serve(
         parts.enter_context(data_folder.opened(config))
         with data_folder.making(config.data):
             authority = None if config.insecure else _certificates(config, clock())
-            signer = Tokens(tokens.load_or_make_key(config.data / "keys" / "token.pem"))
+            signer = Tokens(tokens.load_or_make_key(tokens.key_path(config.data)))
         store = Store(databases.connect(config.database, config.data / data_folder.DATABASE_FILE))
         parts.push_async_callback(store.close)
         await store.migrate(migrate.upgrade)
@@ -132,7 +132,7 @@ async def serve(
         await parts.enter_async_context(waking)
         ledgers = Ledgers(store, clock, draining, waker)
         parts.callback(ledgers.close)
-        core = Core(config, store, ledgers, clock, random, log, draining, waker)
+        core = Core(config, store, ledgers, clock, random, log, draining, waker, signer.fingerprint)
         passwords = Passwords(random, password_cost or Cost())
         background = Background(log)
         parts.push_async_callback(background.close)

@@ -86,6 +86,8 @@ class Core:
     """Set when the server is about to stop: streams that wait for something end then, with SHUTTING_DOWN."""
     waker: "Waker"
     """Tells whoever waits for rows, in whichever instance of the server."""
+    keys: str = ""
+    """What may be known of the key in the data folder: instances that share a database have the same one."""
 
     @property
     def quota(self) -> Quota:

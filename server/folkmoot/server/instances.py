@@ -5,6 +5,9 @@ looks is taken for dead, by nobody's clock: its sessions end, and its nodes are 
 instance that finds itself buried, because it was paused or cut off, ends its sessions and joins anew under another name;
 what it tried in their name meanwhile was refused by their epochs.
 
+All of them have the same key (`keys/token.pem`). One that has another would refuse the others' tokens and could not read what
+they have sealed: it does not start while they are alive.
+
 Here, too, is what a lost wake-up is made up for with: sessions that are behind their rows, and ledgers, are looked after
 every few seconds.
 """
@@ -20,12 +23,15 @@ from folkmoot.server.store import instance_rows, placement
 from folkmoot.server.store.instance_rows import Neighbourhood
 from folkmoot.server.store.touched import Touched
 from folkmoot.trust.encoding import uuid7
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import errors_pb2
 
 if TYPE_CHECKING:
     from folkmoot.server.nodes.dispatch import Dispatch
 
 SILENT_LOOKS = 10
 """After how many looks without a beat an instance is taken for dead."""
+LOOK_SECONDS = 1.0
 BEHIND_EVERY = 3
 """At every which look sessions and ledgers are looked after."""
 
@@ -35,6 +41,10 @@ class Watch:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int]] = {}
+
+    def alive(self, beats: Mapping[str, int]) -> Collection[str]:
+        """Return those that have shown life since the look before."""
+        return [one for one, beat in beats.items() if one in self._seen and self._seen[one][0] != beat]
 
     def look(self, beats: Mapping[str, int]) -> Collection[str]:
         """Take a look; return those that have been silent for too long."""
@@ -58,15 +68,32 @@ class Instances:
         self.relays = Relays(dispatch)
 
     async def join(self) -> None:
-        """Be known to the others from now on."""
-        now, me = self._core.clock(), self.id
+        """Be known to the others from now on; raise INVALID_FIELD if some of them have other keys."""
+        watch = Watch()
+        while strangers := await self._arrive():
+            await self._bury_dead(strangers, watch)
+            await self._core.pause(LOOK_SECONDS)
+        self.relays.listen(self.id)
 
-        def work(connection: Connection, touched: Touched) -> None:
-            instance_rows.arrive(connection, me, version("folkmoot"), now=now)
+    async def _arrive(self) -> Mapping[str, int]:
+        """Join, unless there are instances of other keys, dead or alive: return their beats then."""
+        now, me, keys = self._core.clock(), self.id, self._core.keys
+
+        def work(connection: Connection, touched: Touched) -> Mapping[str, int]:
+            if strangers := instance_rows.of_other_keys(connection, keys):
+                return strangers
+            instance_rows.arrive(connection, me, version("folkmoot"), keys=keys, now=now)
             _relocate(connection, instance_rows.end_orphans(connection, now=now), touched)
+            return {}
 
-        await self._dispatch.write(work)
-        self.relays.listen(me)
+        return await self._dispatch.write(work)
+
+    async def _bury_dead(self, strangers: Mapping[str, int], watch: Watch) -> None:
+        """Bury those of other keys that show no life: they were killed before the keys were replaced. Refuse to be beside others."""
+        if alive := watch.alive(strangers):
+            raise other_keys(self._core.keys, len(alive))
+        for dead in watch.look(strangers):
+            await self._bury(dead, strangers[dead])
 
     async def leave(self) -> None:
         """Be known no more; the sessions have ended."""
@@ -116,6 +143,16 @@ class Instances:
 
     def _new_id(self) -> str:
         return uuid7(self._core.clock(), self._core.random)
+
+
+def other_keys(keys: str, number: int) -> FolkmootError:
+    """Return the refusal to serve beside instances whose key is another one."""
+    text = (
+        f"{number} of the servers that work on this database have another key than this one ({keys}): neither would know the "
+        "other's logins, nor read what it has sealed. Give this one the folder 'keys' of theirs; to replace the key, stop all "
+        "of them first (docs/operators.md, 'The server's keys')"
+    )
+    return FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, text, violations=(("data", text),))
 
 
 def _relocate(connection: Connection, where: Collection[Neighbourhood], touched: Touched) -> None:

@@ -118,6 +118,11 @@ class Tokens:
         return hmac.digest(self._nonce_key, head, "sha256")[:_NONCE_PROOF_BYTES]
 
 
+def key_path(data: Path) -> Path:
+    """Return where the key lies in a data folder."""
+    return data / "keys" / "token.pem"
+
+
 def load_or_make_key(path: Path) -> Ed25519PrivateKey:
     """Return the key that signs tokens; make it at the first start."""
     if not path.exists():

@@ -40,10 +40,16 @@ class Standing:
 # ---- who is alive --------------------------------------------------------------------------------------------------
 
 
-def arrive(connection: Connection, instance_id: str, version: str, *, now: datetime) -> None:
+def arrive(connection: Connection, instance_id: str, version: str, *, keys: str, now: datetime) -> None:
     """Join the instances."""
-    row = {"instance_id": instance_id, "version": version, "started_at": now, "beat": 0}
+    row = {"instance_id": instance_id, "version": version, "started_at": now, "beat": 0, "key_fingerprint": keys}
     connection.execute(insert(instances).values(row))
+
+
+def of_other_keys(connection: Connection, keys: str) -> dict[str, int]:
+    """Return the beat of every instance, alive or not, that has other keys."""
+    others = select(instances.c.instance_id, instances.c.beat).where(instances.c.key_fingerprint.not_in(["", keys]))
+    return {row.instance_id: row.beat for row in connection.execute(others)}
 
 
 def beat(connection: Connection, instance_id: str) -> bool:

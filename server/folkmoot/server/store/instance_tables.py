@@ -3,7 +3,7 @@
 With SQLite there is one instance, and the same tables.
 """
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table, text
 
 from folkmoot.server.store.tables import Instant, metadata
 
@@ -17,6 +17,8 @@ instances = Table(
     Column(
         "beat", BigInteger, nullable=False
     ),  # grows while the instance is alive; compared with itself, never with a clock
+    # What may be known of the key in its data folder: all have the same. Empty: of a release that did not say.
+    Column("key_fingerprint", String, nullable=False, server_default=text("''")),
 )
 
 check_questions = Table(

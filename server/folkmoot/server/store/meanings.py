@@ -132,6 +132,7 @@ COLUMNS: Mapping[str, str] = {
     "interval_seconds": "how often the provider may be asked",
     "issuer": "the provider",
     "job_id": "the root task of the tree of tasks",
+    "key_fingerprint": "what may be known of the key in the instance's data folder: all have the same",
     "kind": "which kind of thing it is, a number or word of the contract",
     "label": "label of data",
     "last_at": "when the last one was",

@@ -15,6 +15,7 @@ from folkmoot.server import settings
 from folkmoot.server.config import Config
 from folkmoot.server.operation.check import machine, services
 from folkmoot.server.operation.check.finding import Check, Finding, Found, State, line
+from folkmoot.server.operation.check.keys import keys
 from folkmoot.server.operation.check.secrets import secrets
 from folkmoot.trust.errors import FolkmootError
 
@@ -24,6 +25,7 @@ CHECKS: Mapping[str, Check] = {
     "data folder": machine.data_folder,
     "disk": machine.disk,
     "database": services.database,
+    "keys": keys,
     "waker": services.waker,
     "payloads": services.payloads,
     "mail": services.mail,
