@@ -7,14 +7,20 @@ outlive a restart, so that no proof is good twice.
 from collections.abc import Callable
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from folkmoot.server.core import Core
 from folkmoot.server.store import tables
+from folkmoot.server.store.prepared import Prepared
 from folkmoot.server.tokens import Tokens, nonce_invalid
 
 CLOCKS_DIFFER_BY_AT_MOST = timedelta(minutes=10)
 """An instance whose clock is ahead must not forget what is still good by the clock of another one."""
+
+_NONCES = tables.nonces
+_FORGET = Prepared(delete(_NONCES).where(_NONCES.c.expires_at <= bindparam("now")))
+_USED = Prepared(select(_NONCES.c.nonce).where(_NONCES.c.nonce == bindparam("used")))
+_USE = Prepared(insert(_NONCES))
 
 
 class Nonces:
@@ -34,10 +40,9 @@ class Nonces:
         good_until = self._tokens.check_nonce(nonce, now)
 
         def operation(connection: Connection) -> None:
-            table = tables.nonces
-            connection.execute(delete(table).where(table.c.expires_at <= now))
-            if connection.execute(select(table.c.nonce).where(table.c.nonce == nonce)).first():
+            _FORGET.each(connection, [{"now": now}])
+            if _USED.row(connection, {"used": nonce}) is not None:
                 raise nonce_invalid("The nonce was used before")
-            connection.execute(insert(table).values(nonce=nonce, expires_at=good_until + CLOCKS_DIFFER_BY_AT_MOST))
+            _USE.each(connection, [{"nonce": nonce, "expires_at": good_until + CLOCKS_DIFFER_BY_AT_MOST}])
 
         return operation

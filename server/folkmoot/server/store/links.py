@@ -159,24 +159,16 @@ _LINK_ID = Prepared(
         node_links.c.genesis == bindparam("genesis"), node_links.c.node_id == bindparam("node_id")
     )
 )
+_UNTOUCHED = {"epoch": 0, "last_sequence": 0, "acknowledged": 0, "version": "", "policy": b"", "free_slots": 0}
+_NEW_LINK = Prepared(insert(node_links).returning(node_links.c.link_id))
 
 
 def ensure(connection: Connection, genesis: bytes, node_id: str, organization_id: str) -> int:
     """Return the id of a node's link, making its row if there is none."""
     if (row := _LINK_ID.row(connection, {"genesis": genesis, "node_id": node_id})) is not None:
         return int(row.link_id)
-    made = insert(node_links).values(
-        genesis=genesis,
-        node_id=node_id,
-        organization_id=organization_id,
-        epoch=0,
-        last_sequence=0,
-        acknowledged=0,
-        version="",
-        policy=b"",
-        free_slots=0,
-    )
-    return int(connection.execute(made.returning(node_links.c.link_id)).scalar_one())
+    fresh = {"genesis": genesis, "node_id": node_id, "organization_id": organization_id}
+    return int(_NEW_LINK.row(connection, fresh | _UNTOUCHED).link_id)
 
 
 def open_runs(connection: Connection, link_ids: Iterable[int]) -> dict[int, int]:
