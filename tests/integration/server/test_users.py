@@ -323,6 +323,26 @@ async def test_of_two_who_take_everything_from_each_other_one_keeps_it(tmp_path)
         assert [bool((await whoami(s, each)).rules) for each in left] in ([True, False], [False, True])
 
 
+@pytest.mark.both_databases
+async def test_nobody_takes_the_id_of_somebody_who_was_deleted_and_with_it_what_he_made(tmp_path):
+    """Tasks, sessions and events name their maker by his id, which everybody sees with whom he has worked."""
+    async with server(tmp_path) as s:
+        root = await s.root()
+        ada, beta = await s.user("ada", await s.account("Alpha"), ["Researcher"]), await s.organization_admin("Beta")
+        await remove(s, root, ada)
+        again = admin.CreateUserRequest(
+            user_id=ada.user_id,
+            username="eve",
+            password=PASSWORD,
+            organization_account_id=beta.organization_account_id,
+        )
+        assert await refusal(s.admin.CreateUser(again, metadata=beta.metadata)) == "ID_TAKEN"
+        gone = admin.DeleteOrganizationRequest(organization_account_id=ada.organization_account_id)
+        await s.admin.DeleteOrganization(gone, metadata=root.metadata)
+        taken = admin.CreateOrganizationRequest(organization_account_id=ada.organization_account_id, name="Eve")
+        assert await refusal(s.admin.CreateOrganization(taken, metadata=root.metadata)) == "ID_TAKEN"
+
+
 # ---- etags, masks, names, filters ----------------------------------------------------------------------------------
 
 

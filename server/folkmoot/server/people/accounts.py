@@ -29,6 +29,9 @@ _OF_USERS: tuple[Table, ...] = (
 )
 """What goes with a user."""
 
+_CHAINED_OR_NOT = (tables.IS_CHAINED, tables.IS_UNCHAINED)
+"""Either has an index of its own."""
+
 NO_PASSWORD = ""
 """A hash that no password has."""
 
@@ -91,7 +94,8 @@ def find_organization(connection: Connection, organization_account_id: str) -> O
 
 
 def add_organization(connection: Connection, account: Organization) -> None:
-    """Insert an account, which has no address yet; raise NAME_TAKEN."""
+    """Insert an account, which has no address yet; raise NAME_TAKEN, ID_TAKEN."""
+    _check_never_used(connection, tables.events.c.organization, account.organization_account_id)
     check_free(connection, _ORGANIZATIONS.c.name, account.name)
     values = {field.name: getattr(account, field.name) for field in fields(Organization)}
     connection.execute(insert(_ORGANIZATIONS).values(**(values | {"organization_id": None})))
@@ -144,7 +148,8 @@ def find_user(connection: Connection, user_id: str) -> tuple[User, str] | None:
 
 
 def add_user(connection: Connection, user: User, hashed: str) -> None:
-    """Insert a user; raise NAME_TAKEN for a name, or a mail address, that somebody has."""
+    """Insert a user; raise NAME_TAKEN for a name, or a mail address, that somebody has, ID_TAKEN for an id that somebody had."""
+    _check_never_used(connection, tables.events.c.created_by, user.user_id)
     check_free(connection, _USERS.c.username, user.username)
     check_free(connection, _USERS.c.email, user.email)
     connection.execute(insert(_USERS).values(password_hash=hashed, **columns_of(user)))
@@ -197,6 +202,13 @@ def check_free(connection: Connection, column: ColumnElement[str], name: str) ->
     """Raise NAME_TAKEN if a row has that name; nothing is no name."""
     if name and connection.execute(select(column).where(column == name)).first():
         raise name_taken(name)
+
+
+def _check_never_used(connection: Connection, column: ColumnElement[str], wanted_id: str) -> None:
+    """Raise ID_TAKEN for the id of whoever did anything here and was deleted: what he made is known by it, and what he did."""
+    is_his = column == wanted_id
+    if any(connection.execute(select(column).where(is_his, chained).limit(1)).first() for chained in _CHAINED_OR_NOT):
+        raise id_taken(wanted_id)
 
 
 def name_taken(name: str) -> FolkmootError:
