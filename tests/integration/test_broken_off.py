@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from folkmoot.server.operation import backup as backups
 from folkmoot.server.operation import copies, data_folder
 from folkmoot.server.operation import restore as restores
 from folkmoot.server.store import dumps
+from folkmoot.server.tokens import load_or_make_key
 from tests.chaos.disks import fill, small_disk
 from tests.integration.operating import command
 
@@ -38,7 +40,7 @@ def one(tmp_path: Path, settings: Callable[..., Path]) -> Path:
     """The settings of a server with tables, a key and a payload."""
     file = settings("one")
     assert command("migrate", "--settings", file) == Exit.OK
-    put(tmp_path / "one" / KEY, b"key")
+    load_or_make_key(tmp_path / "one" / KEY)
     put(tmp_path / "one" / PART, b"sealed")
     return file
 
@@ -80,7 +82,7 @@ def test_restore_that_broke_off_is_no_server_until_another_one_has_ended(
     assert before <= set(data.rglob("*"))
 
     assert command("restore", kept, "--settings", file) == Exit.OK
-    assert (data / KEY).read_bytes() == b"key"
+    assert (data / KEY).read_bytes() == (tmp_path / "one" / KEY).read_bytes()
     assert (data / PART).read_bytes() == b"sealed"
     assert not (data / data_folder.RESTORING_FILE).exists()
     assert command("check", "--settings", file) == Exit.OK
@@ -229,3 +231,36 @@ def test_payloads_that_are_removed_while_they_are_copied_stop_nothing(tmp_path):
 
     copies.copy_parts(source, target, copy)
     assert copied.getvalue() == "".join(f"{first:02x}" for first in range(15))
+
+
+# ---- what the system refuses ---------------------------------------------------------------------------------------
+
+
+def test_what_the_system_refuses_is_told_with_the_path_and_as_no_fault_of_ours(one, kept, tmp_path, settings, capsys):
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "below"
+    for arguments in (
+        ("backup", below, "--settings", one),
+        ("restore", kept, "--data", below),
+        ("init", "--yes", "--settings", tmp_path / "new.toml", "--data", below),
+        ("start", "--data", below),
+    ):
+        capsys.readouterr()
+        assert command(*arguments) == Exit.STATE, arguments
+        said = capsys.readouterr().err
+        assert str(below) in said
+        assert "FOLKMOOT_DEBUG" not in said
+
+
+def test_database_that_is_away_is_told_by_every_command(kept, one, tmp_path, settings, capsys):
+    pytest.importorskip("psycopg")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        away = settings("two", database=f"postgresql://me@127.0.0.1:{free.getsockname()[1]}/x")
+        for arguments in (("backup", tmp_path / "b"), ("migrate",), ("start",), ("events", "verify")):
+            capsys.readouterr()
+            assert command(*arguments, "--settings", away) == Exit.STATE, arguments
+            said = capsys.readouterr().err
+            assert "folkmoot server check" in said
+            assert "refused" in said
+            assert "FOLKMOOT_DEBUG" not in said

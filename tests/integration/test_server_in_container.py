@@ -10,6 +10,7 @@ import pytest
 from folkmoot.server import settings
 from folkmoot.server.config import SETTINGS
 from folkmoot.transport import ServerAddress, open_channel
+from folkmoot.trust import FolkmootError
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
 from tests.conftest import BASE_IMAGES
@@ -127,6 +128,40 @@ def test_compose_without_a_secret_starts_nothing(tmp_path, secret):
     done = composed("config", "--quiet", env=str(tmp_path / "env"))
     assert done.returncode != 0
     assert secret in done.stderr
+
+
+def services(text: str) -> dict[str, str]:
+    """Return what a compose file says of each service."""
+    below = text[text.index("\nservices:\n") :].partition("\nvolumes:\n")[0]
+    parts = re.split(r"^  (\w+):\n", below, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_compose_restarts_what_ends_and_asks_what_keeps_data_how_it_is():
+    said = services(COMPOSE.read_text())
+    assert {name for name, text in said.items() if "restart: always" in text} == said.keys() - {"bucket"}
+    assert "restart: on-failure" in said["bucket"]
+    assert {name for name, text in said.items() if "healthcheck:" in text} >= {"postgres", "rabbitmq", "s3", "registry"}
+    assert "HEALTHCHECK" in (REPOSITORY / "deploy/server/Dockerfile").read_text()
+    kept = set(re.findall(r"\"(\w+):/[^/]", COMPOSE.read_text()))
+    assert kept == set(re.findall(r"^  (\w+):$", COMPOSE.read_text().partition("\nvolumes:\n")[2], re.MULTILINE))
+
+
+def test_compose_has_no_secret_in_it():
+    text = COMPOSE.read_text()
+    values = re.findall(r"^ +\w*(?:PASS|PASSWORD|SECRET|SECRET_ACCESS_KEY): (.*)$", text, re.MULTILINE)
+    assert len(values) == 4
+    for value in (*values, *re.findall(r"://\w+:(.*?)@", text)):
+        assert re.fullmatch(r"\$\{\w+:\?[^}]*\}", value), value
+
+
+@pytest.mark.needs_compose
+def test_password_in_compose_that_breaks_its_url_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "env").write_text(EXAMPLE.read_text().replace("change-me-rabbitmq", "p@ss/word"))
+    done = composed("config", env=str(tmp_path / "env"))
+    values = dict(re.findall(r"^ +(FOLKMOOT_SERVER_\w+): '?(.*?)'?$", done.stdout, re.MULTILINE))
+    with pytest.raises(FolkmootError, match="write @ as %40"):
+        settings.gather({}, values)
 
 
 @pytest.mark.needs_haproxy

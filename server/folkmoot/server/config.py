@@ -25,11 +25,16 @@ class Config:
         str,
         "PostgreSQL, as postgresql://user@host/name, which several servers may share; empty: SQLite in the data folder.",
     ] = ""
+    database_password_file: Annotated[
+        Path | None,
+        "File with the password of database's user, as it is; in the URL it would have to be percent-encoded.",
+    ] = None
     waker: Annotated[
         str,
         "What tells other servers on the database that something has changed: postgres, amqp://user@host, or local for none;"
         " empty: postgres with PostgreSQL, else local.",
     ] = ""
+    waker_password_file: Annotated[Path | None, "File with the password of the user in waker's URL, as it is."] = None
     payloads: Annotated[
         str,
         "Where large payloads rest: file:///folder, s3://bucket/prefix, gs:// or az://; empty: a folder in the data folder.",

@@ -30,6 +30,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "registration": ("closed", "open"),
 }
 _HIGHEST_PORT = 65535
+_ENCODED = (
+    "in a password write @ as %40, : as %3A, / as %2F, % as %25, or name a file that holds it as it is by"
+    " database_password_file or waker_password_file"
+)
 _NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
 
 
@@ -93,9 +97,16 @@ def _proxies(config: "Config") -> None:
         raise wrong("trusted_proxies", f"{error}: write addresses or networks, 10.0.0.7, 2001:db8::/64") from error
 
 
+def _database(config: "Config") -> None:
+    if config.database and _authority(config.database).count("@") > 1:
+        raise wrong("database", f"its password has an @ in it: {_ENCODED}")
+
+
 def _waker(config: "Config") -> None:
+    if config.waker.startswith(BROKERS) and ("@" in _url(config.waker).path or _authority(config.waker).count("@") > 1):
+        raise wrong("waker", f"its password can't be told from the rest: {_ENCODED}")
     if config.waker not in WAKERS and not (config.waker.startswith(BROKERS) and _url(config.waker).hostname):
-        raise wrong("waker", f"it is none of {', '.join(filter(None, WAKERS))} and amqp://user@host")
+        raise wrong("waker", f"it is none of {', '.join(filter(None, WAKERS))} and amqp://user@host; {_ENCODED}")
     if config.waker == "postgres" and not config.database:
         raise wrong("waker", "postgres needs PostgreSQL: say which by the setting database")
 
@@ -132,7 +143,7 @@ def _provider(config: "Config") -> None:
         raise wrong("oidc_issuer", f"'{config.oidc_issuer}' is no https address")
 
 
-_RULES: tuple[Callable[[Any], None], ...] = (_listening, _proxies, _waker, _addresses, _mail, _provider)
+_RULES: tuple[Callable[[Any], None], ...] = (_listening, _proxies, _database, _waker, _addresses, _mail, _provider)
 
 
 def _url(text: str) -> SplitResult:
@@ -143,6 +154,11 @@ def _url(text: str) -> SplitResult:
     except ValueError:
         return urlsplit("")
     return parts
+
+
+def _authority(text: str) -> str:
+    """Return user, password and host of a URL, also of one whose password breaks it."""
+    return text.partition("://")[2].partition("?")[0]
 
 
 def _is_web(parts: SplitResult) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from folkmoot.server.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 from folkmoot.trust.errors import FolkmootError
@@ -43,7 +43,7 @@ def gather(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path 
         for setting in SETTINGS
         if setting.variable in environment
     }
-    return Config(**{**from_file, **from_environment, **given})
+    return Config(**_with_passwords({**from_file, **from_environment, **given}))
 
 
 def file_of(environment: Mapping[str, str], file: Path | None) -> Path | None:
@@ -82,6 +82,26 @@ def holds_password(value: object) -> bool:
         return bool(urlsplit(value).password)
     except ValueError:
         return False
+
+
+def _with_passwords(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put passwords that are in files into the URLs that they are for. Raises FolkmootError for files that can't be read."""
+    files = {name: values.get(f"{name}_password_file") for name in ("database", "waker")}
+    urls = {name: _with_password(values.get(name, ""), name, file) for name, file in files.items() if file is not None}
+    return {**values, **urls}
+
+
+def _with_password(url: str, name: str, file: Path) -> str:
+    scheme, _, rest = url.partition("://")
+    user, at, place = rest.partition("@")
+    if not (user and at) or ":" in user:
+        raise _wrong(name, f"{name} with {name}_password_file has a user and no password: {scheme or name}://user@host")
+    try:
+        password = file.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise _wrong(f"{name}_password_file", f"{name}_password_file: {file} can't be read: {why}") from error
+    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
 
 
 def template(given: Mapping[str, Any], *, name: str) -> str:

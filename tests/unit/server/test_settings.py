@@ -3,8 +3,11 @@
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import yarl
+from sqlalchemy import make_url
 
 from folkmoot.server import settings
 from folkmoot.server.config import SETTINGS, Config
@@ -90,6 +93,53 @@ def test_password_as_a_flag_is_refused_and_may_stand_elsewhere(monkeypatch: pyte
     with pytest.raises(FolkmootError, match="can be read by all") as caught:
         settings.gather({"certificate_names": "postgresql://me:secret@host/db"}, {})
     assert "secret" not in caught.value.message
+
+
+ODD_PASSWORD = "p@ss:w/o?#%41 +é[\\"
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("database", "postgresql://hub@db.example.org:5433/hub"), ("waker", "amqp://hub@mq.example.org:5673/")],
+)
+def test_password_from_a_file_is_taken_as_it_is(tmp_path: Path, name: str, url: str):
+    (tmp_path / "password").write_text(ODD_PASSWORD + "\n")
+    lines = f'{name} = "{url}"\n{name}_password_file = "password"\n'
+    config = settings.gather({}, {}, written(tmp_path, lines))
+    parsed = make_url(getattr(config, name))
+    host = urlsplit(url).hostname
+    assert (parsed.username, parsed.password, parsed.host) == ("hub", ODD_PASSWORD, host)
+    assert yarl.URL(getattr(config, name)).password == ODD_PASSWORD
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://db/hub", "postgresql://hub:one@db/hub"])
+def test_password_from_a_file_needs_a_url_with_a_user_and_without_one(tmp_path: Path, url: str):
+    (tmp_path / "password").write_text("two")
+    file = written(tmp_path, f'database = "{url}"\ndatabase_password_file = "password"\n')
+    with pytest.raises(FolkmootError, match=r"(postgresql|database)://user@host") as caught:
+        settings.gather({}, {}, file)
+    assert "one" not in caught.value.message.replace("no password", "")
+
+
+def test_password_file_that_can_not_be_read_is_named(tmp_path: Path):
+    file = written(tmp_path, 'database = "postgresql://hub@db/hub"\ndatabase_password_file = "nowhere"\n')
+    with pytest.raises(FolkmootError, match=r"database_password_file: .*nowhere can't be read"):
+        settings.gather({}, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("database", "postgresql://hub:p@ss@db/hub"),
+        ("waker", "amqp://hub:p@ss@mq/"),
+        ("waker", "amqp://hub:p/ss@mq/"),
+        ("waker", "amqp://hub:12/ss@mq/"),
+    ],
+)
+def test_password_that_breaks_its_url_is_refused_with_what_to_write(name: str, url: str):
+    with pytest.raises(FolkmootError, match=f"{name}: .*@ as %40.*{name}_password_file") as caught:
+        Config(**{"database": "postgresql://db/hub"} | {name: url})  # type: ignore[arg-type]
+    assert "ss@" not in caught.value.message
 
 
 def test_variables_that_look_like_settings_are_named_with_what_was_meant():

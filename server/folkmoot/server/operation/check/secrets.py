@@ -8,7 +8,7 @@ from folkmoot.server import settings
 from folkmoot.server.config import Config
 from folkmoot.server.operation.check.finding import Finding, Found, State
 
-SECRET_FILES = ("smtp_password_file", "oidc_client_secret_file")
+SECRET_FILES = ("database_password_file", "waker_password_file", "smtp_password_file", "oidc_client_secret_file")
 
 
 def secrets(config: Config, environment: Mapping[str, str], file: Path | None) -> Found:
