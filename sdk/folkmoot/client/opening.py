@@ -201,7 +201,9 @@ async def _content(
     state, keys = await connection.state(), await opening_keys(connection)
     try:
         arriving = ArrivingBody()
-        source = BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run, arriving)
+        source = (
+            BytesSource(envelope) if envelope else await _download(connection, receipt.result_digest, run, arriving)
+        )
         check_envelope(source, state)
         opened = await asyncio.to_thread(
             open_envelope,
@@ -230,7 +232,7 @@ async def _download(connection: Connection, envelope_digest: bytes, run: Run, ar
         arriving.add(data)
 
     received_bytes = 0
-    taking = asyncio.ensure_future(asyncio.to_thread(file.tell))
+    taking = asyncio.ensure_future(asyncio.to_thread(take, b""))
     try:
         async for data in connection.session.download(envelope_digest):
             received_bytes += len(data)
@@ -241,7 +243,7 @@ async def _download(connection: Connection, envelope_digest: bytes, run: Run, ar
         file.flush()
         source = FileSource(file)
     except BaseException:
-        await asyncio.wait([taking])  # a thread is at the file
+        await asyncio.gather(taking, return_exceptions=True)  # a thread is at the file
         file.close()
         raise
     weakref.finalize(source, file.close)

@@ -44,6 +44,7 @@ from folkmoot.trust.envelope import (
     seal,
     seal_bytes,
 )
+from folkmoot.trust.envelope_arriving import ArrivingBody
 from folkmoot.trust.envelope_format import BytesSource, FileSource, Inspected, Source, inspect
 from folkmoot.trust.errors import (
     EncryptionDisagrees,
@@ -128,6 +129,7 @@ from folkmoot.trust.vault_secret import VaultSecret
 from folkmoot.trust.words import fingerprint_words, word_list
 
 __all__ = [
+    "ArrivingBody",
     "BytesSource",
     "DecryptionKey",
     "EncryptionDisagrees",

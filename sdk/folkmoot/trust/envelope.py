@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from folkmoot.trust.encoding import Random, digest, serialize
+from folkmoot.trust.envelope_arriving import ArrivingBody
 from folkmoot.trust.envelope_format import (
     CHUNK_BYTES,
     LENGTH_BYTES,
@@ -207,13 +208,14 @@ def open_envelope(
     keys: Mapping[bytes, DecryptionKey] | None,
     now: datetime | None = None,
     inspected: Inspected | None = None,
+    arrived: ArrivingBody | None = None,
 ) -> "Opened":
     """Verify all of an envelope, and find its content key; raise EnvelopeRejected unless every check passes.
 
     `sender` returns the public key, from the verified ledger, that may sign for the (not yet believed) context.
     `keys` are the private keys by id; None, in a collaboration without encryption, accepts plain envelopes and nothing
     else. `now` refuses what has expired; None reads it all the same. `inspected` is what `inspect` gave for the source, if
-    it was asked before.
+    it was asked before; `arrived` has taken every byte of the source as it was written.
     """
     with one_error_outward():
         inspected = inspected or inspect(source)
@@ -221,7 +223,7 @@ def open_envelope(
             raise EnvelopeRejected(f"it is {'sealed' if inspected.sealed else 'plain'}, the collaboration is not")
         _check_place(inspected, genesis, expected, now)
         _check_signature(inspected, sender(inspected.context))
-        body = _check_body(source, inspected)
+        body = _check_body(source, inspected, arrived.chunk_digests if arrived else ())
         chunks = PlainChunks(bytes(body.chunk_digests)) if keys is None else _find_chunks(inspected, keys)
         return Opened(source, inspected, chunks)
 
@@ -246,10 +248,13 @@ def _check_signature(inspected: Inspected, public: PublicKey) -> None:
     verify(inspected.trailer, kind=kind, public_key=public, genesis=genesis)
 
 
-def _check_body(source: Source, inspected: Inspected) -> BodyDigest:
+def _check_body(source: Source, inspected: Inspected, arrived: Sequence[bytes]) -> BodyDigest:
     body = BodyDigest()
     for index in range(inspected.chunk_count):
-        body.add(read_exactly(source, *inspected.chunk_span(index)))
+        if index < len(arrived) and index < inspected.chunk_count - 1:
+            body.chunk_digests += arrived[index]
+        else:
+            body.add(read_exactly(source, *inspected.chunk_span(index)))
     if not hmac.compare_digest(body.digest(), inspected.seal.body_digest):
         raise EnvelopeRejected("the body is not the one that was signed")
     return body
