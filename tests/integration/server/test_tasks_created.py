@@ -1,10 +1,20 @@
 """Creating tasks: once, wholly or not at all, by whom it is for."""
 
+import asyncio
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import grpc.aio
 import pytest
+from sqlalchemy import Connection
 
+from folkmoot.server.store import new_tasks
+from folkmoot.server.store.new_tasks import Wanted
+from folkmoot.server.tasks import creation
+from folkmoot.server.tasks.creation import NewTask
+from folkmoot.transport.status import error_from_rpc
 from folkmoot.trust import timestamp
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import RunState, TaskChain, TaskState
@@ -12,7 +22,8 @@ from tests.builders import organization
 from tests.integration.harness import reason, refused
 from tests.integration.server.conftest import Hub
 from tests.integration.server.links import attached
-from tests.integration.server.sealed import bytes_of, resigned, task
+from tests.integration.server.sealed import SealedTask, bytes_of, resigned, task
+from tests.polling import until
 
 pytestmark = pytest.mark.both_databases
 
@@ -55,6 +66,64 @@ async def test_another_task_under_the_same_id_is_refused(hub: Hub) -> None:
     assert reason(error) == "ID_TAKEN"
     shown = await hub.tasks.GetTask(pb.GetTaskRequest(task_id=sealed.task_id), metadata=hub.ada)
     assert shown.chain.SerializeToString(deterministic=True) == bytes_of(sealed)
+
+
+async def stored_in_one_group(hub: Hub, monkeypatch: pytest.MonkeyPatch, tasks: Sequence[SealedTask]) -> list[Any]:
+    """Create tasks that wait for the same transaction; return what each is answered."""
+    groups: list[Sequence[Wanted]] = []
+    checked: list[object] = []
+    inside, go_on = threading.Event(), threading.Event()
+    store, check = new_tasks.store, creation.check
+
+    def store_slowly(connection: Connection, wanted: Sequence[Wanted], *others: Any) -> list[new_tasks.Begun]:
+        groups.append(wanted)
+        inside.set()
+        go_on.wait()
+        return store(connection, wanted, *others)
+
+    def check_and_count(*arguments: Any, **named: Any) -> NewTask:
+        checked.append(named)
+        return check(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(new_tasks, "store", store_slowly)
+        first = asyncio.ensure_future(hub.create(task(hub.lung, ("Gamma",))))
+        await asyncio.to_thread(inside.wait)
+        patched.setattr(creation, "check", check_and_count)
+        calls = [asyncio.ensure_future(hub.create(each)) for each in tasks]
+        await until(lambda: len(checked) == len(tasks))
+        go_on.set()
+        answers = await asyncio.gather(first, *calls, return_exceptions=True)
+    assert len(groups[1]) == len(tasks), "they came together"
+    return answers[1:]
+
+
+async def test_the_same_task_twice_in_one_group_is_stored_and_delivered_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed, other = task(hub.lung, ("Beta",)), task(hub.lung, ("Beta",))
+    first, second, between, third = await stored_in_one_group(hub, monkeypatch, [sealed, sealed, other, sealed])
+    assert first == second == third
+    assert between.task.task_id == other.task_id
+    async with attached(hub.server, hub.lung, "Beta") as beta:
+        delivered = {(await beta.accept()).run_id for _ in range(2)}
+        assert delivered == {sealed.run_id("Beta"), other.run_id("Beta")}
+        last = task(hub.lung, ("Beta",))
+        await hub.create(last)
+        assert (await beta.accept()).run_id == last.run_id("Beta")
+    assert len(await hub.server.events("task.create")) == 1 + 2 + 1
+
+
+async def test_of_two_tasks_under_one_id_in_one_group_one_is_stored(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed, other = task(hub.lung, ("Beta",)), task(hub.lung, ("Beta",))
+    altered = resigned(sealed, purpose="another one")
+    answers = await stored_in_one_group(hub, monkeypatch, [sealed, altered, other])
+    assert answers[2].task.task_id == other.task_id
+    [error] = [each for each in answers if isinstance(each, grpc.aio.AioRpcError)]
+    assert reason(error_from_rpc(error)) == "ID_TAKEN"
+    shown = await hub.tasks.GetTask(pb.GetTaskRequest(task_id=sealed.task_id), metadata=hub.ada)
+    kept = altered if answers.index(error) == 0 else sealed
+    assert shown.chain.SerializeToString(deterministic=True) == bytes_of(kept)
 
 
 async def test_nobody_creates_tasks_of_another_organization(hub: Hub) -> None:
