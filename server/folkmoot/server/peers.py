@@ -7,6 +7,7 @@ whatever anybody else says of it counts for nothing.
 import ipaddress
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import TypeAlias
 
 FORWARDED_KEY = "x-forwarded-for"
@@ -43,6 +44,7 @@ def address_of(peer: str) -> str:
     return address or peer
 
 
+@lru_cache(4096)
 def place_of(origin: str) -> str:
     """Return an address, or the network of an IPv6 address: of these everybody has plenty."""
     address = _parsed(origin)
