@@ -10,11 +10,14 @@ import click
 from click.shell_completion import get_completion_class
 
 from folkmoot.cli.built_in import BUILT_IN
+from folkmoot.cli.completing import profiles
 from folkmoot.cli.exits import Exit, exit_code
 from folkmoot.cli.profile import Profile, default_path
 from folkmoot.client import CertificateNotTrusted, Unreachable
 from folkmoot.client.names import printable
+from folkmoot.transport import RemoteError
 from folkmoot.trust import FolkmootError
+from folkmoot.v1 import errors_pb2
 
 PLUGINS = "folkmoot.commands"
 """Entry points of this name are commands of the installed extras."""
@@ -94,6 +97,7 @@ def not_installed(name: str, error: ImportError) -> click.Command:
 @click.option(
     "--profile",
     envvar="FOLKMOOT_PROFILE",
+    shell_complete=profiles,
     help="One of several servers or users, by a name of your own: NAME.toml in the folder of the usual file.",
 )
 @click.pass_context
@@ -147,6 +151,8 @@ def described(error: FolkmootError) -> str:
         return text
     if isinstance(error, Unreachable):
         return f"{text} Check the address, and that the server runs."
-    advice = f" {error.help}" if error.help and error.help not in text else ""
+    # What is found wrong here is named in words already; of what a server names, the catalogue says what to do with it.
+    is_told = error.reason == errors_pb2.ERROR_REASON_INVALID_FIELD and not isinstance(error, RemoteError)
+    advice = f" {error.help}" if error.help and error.help not in text and not is_told else ""
     reason = f"{error.reason_name}: " if error.reason else ""
     return f"{reason}{text}{advice}"

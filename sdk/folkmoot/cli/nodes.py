@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm, governance_key, server_client
+from folkmoot.cli.completing import members
 from folkmoot.cli.node_key import create_private_key
 from folkmoot.cli.output import json_list, json_of, show_json, show_rows, show_things, text_of
 from folkmoot.cli.profile import Profile
@@ -70,7 +71,9 @@ _TOLD = ("connection", "data", "slots", "a_run_gets", "rows", "approval", "relea
 
 
 @node.command("list")
-@click.option("-o", "--organization", default="", help="Only the nodes of this one, by name or address.")
+@click.option(
+    "-o", "--organization", default="", shell_complete=members, help="Only the nodes of this one, by name or address."
+)
 @click.option("--online/--away", default=None, help="Only those that are, or are not, connected.")
 @click.option("-l", "--label", default="", help="Only those that offer data of this name.")
 @click.option("--details", is_flag=True, help="Everything that the nodes say of their policies, line by line.")

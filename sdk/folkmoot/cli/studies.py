@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm
+from folkmoot.cli.completing import members
 from folkmoot.cli.lists import list_change, list_options
 from folkmoot.cli.output import etag_option, json_of, show_made, show_thing, show_things, yes_option
 from folkmoot.cli.profile import Profile
@@ -23,6 +24,7 @@ def study() -> None:
     "organizations",
     multiple=True,
     required=True,
+    shell_complete=members,
     help="A member, by name or address; may be repeated.",
 )
 @click.option("--description", default="", help="A few words for people.")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from folkmoot.cli.completing import members
 from folkmoot.client import AsyncClient, Resources, Subtasks
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,7 +48,14 @@ def _refused(constant: str) -> None:
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.argument("image"),
     click.argument("function"),
-    click.option("-o", "--organization", "organizations", multiple=True, help="Who executes; may be repeated."),
+    click.option(
+        "-o",
+        "--organization",
+        "organizations",
+        multiple=True,
+        shell_complete=members,
+        help="Who executes; may be repeated.",
+    ),
     click.option(
         "--study", default="", help="All organizations of this study execute, or those of them that are named."
     ),
@@ -60,6 +68,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--result-receiver",
         "result_receivers",
         multiple=True,
+        shell_complete=members,
         help="Who can read the results; default: your organization.",
     ),
     click.option("--after", multiple=True, help="Id of a task that must be completed before; may be repeated."),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm
+from folkmoot.cli.completing import members
 from folkmoot.cli.exits import Exit
 from folkmoot.cli.output import json_list, json_of, show_json, show_rows, yes_option
 from folkmoot.cli.profile import Profile
@@ -72,7 +73,7 @@ async def check(profile: Profile, /, *, as_json: bool, **options: Any) -> None:
 @click.option("--state", type=click.Choice(list(TaskState), case_sensitive=False), help="Only those in this state.")
 @click.option("--name", "name_contains", help="Only those with this in their names.")
 @click.option("--image", help="Only those of this image: its repository, local id or module.")
-@click.option("--initiator", help="Only those of this organization.")
+@click.option("--initiator", shell_complete=members, help="Only those of this organization.")
 @click.option("--user", help="Only those of this user, by name or id.")
 @click.option("--job", "job_id", help="Only those of this job.")
 @click.option("--parent", "parent_task_id", help="Only those below this task.")
@@ -132,7 +133,14 @@ async def why(profile: Profile, task_id: str, *, as_json: bool) -> None:
 
 @task.command()
 @click.argument("task_id")
-@click.option("-o", "--organization", "organizations", multiple=True, help="Who executes; default: who did before.")
+@click.option(
+    "-o",
+    "--organization",
+    "organizations",
+    multiple=True,
+    shell_complete=members,
+    help="Who executes; default: who did before.",
+)
 @click.option(
     "-a",
     "--argument",
@@ -214,7 +222,7 @@ async def delete_payloads(profile: Profile, task_id: str, kinds: tuple[Any, ...]
 
 @task.command()
 @click.argument("task_id")
-@click.argument("organization")
+@click.argument("organization", shell_complete=members)
 @click.option("--follow", is_flag=True, help="Until the run ends.")
 @asynchronous
 async def logs(profile: Profile, task_id: str, organization: str, *, follow: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.access import asynchronous, client, confirm, governance_key, require_typed
+from folkmoot.cli.completing import members
 from folkmoot.cli.output import approvals, json_list, show_rows, yes_option
 from folkmoot.cli.profile import Profile
 from folkmoot.cli.vault import offer_own_key
@@ -78,7 +79,7 @@ def _removal_row(one: OpenRemoval) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("organization")
+@click.argument("organization", shell_complete=members)
 @click.option("--approve/--decline", default=None, required=True, help="For or against.")
 @click.option(
     "--removal", is_flag=True, help="On the removal of ORGANIZATION, not on a wish to join; needed with --yes."
@@ -118,7 +119,7 @@ async def vote(profile: Profile, organization: str, *, approve: bool, removal: b
 
 
 @click.command()
-@click.argument("organization")
+@click.argument("organization", shell_complete=members)
 @reason_option
 @yes_option
 @asynchronous

@@ -9,15 +9,19 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from folkmoot.cli import app
 from folkmoot.cli.app import described, folkmoot, run
 from folkmoot.cli.built_in import BUILT_IN
 from folkmoot.cli.exits import Exit, exit_code
+from folkmoot.cli.profile import Profile, default_path
 from folkmoot.client import CertificateNotTrusted, FolkmootError, Unreachable
-from folkmoot.transport import RemoteError
+from folkmoot.transport import RemoteError, Replica
 from folkmoot.trust import EntryNotPossible, LedgerEntryInvalid
 from folkmoot.v1 import errors_pb2 as reasons
+from tests.builders import world
+from tests.unit.node.ledgers import Ledgers
 
 REASONS = [value for value in reasons.ErrorReason.values() if value]
 
@@ -138,6 +142,30 @@ def test_a_real_bash_completes(typed: str, offered: set[str]):
     assert set(done.stdout.split()) == offered, done.stderr
 
 
+async def test_shell_completes_profiles_and_members_without_asking_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lung = world()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    reference, state = str(lung.state.reference), str(tmp_path / "state")
+    for name in ("config", "north", "south"):
+        Profile(default_path(name), server="127.0.0.1:1", collaboration=reference, state_directory=state).save()
+
+    def completed(*typed: str) -> list[str]:
+        *before, incomplete = typed
+        complete = ShellComplete(folkmoot, {}, "folkmoot", "_FOLKMOOT_COMPLETE")
+        return [one.value for one in complete.get_completions(before, incomplete)]
+
+    assert completed("--profile", "") == ["north", "south"]
+    assert completed("--profile", "n") == ["north"]
+    assert completed("task", "create", "-o", "") == [], "no copy of the ledger is here yet"
+    await Replica(tmp_path / "state", lung.state.reference).refresh(Ledgers(lung.entries))  # type: ignore[arg-type]
+    assert completed("task", "create", "-o", "") == ["Alpha", "Beta", "Gamma"]
+    assert completed("--profile", "north", "collaboration", "vote", "b") == ["Beta"]
+    default_path("south").write_text("nonsense")
+    assert completed("--profile", "south", "task", "logs", "1", "") == []
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Make `folkmoot fail` raise."""
 
@@ -161,6 +189,14 @@ def test_advice_that_the_server_gave_is_not_repeated():
     advice = "Check the task's id; tasks of collaborations that you are no member of are not shown."
     error = FolkmootError(reasons.ERROR_REASON_TASK_NOT_FOUND, f"There is no task 1. {advice}")
     assert described(error) == f"TASK_NOT_FOUND: There is no task 1. {advice}"
+
+
+def test_a_field_that_is_named_here_is_not_explained_twice():
+    found, answered = (
+        kind(reasons.ERROR_REASON_INVALID_FIELD, "no server is known") for kind in (FolkmootError, RemoteError)
+    )
+    assert described(found) == "INVALID_FIELD: no server is known."
+    assert described(answered) == "INVALID_FIELD: no server is known. Correct the named fields and call again."
 
 
 def test_server_that_cannot_be_reached_is_named_without_a_catalogues_reason():
