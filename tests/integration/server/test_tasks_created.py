@@ -68,8 +68,10 @@ async def test_another_task_under_the_same_id_is_refused(hub: Hub) -> None:
     assert shown.chain.SerializeToString(deterministic=True) == bytes_of(sealed)
 
 
-async def stored_in_one_group(hub: Hub, monkeypatch: pytest.MonkeyPatch, tasks: Sequence[SealedTask]) -> list[Any]:
-    """Create tasks that wait for the same transaction; return what each is answered."""
+async def stored_in_one_group(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tasks: Sequence[SealedTask]
+) -> tuple[list[Any], int]:
+    """Create tasks that wait for the same transaction; return what each is answered, and how often they were tried."""
     groups: list[Sequence[Wanted]] = []
     checked: list[object] = []
     inside, go_on = threading.Event(), threading.Event()
@@ -95,14 +97,16 @@ async def stored_in_one_group(hub: Hub, monkeypatch: pytest.MonkeyPatch, tasks: 
         go_on.set()
         answers = await asyncio.gather(first, *calls, return_exceptions=True)
     assert len(groups[1]) == len(tasks), "they came together"
-    return answers[1:]
+    return answers[1:], len(groups) - 1
 
 
 async def test_the_same_task_twice_in_one_group_is_stored_and_delivered_once(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed, other = task(hub.lung, ("Beta",)), task(hub.lung, ("Beta",))
-    first, second, between, third = await stored_in_one_group(hub, monkeypatch, [sealed, sealed, other, sealed])
+    answers, tries = await stored_in_one_group(hub, monkeypatch, [sealed, sealed, other, sealed])
+    assert tries == 1
+    first, second, between, third = answers
     assert first == second == third
     assert between.task.task_id == other.task_id
     async with attached(hub.server, hub.lung, "Beta") as beta:
@@ -117,7 +121,7 @@ async def test_the_same_task_twice_in_one_group_is_stored_and_delivered_once(
 async def test_of_two_tasks_under_one_id_in_one_group_one_is_stored(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     sealed, other = task(hub.lung, ("Beta",)), task(hub.lung, ("Beta",))
     altered = resigned(sealed, purpose="another one")
-    answers = await stored_in_one_group(hub, monkeypatch, [sealed, altered, other])
+    answers, _ = await stored_in_one_group(hub, monkeypatch, [sealed, altered, other])
     assert answers[2].task.task_id == other.task_id
     [error] = [each for each in answers if isinstance(each, grpc.aio.AioRpcError)]
     assert reason(error_from_rpc(error)) == "ID_TAKEN"
