@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
+from folkmoot.server import context
 from folkmoot.server.audit import events
 from folkmoot.server.collaborations.joining import check_member
 from folkmoot.server.collaborations.ledgers import Ledgers, not_admitted
@@ -39,7 +40,7 @@ class NodeAuthentication:
         """Return an access token and what it says.
 
         Raises NONCE_INVALID, SIGNATURE_INVALID, MALFORMED, COLLABORATION_NOT_FOUND, NOT_A_MEMBER, JOIN_PENDING,
-        NODE_NOT_APPROVED, INVITATION_INVALID.
+        NODE_NOT_APPROVED, INVITATION_INVALID, RATE_LIMITED.
         """
         now = self._core.clock()
         claimed = read_authentication(signed)
@@ -56,8 +57,14 @@ class NodeAuthentication:
             server_authority_digest=self._authority_digest,
             now=now,
         )
+        who = Caller(
+            options.CALLER_INVITED_NODE if invitation else options.CALLER_NODE,
+            node_id=claimed.node_id,
+            organization_id=claimed.organization_id,
+        )
+        context.proved(who)
         claims = Claims(
-            kind=options.CALLER_INVITED_NODE if invitation else options.CALLER_NODE,
+            kind=who.kind,
             expires_at=(now + timedelta(minutes=self._core.config.access_token_minutes)).replace(microsecond=0),
             node_id=claimed.node_id,
             organization_id=claimed.organization_id,
@@ -65,7 +72,7 @@ class NodeAuthentication:
         )
         record = events.prepare(
             intent="node.authenticate",
-            caller=Caller(claims.kind, node_id=claims.node_id, organization_id=claims.organization_id),
+            caller=who,
             data={"node_id": claims.node_id, "invited": invitation is not None},
             now=now,
             genesis=state.genesis,

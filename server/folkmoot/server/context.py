@@ -1,5 +1,6 @@
 """Who is calling, and under which request id: set once by the interceptor, read by whoever serves the call."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,6 +53,7 @@ ANYONE = Caller(options.CALLER_ANYONE)
 _caller: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _origin: ContextVar[str] = ContextVar("origin", default="")
+_count: ContextVar[Callable[[], None]] = ContextVar("count")
 _about: ContextVar[Span | None] = ContextVar("about", default=None)
 
 
@@ -91,6 +93,17 @@ def enter(request: str, origin: str = "") -> None:
     _origin.set(origin)
     _about.set(None)
     _caller.set(ANYONE)
+
+
+def counts(count: Callable[[], None]) -> None:
+    """Say how the present call is counted as its caller's, whom it has to prove itself."""
+    _count.set(count)
+
+
+def proved(who: Caller) -> None:
+    """Make known who has proved to make the present call, and count it; raise RATE_LIMITED."""
+    _caller.set(who)
+    _count.get()()
 
 
 def authenticated(who: Caller) -> None:

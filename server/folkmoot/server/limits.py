@@ -3,6 +3,10 @@
 Each caller has a bucket of tokens, which fills at a steady rate and holds a burst; a call takes one. Users and nodes have
 a bucket each, strangers share one by their address. Whoever finds the bucket empty is told how long it takes to fill, and
 nobody else notices. An instance of the server counts what comes to it.
+
+A hospital's nodes share its address with whoever else is in its network, and who comes in is a stranger yet: so that nobody
+bars the way in by calling too much, its two calls are not counted before it is known who makes them. Giving a nonce costs
+less than refusing one. A proof counts as its node's, who proved it; one that proves nothing counts as a stranger's.
 """
 
 from collections import Counter, OrderedDict
@@ -19,6 +23,7 @@ from folkmoot.v1 import errors_pb2
 BUCKETS_REMEMBERED = 20_000
 EXEMPT = "/grpc.health.v1.Health/"
 """Whoever watches over the server must not be shut out by others at his address."""
+WAY_IN = ("/folkmoot.v1.AuthService/GetNonce", "/folkmoot.v1.AuthService/AuthenticateNode")
 
 
 @dataclass(slots=True)

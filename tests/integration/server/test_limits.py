@@ -1,14 +1,18 @@
 """Limits of a caller, over real connections: who calls too much waits, and nobody else does."""
 
 import asyncio
+import os
+from functools import partial
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from folkmoot.client.session import Session
+from folkmoot.trust import SigningKey
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
-from tests.integration.harness import bearer, reason, refused, server
+from tests.builders import world
+from tests.integration.harness import bearer, reason, refused, server, utc_now
 
 
 async def flood(s, metadata, most=300):
@@ -45,23 +49,53 @@ async def test_strangers_share_what_their_address_may_do(tmp_path):
         ]
         assert answers[0] == "TOKEN_INVALID"
         assert answers[-1] == "RATE_LIMITED", "guessing tokens counts, too"
-        assert reason(await refused(s.auth.GetNonce(auth.GetNonceRequest()))) == "RATE_LIMITED"
+        assert reason(await refused(s.auth.Refresh(auth.RefreshRequest()))) == "RATE_LIMITED"
         await s.admin.ListRoles(admin.ListRolesRequest(), metadata=root.metadata)
         stub: Any = health_pb2_grpc.HealthStub(s.channel)
         for _ in range(30):
             await stub.Check(health_pb2.HealthCheckRequest())
 
 
+async def test_stranger_at_a_hospitals_address_does_not_bar_its_nodes_way_in(tmp_path):
+    async with server(tmp_path, calls_per_second=0.01, call_burst=40) as s:
+        lung = world(("Alpha", "Beta"), now=utc_now())
+        await s.publish(lung)
+        stranger = SigningKey.generate(os.urandom)
+        reasons = [reason(await refused(_knock(s, lung, stranger))) for _ in range(60)]
+        assert set(reasons) == {"NODE_NOT_APPROVED", "RATE_LIMITED"}
+        assert reasons[-1] == reason(await refused(s.auth.Refresh(auth.RefreshRequest()))) == "RATE_LIMITED"
+
+        node = await s.node_metadata(lung, "Alpha", "alpha-1")
+        who = auth.WhoAmIRequest()
+        assert {await outcome(s.auth.WhoAmI(who, metadata=node)) for _ in range(30)} == {"ok"}
+        again = [await outcome(s.node_metadata(lung, "Alpha", "alpha-1")) for _ in range(12)]
+        assert again == ["ok"] * 9 + ["RATE_LIMITED"] * 3, "a node's proofs and calls are counted together"
+        assert await outcome(s.auth.WhoAmI(who, metadata=await s.node_metadata(lung, "Beta", "beta-1"))) == "ok"
+
+
+async def outcome(answer):
+    try:
+        await answer
+    except Exception as error:  # noqa: BLE001
+        return reason(await refused(_raise(error)))
+    return "ok"
+
+
+async def _knock(s, lung, key):
+    await s.authenticate(genesis=lung.genesis, organization_id=lung["Alpha"].address, key=key)
+
+
 async def test_client_waits_as_long_as_it_is_told(tmp_path):
     async with server(tmp_path, calls_per_second=20, call_burst=5) as s:
         root = await s.root()
+        ada = await s.user("ada", root.organization_account_id, ["Viewer"])
         async with Session(s.address) as session:
+            roles: Any = partial(session.admin.ListRoles, metadata=ada.metadata)
             answers = await asyncio.gather(
-                *(session.call_anonymously(session.auth.GetNonce, auth.GetNonceRequest()) for _ in range(15))
+                *(session.call_anonymously(roles, admin.ListRolesRequest()) for _ in range(15))
             )
-        assert len({answer.nonce for answer in answers}) == 15
+        assert len(answers) == 15
         assert "call.denied" not in {event.intent for event in await s.events()}
-        del root
 
 
 async def test_streams_of_a_caller_are_bounded_and_given_back(tmp_path):

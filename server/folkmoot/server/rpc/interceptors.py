@@ -198,7 +198,10 @@ class Guard(grpc.aio.ServerInterceptor):
         rule = self._access.get(call.method)
         if isinstance(authorization, str) and authorization.startswith(_BEARER) and not access.is_open(rule):
             context.authenticated(await self._authentication.caller(authorization.removeprefix(_BEARER)))
-        self._count(call)
+        if call.method in limits.WAY_IN:
+            context.counts(lambda: self._count(call))
+        else:
+            self._count(call)
         self._check_admitted(context.caller(), call.method)
         access.check(context.caller(), rule, call.method)
         if call.is_stream and call.is_counted:
@@ -262,9 +265,9 @@ class Guard(grpc.aio.ServerInterceptor):
         )
 
     def _instead(self, call: _Call, error: Exception) -> Exception:
-        """Count a token that nobody vouches for as its sender's address's; if that has called too often, say so instead."""
+        """Count a token or a proof that nobody vouches for as its sender's address's; if that has called too often, say so."""
         is_refused_token = isinstance(error, FolkmootError) and error.reason == errors_pb2.ERROR_REASON_TOKEN_INVALID
-        if context.caller() is context.ANYONE and is_refused_token:
+        if context.caller() is context.ANYONE and (is_refused_token or call.method in limits.WAY_IN):
             try:
                 self._count(call)
             except FolkmootError as limited:
