@@ -1,9 +1,11 @@
 """Registration: only where the operator lets organizations in, and what a stranger would try with it."""
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from folkmoot.server.nodes.attempts import MOST_FROM_ONE_PLACE
 from folkmoot.server.people.guesses import FAILURES_BEFORE_LOCK_OUT
+from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from tests.integration.harness import PASSWORD, bearer, reason, refused, server
 from tests.integration.server.factors import login
@@ -46,6 +48,7 @@ async def test_an_organization_registers_itself_with_its_first_administrator(tmp
     ("changes", "expected"),
     [
         ({"name": "Hub"}, "NAME_TAKEN"),
+        ({"name": "hUB"}, "NAME_TAKEN"),
         ({"username": "root@hub"}, "NAME_TAKEN"),
         ({"password": "short"}, "PASSWORD_WEAK"),
         ({"password": "alpha hospital ada"}, "PASSWORD_WEAK"),
@@ -68,6 +71,21 @@ async def test_nobody_moves_into_an_account_that_is_there(tmp_path):
             {"organization_account_id": root.organization_account_id, "user_id": root.user_id},
         ):
             assert reason(await refused(s.auth.RegisterOrganization(wish(s, **ids)))) == "ID_TAKEN"
+
+
+async def test_nobody_registers_or_renames_himself_to_the_account_that_the_providers_newcomers_are_put_into(tmp_path):
+    """He would administer them all: set their passwords, and read along."""
+    async with server(tmp_path, registration="open", oidc_new_users="Staff") as s:
+        assert reason(await refused(s.auth.RegisterOrganization(wish(s, name="staff")))) == "NAME_TAKEN"
+        request = wish(s)
+        await s.auth.RegisterOrganization(request)
+        ada = bearer((await login(s, "ada")).tokens.access_token)
+        change = admin.UpdateOrganizationRequest(
+            organization_account_id=request.organization_account_id, name="Staff", update_mask=FieldMask(paths=["name"])
+        )
+        assert reason(await refused(s.admin.UpdateOrganization(change, metadata=ada))) == "NAME_TAKEN"
+        root = await s.root()
+        await s.admin.UpdateOrganization(change, metadata=root.metadata)  # who runs the server says where they go
 
 
 async def test_registering_again_is_no_way_around_the_lock_out(tmp_path):

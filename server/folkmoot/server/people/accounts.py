@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, update
 
 from folkmoot.server import access, etags
 from folkmoot.server.context import Rule
@@ -96,7 +96,7 @@ def find_organization(connection: Connection, organization_account_id: str) -> O
 def add_organization(connection: Connection, account: Organization) -> None:
     """Insert an account, which has no address yet; raise NAME_TAKEN, ID_TAKEN."""
     _check_never_used(connection, tables.events.c.organization, account.organization_account_id)
-    check_free(connection, _ORGANIZATIONS.c.name, account.name)
+    check_organization_name(connection, account)
     values = {field.name: getattr(account, field.name) for field in fields(Organization)}
     connection.execute(insert(_ORGANIZATIONS).values(**(values | {"organization_id": None})))
 
@@ -201,6 +201,21 @@ def mail_address(text: str) -> str:
 def check_free(connection: Connection, column: ColumnElement[str], name: str) -> None:
     """Raise NAME_TAKEN if a row has that name; nothing is no name."""
     if name and connection.execute(select(column).where(column == name)).first():
+        raise name_taken(name)
+
+
+def check_organization_name(connection: Connection, account: Organization) -> None:
+    """Raise NAME_TAKEN for a name that another account has, whatever the case: people read it, and take one for the other."""
+    table = _ORGANIZATIONS
+    others = table.c.organization_account_id != account.organization_account_id
+    same = select(table.c.name).where(func.lower(table.c.name) == account.name.lower(), others)
+    if connection.execute(same).first():
+        raise name_taken(account.name)
+
+
+def check_not_reserved(name: str, reserved: str) -> None:
+    """Raise NAME_TAKEN for the name of the account that the settings give newcomers: whoever has it administers them."""
+    if reserved and name.lower() == reserved.lower():
         raise name_taken(name)
 
 

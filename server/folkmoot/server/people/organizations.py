@@ -94,7 +94,8 @@ class Organizations:
             if changed == present:
                 return present
             if changed.name != present.name:
-                accounts.check_free(connection, _TABLE.c.name, changed.name)
+                self._check_is_nobodys_entry(who, changed.name)
+                accounts.check_organization_name(connection, changed)
             connection.execute(
                 update(_TABLE).where(_TABLE.c.organization_account_id == organization_account_id).values(**changes)
             )
@@ -102,6 +103,11 @@ class Organizations:
             return changed
 
         return await self._core.store.write(operation)
+
+    def _check_is_nobodys_entry(self, who: Caller, name: str) -> None:
+        """Raise NAME_TAKEN for the name of the account in which newcomers are made users, unless the server's administrator gives it."""
+        if access.scope(who, _ORGANIZATION, options.OPERATION_EDIT) != options.SCOPE_GLOBAL:
+            accounts.check_not_reserved(name, self._core.config.oidc_new_users)
 
     async def delete(self, organization_account_id: str, *, delete_dependents: bool, etag: str) -> None:
         """Delete an account, with its users and roles if that is asked for. Ledgers, tasks and studies stay."""

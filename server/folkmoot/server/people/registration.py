@@ -39,6 +39,7 @@ class Registration:
         if self._core.config.registration != "open":
             text = "Organizations do not register themselves at this server"
             raise FolkmootError(errors_pb2.ERROR_REASON_REGISTRATION_CLOSED, text)
+        accounts.check_not_reserved(account.name, self._core.config.oidc_new_users)
         check_strength(password, user.username, user.email, account.name)
         is_known = await self._core.store.read(lambda connection: _is_known(connection, account, user))
         if is_known:
