@@ -1,5 +1,6 @@
 """Backups and restores that break off, or go where they can't: nothing of it is ever taken for a whole server or backup."""
 
+import errno
 import io
 import shutil
 import socket
@@ -10,6 +11,7 @@ import pytest
 
 from folkmoot.cli.exits import Exit
 from folkmoot.server.operation import backup as backups
+from folkmoot.server.operation import check as checks
 from folkmoot.server.operation import copies, data_folder
 from folkmoot.server.operation import restore as restores
 from folkmoot.server.store import dumps
@@ -264,3 +266,14 @@ def test_database_that_is_away_is_told_by_every_command(kept, one, tmp_path, set
             assert "folkmoot server check" in said
             assert "refused" in said
             assert "FOLKMOOT_DEBUG" not in said
+
+
+def test_file_of_another_user_is_named_with_the_user_who_needs_it(one, capsys, monkeypatch):
+    def not_ours(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "keys/token.pem")
+
+    monkeypatch.setattr(checks, "CHECKS", {"disk": not_ours})
+    assert command("check", "--settings", one) == Exit.STATE
+    said = capsys.readouterr().out
+    assert "keys/token.pem is not for this user" in said
+    assert "chown it" in said

@@ -219,7 +219,9 @@ def _bind(server: grpc.aio.Server, config: Config, authority: Certificates | Non
         return server.add_secure_port(config.listen, grpc.ssl_server_credentials([(authority.key, authority.chain)]))
     except RuntimeError as error:
         raise FolkmootError(
-            errors_pb2.ERROR_REASON_INVALID_FIELD, f"the address {config.listen} can't be listened on: {error}"
+            errors_pb2.ERROR_REASON_INVALID_FIELD,
+            f"the address {config.listen} can't be listened on: another program has it, or this machine has no such address;"
+            " `folkmoot server check` says which",
         ) from error
 
 

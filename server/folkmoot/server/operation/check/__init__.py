@@ -4,6 +4,7 @@ Each check is a function of the settings that yields findings; what it finds wro
 changed but for a few bytes that are written to the payload store and removed again. A running server is no obstacle.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
@@ -50,6 +51,9 @@ def _seen(what: str, found: Callable[[], Found]) -> Found:
         yield from found()
     except FolkmootError as error:
         yield Finding(what, State.WRONG, error.message, "set it right in the settings file, or where else it is set")
+    except PermissionError as error:
+        told = f"{error.filename or 'something'} is not for this user"
+        yield Finding(what, State.WRONG, told, f"chown it to the user that runs the server (now: {os.geteuid()})")
     except (OSError, SQLAlchemyError, ValueError) as error:
         yield Finding(what, State.WRONG, f"{type(error).__name__}: {line(error)}", "see what the system says")
 

@@ -40,7 +40,8 @@ def data_folder(config: Config, _now: datetime) -> Found:
             f"{config.data} can't be written to by this user",
             f"chown -R it to the user that runs the server (now: {os.geteuid()})",
         )
-    elif mode & 0o077:
+        return
+    if mode & 0o077:
         yield Finding(
             "data folder",
             State.WRONG,
