@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 
 from folkmoot.server import context
 from folkmoot.server.audit import events
+from folkmoot.server.collaborations.entries import not_admitted
 from folkmoot.server.collaborations.joining import check_member
-from folkmoot.server.collaborations.ledgers import Ledgers, not_admitted
+from folkmoot.server.collaborations.ledgers import Ledgers
 from folkmoot.server.context import Caller
 from folkmoot.server.core import Core
 from folkmoot.server.nodes.attempts import waits

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, insert, select, tuple_
 
 from folkmoot.server import pages
 from folkmoot.server.audit import events
-from folkmoot.server.collaborations.ledgers import not_a_member
+from folkmoot.server.collaborations.entries import not_a_member
 from folkmoot.server.context import caller
 from folkmoot.server.core import Core, try_later
 from folkmoot.server.people.possession import Possession, require

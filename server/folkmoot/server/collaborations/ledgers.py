@@ -18,41 +18,24 @@ from sqlalchemy import Connection
 
 from folkmoot.server import access
 from folkmoot.server.audit import events
+from folkmoot.server.collaborations import entries
 from folkmoot.server.context import Caller, caller
 from folkmoot.server.core import Clock, wait_for
 from folkmoot.server.store import ledger_rows
 from folkmoot.server.store.engine import Store
 from folkmoot.server.wakers import Waker, ledger_topic
 from folkmoot.transport.failpoints import failpoint
-from folkmoot.trust import Position, State, digest, fingerprint, key_id, parse, replay
-from folkmoot.trust.errors import (
-    FolkmootError,
-    InvitationInvalid,
-    LedgerEntryInvalid,
-    LedgerHeadMoved,
-    NodeNotApproved,
-)
-from folkmoot.v1 import errors_pb2, ledger_pb2
+from folkmoot.trust import Position, State, digest, parse, replay
+from folkmoot.trust.errors import FolkmootError
+from folkmoot.v1 import ledger_pb2
 from folkmoot.v1 import options_pb2 as options
-from folkmoot.v1.keys_pb2 import Invitation, PublicKey
+from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.signed_pb2 import Signed
 
 Moved = Callable[[State], None]
 Also = Callable[[Connection], None]
 Effect = Callable[[], None]
 Follower = Callable[[Connection, State | None, State, events.Author], Effect]
-
-FOUNDING_INTENT = "collaboration.create"
-NODE_INTENT = "node.approve"
-
-# Rules of replay whose breach has a reason of its own in the contract.
-_REASONS = {
-    "SIGNATURE": errors_pb2.ERROR_REASON_SIGNATURE_INVALID,
-    "NAME_TAKEN": errors_pb2.ERROR_REASON_NAME_TAKEN,
-    "INVITATION": errors_pb2.ERROR_REASON_INVITATION_INVALID,
-    "INVITATION_EXPIRED": errors_pb2.ERROR_REASON_INVITATION_INVALID,
-    "INVITATION_USED": errors_pb2.ERROR_REASON_INVITATION_INVALID,
-}
 
 
 @dataclass
@@ -98,7 +81,7 @@ class Ledgers:
         """Return the verified state; raise COLLABORATION_NOT_FOUND."""
         ledger = await self._open(genesis)
         if ledger is None or ledger.state is None:
-            raise not_found()
+            raise entries.not_found()
         return ledger.state
 
     async def state_for_caller(self, genesis: bytes, *, or_former: bool = False) -> State:
@@ -118,7 +101,7 @@ class Ledgers:
         else:
             visible = who.genesis == genesis
         if not visible:
-            raise not_found()
+            raise entries.not_found()
         return state
 
     async def _asks(self, state: State, organization_id: str) -> bool:
@@ -166,7 +149,7 @@ class Ledgers:
         """
         ledger = await self._open(genesis)
         if ledger is None:
-            raise not_found()
+            raise entries.not_found()
         while True:
             grown = ledger.grown
             async for batch in self.read(genesis, from_sequence):
@@ -189,9 +172,9 @@ class Ledgers:
         if ledger is None or ledger.state is None:
             return  # nobody has moved a ledger that nobody has used yet
         if who.kind == options.CALLER_NODE and who.node_id not in ledger.state.nodes:
-            raise not_admitted(ledger.state, who.node_id)
+            raise entries.not_admitted(ledger.state, who.node_id)
         if who.organization_id not in ledger.state.members:
-            raise not_a_member(ledger.state, who.organization_id)
+            raise entries.not_a_member(ledger.state, who.organization_id)
 
     # ---- appending -------------------------------------------------------------------------------------------------
 
@@ -201,12 +184,12 @@ class Ledgers:
         Raises MALFORMED, COLLABORATION_NOT_FOUND, NOT_A_MEMBER.
         """
         entry = parse(ledger_pb2.LedgerEntry, signed.body)
-        if is_founding(entry):
+        if entries.is_founding(entry):
             return digest(signed.body), parse(ledger_pb2.CollaborationCreate, entry.data).governance_key
         state = await self.state(entry.genesis)
         member = state.members.get(entry.organization_id)
         if member is None:
-            raise not_a_member(state, entry.organization_id)
+            raise entries.not_a_member(state, entry.organization_id)
         return state.genesis, member.governance_key
 
     async def append(self, signed: Signed, *, also: Also | None = None) -> Position:
@@ -216,14 +199,14 @@ class Ledgers:
         COLLABORATION_NOT_FOUND, NOT_ALLOWED.
         """
         entry = parse(ledger_pb2.LedgerEntry, signed.body)
-        founding = is_founding(entry)
-        _check_may_append(caller(), entry, signed, founding=founding)
+        founding = entries.is_founding(entry)
+        entries.check_may_append(caller(), entry, signed, founding=founding)
         entry_hash = digest(signed.body)
         genesis = entry_hash if founding else entry.genesis
         ledger = await self._open(genesis)
         if ledger is None:
             if not founding:
-                raise not_found()
+                raise entries.not_found()
             ledger = self._ledgers.setdefault(genesis, _Ledger())
         try:
             return await self._append(ledger, signed, entry, entry_hash, also or _nothing)
@@ -243,7 +226,7 @@ class Ledgers:
                     if also is not _nothing:
                         await self._store.write(also)
                     return Position(entry.sequence, entry_hash)
-                state = self._follow(ledger.state, signed, entry)
+                state = entries.following(ledger.state, signed, entry, now=self._clock())
                 try:
                     await self._store.write(
                         self._appending(ledger.state, state, signed, entry, also),
@@ -255,21 +238,6 @@ class Ledgers:
                 failpoint("server.ledger.committed")
                 self._waker.wake([ledger_topic(genesis)])
                 return state.position
-
-    def _follow(self, before: State | None, signed: Signed, entry: ledger_pb2.LedgerEntry) -> State:
-        if before is not None and entry.sequence <= before.position.sequence:
-            _check_invitation_unused(before, entry)
-            raise LedgerHeadMoved(
-                f"The newest entry is {before.position.sequence}, and entry {entry.sequence} is another one",
-                metadata={"sequence": str(before.position.sequence)},
-            )
-        try:
-            return replay([signed], state=before, now=self._clock())
-        except LedgerEntryInvalid as error:
-            reason = _REASONS.get(error.metadata.get("rule", ""))
-            if reason is None:
-                raise
-            raise FolkmootError(reason, error.message, metadata=error.metadata) from error
 
     def _appending(
         self, before: State | None, state: State, signed: Signed, entry: ledger_pb2.LedgerEntry, also: Also
@@ -381,73 +349,12 @@ class Ledgers:
         """Replay what was appended by others."""
         before = ledger.state
         first = before.position.sequence + 1 if before else 0
-        entries = [entry async for batch in self._entries(genesis, first) for entry in batch]
-        if not entries:
+        appended = [entry async for batch in self._entries(genesis, first) for entry in batch]
+        if not appended:
             return
-        state = await asyncio.to_thread(replay, entries, state=before, expected_genesis=genesis)
+        state = await asyncio.to_thread(replay, appended, state=before, expected_genesis=genesis)
         if ledger.state is before:  # else somebody else was faster
             self._grown(ledger, state)
-
-
-def _check_invitation_unused(state: State, entry: ledger_pb2.LedgerEntry) -> None:
-    """Say at once that an invitation was used, to whoever comes too late with it: signing again is no use to him."""
-    if entry.intent != NODE_INTENT:
-        return
-    redeemed = parse(ledger_pb2.NodeApprove, entry.data)
-    if redeemed.HasField("invitation"):
-        invitation = parse(Invitation, redeemed.invitation.body)
-        if state.is_used(key_id(invitation.public_key)):
-            raise InvitationInvalid("The invitation was used before", metadata={"rule": "INVITATION_USED"})
-
-
-def is_founding(entry: ledger_pb2.LedgerEntry) -> bool:
-    """Tell whether the entry is one that begins a ledger."""
-    return entry.intent == FOUNDING_INTENT and not entry.genesis
-
-
-def not_found() -> FolkmootError:
-    """Return the error for a collaboration that is not there, or not for the caller."""
-    return FolkmootError(errors_pb2.ERROR_REASON_COLLABORATION_NOT_FOUND, "There is no such collaboration for you here")
-
-
-def not_a_member(state: State, organization_id: str) -> FolkmootError:
-    """Return the error for an organization that is no member."""
-    return FolkmootError(
-        errors_pb2.ERROR_REASON_NOT_A_MEMBER,
-        f"The organization {organization_id} is not a member of {state.name}",
-        metadata={"organization_id": organization_id},
-    )
-
-
-def not_admitted(state: State, node_id: str) -> NodeNotApproved:
-    """Return the error for a node that the ledger does not admit, with the entry that ended its admission if one did."""
-    former = state.former_nodes.get(node_id)
-    if former is None or former.until is None:
-        return NodeNotApproved(
-            f"The ledger of {state.name} does not admit the node {node_id}", metadata={"node_id": node_id}
-        )
-    entry = former.until.sequence
-    return NodeNotApproved(
-        f"The ledger of {state.name} does not admit the node {node_id} any more: entry {entry} ended it",
-        metadata={"node_id": node_id, "entry": str(entry)},
-    )
-
-
-def _check_may_append(who: Caller, entry: ledger_pb2.LedgerEntry, signed: Signed, *, founding: bool) -> None:
-    """Check that the caller may bring the entry; whether it is right, replay decides.
-
-    Users may bring entries of any organization, nodes those of their own collaboration: that gives back what a server that
-    was restored from a backup has lost. It makes nobody speak for an organization; only `possession` does.
-    """
-    if who.kind == options.CALLER_USER:
-        if founding and not access.scope(who, options.RESOURCE_COLLABORATION, options.OPERATION_CREATE):
-            raise access.lacking(options.RESOURCE_COLLABORATION, options.OPERATION_CREATE)
-    elif founding or entry.genesis != who.genesis:
-        raise access.not_allowed("You authenticated for another collaboration than the entry's")
-    elif who.kind == options.CALLER_INVITED_NODE and (
-        entry.intent != NODE_INTENT or fingerprint(signed.key_id) != who.node_id
-    ):
-        raise access.not_allowed("An invitation lets its bearer append one entry: the one that makes it a node")
 
 
 def _nothing(_connection: Connection) -> None:

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, and_, or_, select
 
 from folkmoot.server.audit import events
 from folkmoot.server.audit.usage import Fetched
-from folkmoot.server.collaborations.ledgers import Effect, not_admitted
+from folkmoot.server.collaborations.entries import not_admitted
+from folkmoot.server.collaborations.ledgers import Effect
 from folkmoot.server.context import Caller
 from folkmoot.server.core import ConnectionState, Core, NodeKey
 from folkmoot.server.instances import Instances

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from folkmoot.server.audit import events
 from folkmoot.server.collaborations import heads
-from folkmoot.server.collaborations.ledgers import not_admitted
+from folkmoot.server.collaborations.entries import not_admitted
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
 from folkmoot.server.nodes.link_errors import shutting_down, too_large, violation

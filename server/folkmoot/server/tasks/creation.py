@@ -11,7 +11,7 @@ from datetime import datetime
 
 from google.protobuf.message import DecodeError
 
-from folkmoot.server.collaborations.ledgers import not_a_member
+from folkmoot.server.collaborations.entries import not_a_member
 from folkmoot.server.context import Caller
 from folkmoot.server.store.payload_rows import Place
 from folkmoot.transport.limits import INLINE_BYTES
