@@ -7,6 +7,7 @@ import pytest
 
 from folkmoot.server.context import Caller
 from folkmoot.server.nodes.link import LinkSession
+from folkmoot.server.rpc import task_service
 from folkmoot.transport.status import error_from_rpc
 from folkmoot.trust import NodeNotApproved, SigningKey
 from folkmoot.v1 import key_service_pb2 as keys
@@ -59,6 +60,18 @@ async def ended(station: Station) -> grpc.aio.AioRpcError:
             await station.link.receive()
         except grpc.aio.AioRpcError as error:
             return error
+
+
+async def test_members_who_are_gone_see_no_more_of_what_they_watch(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_service, "LOOK_AGAIN_SECONDS", 0.0)
+    sealed = task(hub.lung, ("Beta",))
+    await hub.create(sealed)
+    gone = hub.researchers["Gamma"].metadata
+    watching = hub.tasks.WatchTask(pb.WatchTaskRequest(task_id=sealed.task_id), metadata=gone)
+    await watching.read()
+    await remove(hub, "Gamma")
+    await hub.commit(sealed, "Beta")
+    assert reason(await refused(watching.read())) == "TASK_NOT_FOUND"
 
 
 # ---- at once -------------------------------------------------------------------------------------------------------

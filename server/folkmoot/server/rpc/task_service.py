@@ -1,7 +1,8 @@
 """TaskService: tasks and runs, how they are made, watched and ended, and the links of nodes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc.aio
@@ -38,6 +39,8 @@ from folkmoot.v1.task_service_pb2_grpc import TaskServiceServicer
 Context = grpc.aio.ServicerContext[Any, Any]
 
 LOG_LINES_AT_ONCE = 16
+LOOK_AGAIN_SECONDS = 5.0
+"""How long a stream goes on without another look at whether its reader may see what it tells."""
 
 
 class TaskService(TaskServiceServicer):
@@ -158,7 +161,8 @@ class TaskService(TaskServiceServicer):
 
     async def WatchTask(self, request: pb.WatchTaskRequest, _rpc: Context) -> AsyncIterator[pb.WatchTaskResponse]:
         caller, task_id, revision = context.caller(), request.task_id, request.after_revision
-        await self._core.store.read(lambda connection: views.find_task(connection, caller, task_id))
+        seen = _Seen(self._core, lambda connection: views.find_task(connection, caller, task_id))
+        await seen.look()
         stirred = asyncio.Event()
         with self._dispatch.waker.listen(task_topic(task_id), stirred.set):
             while True:
@@ -166,6 +170,8 @@ class TaskService(TaskServiceServicer):
                 changes = await self._core.store.read(
                     lambda connection: views.changes(connection, caller, task_id, revision)  # noqa: B023
                 )
+                if changes.runs:
+                    await seen.look_again()
                 for run, envelope in changes.runs:
                     self._dispatch.fetched.count(caller.organization_id, len(envelope))
                     yield pb.WatchTaskResponse(run=run, result_envelope=envelope)
@@ -210,7 +216,8 @@ class TaskService(TaskServiceServicer):
 
     async def WatchRunLog(self, request: pb.WatchRunLogRequest, _rpc: Context) -> AsyncIterator[pb.WatchRunLogResponse]:
         caller, run_id, position = context.caller(), request.run_id, request.after_position
-        row = await self._core.store.read(lambda connection: views.find_run(connection, caller, run_id))
+        seen = _Seen(self._core, lambda connection: views.find_run(connection, caller, run_id))
+        row = await seen.look()
         if not views.receives(caller, row):
             raise views.run_not_found(run_id)
         stirred = asyncio.Event()
@@ -220,6 +227,8 @@ class TaskService(TaskServiceServicer):
                 lines, ended = await self._core.store.read(
                     lambda connection: views.log_lines(connection, run_id, position, most=LOG_LINES_AT_ONCE)  # noqa: B023
                 )
+                if lines:
+                    await seen.look_again()
                 for line in lines:
                     yield line
                     position = line.position
@@ -282,6 +291,25 @@ class TaskService(TaskServiceServicer):
 
     def _session(self, caller: Caller, session_id: str) -> LinkSession:
         return self._dispatch.find(caller, session_id) if session_id else self._dispatch.open(caller)
+
+
+class _Seen:
+    """Whether a watcher may see still what he watches: streams outlast memberships. `find` raises if he may not."""
+
+    def __init__(self, core: Core, find: Callable[[Connection], AnyRow]) -> None:
+        self._core = core
+        self._find = find
+        self._at = 0.0
+
+    async def look(self) -> AnyRow:
+        """Return the row."""
+        self._at = time.monotonic()
+        return await self._core.store.read(self._find)
+
+    async def look_again(self) -> None:
+        """Look again if the last time was some seconds ago."""
+        if time.monotonic() - self._at >= LOOK_AGAIN_SECONDS:
+            await self.look()
 
 
 async def _node_frames(requests: AsyncIterator[pb.AttachRequest]) -> AsyncIterator[Sequence[NodeFrame]]:
