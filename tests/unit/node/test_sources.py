@@ -189,6 +189,12 @@ def test_example_of_the_documents_can_be_read(tmp_path):
     assert "warehouse" not in read
 
 
+@pytest.mark.parametrize("kind", SourceKind)
+def test_every_kind_of_source_is_listed_in_the_documents(kind: SourceKind):
+    document = (Path(__file__).parents[3] / "docs/data-sources.md").read_text()
+    assert f"`{kind.value}`" in document or f'"{kind.value}"' in document
+
+
 WAREHOUSE = """
 [collaboration.data.warehouse]
 source = "postgres"

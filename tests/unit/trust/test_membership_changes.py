@@ -43,15 +43,18 @@ def refused(w: World, rule: str, act, *arguments) -> None:
 # ---- removal --------------------------------------------------------------------------------------------------------
 
 
-def test_more_than_half_of_the_others_remove_a_member():
+@pytest.mark.parametrize(
+    ("first", "second", "going"), [("Alpha", "Gamma", "Delta"), ("Beta", "Delta", "Alpha")], ids=["member", "founder"]
+)
+def test_more_than_half_of_the_others_remove_a_member(first: str, second: str, going: str):
     w = world(FOUR)
-    removal = w.request_removal("Alpha", "Delta")
+    removal = w.request_removal(first, going)
     assert w.state.missing_removal_votes(removal) == 2
-    w.vote_removal("Alpha", removal)
-    assert w.state.is_member(w["Delta"].address)
-    w.vote_removal("Gamma", removal)
-    assert not w.state.is_member(w["Delta"].address)
-    assert w.state.former_members[w["Delta"].address].removed
+    w.vote_removal(first, removal)
+    assert w.state.is_member(w[going].address)
+    w.vote_removal(second, removal)
+    assert not w.state.is_member(w[going].address)
+    assert w.state.former_members[w[going].address].removed
     assert w.state.missing_removal_votes(removal) == 0
 
 

@@ -21,9 +21,9 @@ from folkmoot.trust import (
     node_approve_entry,
     replay,
 )
-from folkmoot.v1.ledger_pb2 import Decision, JoinRequestState, Quorum
+from folkmoot.v1.ledger_pb2 import Decision, Encryption, JoinRequestState, NodeApprove, Quorum
 from tests.builders import DAY, NOW, SECOND, organization, world
-from tests.vectors.forge import APPROVE, DECLINE, base, entry, fork, redeem, request, vote
+from tests.vectors.forge import APPROVE, DECLINE, base, entry, fork, founding_data, redeem, request, vote
 
 MEMBERS, APPLICANTS = ("Alpha", "Beta", "Gamma"), ("Delta", "Epsilon")
 ACTIONS = st.one_of(
@@ -298,6 +298,25 @@ def test_how_a_request_stands():
     w.vote("Beta", wish, Decision.DECISION_APPROVE)
     w.vote("Gamma", wish)
     assert w.state.request_state(wish, NOW + 90 * DAY) == JoinRequestState.JOIN_REQUEST_STATE_ADMITTED
+
+
+def test_address_of_a_member_follows_from_its_governance_key():
+    w = base()
+    for member in w.state.members.values():
+        assert member.organization_id == w[member.name].governance_key.fingerprint
+    with pytest.raises(LedgerEntryInvalid):
+        w.append(entry(w, "node.approve", NodeApprove(), organization_id=w["Beta"].address))
+
+
+def test_terms_are_set_once():
+    w = base()
+    plain = founding_data()
+    plain.encryption = Encryption.ENCRYPTION_PLAIN
+    again = entry(w, "collaboration.create", plain)
+    with pytest.raises(LedgerEntryInvalid) as refused:
+        w.append(again)
+    assert refused.value.metadata["rule"] == "FOUNDING"
+    assert w.state.encryption == Encryption.ENCRYPTION_SEALED
 
 
 def test_terms_are_those_of_the_founder():
