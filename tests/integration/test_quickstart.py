@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.imported import imported
 from tests.markdown import REPOSITORY, blocks, section
 
 DEADLINE_SECONDS = 240
@@ -47,12 +48,12 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-async def run(commands: str, folder: Path, port: int) -> str:
+async def run(commands: str, folder: Path, port: int, programs: Path) -> str:
     """Run a script as in a new shell, where nobody has used Folkmoot before; return what it printed."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "PYTHON"))}
     environment = {
         **own,
-        "PATH": f"{Path(sys.executable).parent}:{own['PATH']}",
+        "PATH": f"{programs}:{Path(sys.executable).parent}:{own['PATH']}",
         "XDG_STATE_HOME": str(folder / "state"),
         "FOLKMOOT_SERVER_LISTEN": f"127.0.0.1:{port}",
     }
@@ -89,7 +90,8 @@ async def test_every_command_of_the_readme_works(runtime: str, folder: Path):
     commands = script(runtime, port).replace(
         "algorithm build mean.py", "algorithm build mean.py --base folkmoot-base:debian12"
     )
-    said = await run(commands, folder, port)
+    with imported(folder / "programs") as programs:
+        said = await run(commands, folder, port, programs)
     assert "Alpha 50.0 proven\n" in said
     assert len(re.findall(r"^Alpha +COMPLETED +proven +50\.0", said, re.MULTILINE)) == 1
     assert len(re.findall(r" approves | admits the node ", said)) == 6

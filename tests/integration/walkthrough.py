@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.imported import imported
 from tests.integration.test_quickstart import end_session
 from tests.markdown import blocks, section
 
@@ -81,26 +82,27 @@ class Shell:
 async def shell(folder: Path, port: int) -> AsyncIterator[Shell]:
     """A bash as somebody has it who has never used Folkmoot; at the end, whatever it started ends."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "PYTHON"))}
-    environment = {
-        **own,
-        "PATH": f"{Path(sys.executable).parent}:{own['PATH']}",
-        "XDG_STATE_HOME": str(folder / "state"),
-        "FOLKMOOT_SERVER_LISTEN": f"127.0.0.1:{port}",
-    }
     (folder / "answer").write_text("y\n")
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-euo", "pipefail"),
-        cwd=folder,
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield Shell(process, folder)
-    finally:
-        end_session(process.pid)
-        await process.communicate()
+    with imported(folder / "programs") as programs:
+        environment = {
+            **own,
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{own['PATH']}",
+            "XDG_STATE_HOME": str(folder / "state"),
+            "FOLKMOOT_SERVER_LISTEN": f"127.0.0.1:{port}",
+        }
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euo", "pipefail"),
+            cwd=folder,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            yield Shell(process, folder)
+        finally:
+            end_session(process.pid)
+            await process.communicate()
 
 
 async def walk(bash: Shell, of: Iterable[Step], port: int) -> list[str]:
