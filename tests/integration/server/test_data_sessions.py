@@ -50,11 +50,11 @@ class Sessions:
         request = pb.GetSessionRequest(session_id=session.session_id)
         return (await self.stub.GetSession(request, metadata=by or self.hub.ada)).session
 
-    async def update(self, session: pb.Session, *paths: str, **changes: Any) -> pb.Session:
+    async def update(self, session: pb.Session, *paths: str, by: Metadata | None = None, **changes: Any) -> pb.Session:
         request = pb.UpdateSessionRequest(
             session_id=session.session_id, update_mask=FieldMask(paths=paths or changes.keys() - {"etag"}), **changes
         )
-        return (await self.stub.UpdateSession(request, metadata=self.hub.ada)).session
+        return (await self.stub.UpdateSession(request, metadata=by or self.hub.ada)).session
 
     async def delete(self, session: pb.Session, *, by: Metadata | None = None, **changes: Any) -> None:
         request = pb.DeleteSessionRequest(session_id=session.session_id, **changes)
@@ -119,6 +119,18 @@ async def test_no_session_is_for_more_people_than_its_makers_rule_reaches(hub: H
     assert reason(await refused(sessions.create(by=viewer.metadata))) == "NOT_ALLOWED"
     for scope in (Scope.SCOPE_UNSPECIFIED, Scope.SCOPE_GLOBAL):
         assert reason(await refused(sessions.create(scope=scope))) == "INVALID_FIELD"
+
+
+async def test_who_administers_somebodys_session_opens_it_to_nobody(hub: Hub, sessions: Sessions) -> None:
+    """Neither to himself: it would be he who says what others see."""
+    admin = hub.admins["Alpha"].metadata
+    own = await sessions.create("own")
+    wider = sessions.update(own, scope=Scope.SCOPE_ORGANIZATION, by=admin)
+    assert reason(await refused(wider)) == "NOT_ALLOWED"
+    assert (await sessions.update(own, name="renamed", by=admin)).name == "renamed"
+    shared = await sessions.create("shared", Scope.SCOPE_ORGANIZATION)
+    assert (await sessions.update(shared, scope=Scope.SCOPE_OWN, by=admin)).scope == Scope.SCOPE_OWN
+    assert reason(await refused(sessions.get(shared, by=admin))) == "SESSION_NOT_FOUND"
 
 
 @pytest.mark.both_databases

@@ -114,6 +114,8 @@ class DataSessions:
         def work(connection: Connection) -> Session:
             row = session_access.find(connection, who, session_id, options.OPERATION_EDIT)
             etags.check(etag, _etag(row))
+            if values.get("scope", row.scope) > row.scope:
+                session_access.require_for(connection, who, session_id)
             if values.get("name", row.name) != row.name:
                 _check_name(connection, row.user_id, values["name"])
             connection.execute(update(table).where(table.c.session_id == session_id).values(values))

@@ -61,6 +61,12 @@ def require_open(connection: Connection, who: Caller, session_id: str, genesis: 
         raise session_not_found(session_id)
 
 
+def require_for(connection: Connection, who: Caller, session_id: str) -> None:
+    """Raise NOT_ALLOWED unless a session is for this caller: who administers others' opens to nobody what is not his to see."""
+    if connection.execute(select(table).where(table.c.session_id == session_id, _is_for(who))).first() is None:
+        raise access.not_allowed("The session is not for you: only those whom it is for let others see and use it")
+
+
 def visible(who: Caller) -> ColumnElement[bool]:
     """Meet the sessions that somebody may see: his rules reach them, and they are for him."""
     return and_(_reached(who, VIEW), _is_for(who))
