@@ -15,7 +15,9 @@ Of what refuses an envelope, the outside learns only EnvelopeRejected; its `caus
 """
 
 import hmac
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -52,6 +54,9 @@ from folkmoot.v1.envelope_pb2 import (
 )
 from folkmoot.v1.keys_pb2 import PublicKey
 from folkmoot.v1.signed_pb2 import SignedKind
+
+_HASHED_BESIDE = 3
+"""So many chunks may wait to be hashed, in a thread of their own, while the next ones are encrypted and taken."""
 
 # ---- sealing -------------------------------------------------------------------------------------------------------
 
@@ -153,11 +158,19 @@ class Sealing(Iterator[bytes]):
     ) -> Iterator[bytes]:
         yield MAGIC + len(header).to_bytes(LENGTH_BYTES, "big") + header
         body, total_length = BodyDigest(), 0
-        for index, (plain, last) in enumerate(_in_chunks(content)):
-            chunk = chunks.close(index, plain, last=last)
-            body.add(chunk)
-            total_length += len(plain)
-            yield chunk
+        # It has no thread until it is asked for one: what is small enough needs none.
+        with ThreadPoolExecutor(1, thread_name_prefix="sealing") as beside:
+            hashing: deque[Future[None]] = deque()
+            for index, (plain, last) in enumerate(_in_chunks(content)):
+                chunk = chunks.close(index, plain, last=last)
+                total_length += len(plain)
+                while len(hashing) > (0 if last else _HASHED_BESIDE):
+                    hashing.popleft().result()
+                if last:
+                    body.add(chunk)
+                else:
+                    hashing.append(beside.submit(body.add, chunk))
+                yield chunk
         seal = EnvelopeSeal(header_digest=digest(header), body_digest=body.digest(), total_length=total_length)
         signed = sign(SignedKind.SIGNED_KIND_ENVELOPE, serialize(seal), key=key, genesis=genesis)
         trailer = serialize(signed)

@@ -3,8 +3,8 @@
 import folkmoot.trust
 
 EXPORTED = """
-BytesSource DecryptionKey EncryptionDisagrees EntryNotPossible EnvelopeRejected Expected FileSource FingerprintMissing
-FolkmootError
+ArrivingBody BytesSource DecryptionKey EncryptionDisagrees EntryNotPossible EnvelopeRejected Expected FileSource
+FingerprintMissing FolkmootError
 Head Inspected InvitationInvalid KeyEnding KeyMismatch KeyTerm KeyUnpublished KeyUse LedgerBehind LedgerEntryInvalid
 LedgerFork LedgerHeadMoved LedgerStale LedgerUpgradeNeeded Malformed Member Membership Node NodeNotApproved Opened
 OrganizationKey OrganizationNotFound Position Predecessor ProofInvalid Proposal Receiver Reference Removal Request
