@@ -165,9 +165,13 @@ class BucketStore:
         return frozenset(there)
 
     @contextmanager
-    def open(self, digest: bytes, size_bytes: int) -> Iterator[Source]:
+    def open(self, digest: bytes, size_bytes: int, *, checked: bool = True) -> Iterator[Source]:
         """Give random access to a payload: parts are fetched whole, the next one while one is read."""
-        source = Parts(digest, size_bytes, lambda number: self._fetch(_object(digest, number)), self._threads)
+
+        def fetch(number: int) -> int:
+            return self._fetch(_object(digest, number))
+
+        source = Parts(digest, size_bytes, fetch, self._threads, checked=checked)
         try:
             yield source
         finally:

@@ -78,14 +78,14 @@ class FolderStore:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _durable_parts, self._of(digest))
 
     @contextmanager
-    def open(self, digest: bytes, size_bytes: int) -> Iterator[Source]:
+    def open(self, digest: bytes, size_bytes: int, *, checked: bool = True) -> Iterator[Source]:
         """Give random access to a payload."""
         folder = self._of(digest)
 
         def open_part(number: int) -> int:
             return os.open(folder / f"{number:05}", os.O_RDONLY)
 
-        source = Parts(digest, size_bytes, open_part, self._threads)
+        source = Parts(digest, size_bytes, open_part, self._threads, checked=checked)
         try:
             yield source
         finally:

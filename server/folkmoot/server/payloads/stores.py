@@ -39,10 +39,11 @@ class PayloadStore(Protocol):
     async def parts(self, digest: bytes, expected: int = 0) -> frozenset[int]:
         """Return the numbers of the parts that are there and durable; of those expected, also what a list does not show yet."""
 
-    def open(self, digest: bytes, size_bytes: int) -> AbstractContextManager[Source]:
+    def open(self, digest: bytes, size_bytes: int, *, checked: bool = True) -> AbstractContextManager[Source]:
         """Give random access to a payload, all of whose parts are there. Reading blocks: do it in a thread.
 
-        Reading raises PAYLOAD_DAMAGED for a part that is not what was stored, FileNotFoundError for one that is gone.
+        Reading raises PAYLOAD_DAMAGED for a part that is not what was stored, FileNotFoundError for one that is gone. Unchecked,
+        parts are read as they are: for what can be told to be right in another way.
         """
 
     async def remove(self, digest: bytes) -> None:
