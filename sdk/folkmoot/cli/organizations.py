@@ -70,7 +70,7 @@ async def update_organization(profile: Profile, /, name_or_id: str, *, as_json: 
 
 @organization.command("delete")
 @click.argument("name_or_id")
-@click.option("--with-users-and-roles", "delete_dependents", is_flag=True, help="Its users and roles go with it.")
+@click.option("--delete-dependents", is_flag=True, help="Its users and roles go with it.")
 @etag_option
 @yes_option
 @asynchronous

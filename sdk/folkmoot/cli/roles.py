@@ -74,7 +74,7 @@ async def update_role(profile: Profile, /, name_or_id: str, *, etag: str, as_jso
 
 @role.command("delete")
 @click.argument("name_or_id")
-@click.option("--from-users", "delete_dependents", is_flag=True, help="It is taken from the users who have it.")
+@click.option("--delete-dependents", is_flag=True, help="It is taken from the users who have it.")
 @etag_option
 @yes_option
 @asynchronous

@@ -72,10 +72,15 @@ async def test_users_and_roles_and_accounts(root: Command):
     assert "PROTECTED" in (await root("role", "delete", "Viewer", "--yes", code=Exit.STATE)).errors
     assert "task" in (await root("rule", "list")).output
     assert "HAS_DEPENDENTS" in (await root("organization", "delete", "Delta", "--yes", code=Exit.STATE)).errors
-    await root("user", "delete", "dora", "--yes")
-    await root("role", "delete", "Auditor", "--yes")
+    await root("user", "create", "dan", "--organization", "Delta")
+    await root("user", "delete", "dan", "--yes")
+    had = await root("role", "delete", "Auditor", "--yes", code=Exit.STATE)
+    assert "(`delete_dependents`)" in had.errors, "which is what the option is called"
+    await root("role", "delete", "Auditor", "--delete-dependents", "--yes")
+    assert (await root("user", "show", "dora", "--json")).json["roles"] == []
     await root("organization", "update", "Delta", "--name", "Delta Hospital")
-    await root("organization", "delete", "Delta Hospital", "--yes")
+    await root("organization", "delete", "Delta Hospital", "--delete-dependents", "--yes")
+    assert "USER_NOT_FOUND" in (await root("user", "show", "dora", code=Exit.NOT_FOUND)).errors
     assert "ORGANIZATION_NOT_FOUND" in (await root("organization", "show", "Delta", code=Exit.NOT_FOUND)).errors
 
 

@@ -157,7 +157,7 @@ class Roles:
             if holders and not delete_dependents:
                 raise FolkmootError(
                     errors_pb2.ERROR_REASON_HAS_DEPENDENTS,
-                    f"{len(holders)} users have the role",
+                    f"Users who have the role: {len(holders)}",
                     metadata={"users": str(len(holders))},
                 )
             _rename(connection, holders, present.name, None)

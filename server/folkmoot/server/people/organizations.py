@@ -173,6 +173,6 @@ def _pick(
 def _has_dependents(users: int, roles: int) -> FolkmootError:
     return FolkmootError(
         errors_pb2.ERROR_REASON_HAS_DEPENDENTS,
-        f"The account has {users} users and {roles} roles",
+        f"What depends on the account: users {users}, roles {roles}",
         metadata={"users": str(users), "roles": str(roles)},
     )
