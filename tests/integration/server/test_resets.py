@@ -372,6 +372,19 @@ async def test_who_logs_in_at_the_provider_alone_gets_no_password_by_mail(tmp_pa
     assert box.mails(ADA) == []
 
 
+async def test_who_calls_himself_by_somebodys_address_keeps_no_mail_from_him(tmp_path, box):
+    async with server(tmp_path, **box.settings(tmp_path)) as s:
+        root, ada = await s.root(), await ada_of(s)
+        eve = await s.user(ADA, root.organization_account_id)
+        change = admin.UpdateUserRequest(user_id=eve.user_id, email="eve@evil.example")
+        change.update_mask.paths.append("email")
+        await s.admin.UpdateUser(change, metadata=root.metadata)
+        await request_password(s, ADA)
+        await reset_password(s, await box.token(ADA))
+        [event] = await s.events("user.reset_password")
+        assert ada.user_id in event.data
+
+
 async def test_a_token_that_came_back_proves_the_address(tmp_path, box):
     async with server(tmp_path / "data", **box.settings(tmp_path)) as s:
         root = await s.root()

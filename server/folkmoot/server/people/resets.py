@@ -157,11 +157,12 @@ class Resets:
         """Return what makes a token for the user who is meant, unless there is none, or he had enough."""
         token = base64.urlsafe_b64encode(self._core.random(TOKEN_BYTES)).decode().rstrip("=")
         author = events.author(now=now, caller=context.ANYONE)
-        # Somebody's name may be another's address: the name wins.
-        by_name = case((_USERS.c.username == name, 0), else_=1)
+        # Somebody's name may be another's address: whose mailbox it is for certain wins, then the name.
+        is_proven = (_USERS.c.email == accounts.mail_address(name)) & _USERS.c.email_is_vouched
+        in_order = case((is_proven, 0), (_USERS.c.username == name, 1), else_=2)
 
         def operation(connection: Connection) -> _Mailed | None:
-            user = connection.execute(select(_USERS).where(is_meant).order_by(by_name)).first()
+            user = connection.execute(select(_USERS).where(is_meant).order_by(in_order)).first()
             if user is None or not user.email:
                 return None
             connection.execute(delete(_TOKENS).where(_TOKENS.c.expires_at <= now))
