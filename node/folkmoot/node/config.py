@@ -147,6 +147,9 @@ class NodeConfig:
     traces: Annotated[
         str, Setting("where traces go by OpenTelemetry's protocol, http://host:4317 or https://; empty: nowhere")
     ] = ""
+    traces_one_in: Annotated[
+        int, Setting("of so many jobs one is traced, the same one at server, nodes and clients", minimum=1)
+    ] = 1
     metrics_listen: Annotated[
         str,
         Setting(

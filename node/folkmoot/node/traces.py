@@ -1,13 +1,18 @@
 """Traces of runs: from being accepted to being delivered, and the algorithm in between (folkmoot.transport.tracing).
 
-What is recorded is in the journal, so that a node that was restarted meanwhile records the same.
+What is recorded of them is in the journal, so that a node that was restarted meanwhile records the same. Below a run are the
+calls that its algorithm made to the node, each when it has ended, by method and outcome: no label, no argument.
 """
+
+import time
 
 from folkmoot.node.execution.outcomes import state_name
 from folkmoot.node.journal.records import RunRecord
 from folkmoot.transport.tracing import Tracer, run_span, task_span
 from folkmoot.v1.task_pb2 import RunState
 
+CALLS_RECORDED = 100
+"""Of one attempt: an algorithm that calls without end must not crowd out everything else."""
 _MICROSECONDS = 1_000_000
 
 
@@ -35,5 +40,26 @@ def record_run(tracer: Tracer, record: RunRecord, *, committed_at: float) -> Non
             began_at=record.started_at_us / _MICROSECONDS,
             ended_at=record.ended_at_us / _MICROSECONDS,
             parent=run,
+            failed=failed,
+        )
+
+
+class CallTraces:
+    """Records the first calls of a run's algorithm."""
+
+    def __init__(self, tracer: Tracer | None) -> None:
+        self._tracer = tracer
+        self._left = CALLS_RECORDED if tracer else 0
+
+    def record(self, record: RunRecord, method: str, *, began_at: float, failed: str) -> None:
+        """Record a call, unless there were too many; `failed` is the reason that it was answered."""
+        if self._tracer is None or not self._left:
+            return
+        self._left -= 1
+        self._tracer.record(
+            f"ProxyService/{method}",
+            began_at=began_at,
+            ended_at=time.time(),
+            parent=run_span(record.job_id, record.run_id, record.attempt),
             failed=failed,
         )

@@ -170,6 +170,7 @@ async def client(profile: Profile) -> AsyncIterator[AsyncClient]:
         encryption=profile.encryption or None,
         max_head_age=profile.max_head_age,
         traces=profile.traces,
+        traces_one_in=profile.traced_one_in,
     ) as opened:
         yield opened
 

@@ -48,6 +48,9 @@ class Profile:
     )
 
     traces: str = described("Where traces of tasks go: an OpenTelemetry collector, http://host:4317.")
+    traces_one_in: str = described(
+        "Of so many jobs one is traced, the one that server and nodes trace; 1 if not given."
+    )
 
     @classmethod
     def load(cls, path: str | Path, environment: Mapping[str, str] = os.environ) -> Self:
@@ -94,7 +97,7 @@ class Profile:
 
     def check(self) -> None:
         """Raise INVALID_FIELD or FINGERPRINT_MISSING for a value that no command could use."""
-        _ = self.max_head_age
+        _ = self.max_head_age, self.traced_one_in
         Expectation.parse(self.encryption)
         if self.collaboration:
             Reference.parse(self.collaboration)
@@ -111,6 +114,16 @@ class Profile:
                 errors_pb2.ERROR_REASON_INVALID_FIELD,
                 f"max_head_age_days is no number of days: {self.max_head_age_days!r}",
             ) from error
+
+    @property
+    def traced_one_in(self) -> int:
+        """Of how many jobs one is traced. Raises INVALID_FIELD for what is no such number."""
+        text = self.traces_one_in or "1"
+        if not (text.isdecimal() and text.isascii() and int(text[:10]) > 0):
+            raise FolkmootError(
+                errors_pb2.ERROR_REASON_INVALID_FIELD, f"traces_one_in is no number from 1 on: {text!r}"
+            )
+        return int(text[:10])
 
 
 def toml_value(value: str | bool) -> str:  # noqa: FBT001 - a value, not a switch

@@ -109,7 +109,7 @@ class AsyncClient(AsyncServerClient):
     Nothing is sent before the first use; that logs in, fetches and verifies the ledger, and compares the organization's key with it.
     `encryption` ("sealed" or "plain"): what the ledger must say, ENCRYPTION_DISAGREES if it says otherwise. `max_head_age`: when no other
     member has shown for so long that the ledger is the newest, no tasks are made (LEDGER_STALE). `traces`: an OpenTelemetry collector that
-    hears of tasks, http://host:4317. Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
+    hears of tasks, http://host:4317; with `traces_one_in` of one job in so many, the same that server and nodes choose. Raises FINGERPRINT_MISSING for a collaboration without its fingerprint, KEY_MISMATCH for a key file that can't be read.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class AsyncClient(AsyncServerClient):
         encryption: str | None = None,
         max_head_age: timedelta = MAX_HEAD_AGE,
         traces: str = "",
+        traces_one_in: int = 1,
     ) -> None:
         reference = Reference.parse(collaboration)
         super().__init__(
@@ -145,7 +146,7 @@ class AsyncClient(AsyncServerClient):
             insecure=insecure,
         )
         if traces:
-            self.session.tracer = Tracer(traces, service="folkmoot-client")
+            self.session.tracer = Tracer(traces, service="folkmoot-client", one_in=traces_one_in)
         keyring = Keyring.load(Path(organization_key), organization_key_passphrase) if organization_key else None
         self.connection = Connection(
             self.session,

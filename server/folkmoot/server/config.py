@@ -119,6 +119,9 @@ class Config:
     traces: Annotated[
         str, "Where traces go by OpenTelemetry's protocol, http://host:4317 or https://; empty: nowhere."
     ] = ""
+    traces_one_in: Annotated[
+        int, "Of so many jobs one is traced, the same one at server, nodes and clients; 1: all.", Between(1, 1e9)
+    ] = 1
     drain_seconds: Annotated[
         float, "How long calls in flight may take to end when the server stops.", Between(0, 3600)
     ] = 10.0

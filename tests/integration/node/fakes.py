@@ -29,6 +29,9 @@ class FakeRun:
         self.subtasks: list[tuple[pb.SubtaskHead, bytes]] = []
         self.messages: list[pb.SendMessageRequest] = []
 
+    def called(self, method: str, *, began_at: float, failed: str) -> None:
+        """Nobody asks."""
+
     async def context(self) -> pb.GetContextResponse:
         self.context_asked.set()
         return pb.GetContextResponse(

@@ -79,9 +79,10 @@ async def test_every_metric_is_served_by_its_name_and_nobody_is_named(hub):
         assert each.address not in text
 
 
-async def test_server_that_serves_no_metrics_does_not_import_the_libraries(tmp_path):
+async def test_who_gives_no_metrics_and_traces_does_not_import_the_libraries(tmp_path):
     program = (
         "import asyncio, sys\n"
+        "import folkmoot.client, folkmoot.node.app\n"
         "from pathlib import Path\n"
         "from folkmoot.server.app import serve\n"
         "from folkmoot.server.config import Config\n"

@@ -43,6 +43,9 @@ class RunPort(Protocol):
     def minimum_rows(self) -> int:
         """The fewest rows that a read may give; 0: any."""
 
+    def called(self, method: str, *, began_at: float, failed: str) -> None:
+        """Take notice of a call of the algorithm's that has ended, with the reason if it failed."""
+
     async def context(self) -> GetContextResponse:
         """Wait until there is a run, and tell what it is."""
 

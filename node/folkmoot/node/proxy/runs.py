@@ -30,6 +30,7 @@ from folkmoot.node.proxy.run_dataframes import RunDataframes
 from folkmoot.node.proxy.subtasks import Subtasks
 from folkmoot.node.station import Station
 from folkmoot.node.storage.egress import Departure
+from folkmoot.node.traces import CallTraces
 from folkmoot.node.waiting import Gate
 from folkmoot.transport.failpoints import failpoint
 from folkmoot.transport.failures import FAILURE_CONTENT_TYPE
@@ -80,6 +81,7 @@ class Run:
         self.reports = Reports(station, self, send)
         self.messages = Messages(station, self, send)
         self._subtasks = Subtasks(station, self)
+        self._calls = CallTraces(station.tracer)
         self._isolation = isolation
         self.ending = asyncio.Lock()
         self._leaving = Gate()
@@ -101,6 +103,10 @@ class Run:
     def minimum_rows(self) -> int:
         """See RunPort."""
         return self.record.minimum_rows
+
+    def called(self, method: str, *, began_at: float, failed: str) -> None:
+        """See RunPort."""
+        self._calls.record(self.record, method, began_at=began_at, failed=failed)
 
     @property
     def function(self) -> str:

@@ -259,6 +259,7 @@ class ProxyServicer(ProxyServiceServicer):
     ) -> AsyncIterator[tuple[RunPort, Tables]]:
         self._open_calls += 1
         self.idle.clear()
+        began_at, failed = time.time(), ""
         try:
             with self._limiter.call(name) as wait_seconds:
                 if wait_seconds:
@@ -267,12 +268,16 @@ class ProxyServicer(ProxyServiceServicer):
                     check(request)
                 yield await asyncio.shield(self._assignment)
         except FolkmootError as error:
+            failed = error.reason_name
             self._note(name, error)
             await abort(context, error)
         except Exception:  # noqa: BLE001 - whatever it is, the algorithm is not told
+            failed = "INTERNAL"
             _log.exception("proxy.call_failed", call=name)
             await abort(context, FolkmootError(ErrorReason.ERROR_REASON_INTERNAL, "the node's log says what happened"))
         finally:
+            if self._assignment.done() and not self._assignment.cancelled():
+                self._assignment.result()[0].called(name, began_at=began_at, failed=failed)
             self._open_calls -= 1
             if not self._open_calls:
                 self.idle.set()

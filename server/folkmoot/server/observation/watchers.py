@@ -27,7 +27,7 @@ def begin(core: Core, dispatch: Dispatch, health: Health, parts: AsyncExitStack,
         from folkmoot.server.observation.traces import CallTraces
         from folkmoot.transport.tracing import Tracer
 
-        tracer = Tracer(core.config.traces, service="folkmoot-server")
+        tracer = Tracer(core.config.traces, service="folkmoot-server", one_in=core.config.traces_one_in)
         parts.push_async_callback(asyncio.to_thread, tracer.close)
         observers.append(CallTraces(tracer))
     if core.config.metrics_listen:
