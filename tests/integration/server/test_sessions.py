@@ -8,7 +8,7 @@ import pytest
 
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
-from folkmoot.server.nodes import dispatch, link
+from folkmoot.server.nodes import dispatch, link, window
 from folkmoot.server.nodes.dispatch import Dispatch
 from folkmoot.server.nodes.link import LinkSession
 from folkmoot.server.rpc import task_service
@@ -75,7 +75,7 @@ async def test_a_node_that_waits_in_exchange_is_not_silent(hub: Hub, monkeypatch
 
 
 async def test_no_more_is_under_way_than_the_window_allows(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "WINDOW", 2)
+    monkeypatch.setattr(window, "WINDOW", 2)
     made = [task(hub.lung, ("Beta",)) for _ in range(5)]
     for each in made:
         await hub.create(each)

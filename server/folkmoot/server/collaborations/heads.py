@@ -9,12 +9,13 @@ from datetime import datetime
 from functools import lru_cache
 
 from sqlalchemy import Connection, Dialect, select
+from structlog.typing import FilteringBoundLogger
 
 from folkmoot.server.context import Caller
 from folkmoot.server.store import tables, upserts
 from folkmoot.server.store.prepared import Prepared
 from folkmoot.trust import State, parse
-from folkmoot.trust.errors import Malformed, SignatureInvalid
+from folkmoot.trust.errors import FolkmootError, Malformed, SignatureInvalid
 from folkmoot.trust.rules import CLOCK_SKEW
 from folkmoot.trust.signed import verify
 from folkmoot.trust.times import moment_at, nanoseconds
@@ -33,6 +34,17 @@ def checked(signed: Signed, *, state: State, node: Caller, now: datetime) -> dat
     if stated_at > now + CLOCK_SKEW:
         raise Malformed("The head statement's time is more than 5 minutes ahead: set the node's clock")
     return stated_at
+
+
+def keeping(
+    signed: Signed, *, state: State, node: Caller, now: datetime, log: FilteringBoundLogger
+) -> Callable[[Connection], None] | None:
+    """Return what keeps a node's statement; None for one that is of no use to anybody, which is no fault of its session."""
+    try:
+        return storing(signed, checked(signed, state=state, node=node, now=now), node)
+    except FolkmootError as error:
+        log.warning("link.head_refused", node_id=node.node_id, problem=error.message)
+        return None
 
 
 def storing(signed: Signed, stated_at: datetime, node: Caller) -> Callable[[Connection], None]:

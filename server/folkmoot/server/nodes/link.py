@@ -7,29 +7,28 @@ one goes on behind what the node has acknowledged.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
 
-from folkmoot.server.audit import events
 from folkmoot.server.collaborations import heads
-from folkmoot.server.collaborations.entries import not_admitted
 from folkmoot.server.context import Caller
 from folkmoot.server.core import NodeKey
-from folkmoot.server.nodes.link_errors import shutting_down, too_large, violation
+from folkmoot.server.nodes import beginnings
+from folkmoot.server.nodes.beginnings import Beginning, Begun
+from folkmoot.server.nodes.frames import check_messages, check_update, taken_together
+from folkmoot.server.nodes.link_errors import shutting_down, violation
+from folkmoot.server.nodes.window import Window
 from folkmoot.server.store import deliveries, links, placement, reports
 from folkmoot.server.store.instance_rows import Standing
 from folkmoot.server.store.reports import Fate
 from folkmoot.server.store.touched import Touched
 from folkmoot.server.wakers import link_topic
 from folkmoot.transport.failpoints import failpoint
-from folkmoot.transport.limits import INLINE_BYTES
 from folkmoot.transport.timeouts import HEARTBEAT_SECONDS
-from folkmoot.trust import State, timestamp
+from folkmoot.trust import State
 from folkmoot.trust.encoding import uuid7
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.link_pb2 import (
@@ -41,48 +40,20 @@ from folkmoot.v1.link_pb2 import (
     NodeFrame,
     Offer,
     PeerMessage,
-    Resync,
     RunUpdate,
     ServerFrame,
-    Welcome,
 )
 from folkmoot.v1.signed_pb2 import Signed
 
 if TYPE_CHECKING:
     from folkmoot.server.nodes.dispatch import Dispatch
 
-PROTOCOL = 1
 SILENT_INTERVALS = 3
 FRAMES_UNDER_WAY = 16
 """Most frames of a stream that wait for their commits at once."""
-WINDOW = 1000
-"""Most deliveries under way that the node has not acknowledged."""
 
 T = TypeVar("T")
 Work = Callable[[Connection, Touched], T]
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """What the transaction that began a session found."""
-
-    link_id: int
-    epoch: int
-    acknowledged: int
-    resynced: bool
-    has_more: bool
-    """Whether there is something to deliver."""
-    instance_id: str
-    """In whose name."""
-
-
-def taken_together(frames: Iterable[NodeFrame]) -> Iterator[Sequence[NodeFrame]]:
-    """Cut frames that came together into what is handled at once: messages that follow each other, and any other frame alone."""
-    for is_message, group in groupby(frames, key=lambda frame: frame.HasField("peer_message")):
-        if is_message:
-            yield list(group)
-        else:
-            yield from ([frame] for frame in group)
 
 
 class LinkSession:
@@ -98,10 +69,7 @@ class LinkSession:
         """Held by a call of Exchange, one at a time."""
         self._dispatch = dispatch
         self._core = dispatch.core
-        self._acknowledged = 0
-        self._sent = 0
-        self._most_sent = 0
-        self._resyncing = False
+        self._window = Window()
         self._frames: deque[ServerFrame] = deque()
         self._withheld: deque[Accepted] = deque()
         self._look = True
@@ -174,80 +142,41 @@ class LinkSession:
     async def _begin(self, acknowledged: int, hello: Hello) -> None:
         if self._core.draining.is_set():
             raise shutting_down()
-        if hello.node_id != self.caller.node_id:
-            raise violation("The node that says Hello is another one than the one that authenticated")
-        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
-            raise violation(f"This server speaks version {PROTOCOL} of the link's protocol")
+        beginnings.check(hello, self.caller)
         state = await self._core.ledgers.state(self.caller.genesis)
-        now = self._core.clock()
-        record = events.prepare(
-            intent="node.attach",
-            data={"node_id": hello.node_id, "boot_id": hello.boot_id, "version": hello.version},
-            now=now,
-            caller=self.caller,
-            genesis=self.caller.genesis,
-        )
-
         keep_head = self._keeping(hello.head_statement, state) if hello.HasField("head_statement") else None
-        instance_id, shared = self._dispatch.instances.id, self._core.store.shared
-
-        def work(connection: Connection, touched: Touched) -> _Begun:
-            me = self.caller
-            if not links.is_admitted(connection, me.genesis, me.node_id):  # any more: its token was good a moment ago
-                raise not_admitted(state, me.node_id)
-            link_id = links.ensure(connection, me.genesis, me.node_id, me.organization_id)
-            row = links.attach(connection, link_id, hello, instance_id=instance_id, now=now)
-            reached, resynced = row.acknowledged, acknowledged > row.last_sequence
-            if resynced:
-                reached = deliveries.renumber(connection, link_id)
-            elif acknowledged > reached:
-                deliveries.acknowledge(connection, link_id, acknowledged, now=now, touched=touched)
-                reached = acknowledged
-            resynced = resynced or acknowledged < reached  # it has lost its journal
-            reports.reconcile(connection, link_id, hello.held_runs, touched)
-            placement.relocate(connection, me.genesis, me.organization_id, touched)
-            if keep_head is not None:
-                keep_head(connection)
-            record(connection)
-            has_more = row.last_sequence > reached or link_topic(link_id) in touched.topics
-            if shared:
-                touched.link(link_id)  # an older session may be at another instance
-            return _Begun(link_id, row.epoch, reached, resynced, has_more, instance_id)
-
-        await self._dispatch.write(work, then=lambda begun: self._begun(begun, state))
+        now = self._core.clock()
+        begin = Beginning(
+            hello=hello,
+            caller=self.caller,
+            state=state,
+            acknowledged=acknowledged,
+            instance_id=self._dispatch.instances.id,
+            now=now,
+            keep_head=keep_head,
+            is_shared=self._core.store.shared,
+            record=beginnings.event(hello, self.caller, now),
+        )
+        await self._dispatch.write(begin, then=lambda begun: self._begun(begun, state))
         await self._drained(hello.availability)
 
-    def _begun(self, begun: _Begun, state: State) -> None:
+    def _begun(self, begun: Begun, state: State) -> None:
         self.link_id, self.epoch = begun.link_id, begun.epoch
         if self._over:  # its stream broke off meanwhile
             self._dispatch.detached(self)
             return
-        self._acknowledged = self._sent = self._most_sent = begun.acknowledged
-        self._resyncing = begun.resynced
+        self._window = Window(begun.acknowledged, resyncing=begun.resynced)
         self._look = begun.has_more or self._core.store.shared  # another instance may have woken nobody yet
         self.session_id = uuid7(self._core.clock(), self._core.random)
         self._listening.enter_context(self._dispatch.waker.listen(link_topic(begun.link_id), self._stir))
-        welcome = Welcome(
-            session_epoch=begun.epoch,
-            session_id=self.session_id,
-            resume_from=begun.acknowledged + 1,
-            server_time=timestamp(self._core.clock()),
-            protocol=PROTOCOL,
-            ledger_position=state.position.message(),
-        )
-        welcome.heartbeat_interval.FromMilliseconds(int(HEARTBEAT_SECONDS * 1000))
-        self.post(ServerFrame(welcome=welcome))
-        if begun.resynced:
-            self.post(ServerFrame(resync=Resync(last_sequence=begun.acknowledged)))
+        for frame in beginnings.greeting(begun, state, session_id=self.session_id, now=self._core.clock()):
+            self.post(frame)
         self._dispatch.attached(self)
-        if (
-            begun.instance_id != self._dispatch.instances.id
-        ):  # buried meanwhile: nobody would miss a session in that name
-            self.end(links.session_replaced())
+        if begun.instance_id != self._dispatch.instances.id:
+            self.end(links.session_replaced())  # buried meanwhile: nobody would miss a session in that name
 
     async def _update(self, acknowledged: int, told: RunUpdate) -> None:
-        if any(len(envelope) > INLINE_BYTES for envelope in (told.progress_envelope, *told.log_envelopes)):
-            raise too_large("An envelope of progress or log")
+        check_update(told)
         now = self._core.clock()
 
         def work(connection: Connection, touched: Touched) -> bool:
@@ -280,10 +209,7 @@ class LinkSession:
             await self._store(acknowledged, [each.peer_message for each in frames])
 
     async def _store(self, acknowledged: int, sent: Sequence[PeerMessage]) -> None:
-        if any(len(each.envelope) > INLINE_BYTES for each in sent):
-            raise too_large("A message")
-        if not all(each.sequence for each in sent):
-            raise violation("Messages are counted from 1")
+        check_messages(sent)
         now = self._core.clock()
 
         def work(connection: Connection, touched: Touched) -> list[Fate]:
@@ -314,17 +240,14 @@ class LinkSession:
             await self._core.store.write(keep)
 
     def _keeping(self, signed: Signed, state: State) -> Callable[[Connection], None] | None:
-        """Return what keeps a statement of the node, if it is of any use."""
-        try:
-            stated_at = heads.checked(signed, state=state, node=self.caller, now=self._core.clock())
-        except FolkmootError as error:
-            self._core.log.warning("link.head_refused", node_id=self.caller.node_id, problem=error.message)
-            return None
-        return heads.storing(signed, stated_at, self.caller)
+        now, log = self._core.clock(), self._core.log
+        return heads.keeping(signed, state=state, node=self.caller, now=now, log=log)
 
     async def _acknowledge(self, acknowledged: int, work: Work[T] | None = None) -> T | None:
         """Note what the node has journaled, and do what else its frame asks for, in one transaction."""
-        news = self._is_news(acknowledged)
+        if self._window.resynced(acknowledged):
+            self._stir()
+        news = self._window.is_news(acknowledged)
         if not news and work is None:
             return None
         now = self._core.clock()
@@ -338,20 +261,9 @@ class LinkSession:
 
         done = await self._dispatch.write(both, order=self._link)
         if news:
-            self._acknowledged = acknowledged
+            self._window.acknowledged = acknowledged
             self._stirred.set()  # the window is open again, if it was not
         return done
-
-    def _is_news(self, acknowledged: int) -> bool:
-        """Whether it moves this session on. What a node says before it has read a Resync counts for nothing."""
-        if self._resyncing:
-            if acknowledged == self._acknowledged:
-                self._resyncing = False
-                self._stir()
-            return False
-        if acknowledged > self._sent:
-            raise violation(f"Delivery {acknowledged} was acknowledged, and {self._sent} is the newest that was sent")
-        return acknowledged > self._acknowledged
 
     # ---- what goes -------------------------------------------------------------------------------------------------
 
@@ -364,12 +276,12 @@ class LinkSession:
         """Look again if the row has more than was sent, and end if it is another session's: a wake-up was lost."""
         if standing.epoch != self.epoch:
             self.end(links.session_replaced())
-        elif standing.last_sequence > self._sent:
+        elif standing.last_sequence > self._window.sent:
             self._stir()
 
     def rewind(self) -> None:
         """Send again what was not acknowledged: an answer of Exchange may have been lost on its way."""
-        self._sent = self._acknowledged
+        self._window.rewind()
         self._look = True
 
     async def next_frames(self, wait_seconds: float) -> list[ServerFrame]:
@@ -409,11 +321,11 @@ class LinkSession:
 
     async def _due(self) -> list[ServerFrame]:
         """Return the next deliveries, as far as the node's window is open."""
-        room = WINDOW - (self._sent - self._acknowledged)
-        if not self._look or self._resyncing or self._over or self.link_id is None or room <= 0:
+        room = self._window.room
+        if not self._look or self._over or self.link_id is None or not room:
             return []
         self._look = False
-        link_id, epoch, after, withheld = self.link_id, self.epoch, self._sent, tuple(self._withheld)
+        link_id, epoch, after, withheld = self.link_id, self.epoch, self._window.sent, tuple(self._withheld)
         may_be_replaced = self._core.store.shared  # by a session at another instance
 
         def look(connection: Connection) -> tuple[list[ServerFrame], bool, list[Accepted]]:
@@ -431,8 +343,7 @@ class LinkSession:
             self._withheld.remove(accepted)
             self.post(ServerFrame(accepted=accepted))
         if due:
-            self._sent = due[-1].sequence
-            self._most_sent = max(self._most_sent, self._sent)
+            self._window.sent_up_to(due[-1].sequence)
         if more:
             self._look = True
         return due
@@ -456,7 +367,7 @@ class LinkSession:
     @property
     def sent(self) -> int:
         """Up to which delivery this session may have told its node."""
-        return self._most_sent
+        return self._window.most_sent
 
     @property
     def over(self) -> bool:

@@ -14,7 +14,8 @@ from folkmoot.server.context import Caller
 from folkmoot.server.core import Core, wait_for
 from folkmoot.server.nodes import checks
 from folkmoot.server.nodes.dispatch import Dispatch
-from folkmoot.server.nodes.link import LinkSession, taken_together
+from folkmoot.server.nodes.frames import taken_together
+from folkmoot.server.nodes.link import LinkSession
 from folkmoot.server.store import endings, new_tasks, searches, views
 from folkmoot.server.store.links import Link
 from folkmoot.server.store.new_tasks import Begun, Wanted
