@@ -48,10 +48,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
-def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Which database the servers of a test work on; FOLKMOOT_TEST_DATABASE=postgresql has all of them work on that."""
     kind: str = getattr(request, "param", os.environ.get("FOLKMOOT_TEST_DATABASE", "sqlite"))
     if kind == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgresql")
-        monkeypatch.setattr(harness, "databases", lambda data: cluster.url(str(data)))
-    return kind
+        with cluster.lent() as url:
+            monkeypatch.setattr(harness, "databases", lambda data: url(str(data)))
+            yield kind
+    else:
+        yield kind

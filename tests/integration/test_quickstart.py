@@ -90,7 +90,7 @@ async def test_every_command_of_the_readme_works(runtime: str, folder: Path):
     commands = script(runtime, port).replace(
         "algorithm build mean.py", "algorithm build mean.py --base folkmoot-base:debian12"
     )
-    with imported(folder / "programs") as programs:
+    with imported(folder / "imported") as programs:
         said = await run(commands, folder, port, programs)
     assert "Alpha 50.0 proven\n" in said
     assert len(re.findall(r"^Alpha +COMPLETED +proven +50\.0", said, re.MULTILINE)) == 1

@@ -83,7 +83,7 @@ async def shell(folder: Path, port: int) -> AsyncIterator[Shell]:
     """A bash as somebody has it who has never used Folkmoot; at the end, whatever it started ends."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "PYTHON"))}
     (folder / "answer").write_text("y\n")
-    with imported(folder / "programs") as programs:
+    with imported(folder / "imported") as programs:
         environment = {
             **own,
             "PATH": f"{programs}:{Path(sys.executable).parent}:{own['PATH']}",
