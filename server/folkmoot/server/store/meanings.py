@@ -229,6 +229,7 @@ EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("commits", "name"): "made at random for each transaction",
     ("commits", "at"): "when it was made: an hour later nobody asks any more",
     ("setup", "id"): "always 1: there is one set-up",
+    ("setup", "token_hash"): "random bytes: the token follows from them and the server's key, and is stored nowhere",
     ("sessions", "session_id"): "the login",
     ("run_logs", "position"): "number within the run, from 1",
     ("events", "position"): "place in the chain, from 1; empty until it is chained",
