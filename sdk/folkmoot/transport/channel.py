@@ -3,6 +3,7 @@
 import ipaddress
 import ssl
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import grpc
 import grpc.aio
@@ -24,6 +25,8 @@ _SIZES = (
 CHANNEL_OPTIONS: keepalive.Options = (
     *keepalive.CLIENT,
     *_SIZES,
+    # What a list of logins calls this program.
+    ("grpc.primary_user_agent", f"folkmoot/{version('folkmoot')}"),
     ("grpc.initial_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000 / 50)),
     ("grpc.max_reconnect_backoff_ms", int(timeouts.RECONNECT_SECONDS * 1000)),
     # Despite its name, how long an attempt to connect may take.

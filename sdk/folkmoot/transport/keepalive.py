@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from folkmoot.transport import timeouts
 
-Options: TypeAlias = tuple[tuple[str, int], ...]
+Options: TypeAlias = tuple[tuple[str, int | str], ...]
 
 LEAST_BETWEEN_PINGS_SECONDS = 5.0
 """How often a client may ping at most before the server counts it; it counts to no end."""

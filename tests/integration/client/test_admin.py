@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,7 @@ async def test_account_of_ones_own(hub: Hub):
     await other.account.show()
     assert len(await client.account.logins()) >= 2
     [current] = [one for one in await client.account.logins() if one.is_current]
+    assert current.user_agent.startswith(f"folkmoot/{version('folkmoot')} ")
     assert await client.account.end_logins() >= 1
     assert [one.login_id for one in await client.account.logins()] == [current.login_id]
     await client.account.change_password(PASSWORD, f"{PASSWORD} too")
