@@ -204,8 +204,9 @@ class Guard(grpc.aio.ServerInterceptor):
             self._count(call)
         self._check_admitted(context.caller(), call.method)
         access.check(context.caller(), rule, call.method)
-        if call.is_stream and call.is_counted:
-            end = self._streams.begin(limits.whose(context.caller(), context.origin()))
+        if call.is_stream:
+            whose = limits.whose(context.caller(), context.origin())
+            end = self._streams.begin(whose if call.is_counted else f"{limits.EXEMPT} {whose}")
             call.context.add_done_callback(lambda _rpc: end())  # type: ignore[arg-type]
         if is_stream:
             return self._checked(call, request)
