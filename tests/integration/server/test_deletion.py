@@ -275,6 +275,24 @@ async def test_what_is_older_than_it_is_kept_goes_by_kind_and_tasks_that_go_on_l
     assert [event.data.count("KIND_INPUT") for event in events] == [1, 0, 0]
 
 
+async def test_an_input_is_kept_as_long_as_one_run_of_its_task_still_waits_for_it(keeping: Hub) -> None:
+    hub = keeping
+    sealed = task(hub.lung, ("Beta", "Gamma"), content=os.urandom(PART_BYTES))
+    digest = sealed.spec.inputs[0].envelope_digest
+    await put(hub, sealed)
+    await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
+    await hub.commit(sealed, "Beta")
+    hub.clock.ahead = timedelta(days=4)
+    await tidy(hub)
+    assert await get(hub, digest, await hub.node("Gamma")) == sealed.envelope
+    await hub.commit(sealed, "Gamma")
+    hub.clock.ahead = timedelta(days=8)
+    await tidy(hub)
+    ada = (await hub.server.log_in("ada@alpha")).metadata
+    with pytest.raises(RemoteError, match="It was deleted"):
+        await get(hub, digest, ada)
+
+
 async def _events(hub: Hub, intent: str) -> list[Any]:
     hub.server.users.pop("root@hub")
     hub.server.users["root@hub"] = await hub.server.log_in("root@hub")

@@ -17,14 +17,16 @@ from typing import Any
 import grpc.aio
 import pytest
 import pytest_asyncio
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from folkmoot.server.payloads import uploads
 from folkmoot.server.people import resets
 from folkmoot.server.store import login_tables
+from folkmoot.server.store.task_tables import stored_bytes
 from folkmoot.server.tokens import secret_hash
+from folkmoot.transport.payloads import download, upload
 from folkmoot.transport.status import error_from_rpc
-from folkmoot.trust import make_authentication, timestamp
+from folkmoot.trust import BytesSource, make_authentication, timestamp
 from folkmoot.v1 import admin_service_pb2 as admin
 from folkmoot.v1 import auth_service_pb2 as auth
 from folkmoot.v1 import options_pb2 as options
@@ -273,6 +275,30 @@ async def test_a_quota_is_never_passed_by_two_who_each_see_room(pair: Pair) -> N
         "begun": 6,
         "STORAGE_QUOTA_EXCEEDED": 4,
     }
+
+
+async def test_an_envelope_that_is_uploaded_at_both_is_there_once_and_counts_once(pair: Pair) -> None:
+    """As when a client changes over to another instance while the first one still takes what it sent."""
+    sealed = task(pair.place.lung, ("Beta",), content=os.urandom(17 * MIB), initiator="Alpha")
+    digest = sealed.spec.inputs[0].envelope_digest
+    ada = pair.here.researchers["Alpha"]
+    asked = select(stored_bytes.c.size_bytes).where(stored_bytes.c.organization_id == pair.place.lung["Alpha"].address)
+    store = pair.here.server.running.core.store
+    before = await store.read(lambda connection: connection.scalar(asked)) or 0
+
+    def put(hub: Hub) -> Awaitable[None]:
+        return upload(hub.server.payloads, BytesSource(sealed.envelope), digest, metadata=lambda: ada.metadata)
+
+    assert await pair.at_both(put, at_each=2) == [None] * 4
+    after = await store.read(lambda connection: connection.scalar(asked))
+    assert after == before + len(sealed.envelope)
+    answers = await pair.at_both(
+        lambda hub: hub.tasks.CreateTask(sealed.request(envelope=False), metadata=ada.metadata)
+    )
+    assert {answer.task.task_id for answer in answers} == {sealed.task_id}
+    for hub in pair.hubs:
+        got = [data async for data in download(hub.server.payloads, digest, metadata=lambda: ada.metadata)]
+        assert b"".join(got) == sealed.envelope
 
 
 async def test_wrong_passwords_at_all_instances_are_counted_together(pair: Pair) -> None:

@@ -1,6 +1,7 @@
 """Large envelopes: uploaded part by part, resumed at a part, handed out to those whom they are for."""
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from folkmoot.server.payloads import parts
 from folkmoot.server.payloads.folder import FolderStore
 from folkmoot.server.payloads.uploads import forget_abandoned
 from folkmoot.server.store import payload_rows, removal_rows
@@ -278,6 +280,30 @@ async def test_who_uploads_the_same_at_once_gets_it_there_together(hub: Hub) -> 
     await hub.tasks.CreateTask(sealed.request(envelope=False), metadata=hub.ada)
     assert await get(hub, digest, hub.ada) == sealed.envelope
     assert len(await hub.server.events("payload.upload")) == 1
+
+
+async def test_a_disk_that_is_full_in_the_middle_of_a_part_is_told_and_the_upload_goes_on_at_that_part(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed, digest = large_task(hub)
+    append, frames_with_room = parts.NewPart.append, iter(range(PART_BYTES // FRAME_BYTES + 2))
+
+    def fill(self: parts.NewPart, frame: bytes) -> None:
+        if next(frames_with_room, None) is None:
+            append(self, frame[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, frame)
+
+    with monkeypatch.context() as filling:
+        filling.setattr(parts.NewPart, "append", fill)
+        with pytest.raises(RemoteError, match="no room on its disk") as error:
+            await put(hub, sealed)
+    assert error.value.reason_name == "DISK_FULL"
+    assert await missing(hub, sealed) == [1, 2]
+    await put(hub, sealed)
+    assert await get(hub, digest, hub.ada) == sealed.envelope
+    folder = hub.server.running.core.config.data / "payloads"
+    assert {path.name for path in folder.glob("*/*/*")} == {"00000", "00001", "00002"}
 
 
 async def test_a_part_that_comes_when_its_upload_was_given_up_leaves_nothing_behind(hub: Hub) -> None:
