@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from folkmoot.server.store import usage_rows
 from folkmoot.server.store.usage_rows import Counted
@@ -97,6 +98,37 @@ async def test_usage_comes_in_pages_by_day_and_organization(hub: Hub):
     assert {seconds % 86400 for seconds, _ in seen} == {0}
     yesterday = timestamp(today - timedelta(days=1))
     assert len(await used(hub, root, from_day=yesterday, until_day=yesterday)) == 3
+
+
+async def test_bounds_of_a_period_belong_to_it_and_no_date_is_too_much(hub: Hub):
+    today = hub.clock().replace(hour=0, minute=0, second=0, microsecond=0)
+    address = hub.lung["Alpha"].address
+    for days in (0, 1, 2, 3):
+        counted = Counted(organization_id=address, bytes_stored=10**days)
+        await hub.server.running.core.store.write(
+            lambda connection: usage_rows.add(connection, today - timedelta(days=days), counted)  # noqa: B023
+        )
+
+    async def stored(first: Timestamp, last: Timestamp) -> int:
+        request = admin.GetUsageRequest(from_day=first, until_day=last, organization_id=address)
+        answer = await hub.server.admin.GetUsage(request, metadata=hub.ada)
+        return sum(each.bytes_stored for each in answer.usage)
+
+    noon, almost = timedelta(hours=12), timedelta(days=1, microseconds=-1)
+    two, one = (timestamp(today - timedelta(days=days)) for days in (2, 1))
+    assert await stored(two, one) == 110
+    assert (
+        await stored(timestamp(today - timedelta(days=2) + noon), timestamp(today - timedelta(days=1) + almost)) == 110
+    )
+    assert await stored(two, two) == 100
+
+    beginning, end = Timestamp(seconds=1), Timestamp(seconds=253_402_300_799, nanos=999_999_999)
+    assert await stored(beginning, beginning) == 0
+    assert await stored(end, end) == 0
+    await hub.server.admin.GetUsage(admin.GetUsageRequest(until_day=beginning), metadata=hub.ada)
+    for far in (admin.GetUsageRequest(from_day=beginning), admin.GetUsageRequest(from_day=beginning, until_day=end)):
+        error = await refused(hub.server.admin.GetUsage(far, metadata=hub.ada))
+        assert (reason(error), [field for field, _ in error.violations]) == ("INVALID_FIELD", ["from_day"])
 
 
 async def test_period_that_ends_before_it_begins_is_refused(hub: Hub):

@@ -18,6 +18,7 @@ from folkmoot.server.audit.chain import BEGINNING, Head
 from folkmoot.server.store import databases, migrate
 from folkmoot.server.store.engine import Store
 from folkmoot.server.store.tables import events
+from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.trust.errors import FolkmootError
 
 NOW = datetime(2026, 5, 17, 9, 30, tzinfo=UTC)
@@ -274,6 +275,27 @@ async def test_altered_member_of_an_export_is_named(core, member):
     content[member] = content[member] + 1 if isinstance(content[member], int) else content[member] + "0"
     found = verifying.verify_exported([*lines[:4], json.dumps(content), *lines[5:]])
     assert found.problem.startswith("Event 5 was ")
+
+
+async def test_head_goes_to_the_log_at_the_start_and_then_once_an_hour(core, monkeypatch):
+    """So that whoever alters the database does not have the only copy of it."""
+    now, log, passes = [1000.0], [], iter([1800, 1799, 1, 3600])
+    monkeypatch.setattr(chain, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    core.log = SimpleNamespace(info=lambda event, **values: log.append((event, values)))
+    core.draining = asyncio.Event()
+
+    async def pause(_seconds: float) -> None:
+        if (later := next(passes, None)) is None:
+            core.draining.set()
+        now[0] += later or 0
+        await record(core, row(len(log)))
+
+    core.pause = pause
+    await record(core, row(1))
+    await chain.keep_chained(core, LocalWaker())
+    heads = [Head.parse(values["head"]) for event, values in log if event == "events.head"]
+    assert [each.position for each in heads] == [1, 4, 5]
+    assert (await verdict(core, *heads)).problem == ""
 
 
 def _export(archive: Path, folder: list[str]) -> None:

@@ -25,6 +25,7 @@ from folkmoot.v1 import options_pb2 as options
 
 USUAL_PERIOD = timedelta(days=29)
 """Today and 29 days before: 30 days."""
+LONGEST_PERIOD = timedelta(days=3660)
 WRITTEN_EVERY_SECONDS = 5.0
 
 _columns = tables.usage.c
@@ -88,10 +89,9 @@ async def page(
     last = midnight(until_day or core.clock())
     first = midnight(from_day) if from_day else last - USUAL_PERIOD
     if first > last:
-        text = "it is after until_day"
-        raise FolkmootError(
-            errors_pb2.ERROR_REASON_INVALID_FIELD, f"from_day: {text}", violations=(("from_day", text),)
-        )
+        raise _invalid("it is after until_day")
+    if last - first >= LONGEST_PERIOD:
+        raise _invalid(f"a period has at most {LONGEST_PERIOD.days} days: ask for one after the other")
     conditions = [_columns.day >= first, _columns.day <= last, *_seen(caller())]
     if organization_id:
         conditions.append(_columns.organization_id == organization_id)
@@ -101,6 +101,10 @@ async def page(
     found = await core.store.read(lambda connection: _used(connection, conditions, size + 1))
     more = len(found) > size
     return found[:size], _token(found[size - 1]) if more else ""
+
+
+def _invalid(text: str) -> FolkmootError:
+    return FolkmootError(errors_pb2.ERROR_REASON_INVALID_FIELD, f"from_day: {text}", violations=(("from_day", text),))
 
 
 def _used(connection: Connection, conditions: Sequence[ColumnElement[bool]], most: int) -> Sequence[Used]:

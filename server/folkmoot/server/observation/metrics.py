@@ -17,7 +17,8 @@ from folkmoot.server.core import Core
 from folkmoot.server.nodes.dispatch import Dispatch
 from folkmoot.server.observation.health import Health
 from folkmoot.server.observation.observing import Ended
-from folkmoot.server.store.tables import IS_UNCHAINED, events, usage
+from folkmoot.server.observation.totals import Totals, Used
+from folkmoot.server.store.tables import IS_UNCHAINED, events
 from folkmoot.server.store.task_tables import IS_OPEN, runs
 from folkmoot.server.tasks.states import TERMINAL
 from folkmoot.transport.metrics import Exposition, Metric, counter, gauge
@@ -71,28 +72,19 @@ class _Found:
     """What the database says."""
 
     open_runs: dict[str, int]
-    runs_ended: int
-    run_milliseconds: int
-    bytes_stored: int
-    bytes_fetched: int
+    used: Used
     events_chained: int
     events_unchained: int
 
 
-def _look(connection: Connection) -> _Found:
+def _look(connection: Connection, used: Used) -> _Found:
     by_state = dict.fromkeys(OPEN_STATES, 0)  # a state that nobody is in is told, too: a series that ends is no zero
     for state, number in connection.execute(select(runs.c.state, func.count()).where(IS_OPEN).group_by(runs.c.state)):
         by_state[state] = number
-    columns = usage.c.runs_asked_for, usage.c.run_milliseconds, usage.c.bytes_stored, usage.c.bytes_fetched
-    used = connection.execute(select(*(func.coalesce(func.sum(column), 0) for column in columns))).one()
-    ended, milliseconds, stored, fetched = (int(number) for number in used)
     waiting = connection.execute(select(func.count()).select_from(events).where(IS_UNCHAINED)).scalar_one()
     return _Found(
         open_runs={RunState.Name(state).removeprefix("RUN_STATE_"): number for state, number in by_state.items()},
-        runs_ended=ended,
-        run_milliseconds=milliseconds,
-        bytes_stored=stored,
-        bytes_fetched=fetched,
+        used=used,
         events_chained=chain.head(connection).position,
         events_unchained=waiting,
     )
@@ -105,6 +97,7 @@ class Metrics:
         self._core = core
         self._dispatch = dispatch
         self._health = health
+        self._totals = Totals()
         self._loop = asyncio.get_running_loop()
         self._exposition = Exposition(BUILD, version)
         self._calls = self._exposition.counter(CALLS)
@@ -135,15 +128,18 @@ class Metrics:
         yield gauge(NODES_ATTACHED, {(): len(self._dispatch.link_ids)})
         yield gauge(DEPENDENCY_UP, {(name,): is_there for name, is_there in self._health.dependencies.items()})
         yield gauge(STORE_QUEUED, {(lane,): number for lane, number in self._core.store.queued.items()})
-        looking = asyncio.run_coroutine_threadsafe(self._core.store.read(_look), self._loop)
+        looking = asyncio.run_coroutine_threadsafe(self._core.store.read(self._look), self._loop)
         try:
             found = looking.result(LOOKED_FOR_SECONDS)
         except Exception:  # noqa: BLE001 -- what can be told without the database is told
             looking.cancel()
             return
         yield gauge(RUNS_OPEN, {(state,): number for state, number in found.open_runs.items()})
-        yield counter(RUNS_ENDED, {(): found.runs_ended})
-        yield counter(RUN_SECONDS, {(): found.run_milliseconds / 1000})
-        yield counter(BYTES, {("stored",): found.bytes_stored, ("fetched",): found.bytes_fetched})
+        yield counter(RUNS_ENDED, {(): found.used.runs_asked_for})
+        yield counter(RUN_SECONDS, {(): found.used.run_milliseconds / 1000})
+        yield counter(BYTES, {("stored",): found.used.bytes_stored, ("fetched",): found.used.bytes_fetched})
         yield counter(EVENTS, {(): found.events_chained})
         yield gauge(EVENTS_UNCHAINED, {(): found.events_unchained})
+
+    def _look(self, connection: Connection) -> _Found:
+        return _look(connection, self._totals.look(connection, self._core.clock()))
