@@ -1,6 +1,8 @@
 """`folkmoot node` says what is missing, and shows what keeps a station from new work."""
 
 import asyncio
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ from folkmoot.node.app import RunningNode, RunningStation
 from folkmoot.node.cli import node
 from folkmoot.node.join import Place
 from folkmoot.node.journal.database import Journal
+from folkmoot.node.storage import egress
+from folkmoot.node.storage.egress import Departure
 from folkmoot.node.trust.admission import AdmissionEnded
 from folkmoot.transport import Replica
-from folkmoot.trust import FolkmootError, LedgerFork, LedgerUpgradeNeeded, fingerprint
+from folkmoot.trust import FolkmootError, LedgerFork, LedgerUpgradeNeeded, Reference, fingerprint
+from folkmoot.v1.envelope_pb2 import EnvelopeKind
 from tests.builders import NOW, World
 from tests.unit.node.conftest import MakeStation
 
@@ -82,6 +87,31 @@ encryption = "sealed"
     assert code == 0, output
     assert "LEDGER_UPGRADE_NEEDED since 2026-11-20T12:00:00+00:00: an entry of a later release" in output
     assert "LEDGER_FORK: two entries at one place" in output
+
+
+@pytest.mark.parametrize("options", [(), ("--totals", "task")])
+async def test_what_left_in_several_collaborations_is_one_json(tmp_path: Path, options: tuple[str, ...]):
+    for name in ("node.pem", "organization.pem", "policy.toml"):
+        (tmp_path / name).touch()
+    references = [str(Reference(name, bytes([number]) * 32)) for number, name in enumerate(("lung", "heart", "new"))]
+    text = 'state_directory = "state"\nruntime_directory = "/run/fm"\n'
+    for reference in references:
+        text += (
+            f'[[collaboration]]\ncollaboration = "{reference}"\nserver = "localhost:7443"\nnode_key = "node.pem"\n'
+            'organization_key = "organization.pem"\npolicy = "policy.toml"\nencryption = "sealed"\n'
+        )
+    (tmp_path / "node.toml").write_text(text)
+    assert run("egress", str(tmp_path / "node.toml"), "--json") == (0, "[]\n"), "it has never been started"
+    for reference in references[:2]:
+        genesis = Reference.parse(reference).genesis
+        directory = tmp_path / "state" / fingerprint(genesis)[:16]
+        directory.mkdir(parents=True)
+        left = Departure(genesis, NOW, EnvelopeKind.ENVELOPE_KIND_RESULT, bytes(32), 7, ("beta",), None)
+        journal = Journal(directory / "journal.db")
+        await journal.transact(partial(egress.leave, run=("r", 1), task_id="t", departures=[left]))
+        await journal.close()
+    code, printed = run("egress", str(tmp_path / "node.toml"), *options, "--json")
+    assert (code, [each["collaboration"] for each in json.loads(printed)]) == (0, references[:2]), printed
 
 
 async def test_a_station_whose_admission_has_ended_does_not_end_the_others():

@@ -29,21 +29,23 @@ TOTALS = ("day", "task")
 @json_option
 def egress(config: Path, since: datetime | None, totals: str | None, *, verify: bool, as_json: bool) -> None:
     """Show every sealed envelope that has left the station that CONFIG describes: what, how large, for which run, to whom."""
+    found: list[dict[str, Any]] = []
     for reference, journal in journals(config):
         with closing(read_only(journal)) as connection:
             if verify:
                 _verified(connection, reference)
             records = list(_since(connection, since))
-        if totals is not None:
-            show_rows(
-                total_rows(records, totals), (totals, "envelopes", "bytes"), as_json=as_json, empty="nothing left"
-            )
-        elif as_json:
-            show_json([{**row(each), "collaboration": reference} for each in records])
+        rows = total_rows(records, totals) if totals is not None else list(map(row, records))
+        if as_json:
+            found += [{**each, "collaboration": reference} for each in rows]
+        elif totals is not None:
+            show_rows(rows, (totals, "envelopes", "bytes"), as_json=False, empty="nothing left")
         else:
             name = _names(journal.parent, reference)
-            rows = ({**row(each), "receivers": list(map(name, each.receivers))} for each in records)
-            show_rows(rows, COLUMNS, as_json=False, empty="nothing left")
+            named = ({**each, "receivers": list(map(name, each["receivers"]))} for each in rows)
+            show_rows(named, COLUMNS, as_json=False, empty="nothing left")
+    if as_json:
+        show_json(found)
 
 
 def _names(directory: Path, reference: str) -> Callable[[str], str]:
