@@ -122,4 +122,25 @@ SERVER = (
         "            pass\n",
         "tests/integration/server/test_users.py::test_stolen_login_does_not_redirect_the_mails_that_reset_the_password",
     ),
+    Protection(
+        "a refresh token is answered again for a minute",
+        "server/folkmoot/server/people/sessions.py",
+        " and now <= row.renewed_at + ANSWERED_AGAIN_FOR",
+        "",
+        "tests/integration/server/test_login.py::test_refresh_token_shown_twice_ends_the_session_for_both_bearers",
+    ),
+    Protection(
+        "a flood of logins waits behind itself",
+        "server/folkmoot/server/people/turns.py",
+        "            await self._wait(place)\n",
+        '            await self._wait("")\n',
+        "tests/unit/server/test_passwords.py::test_who_comes_from_elsewhere_does_not_wait_behind_a_flood",
+    ),
+    Protection(
+        "an instance with another key does not serve",
+        "server/folkmoot/server/instances.py",
+        "                return strangers\n            instance_rows",
+        "                pass\n            instance_rows",
+        "tests/integration/server/test_instances_keys.py::test_an_instance_with_another_key_does_not_serve_beside_others",
+    ),
 )
