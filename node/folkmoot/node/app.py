@@ -279,14 +279,8 @@ def _open_station(config: NodeConfig, block: CollaborationConfig) -> Station:
         slots=Slots(block.slots),
         central_slots=Slots(block.central_slots),
         vault=Vault(connection, secret) if secret else None,
-        tracer=_tracer(config),
+        tracer=Tracer(config.traces, service="folkmoot-node", one_in=config.traces_one_in) if config.traces else None,
     )
-
-
-def _tracer(config: NodeConfig) -> Tracer | None:
-    if not config.traces:
-        return None
-    return Tracer(config.traces, service="folkmoot-node", one_in=config.traces_one_in)
 
 
 def _prover(block: CollaborationConfig, replica: Replica, node_key: SigningKey) -> Prove:
