@@ -30,7 +30,7 @@ async def test_people_see_where_they_are_logged_in(tmp_path):
         logins = (await list_logins(s, root)).logins
         assert [login.is_current for login in logins] == [False, True], "newest first"
         assert {login.peer for login in logins} == {"127.0.0.1"}
-        assert all(login.user_agent.startswith("grpc-python") for login in logins)
+        assert all(login.user_agent.startswith("folkmoot/") for login in logins)
         assert all(login.expires_at.seconds > login.renewed_at.seconds for login in logins)
 
 
