@@ -29,7 +29,7 @@ test: $(SETUP) ## all tests but the nightly ones
 	@$(BIN)/python -m pytest --quiet -n $(shell expr $$(nproc) + 2) $(ARGS) # while one waits, another computes
 
 nightly: $(SETUP) ## the tests that take minutes
-	@$(BIN)/python -m pytest --quiet -m nightly -o faulthandler_timeout=4000 $(ARGS)
+	@$(BIN)/python -m pytest --quiet -m "nightly or hypothesis" --hypothesis-profile nightly -o faulthandler_timeout=4000 $(ARGS)
 
 check: check-python check-contract check-migrations ## style, types, contract, generated code, migrations
 

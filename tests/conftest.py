@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from folkmoot.trust import encrypted_pem, vault
+from tests.stretching import RememberedArgon2id
+from tests.vectors import second_reader_vault
+
 if TYPE_CHECKING:
     from tests.postgresql import Cluster
 
@@ -27,12 +31,18 @@ if TYPE_CHECKING:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Secrets are stretched as they are in production, and each only once: sealing, opening and the second reader ask for the same.
+for reader in (vault, second_reader_vault):
+    vars(reader).update(Argon2id=RememberedArgon2id)
+
 BASE_IMAGES = ("folkmoot-base:debian12", "folkmoot-base:usrlocal")
 R_IMAGE = "folkmoot-base:r"
 
-# A machine that others use too is slow at times: that is no reason for a test to fail.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# A machine that others use too is slow at times: that is no reason for a test to fail. `make nightly` plays many more examples.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", PATIENT, max_examples=20)
+settings.register_profile("nightly", PATIENT, max_examples=500)
+settings.load_profile("quick")
 
 
 @functools.cache
@@ -144,6 +154,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def required() -> set[str]:
     names = {name.strip() for name in os.environ.get("FOLKMOOT_REQUIRE", "").split(",")} - {""}
     return set(NEEDS) if "all" in names else names
+
+
+@pytest.fixture
+def quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passphrases cost a ninth of what they do: the least that the container's three bytes hold."""
+    monkeypatch.setattr(encrypted_pem, "ROUNDS", 1 << 16)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 
@@ -95,7 +95,6 @@ def test_survival_by_stratum(lung, hospitals):
 patients = st.lists(st.tuples(st.integers(0, 50).map(float), st.integers(0, 1)), min_size=1, max_size=30)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(patients, min_size=1, max_size=4))
 def test_survival_of_any_data_however_it_is_divided(parts):
     data = {
@@ -130,7 +129,6 @@ def world(module, numbers: list[int], scratch: Path | None = None) -> World:
     return World(module, data, scratch)
 
 
-@settings(max_examples=40, deadline=None)
 @given(numbers=counts, random=random_numbers)
 def test_ring_gives_every_run_the_total(numbers, random):
     with pytest.MonkeyPatch.context() as patch:
@@ -145,7 +143,6 @@ def test_ring_gives_every_run_the_total(numbers, random):
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(numbers=counts, random=random_numbers)
 def test_chain_shows_each_sum_to_the_next_one_alone(tmp_path_factory, numbers, random):
     with pytest.MonkeyPatch.context() as patch:

@@ -17,6 +17,8 @@ from folkmoot.transport.keyring import read_organization_key
 from folkmoot.trust import dump_organization_key, dump_signing_key, fingerprint_words, parse_fingerprint
 from tests.builders import organization, organization_key
 
+pytestmark = pytest.mark.usefixtures("quick_passphrases")
+
 PASSPHRASE = "six words are better than one"
 
 

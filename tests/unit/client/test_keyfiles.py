@@ -23,6 +23,8 @@ from folkmoot.v1 import errors_pb2 as reasons
 from folkmoot.v1.keys_pb2 import KeyKind
 from tests.builders import organization, organization_key, rsa_key
 
+pytestmark = pytest.mark.usefixtures("quick_passphrases")
+
 
 def test_files_are_readable_by_their_owner_alone(tmp_path: Path):
     files = create_key_files(tmp_path / "keys")

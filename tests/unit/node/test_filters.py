@@ -171,7 +171,7 @@ def expected(frame: pd.DataFrame, column: str, comparison: str, values: list) ->
     return frame[column].map(lambda value: value is not None and bool(holds(value, values[0])))
 
 
-@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows(), wanted=st.lists(conditions(), max_size=3))
 def test_filters_agree_with_pandas(tmp_path, rows, wanted):
     schema = pa.schema(

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.transport import keyring as module
@@ -175,7 +175,6 @@ STEPS = st.lists(st.tuples(st.sampled_from(["add", "make current"]), st.integers
 
 
 @given(steps=STEPS)
-@settings(deadline=None, max_examples=40)
 def test_no_sequence_of_changes_and_crashes_loses_a_key(steps: list[tuple[str, int, int]]):
     """Each step may be cut off at its first, second or third write, or not at all; whatever was there before is there after."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

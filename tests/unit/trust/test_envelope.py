@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.trust import (
@@ -358,7 +358,6 @@ def test_more_receivers_than_a_header_holds_are_refused(monkeypatch):
         scene.seal()
 
 
-@settings(max_examples=30)
 @given(st.data())
 def test_random_reads_of_random_sizes_agree(data):
     size = data.draw(st.sampled_from(SIZES))

@@ -5,7 +5,7 @@ from datetime import timedelta
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.trust import (
@@ -189,7 +189,6 @@ def test_nothing_passes_as_a_side_effect_of_leaving():
 @given(
     st.permutations(("Alpha", "Beta", "Gamma")), st.lists(st.sampled_from([APPROVE, DECLINE]), min_size=3, max_size=3)
 )
-@settings(deadline=None, max_examples=20)
 def test_order_of_votes_on_a_removal_changes_nothing(order, decisions):
     w = world(FOUR, quorum=Quorum.QUORUM_UNANIMOUS)
     removal = w.request_removal("Alpha", "Delta")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.trust import replay
@@ -19,7 +19,6 @@ BALLOTS = [
 
 
 @given(members=st.integers(1, len(NAMES)), quorum=quorums, steps=st.lists(tries, min_size=20, max_size=60))
-@settings(max_examples=60, deadline=None)
 def test_both_readers_agree_on_every_entry_and_on_what_follows(members, quorum, steps):
     history = History(members, quorum)
     for step in steps:
@@ -29,7 +28,6 @@ def test_both_readers_agree_on_every_entry_and_on_what_follows(members, quorum, 
 @given(
     members=st.integers(2, len(NAMES)), quorum=quorums, steps=st.lists(tries, min_size=10, max_size=40), data=st.data()
 )
-@settings(max_examples=20, deadline=None)
 def test_equal_sequences_give_equal_states_however_they_are_cut(members, quorum, steps, data):
     history = History(members, quorum)
     for step in steps:
@@ -49,7 +47,6 @@ def test_equal_sequences_give_equal_states_however_they_are_cut(members, quorum,
         lambda order: st.tuples(*(st.tuples(st.just(n), st.booleans()) for n in order))
     ),
 )
-@settings(max_examples=40, deadline=None)
 def test_votes_of_different_organizations_come_to_the_same_in_any_order(members, quorum, ballot, decisions):
     """Those that come after the decision are refused; where there is none, it shows nowhere who voted first."""
     votes = [(name, in_favour) for name, in_favour in decisions if name in NAMES[:members]]

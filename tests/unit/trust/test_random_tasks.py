@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.trust import (
@@ -137,7 +137,6 @@ class Author:
     steps=st.lists(tries, min_size=20, max_size=50),
     asked=st.lists(st.tuples(wishes, st.none() | wishes, wishes), min_size=10, max_size=10),
 )
-@settings(max_examples=25, deadline=None)
 def test_both_readers_agree_on_tasks_and_receipts_of_every_time(members, quorum, steps, asked):
     history = History(members, quorum)
     for step in steps:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.trust import (
@@ -57,7 +57,6 @@ def history(actions):
 
 
 @given(st.lists(ACTIONS, max_size=12), st.integers(min_value=1, max_value=8))
-@settings(max_examples=40, deadline=None)
 def test_replay_equals_appends_however_they_are_cut(actions, size):
     w = history(actions)
     whole, pieces = replay(w.entries), None
@@ -68,7 +67,6 @@ def test_replay_equals_appends_however_they_are_cut(actions, size):
 
 
 @given(st.lists(st.sampled_from([APPROVE, DECLINE]), min_size=3, max_size=3), st.permutations(MEMBERS))
-@settings(deadline=None)
 def test_order_of_votes_that_leave_membership_alone_changes_nothing(decisions, order):
     """Four members, three votes: nobody is admitted before the last one that could admit."""
     w = fork(world((*MEMBERS, "Zeta"), nodes=False, quorum=Quorum.QUORUM_UNANIMOUS))

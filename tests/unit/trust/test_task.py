@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.trust import (
@@ -107,7 +107,6 @@ def test_wrong_task_is_not_reported_as_expired():
 
 
 @given(st.lists(st.integers(min_value=0, max_value=4), min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
 def test_depth_always_shrinks(depths):
     w = base()
     specs = [root(w, grant=Grant(subtask_depth=depths[0], subtask_number=1))]
