@@ -375,7 +375,7 @@ async def test_instances_that_start_at_once_on_an_empty_database_make_its_tables
 ) -> None:
     url = postgresql.empty(f"{tmp_path.name}_empty"[-60:])
     async with AsyncExitStack() as stack:
-        servers = [server(tmp_path / str(number), database=url) for number in range(3)]
+        servers = [server(tmp_path / "data", database=url) for _ in range(3)]
         started = await asyncio.gather(*(stack.enter_async_context(each) for each in servers))
         for each in started:
             await each.auth.GetNonce(auth_service_pb2.GetNonceRequest())

@@ -10,6 +10,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from folkmoot.server import tokens
 from folkmoot.server.tokens import NONCE_LIFE, Claims, Tokens, load_or_make_key
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import options_pb2 as options
@@ -94,3 +95,20 @@ def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
     assert load_or_make_key(path).private_bytes_raw() == first.private_bytes_raw()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["token.pem"]
+
+
+def test_key_that_another_instance_made_meanwhile_is_everybodys(tmp_path, monkeypatch):
+    """Both found none."""
+    write = tokens.write_secret
+
+    def slowly(path, content):
+        write(path, faster)
+        write(path, content)
+
+    path = tmp_path / "token.pem"
+    load_or_make_key(path)
+    faster = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(tokens, "write_secret", slowly)
+    load_or_make_key(path)
+    assert path.read_bytes() == faster
