@@ -46,12 +46,12 @@ def statements() -> Iterator[dict[str, Any]]:
 
     execute = Prepared._execute
 
-    def note_prepared(self: Prepared, connection: Any, compiled: Any, way: str, parameters: Any, **how: Any) -> Any:
+    def note_prepared(connection: Any, compiled: Any, way: str, parameters: Any, **how: Any) -> Any:
         seen.setdefault(compiled.text, parameters[0] if way == "executemany" else parameters)
-        return execute(self, connection, compiled, way, parameters, **how)
+        return execute(connection, compiled, way, parameters, **how)
 
     event.listen(Engine, "before_cursor_execute", note)
-    with patch.object(Prepared, "_execute", note_prepared):
+    with patch.object(Prepared, "_execute", staticmethod(note_prepared)):
         try:
             yield seen
         finally:
