@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(names))
         return 0
     machine = Machine.here()
-    context = Context(options.image, options.payload_bytes, options.folder)
+    context = Context(options.image, options.payload_bytes, options.folder, options.nodes)
     if options.limits:
         print(_limits_table(chosen, context))
         print(f"\n{machine.text()}")
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON too")
     parser.add_argument("--image", help="id of an image of bench/algorithms/least.py; without it the rows build one")
     parser.add_argument("--payload-bytes", type=int, default=100_000_000, help="size for the payload and trust rows")
+    parser.add_argument("--nodes", type=int, default=1000, help="how many are in a crowd; 5000 take about six minutes")
     parser.add_argument("--folder", type=Path, help="where payloads are written (default: the temporary folder)")
     parser.add_argument("--limits", action="store_true", help="measure the limits alone, against their references")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 when a row is over its budget")

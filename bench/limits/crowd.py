@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -33,12 +33,15 @@ from bench.limits.common import (
 SERVICE = "limit"
 IN_FLIGHT = 64
 STREAMS = 1000
+AT_ONCE = 1000
+"""How many connect at the same moment."""
 HANDSHAKES = 3
 """How often all of them connect."""
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 """Channels with equal arguments share one connection unless told not to."""
 
 Channel = grpc.aio.Channel
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,15 @@ async def in_flight(call: Callable[[], Awaitable[object]], number: int, requests
     return requests / (time.perf_counter() - began)
 
 
-def open_channels(target: str, trusted: bytes, number: int, options: Sequence[tuple[str, int]] = ()) -> list[Channel]:
+async def in_lots(items: Sequence[Item], do: Callable[[Item], Awaitable[object]]) -> None:
+    """Do something for all of them, as many at once as neither side gives up waiting for on a small machine."""
+    for first in range(0, len(items), AT_ONCE):
+        await asyncio.gather(*(do(item) for item in items[first : first + AT_ONCE]))
+
+
+def open_channels(
+    target: str, trusted: bytes, number: int, options: Sequence[tuple[str, int | str]] = ()
+) -> list[Channel]:
     """Open channels, each with a connection of its own."""
     credentials = grpc.ssl_channel_credentials(trusted)
     return [grpc.aio.secure_channel(target, credentials, options=[*options, OWN_CONNECTION]) for _ in range(number)]
@@ -104,9 +115,15 @@ async def _streams(
     began = time.perf_counter()
     channels = await _connected(port, trusted, number)
     seconds = [time.perf_counter() - began]
-    streams: list[Any] = [channel.stream_stream(f"/{SERVICE}/Attach")() for channel in channels]
-    await asyncio.gather(*(stream.write(b"hello") for stream in streams))
-    await asyncio.gather(*(stream.read() for stream in streams))
+    streams: list[Any] = []
+
+    async def attach(channel: Channel) -> None:
+        stream: Any = channel.stream_stream(f"/{SERVICE}/Attach")()
+        await stream.write(b"hello")
+        await stream.read()
+        streams.append(stream)
+
+    await in_lots(channels, attach)
     kibibytes = (resident_mebibytes(pid) - before) * 1024 / number
     push: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channels[0].unary_unary(f"/{SERVICE}/Push")
     pushes = []
@@ -129,7 +146,7 @@ async def _streams(
 
 async def _connected(port: int, trusted: bytes, number: int) -> list[Channel]:
     channels = open_channels(f"localhost:{port}", trusted, number)
-    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    await in_lots(channels, lambda channel: channel.channel_ready())
     return channels
 
 

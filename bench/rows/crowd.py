@@ -13,7 +13,8 @@ import os
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -38,12 +39,11 @@ from folkmoot.trust import (
 )
 from folkmoot.v1.auth_service_pb2 import AuthenticateNodeRequest, GetNonceRequest, WhoAmIRequest
 from folkmoot.v1.auth_service_pb2_grpc import AuthServiceStub
-from folkmoot.v1.link_pb2 import Hello, NodeFrame
+from folkmoot.v1.link_pb2 import Heartbeat, Hello, NodeFrame
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_service_pb2 import AttachRequest
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 
-NODES = 1000
 CALLS = 4000
 REPETITIONS = 5
 STORMS = 3
@@ -58,6 +58,7 @@ class Node:
     channel: grpc.aio.Channel | None = None
     token: str = ""
     stream: Any = None
+    is_attached: bool = False
 
     async def authenticate(self, address: ServerAddress, genesis: bytes) -> None:
         """Prove the key."""
@@ -91,6 +92,18 @@ class Node:
         )
         await self.stream.write(AttachRequest(frame=NodeFrame(hello=hello)))
         await self.told("welcome")
+        self.is_attached = True
+
+    async def show_life(self) -> None:
+        """Send a heartbeat, as nodes do: one that is silent is taken for away."""
+        if self.is_attached:
+            await self.stream.write(AttachRequest(frame=NodeFrame(heartbeat=Heartbeat())))
+
+    async def hang_up(self) -> None:
+        """Close the connection."""
+        self.is_attached = False
+        if self.channel is not None:
+            await self.channel.close()
 
     async def told(self, kind: str) -> None:
         """Read until a frame of a kind."""
@@ -109,7 +122,7 @@ class Node:
 
 def measure(context: Context) -> list[Row]:
     _tell("limits: bare calls, streams and handshakes")
-    limits = crowd.measure(streams=NODES)
+    limits = crowd.measure(streams=context.nodes)
     found = asyncio.run(_measure(context))
     rates, kibibytes, pushes, storms = found
     return [
@@ -128,7 +141,7 @@ def measure(context: Context) -> list[Row]:
             limits.push.value,
             (ratio_at_most(3),),
             peers="vantage6 sends to every node of the room, each then fetches",
-            note=f"a ledger entry appended until {NODES} attached nodes have been told; {spread(pushes)}",
+            note=f"a ledger entry appended until {context.nodes} attached nodes have been told; {spread(pushes)}",
         ),
         Row(
             "idle nodes",
@@ -136,7 +149,7 @@ def measure(context: Context) -> list[Row]:
             kibibytes,
             limits.memory.value,
             (ratio_at_most(2),),
-            note=f"resident memory per attached node, {NODES} of them",
+            note=f"resident memory per attached node, {context.nodes} of them",
         ),
         Row(
             "reconnect storm",
@@ -145,7 +158,7 @@ def measure(context: Context) -> list[Row]:
             limits.handshakes.value,
             (ratio_at_most(3),),
             peers="vantage6: password hash over all nodes per login, O(n^2)",
-            note=f"{NODES} nodes after a restart: from serving until all are attached; {spread(storms)}",
+            note=f"{context.nodes} nodes after a restart: from serving until all are attached; {spread(storms)}",
         ),
     ]
 
@@ -161,18 +174,18 @@ async def _measure(context: Context) -> tuple[list[float], float, list[float], l
             rates = await _rates(client)
         one = playing.cast.hospitals[0]
         admin = await stack.enter_async_context(playing.cast.client(one, one.admin))
-        nodes = [Node(SigningKey.generate(os.urandom), one.governance_key.fingerprint) for _ in range(NODES)]
+        nodes = [Node(SigningKey.generate(os.urandom), one.governance_key.fingerprint) for _ in range(context.nodes)]
         stack.push_async_callback(_stop_server, playing)
         stack.push_async_callback(_hang_up, nodes)
-        _tell(f"{NODES} nodes are admitted")
-        states = [await _admit(admin, one.governance_key, node, number) for number, node in enumerate(nodes)]
-        state = states[-1]
+        _tell(f"{context.nodes} nodes are admitted")
+        state = await _admit_all(admin, one.governance_key, nodes)
         address, server = playing.cast.address, playing.processes["server"]
         await calm()
         before = resident_mebibytes(server.pid)
+        stack.enter_context(_alive(nodes))
         _tell("they authenticate and attach")
         await _all_attach(nodes, address, state, authenticate=True)
-        kibibytes = (resident_mebibytes(server.pid) - before) * 1024 / NODES
+        kibibytes = (resident_mebibytes(server.pid) - before) * 1024 / context.nodes
         _tell("they are told of entries")
         pushes = [await _push(admin, one.governance_key, nodes, number) for number in range(REPETITIONS)]
         _tell("they come back after restarts")
@@ -185,7 +198,25 @@ async def _stop_server(playing: Stage) -> None:
 
 
 async def _hang_up(nodes: list[Node]) -> None:
-    await asyncio.gather(*(node.channel.close() for node in nodes if node.channel is not None))
+    await asyncio.gather(*(node.hang_up() for node in nodes))
+
+
+async def _show_life(nodes: list[Node]) -> None:
+    while True:
+        await asyncio.sleep(timeouts.HEARTBEAT_SECONDS)
+        for node in nodes:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the server is being restarted
+                await node.show_life()
+
+
+@contextmanager
+def _alive(nodes: list[Node]) -> Iterator[None]:
+    """Have all that are attached show life."""
+    showing = asyncio.ensure_future(_show_life(nodes))
+    try:
+        yield
+    finally:
+        showing.cancel()
 
 
 async def _rates(client: AsyncClient) -> list[float]:
@@ -214,17 +245,26 @@ async def _admit(admin: AsyncClient, governance_key: SigningKey, node: Node, num
     return await admin.connection.append(make)
 
 
+async def _admit_all(admin: AsyncClient, governance_key: SigningKey, nodes: list[Node]) -> State:
+    first, *others = nodes
+    state = await _admit(admin, governance_key, first, 0)
+    for number, node in enumerate(others, 1):
+        state = await _admit(admin, governance_key, node, number)
+    return state
+
+
 async def _all_attach(nodes: list[Node], address: ServerAddress, state: State, *, authenticate: bool) -> None:
     authority = address.certificate_authority or b""
     channels = crowd.open_channels(address.target, authority, len(nodes), CHANNEL_OPTIONS)
 
-    async def attach(node: Node, channel: grpc.aio.Channel) -> None:
-        node.channel = channel
+    async def attach(node: Node) -> None:
         if authenticate:
             await node.authenticate(address, state.genesis)
         await node.attach(state)
 
-    await asyncio.gather(*(attach(node, channel) for node, channel in zip(nodes, channels, strict=True)))
+    for node, channel in zip(nodes, channels, strict=True):
+        node.channel = channel
+    await crowd.in_lots(nodes, attach)
 
 
 async def _push(admin: AsyncClient, governance_key: SigningKey, nodes: list[Node], number: int) -> float:
@@ -232,7 +272,7 @@ async def _push(admin: AsyncClient, governance_key: SigningKey, nodes: list[Node
     another = Node(SigningKey.generate(os.urandom), governance_key.fingerprint)
     heads = asyncio.gather(*(node.told("ledger_head") for node in nodes))
     began = time.perf_counter()
-    await _admit(admin, governance_key, another, NODES + number)
+    await _admit(admin, governance_key, another, len(nodes) + number)
     await heads
     return (time.perf_counter() - began) * 1e3
 
