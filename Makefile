@@ -26,7 +26,7 @@ demo: $(SETUP) ## three hospitals, one analysis, sealed results
 	@$(BIN)/folkmoot demo $(ARGS)
 
 test: $(SETUP) ## all tests but the nightly ones
-	@$(BIN)/python -m pytest --quiet -n $(shell expr $$(nproc) + 2) $(ARGS) # while one waits, another computes
+	@$(BIN)/python -m pytest --quiet -n $(shell expr $$(nproc) + 2) --dist worksteal $(ARGS) # while one waits, another computes
 
 nightly: $(SETUP) ## the tests that take minutes
 	@$(BIN)/python -m pytest --quiet -m "nightly or hypothesis" --hypothesis-profile nightly -o faulthandler_timeout=4000 $(ARGS)
