@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -280,27 +279,6 @@ async def test_a_slow_store_is_waited_for_by_who_downloads_and_by_nobody_else(
     assert not any(download.done() for download in downloads)
     proxy.bytes_per_second = None
     assert await asyncio.gather(*downloads) == [sealed.envelope] * 8
-
-
-async def test_a_put_may_take_longer_than_silence_may(
-    proxy: FaultyProxy, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sealed = task(hub.lung, ("Beta",), content=os.urandom(PART_BYTES // 2))
-    digest = sealed.spec.inputs[0].envelope_digest
-    proxy.bytes_per_second = PART_BYTES / 4
-    monkeypatch.setattr(timeouts, "IDLE_SECONDS", 0.5)
-    upload_parts = hub.server.payloads.UploadPart
-    calls = []
-
-    def counted(**options: Any) -> Any:
-        calls.append(upload_parts(**options))
-        return calls[-1]
-
-    monkeypatch.setattr(hub.server.payloads, "UploadPart", counted)
-    await put(hub, sealed)
-    assert len(calls) == 1
-    proxy.bytes_per_second = None
-    assert await hub.server.running.removals.store.parts(digest) == {0}
 
 
 async def test_a_part_that_was_damaged_where_it_rests_is_found_when_it_is_read(hub: Hub, objects: S3) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from folkmoot.server.payloads.stores import Check
+from folkmoot.transport import timeouts
 from folkmoot.transport.channel import ServerAddress, open_channel
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
 from folkmoot.transport.payloads import download, upload
@@ -123,3 +124,29 @@ async def test_a_part_that_has_come_is_kept_though_its_sender_goes_before_it_is_
     assert not asked.done()
     durable.set()
     assert await asked == [1, 2]
+
+
+async def test_a_part_may_take_longer_to_become_durable_than_silence_may(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed, digest = large_task(hub, FRAME_BYTES)
+    loop, tries = asyncio.get_running_loop(), 0
+    store = hub.server.running.removals.store
+    write_part = store.write_part
+
+    async def slow(digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
+        nonlocal tries
+        tries += 1
+        durable = asyncio.Event()
+
+        async def came(size_bytes: int, found: bytes) -> None:
+            await check(size_bytes, found)
+            loop.call_later(2 * timeouts.IDLE_SECONDS, durable.set)
+            await durable.wait()
+
+        await write_part(digest, number, frames, came)
+
+    monkeypatch.setattr(store, "write_part", slow)
+    monkeypatch.setattr(timeouts, "IDLE_SECONDS", 1.0)
+    await upload(hub.server.payloads, BytesSource(sealed.envelope), digest, metadata=lambda: hub.ada)
+    assert tries == 1
