@@ -15,7 +15,7 @@ from folkmoot.server.store.new_tasks import Wanted
 from folkmoot.server.tasks import creation
 from folkmoot.server.tasks.creation import NewTask
 from folkmoot.transport.status import error_from_rpc
-from folkmoot.trust import timestamp
+from folkmoot.trust import sign_task, timestamp
 from folkmoot.v1 import task_service_pb2 as pb
 from folkmoot.v1.task_pb2 import RunState, TaskChain, TaskState
 from tests.builders import organization
@@ -128,6 +128,18 @@ async def test_of_two_tasks_under_one_id_in_one_group_one_is_stored(hub: Hub, mo
     shown = await hub.tasks.GetTask(pb.GetTaskRequest(task_id=sealed.task_id), metadata=hub.ada)
     kept = altered if answers.index(error) == 0 else sealed
     assert shown.chain.SerializeToString(deterministic=True) == bytes_of(kept)
+
+
+async def test_a_task_whose_run_has_the_id_of_another_tasks_run_is_refused_as_a_whole(hub: Hub) -> None:
+    sealed, other = task(hub.lung, ("Beta",)), task(hub.lung, ("Beta",))
+    await hub.create(sealed)
+    spec = other.spec
+    spec.receivers[0].run_id = sealed.run_id("Beta")
+    chain = TaskChain(specs=[sign_task(spec, hub.lung["Alpha"].organization_key.task_signing)])
+    error = await refused(hub.create(SealedTask(hub.lung, chain, other.envelope)))
+    assert reason(error) == "ID_TAKEN"
+    assert error.metadata["task_id"] == other.task_id
+    await hub.create(other)  # nothing of it was left
 
 
 async def test_nobody_creates_tasks_of_another_organization(hub: Hub) -> None:
