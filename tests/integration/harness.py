@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes
 
 from folkmoot.server.app import RunningServer, serve, utc_now
 from folkmoot.server.config import Config
+from folkmoot.server.operation.data_folder import DATABASE_FILE
 from folkmoot.server.people.passwords import Cost
 from folkmoot.transport.channel import ServerAddress, open_channel
 from folkmoot.transport.status import RemoteError, error_from_rpc
@@ -37,6 +38,7 @@ from folkmoot.v1.payload_service_pb2_grpc import PayloadServiceStub
 from folkmoot.v1.signed_pb2 import Signed
 from folkmoot.v1.task_service_pb2_grpc import TaskServiceStub
 from tests.builders import World, organization
+from tests.migrated import migrated
 
 CHEAP = Cost(memory_kib=64, passes=1)
 PASSWORD = "correct horse battery staple"
@@ -275,6 +277,8 @@ async def server(data: Path, *, clock: Clock | None = None, **settings: Any) -> 
     usual: dict[str, Any] = {"listen": "127.0.0.1:0", "log_level": "warning", "drain_seconds": 1.0}
     usual["database"] = databases(data)
     config = Config(data=data, **(usual | settings))
+    if not config.database:
+        await migrated(config.data / DATABASE_FILE)
     running = await serve(config, clock=clock or utc_now, password_cost=CHEAP)
     s = Server(running)
     try:

@@ -15,11 +15,12 @@ from sqlalchemy import delete, insert, select, update
 from folkmoot.server import cli
 from folkmoot.server.audit import chain, verifying
 from folkmoot.server.audit.chain import BEGINNING, Head
-from folkmoot.server.store import databases, migrate
+from folkmoot.server.store import databases
 from folkmoot.server.store.engine import Store
 from folkmoot.server.store.tables import events
 from folkmoot.server.wakers.local import LocalWaker
 from folkmoot.trust.errors import FolkmootError
+from tests.migrated import migrated
 
 NOW = datetime(2026, 5, 17, 9, 30, tzinfo=UTC)
 
@@ -42,8 +43,8 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def core(tmp_path: Path):
+    await migrated(tmp_path / "folkmoot.db")
     store = Store(databases.connect("", tmp_path / "folkmoot.db"))
-    await store.migrate(migrate.upgrade)
     yield SimpleNamespace(store=store)
     await store.close()
 
