@@ -122,7 +122,7 @@ async def test_streams_of_a_caller_are_bounded_and_given_back(tmp_path):
 async def test_a_stranger_watches_the_servers_health_so_often_and_no_more(tmp_path):
     """Each watch is held in memory, and nobody is asked who he is; and whoever else comes from his address is not shut out by it."""
     async with server(tmp_path, streams_per_caller=2) as s:
-        health = health_pb2_grpc.HealthStub(s.channel)
+        health: Any = health_pb2_grpc.HealthStub(s.channel)
         watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
         for watch in watches:
             await watch.read()

@@ -81,9 +81,14 @@ async def _rest(life: Life) -> None:
 
 async def test_messages_cost_no_timers(monkeypatch):
     """Of a stream with an age there is one, however many messages come."""
-    loop, made = asyncio.get_running_loop(), []
+    loop, made = asyncio.get_running_loop(), list[Any]()
     call_at = loop.call_at
-    monkeypatch.setattr(loop, "call_at", lambda *given, **more: made.append(given) or call_at(*given, **more))
+
+    def counted(*given: Any, **more: Any) -> Any:
+        made.append(given)
+        return call_at(*given, **more)
+
+    monkeypatch.setattr(loop, "call_at", counted)
 
     async def many() -> AsyncGenerator[int, None]:
         for number in range(100):
