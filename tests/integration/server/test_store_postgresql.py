@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, String, Table, bindparam, func, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, update
 from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from folkmoot.server.store import databases, instance_tables, transactions
 from folkmoot.server.store.engine import Store
 from folkmoot.server.store.jobs import Joint
-from folkmoot.server.store.prepared import Prepared, at_once
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.v1.errors_pb2 import ErrorReason
 from tests.polling import until
@@ -23,13 +22,6 @@ pytestmark = pytest.mark.needs_postgres
 
 metadata = MetaData()
 numbers = Table("numbers", metadata, Column("number", Integer, primary_key=True), Column("by", String))
-labels = Table(
-    "labels",
-    metadata,
-    Column("position", Integer, primary_key=True),
-    Column("label", String, unique=True),
-    Column("data", LargeBinary),
-)
 counters = Table("counters", metadata, Column("name", String, primary_key=True), Column("count", Integer))
 
 
@@ -395,38 +387,6 @@ async def test_one_that_fails_of_what_is_done_at_once_spoils_nobody_elses(store:
     writes = [store.write(Joint(add_all, each), order=add_all) for each in range(6)]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(each) if isinstance(each, Exception) else each for each in outcomes] == [0, 1, 2, IntegrityError, 4, 5]
-
-
-async def test_many_rows_are_inserted_as_they_are_and_in_their_order(store: Store):
-    rows = [
-        {"label": f"$1 %s %(label)s {each}", "data": bytes([each, 0]) if each % 3 else None} for each in range(1, 172)
-    ]
-    first = 0
-    for number in (1, 2, 3, 31, 32, 33, 69):
-        some, first = rows[first : first + number], first + number
-        await store.write(lambda connection: Prepared(insert(labels)).each(connection, some))  # noqa: B023
-    found = await store.read(lambda connection: connection.execute(select(labels).order_by(labels.c.position)).all())
-    assert [{"label": row.label, "data": row.data} for row in found] == rows
-
-
-async def test_what_is_under_way_at_once_fails_as_a_whole_however_late_that_is_noticed(store: Store):
-    add_label, add_number = Prepared(insert(labels)), Prepared(insert(numbers))
-    next_number = Prepared(insert(numbers).values(number=bindparam("number")).returning(numbers.c.number))
-
-    def several(connection, label: str, *, waits: bool):
-        with at_once(connection):
-            add_number.each(connection, [{"number": 1}, {"number": 2}])
-            add_label.each(connection, [{"label": label}])
-            add_number.each(connection, [{"number": 3}])
-            return next_number.row(connection, {"number": 4}).number if waits else None
-
-    await store.write(lambda connection: add_label.each(connection, [{"label": "taken"}]))
-    for waits in (True, False):
-        with pytest.raises(IntegrityError):
-            await store.write(lambda connection: several(connection, "taken", waits=waits))  # noqa: B023
-    assert await store.read(all_numbers) == []
-    assert await store.write(lambda connection: several(connection, "free", waits=True)) == 4
-    assert await store.read(all_numbers) == [1, 2, 3, 4]
 
 
 async def test_what_fails_to_commit_leaves_a_connection_that_works(store: Store, monkeypatch: pytest.MonkeyPatch):
