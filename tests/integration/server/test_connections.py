@@ -214,6 +214,7 @@ async def test_stop_lets_uploads_end_and_sends_everybody_else_away(hub: Hub):
         await watching.read()
         uploading = asyncio.ensure_future(hub.server.payloads.UploadPart(messages(), metadata=hub.ada))
         await half_way.wait()
+        await until(lambda: hub.server.running._guard._at_work == 3, "the upload has come in, too")
         stopping = asyncio.create_task(hub.server.running.stop(20.0))
         await gamma.next("drain")
         assert reason(await refused(gamma.link.receive())) == "SHUTTING_DOWN"
