@@ -8,6 +8,7 @@ import pytest
 
 from folkmoot.client import AsyncTask, Proof, Result, RunState, Subtasks
 from folkmoot.node.app import RunningNode
+from folkmoot.node.execution import clearing
 from folkmoot.node.journal import records
 from folkmoot.node.link import attachment, delivery
 from folkmoot.node.link.attendance import Attendance
@@ -153,7 +154,10 @@ async def test_run_whose_process_is_gone_after_a_restart_is_lost_and_never_start
     assert len(engine.started) == 1
 
 
-async def test_process_without_a_run_is_cleared_away_at_the_start(hub: Hub, stations: Stations, engine: Engine):
+async def test_process_without_a_run_is_cleared_away_at_the_start(
+    hub: Hub, stations: Stations, engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(clearing, "AFTER_SECONDS", 0.05)
     engine.running["stray"] = asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
     async with stations.station("Beta", engine=engine):
         await until(lambda: "stray" not in engine.running)
