@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from folkmoot.server import tokens
 from folkmoot.server.tokens import NONCE_LIFE, Claims, Tokens, load_or_make_key
+from folkmoot.transport.secret_files import write_secret
 from folkmoot.trust import FolkmootError
 from folkmoot.v1 import options_pb2 as options
 
@@ -99,11 +100,10 @@ def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
 
 def test_key_that_another_instance_made_meanwhile_is_everybodys(tmp_path, monkeypatch):
     """Both found none."""
-    write = tokens.write_secret
 
     def slowly(path, content):
-        write(path, faster)
-        write(path, content)
+        write_secret(path, faster)
+        write_secret(path, content)
 
     path = tmp_path / "token.pem"
     load_or_make_key(path)

@@ -33,7 +33,7 @@ def test_without_tls_no_other_machine_can_be_used(target: str):
 
 def test_server_allows_every_probe_that_its_clients_send():
     client, server = dict(CHANNEL_OPTIONS), dict(SERVER_OPTIONS)
-    assert server["grpc.http2.min_recv_ping_interval_without_data_ms"] <= client["grpc.keepalive_time_ms"]
+    assert int(server["grpc.http2.min_recv_ping_interval_without_data_ms"]) <= int(client["grpc.keepalive_time_ms"])
     assert server["grpc.http2.max_ping_strikes"] == 0
     for end in (client, server):
         assert end["grpc.keepalive_permit_without_calls"] == 1
