@@ -5,6 +5,7 @@ skipped, and the last lines of the report count what was not run and why. `FOLKM
 turns those skips into errors: that is how the gate makes sure that nothing was left out.
 """
 
+import faulthandler
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import HealthCheck, settings
 
 from folkmoot.trust import encrypted_pem, vault
@@ -179,6 +181,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.fail(f"FOLKMOOT_REQUIRE asks for {need}: {reason}", pytrace=False)
             item.user_properties.append(("lacks", f"{need}: {reason}"))
             pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """End what hangs after a test that failed, too: with its failure, that has lost both of its limits of time."""
+    limit = float(item.config.getini("faulthandler_timeout"))
+    faulthandler.dump_traceback_later(limit, exit=True, file=item.config.stash[fault_handler_stderr_fd_key])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -54,6 +54,13 @@ SILENCE_SECONDS = 2.5
 
 BEFORE_A_PROCESS = {"node.run.journaled_as_started", "node.run.socket_bound", "node.run.process_begun"}
 """Where a node dies between saying that it starts a run and having started it, the run is lost, and says so."""
+BESIDE_A_START = {
+    "node.delivery.acknowledged",
+    "node.result.committed",
+    "node.result.commit_journaled",
+    "node.run.process_removed",
+}
+"""Where a node may be just there with a run, the same or the next one, while it dies."""
 ELSEWHERE = (
     "node.run.container_created",
     "server.deletion.stored",

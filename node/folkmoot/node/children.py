@@ -1,11 +1,15 @@
 """How this program starts modules of its own as child processes, as an installed package and as a one-file executable alike."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 _UNPACKED = ("LD_LIBRARY_PATH", "_PYI_")
 """What tells a child of a one-file executable where its parent has unpacked it; without that it would unpack itself once more."""
+_STARTED_BY_THEN_SECONDS = 2.0
 
 
 def module_command(module: str) -> tuple[str, ...]:
@@ -25,3 +29,30 @@ def least_environment() -> Mapping[str, str]:
 def is_one_file() -> bool:
     """Whether this program is one executable file."""
     return getattr(sys, "frozen", False)
+
+
+async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    """Start a child; options are those of `asyncio.create_subprocess_exec`. Who is cancelled meanwhile leaves none behind, and ends.
+
+    That function, cancelled before it has connected the child's pipes, kills the child and then waits for these for ever.
+    """
+    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, **options))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _abandon(starting)
+        raise
+
+
+async def _abandon(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    """End a child that nobody wants any more, however far it has come."""
+    await asyncio.wait((starting,), timeout=_STARTED_BY_THEN_SECONDS)
+    if not starting.done():  # it was cancelled as well, when the loop ends: once more ends its waiting
+        starting.cancel()
+        await asyncio.wait((starting,))
+    if starting.cancelled() or starting.exception() is not None:
+        return
+    child = starting.result()
+    with suppress(ProcessLookupError):
+        child.kill()
+    await child.wait()

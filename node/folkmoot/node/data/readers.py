@@ -13,7 +13,7 @@ import select
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Any, Self
 
-from folkmoot.node.children import least_environment, module_command
+from folkmoot.node.children import least_environment, module_command, start
 from folkmoot.node.descriptors import readable
 from folkmoot.transport.limits import FRAME_BYTES
 
@@ -45,7 +45,7 @@ class Child:
             with contextlib.suppress(OSError):  # beyond the user's share of pipe memory: a smaller pipe does, too
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, FRAME_BYTES)
             os.set_blocking(pipe, False)
-            process = await asyncio.create_subprocess_exec(
+            process = await start(
                 *_COMMAND,
                 str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE,

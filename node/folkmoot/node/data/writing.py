@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from folkmoot.node.children import least_environment, module_command
+from folkmoot.node.children import least_environment, module_command, start
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.trust.errors import FolkmootError
 from folkmoot.trust.reasons import reason_number
@@ -36,7 +36,7 @@ class Checked:
         self.left = DataframeLeft(name=name)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        child = await asyncio.create_subprocess_exec(
+        child = await start(
             *_COMMAND,
             str(os.getpid()),
             str(self._most_bytes),
