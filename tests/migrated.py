@@ -10,14 +10,12 @@ _made: list[bytes] = []
 
 
 async def migrated(path: Path) -> None:
-    """Make a database with the newest tables and nothing in them; one that is there stays."""
+    """Make a database with the newest tables and nothing in them, in a folder that is there; one that is there stays."""
     if path.exists():
         return
     if not _made:
         _made.append(await _make())
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(_made[0])
+    path.write_bytes(_made[0])  # readable as files are: that it is its owner's alone is for the server to see to
 
 
 async def _make() -> bytes:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes
 
 from folkmoot.server.app import RunningServer, serve, utc_now
 from folkmoot.server.config import Config
+from folkmoot.server.operation import data_folder
 from folkmoot.server.operation.data_folder import DATABASE_FILE
 from folkmoot.server.people.passwords import Cost
 from folkmoot.transport.channel import ServerAddress, open_channel
@@ -278,7 +279,8 @@ async def server(data: Path, *, clock: Clock | None = None, **settings: Any) -> 
     usual["database"] = databases(data)
     config = Config(data=data, **(usual | settings))
     if not config.database:
-        await migrated(config.data / DATABASE_FILE)
+        with data_folder.taken(config, alone=True):  # made as the server makes it
+            await migrated(config.data / DATABASE_FILE)
     running = await serve(config, clock=clock or utc_now, password_cost=CHEAP)
     s = Server(running)
     try:
