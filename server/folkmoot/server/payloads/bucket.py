@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from folkmoot.server.aside import Aside
-from folkmoot.server.payloads.parts import NewPart, Parts
+from folkmoot.server.payloads.parts import NewPart, Parts, take
 from folkmoot.server.payloads.stores import Check, unusable
 from folkmoot.transport.limits import FRAME_BYTES
 from folkmoot.transport.payloads import DURABLE_SECONDS
@@ -121,20 +121,11 @@ class BucketStore:
 
     async def write_part(self, digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
         """Take a part into a passing file, then put it. Raises DiskFull, PROVIDER_UNREACHABLE."""
-        loop = asyncio.get_running_loop()
         with told_if_full(), tempfile.TemporaryFile(dir=self._spool, buffering=0) as file:
             part = NewPart(file.fileno())
-            writing: asyncio.Future[None] = loop.create_future()
-            writing.set_result(None)
-            try:
-                async for frame in frames:
-                    await writing
-                    writing = loop.run_in_executor(self._threads, part.append, frame)
-                await writing
-                await check(part.size_bytes, part.digest)
-                await self._aside.do(self._put(_object(digest, number), part))
-            finally:
-                await asyncio.wait([writing])  # also when cancelled: a thread is at the file
+            await take(part, frames, self._threads)
+            await check(part.size_bytes, part.digest)
+            await self._aside.do(self._put(_object(digest, number), part))
 
     async def _put(self, name: str, part: NewPart) -> None:
         import obstore

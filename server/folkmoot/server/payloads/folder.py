@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from folkmoot.server.payloads.parts import NewPart, Parts
+from folkmoot.server.payloads.parts import NewPart, Parts, take
 from folkmoot.server.payloads.stores import Check, unusable
 from folkmoot.transport.durable import sync_folder
 from folkmoot.transport.failpoints import failpoint
@@ -52,25 +52,22 @@ class FolderStore:
             raise unusable(f"the folder {self._folder} can't be written to: {error}") from error
 
     async def write_part(self, digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
-        """Take a part: one frame is written while the next one arrives. Raises DiskFull."""
+        """Take a part. Raises DiskFull."""
         with told_if_full():
             await self._write_part(digest, number, frames, check)
 
     async def _write_part(self, digest: bytes, number: int, frames: AsyncIterator[bytes], check: Check) -> None:
         loop = asyncio.get_running_loop()
         part = await loop.run_in_executor(self._threads, _PartFile, self._of(digest), number)
-        writing: asyncio.Future[None] = loop.create_future()
-        writing.set_result(None)
+        publishing: asyncio.Future[None] | None = None
         try:
-            async for frame in frames:
-                await writing
-                writing = loop.run_in_executor(self._threads, part.append, frame)
-            await writing
+            await take(part, frames, self._threads)
             await check(part.size_bytes, part.digest)
-            writing = loop.run_in_executor(self._threads, part.publish)
-            await writing
+            publishing = loop.run_in_executor(self._threads, part.publish)
+            await publishing
         finally:
-            await asyncio.wait([writing])  # also when cancelled: a thread is at the file
+            if publishing is not None:
+                await asyncio.wait([publishing])  # also when cancelled: a thread is at the file
             await loop.run_in_executor(self._threads, part.close)
 
     async def parts(self, digest: bytes, expected: int = 0) -> frozenset[int]:  # noqa: ARG002 - its list never lags

@@ -5,9 +5,10 @@ it was stored is PAYLOAD_DAMAGED, never a payload. Parts of releases before this
 as they are.
 """
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 
 from folkmoot.transport.limits import FRAME_BYTES, PART_BYTES
@@ -59,6 +60,20 @@ class NewPart:
     def seal(self) -> None:
         """Put the hash behind the bytes."""
         _write(self.descriptor, self.digest)
+
+
+async def take(part: NewPart, frames: AsyncIterator[bytes], threads: Executor) -> None:
+    """Append all frames, one while the next one arrives. However it ends, no thread is at the part's file any more."""
+    loop = asyncio.get_running_loop()
+    writing: asyncio.Future[None] = loop.create_future()
+    writing.set_result(None)
+    try:
+        async for frame in frames:
+            await writing
+            writing = loop.run_in_executor(threads, part.append, frame)
+        await writing
+    finally:
+        await asyncio.wait([writing])
 
 
 def check_part(descriptor: int, expected_bytes: int, name: str) -> None:
